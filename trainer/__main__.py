@@ -1,0 +1,163 @@
+"""The command line: ``python -m trainer CMD``. Each command is a module in ``trainer/commands``.
+
+Exit codes: 0 done, 2 wrong input, 3 stopped on request, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TextIO
+
+from trainer.errors import StoppedOnRequest, UserError
+from trainer.runs.events import EventLog, Events, EventSink
+from trainer.terminal import TerminalEvents
+
+COMMANDS: dict[str, str] = {
+    "train": "train a LoRA from a config file",
+    "resume": "continue a run, or extend a finished one",
+    "plan": "what a config would do: buckets, steps, memory, time",
+    "dataset": "look for problems in a folder of pictures",
+    "caption": "write captions for a folder of pictures",
+    "merge": "merge LoRAs with each other or into a model",
+    "inspect": "what is in a LoRA file",
+    "generate": "make pictures",
+    "demo": "train the demo from start to end and show before and after",
+    "bench": "measure training speed",
+    "runs": "list runs and control them",
+}
+INTERNAL_COMMANDS: dict[str, str] = {
+    "worker": "run queued runs one after the other",
+    "job": "run a command on behalf of the page",
+    "studio": "keep a model loaded and answer picture requests",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser, wants = _top_parser(), _command_of(arguments)
+    if wants is None:
+        parser.parse_args(arguments)
+        parser.print_help(sys.stderr)
+        return 2
+    command = importlib.import_module(f"trainer.commands.{wants}")
+    args = _command_parser(wants, command).parse_args(arguments[1:])
+    signal.signal(signal.SIGTERM, _stop)
+    with _stdout_kept_for_json(args.json) as json_out:
+        return _run(command, args, _event_sink(args), json_out)
+
+
+def _run(command: ModuleType, args: argparse.Namespace, events: EventSink, json_out: TextIO) -> int:
+    code, answer = 0, None
+    try:
+        answer = command.run(args, events)
+    except UserError as error:
+        code = 2
+        answer = {"error": [vars(problem) for problem in error.problems]}
+        for problem in error.problems:
+            sys.stderr.write(f"error: {problem}\n")
+    except (StoppedOnRequest, KeyboardInterrupt) as stop:
+        code = 3
+        answer = {"stopped": str(stop) or "stopped on request"}
+        sys.stderr.write(f"{answer['stopped']}\n")
+    except Exception as error:
+        code = 1
+        log = _write_traceback()
+        answer = {
+            "error": [
+                {
+                    "code": "internal",
+                    "message": f"{type(error).__name__}: {error}",
+                    "hint": f"Details: {log}",
+                    "field": "",
+                }
+            ]
+        }
+        sys.stderr.write(f"error: {type(error).__name__}: {error}\nDetails are in {log}\n")
+    if args.json:
+        json.dump(answer, json_out, indent=2, ensure_ascii=False, default=str)
+        json_out.write("\n")
+    elif code == 0 and answer is not None:
+        json_out.write(command.describe(answer).rstrip() + "\n")
+    json_out.flush()
+    return code
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    listing = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="trainer",
+        description="LoRA Atelier's trainer.",
+        epilog=f"commands:\n{listing}\n\n`trainer CMD --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=[*COMMANDS, *INTERNAL_COMMANDS], metavar="CMD")
+    return parser
+
+
+def _command_of(arguments: list[str]) -> str | None:
+    return arguments[0] if arguments and arguments[0] in COMMANDS | INTERNAL_COMMANDS else None
+
+
+def _command_parser(name: str, command: ModuleType) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"trainer {name}", description=(COMMANDS | INTERNAL_COMMANDS)[name].capitalize() + "."
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document on stdout; progress goes to stderr"
+    )
+    parser.add_argument("--events", type=Path, help=argparse.SUPPRESS)  # where a job's progress is written
+    command.add_arguments(parser)
+    return parser
+
+
+def _event_sink(args: argparse.Namespace) -> EventSink:
+    terminal = TerminalEvents(sys.stderr)
+    return Events(terminal, EventLog(args.events)) if args.events else terminal
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise StoppedOnRequest("stopped on request")
+
+
+@contextlib.contextmanager
+def _stdout_kept_for_json(json_wanted: bool) -> Iterator[TextIO]:
+    """With ``--json``, send everything any library prints to stderr, and keep the real stdout for the answer."""
+    if not json_wanted:
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with os.fdopen(kept, "w", encoding="utf-8", closefd=False) as out:
+            yield out
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _write_traceback() -> Path:
+    """Keep the traceback of an unexpected error in a file; returns its path."""
+    folder = Path(tempfile.gettempdir()) / "lora-atelier"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

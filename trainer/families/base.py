@@ -1,0 +1,93 @@
+"""What the recipe asks of a model family. One file per family; shared code never asks which family it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the denoiser reads of a batch of captions.
+
+    Attributes:
+        hidden_states: (B, T, C) text encoder output.
+        extra: further inputs by name, each with B rows (SDXL: pooled text and size ids); empty for SD 1.x.
+    """
+
+    hidden_states: Tensor
+    extra: dict[str, Tensor]
+
+
+class Family(Protocol):
+    """A loaded model. ``denoiser`` and ``text_encoders`` are frozen modules that take PEFT adapters."""
+
+    name: str
+    """Short name such as ``sd1``."""
+    base_model_version: str
+    """``ss_base_model_version`` for LoRA files: ``sd_v1``."""
+    architecture: str
+    """``modelspec.architecture`` for LoRA files, without the ``/lora``: ``stable-diffusion-v1``."""
+    denoiser: nn.Module
+    text_encoders: dict[str, nn.Module]
+    """By pipeline attribute: ``text_encoder``."""
+    prediction_type: str
+    """``epsilon`` or ``v_prediction``: what the denoiser predicts."""
+    alphas_cumprod: Tensor
+    """(1000,) float32 noise schedule, on the CPU."""
+    latent_scale: int
+    """Pixels per latent cell: 8."""
+    fingerprint_vae: str
+    """Changes when the VAE changes: part of the latent cache's key."""
+    fingerprint_text: str
+    """Changes when the text encoders change: part of the caption cache's key."""
+
+    def encode_pixels(self, pixels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Pixels (B, 3, H, W) in [-1, 1] to scaled latents (B, 4, H/8, W/8) float32.
+
+        With a generator the latents are drawn from the VAE's distribution, without one they are its mean.
+        """
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, 4, h, w) to pixels (B, 3, 8h, 8w) in [-1, 1], float32."""
+
+    def encode_captions(
+        self, captions: list[str], *, max_token_length: int, clip_skip: int, weighted: bool
+    ) -> Conditioning:
+        """Captions to what the denoiser reads. Keeps gradients when text encoder adapters are trained."""
+
+    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """The denoiser's output for (B, 4, h, w) noisy latents and (B,) int64 timesteps."""
+
+    def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
+        """Full names of the layers an adapter goes on, by part: ``{"unet": [...], "text_encoder": [...]}``."""
+
+    def pipeline(self, sampler: str) -> Any:
+        """A diffusers pipeline made of these very modules (adapters included), with the sampler's scheduler."""
+
+    def move(
+        self,
+        *,
+        denoiser: torch.device | str | None = None,
+        text: torch.device | str | None = None,
+        vae: torch.device | str | None = None,
+    ) -> None:
+        """Move parts between devices; None leaves a part where it is."""
+
+
+class FamilyLoader(Protocol):
+    """How a family recognises and loads its models."""
+
+    name: str
+
+    def recognises(self, folder: Path) -> bool:
+        """Whether the model in this diffusers folder is of this family."""
+
+    def load(
+        self, folder: Path, *, vae: str | None, device: torch.device, dtype: torch.dtype, prediction_type: str
+    ) -> Family:
+        """Load the model, its denoiser frozen in ``dtype``. Raises UserError(field="model.base") when broken."""

@@ -1,0 +1,100 @@
+"""``events.jsonl``: what a job tells the world, one JSON object a line, appended and never rewritten."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+Event = dict[str, Any]
+
+
+class EventSink(Protocol):
+    """Where a job's events go: a file, a terminal, or several."""
+
+    def emit(self, kind: str, step: int = 0, **fields: Any) -> None:
+        """Tell one event: state, progress, metric, validation, sample, checkpoint, warning or error."""
+
+
+class EventLog:
+    """Appends events to a file. Each event is one ``write`` of one line, so that a reader never sees two mixed."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _end_torn_line(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def emit(self, kind: str, step: int = 0, **fields: Any) -> None:
+        event = {"time": time.time(), "type": kind, "step": step, **fields}
+        self._file.write(json.dumps(_finite(event), ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Events:
+    """Several sinks as one."""
+
+    def __init__(self, *sinks: EventSink) -> None:
+        self._sinks = sinks
+
+    def emit(self, kind: str, step: int = 0, **fields: Any) -> None:
+        for sink in self._sinks:
+            sink.emit(kind, step, **fields)
+
+
+class EventTail:
+    """Reads what was appended since the last look. A half-written last line is left for the next look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read(self) -> list[Event]:
+        """New events, oldest first; empty where there is no file yet. Lines that are not JSON objects are skipped."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        complete = data[: data.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        return [event for line in complete.splitlines() if (event := _parse(line)) is not None]
+
+
+def read_events(path: Path) -> list[Event]:
+    """All events of a file."""
+    return EventTail(path).read()
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "type" in event else None
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become the strings ``nan``, ``inf`` and ``-inf``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _end_torn_line(path: Path) -> None:
+    """A process killed while writing leaves half a line: end it, so that the next event stands on its own."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, 2)
+        if file.read(1) != b"\n":
+            file.write(b"\n")

@@ -1,0 +1,259 @@
+"""The workspace and its run folders: where things lie, and what state a run is in.
+
+A run folder has one writer at a time: the trainer process while it lives, otherwise whoever holds the run's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import psutil
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict
+
+from trainer.config import Config
+from trainer.config_io import load_config, save_config
+from trainer.errors import UserError
+from trainer.files import read_json, write_json
+
+State = Literal["queued", "starting", "preparing", "training", "paused", "stopping", "finished", "stopped", "failed"]
+ALIVE: tuple[State, ...] = ("starting", "preparing", "training", "paused", "stopping")
+ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
+STATES: tuple[State, ...] = get_args(State)
+
+
+class RunInfo(BaseModel):
+    """``run.json``. Times are Unix seconds."""
+
+    model_config = ConfigDict(extra="allow")  # a later version's extra keys survive a rewrite
+
+    id: str
+    name: str
+    state: State = "queued"
+    pid: int | None = None
+    pid_started: float | None = None
+    step: int = 0
+    max_steps: int | None = None
+    epoch: int = 0
+    created: float
+    queued: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    device: str | None = None
+    versions: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder: the paths in it, and reading and changing ``run.json``."""
+
+    dir: Path
+
+    @property
+    def id(self) -> str:
+        return self.dir.name
+
+    @property
+    def config_path(self) -> Path:
+        return self.dir / "config.yaml"
+
+    @property
+    def info_path(self) -> Path:
+        return self.dir / "run.json"
+
+    @property
+    def events_path(self) -> Path:
+        return self.dir / "events.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        return self.dir / "train.log"
+
+    @property
+    def control_dir(self) -> Path:
+        return self.dir / "control"
+
+    @property
+    def samples_dir(self) -> Path:
+        return self.dir / "samples"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.dir / "checkpoints"
+
+    @property
+    def output_dir(self) -> Path:
+        return self.dir / "output"
+
+    @property
+    def output_path(self) -> Path:
+        """The finished LoRA."""
+        return self.output_dir / f"{self.read().name}.safetensors"
+
+    def config(self) -> Config:
+        """The run's resolved config. Raises UserError when the file is missing or wrong."""
+        return load_config(self.config_path)
+
+    def read(self) -> RunInfo:
+        """``run.json`` as written. Raises UserError when the folder is not a run."""
+        try:
+            return RunInfo.model_validate(read_json(self.info_path))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                "run.unreadable",
+                f"{self.dir} is not a run folder: {error}.",
+                "Choose a folder under runs/ of the workspace.",
+            ) from error
+
+    def update(self, **changes: Any) -> RunInfo:
+        """Change some of ``run.json`` atomically and return the whole."""
+        with self.lock():
+            info = self.read().model_copy(update=changes)
+            write_json(self.info_path, info.model_dump())
+        return info
+
+    def status(self) -> RunInfo:
+        """``run.json``, with a run whose process is gone told (and written down) as failed."""
+        info = self.read()
+        if info.state not in ALIVE or process_is_alive(info.pid, info.pid_started):
+            return info
+        with self.lock():
+            info = self.read()
+            if info.state not in ALIVE or process_is_alive(info.pid, info.pid_started):
+                return info
+            reason = self._last_log_line()
+            error = (
+                f"The process ended without saying why. Its last words: {reason}"
+                if reason
+                else "The process ended without saying why."
+            )
+            info = info.model_copy(update={"state": "failed", "pid": None, "ended": time.time(), "error": error})
+            write_json(self.info_path, info.model_dump())
+        return info
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from changing ``run.json`` meanwhile."""
+        with FileLock(self.dir / ".run.lock", timeout=30):
+            yield
+
+    def _last_log_line(self) -> str:
+        try:
+            with self.log_path.open("rb") as log:
+                log.seek(max(0, self.log_path.stat().st_size - 4096))
+                lines = log.read().decode("utf-8", errors="replace").splitlines()
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds runs, jobs and caches."""
+
+    dir: Path
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.dir / "runs"
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.dir / "jobs"
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.dir / "cache"
+
+    @property
+    def datasets_dir(self) -> Path:
+        """Uploaded and generated datasets."""
+        return self.dir / "datasets"
+
+    @property
+    def models_dir(self) -> Path:
+        """Merged models and LoRAs."""
+        return self.dir / "models"
+
+    @property
+    def pictures_dir(self) -> Path:
+        """Pictures made on the Generate tab."""
+        return self.dir / "pictures"
+
+    @property
+    def locks_dir(self) -> Path:
+        return self.dir / "locks"
+
+    def create_run(self, config: Config, run_dir: Path | None = None) -> Run:
+        """Make a new run folder with its config, in state ``queued``. Raises UserError when ``run_dir`` is taken."""
+        run = Run(run_dir or self.runs_dir / new_run_id(config.name))
+        if run.dir.exists() and any(run.dir.iterdir()):
+            raise UserError(
+                "run.exists", f"The folder {run.dir} is not empty.", "Choose another --run-dir, or resume that run."
+            )
+        for folder in (run.control_dir, run.samples_dir, run.checkpoints_dir, run.output_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, run.config_path)
+        now = time.time()
+        info = RunInfo(id=run.id, name=config.name, created=now, queued=now, max_steps=config.train.max_steps)
+        write_json(run.info_path, info.model_dump())
+        return run
+
+    def runs(self) -> list[Run]:
+        """All readable run folders, newest first."""
+        if not self.runs_dir.is_dir():
+            return []
+        runs = [Run(folder) for folder in self.runs_dir.iterdir() if (folder / "run.json").is_file()]
+        return sorted(runs, key=lambda run: run.read().created, reverse=True)
+
+    def run(self, run_id: str) -> Run:
+        """The run of this id. Raises UserError when there is none; an id cannot lead out of the workspace."""
+        run = Run(self.runs_dir / run_id)
+        if Path(run_id).name != run_id or not run.info_path.is_file():
+            raise UserError(
+                "run.unknown",
+                f"There is no run {run_id!r} in {self.runs_dir}.",
+                "`runs list` shows the runs there are.",
+            )
+        return run
+
+    def delete_run(self, run: Run) -> None:
+        """Delete an ended run's folder. Raises UserError while its process lives."""
+        if run.status().state in ALIVE:
+            raise UserError("run.alive", f"The run {run.id} is still going.", "Stop it first.")
+        shutil.rmtree(run.dir)
+
+
+def new_run_id(name: str) -> str:
+    """A folder name that sorts by time and cannot collide: ``20261123-081500-my-lora-3f2a``."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}"
+
+
+def process_is_alive(pid: int | None, started: float | None) -> bool:
+    """Whether the process that wrote this pid still runs; a recycled pid does not count."""
+    if pid is None:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and (
+            started is None or abs(process.create_time() - started) < 2.0
+        )
+    except psutil.NoSuchProcess:
+        return False
+
+
+def this_process() -> dict[str, Any]:
+    """``pid`` and ``pid_started`` of the calling process, for ``Run.update``."""
+    return {"pid": os.getpid(), "pid_started": psutil.Process().create_time()}

@@ -1,0 +1,49 @@
+"""A job's events as a person at a terminal wants to read them: one progress line, and plain lines for what matters."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+
+class TerminalEvents:
+    """Writes events to a text stream; on a terminal, progress stays on one line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._live = stream.isatty()
+        self._line_open = False
+        self._last_tenth: tuple[str, int] | None = None
+
+    def emit(self, kind: str, step: int = 0, **fields: Any) -> None:
+        if kind == "progress":
+            self._progress(str(fields["what"]), int(fields["done"]), int(fields["total"]))
+        elif kind == "metric" and "loss" in fields:
+            self._over(f"step {step}  loss {fields['loss']:.4f}  lr {fields['lr']:.2e}  {fields['step_ms']:.0f} ms")
+        elif kind == "state":
+            self._line(f"{fields['state']}")
+        elif kind in ("warning", "error"):
+            self._line(f"{kind}: {fields['message']} {fields.get('hint', '')}".rstrip())
+        elif kind in ("sample", "checkpoint"):
+            self._line(f"{kind}: {fields['path']}")
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        text = f"{what} {done}/{total}"
+        if self._live:
+            self._over(text)
+            return
+        tenth = (what, done * 10 // max(total, 1))  # a log file gets eleven lines, not thousands
+        if tenth != self._last_tenth:
+            self._last_tenth = tenth
+            self._line(text)
+
+    def _over(self, text: str) -> None:
+        if not self._live:
+            return
+        self._stream.write(f"\r\x1b[K{text}")
+        self._stream.flush()
+        self._line_open = True
+
+    def _line(self, text: str) -> None:
+        self._stream.write(("\n" if self._line_open else "") + text + "\n")
+        self._stream.flush()
+        self._line_open = False

@@ -1,0 +1,37 @@
+"""What every tab is given: the workspace and the folders that requests may name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import UserError
+from trainer.runs.store import Workspace
+from ui.settings_file import read_settings
+
+
+@dataclass(frozen=True)
+class AppContext:
+    """Made once at start and passed to every tab."""
+
+    workspace: Workspace
+    extra_folders: tuple[Path, ...] = ()
+    """Folders allowed on the command line, beside the workspace and those in the settings file."""
+
+    def allowed(self, path: str | Path) -> Path:
+        """The resolved path when it lies under an allowed folder. Raises UserError otherwise."""
+        resolved = Path(path).expanduser().resolve()
+        roots = self.allowed_folders()
+        if not any(resolved.is_relative_to(root) for root in roots):
+            listing = ", ".join(str(root) for root in roots)
+            raise UserError(
+                "path.not_allowed",
+                f"The folder {resolved} is not open to the page; allowed are {listing}.",
+                "Add it under Settings, Folders.",
+            )
+        return resolved
+
+    def allowed_folders(self) -> list[Path]:
+        """The workspace, the folders of the command line and those of the settings file, resolved."""
+        folders = [self.workspace.dir, *self.extra_folders, *map(Path, read_settings(self.workspace).folders)]
+        return [folder.expanduser().resolve() for folder in folders]

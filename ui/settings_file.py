@@ -1,0 +1,34 @@
+"""``WORKSPACE/settings.json``: what the Settings tab keeps. Secrets are not kept here, or anywhere."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from trainer.files import read_json, write_json
+from trainer.runs.store import Workspace
+
+
+class AppSettings(BaseModel):
+    """Settings of this workspace."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    folders: list[str] = []
+    """Folders outside the workspace that the page may read and write."""
+    theme: str = "system"
+    """light, dark or system."""
+    studio_idle_minutes: int = 10
+    """Minutes after which the loaded picture model is let go."""
+
+
+def read_settings(workspace: Workspace) -> AppSettings:
+    """The settings, or the defaults where there is no readable file yet."""
+    try:
+        return AppSettings.model_validate(read_json(workspace.dir / "settings.json"))
+    except (FileNotFoundError, ValueError):
+        return AppSettings()
+
+
+def write_settings(workspace: Workspace, settings: AppSettings) -> None:
+    """Write the settings atomically."""
+    write_json(workspace.dir / "settings.json", settings.model_dump())
