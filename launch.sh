@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# LoRA Atelier: all a user needs.
+#   ./launch.sh [--host H --port P --workspace DIR --no-browser --share --auth-file F]   the page
+#   ./launch.sh trainer CMD ...                                                          the command line
+#   ./launch.sh test [pytest arguments]                                                  lint, types and tests
+# The first call makes .venv and installs into it; later calls start at once, offline too.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+VENV=.venv
+LOG="${TMPDIR:-/tmp}/lora-atelier-install-$$.log"
+NEEDED_KIB=$((3 * 1024 * 1024))
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+main() {
+    local mode=app
+    case "${1:-}" in
+        test | trainer) mode=$1; shift ;;
+    esac
+    install_if_missing "$mode"
+    case $mode in
+        app) exec "$VENV/bin/python" app.py "$@" ;;
+        trainer) exec "$VENV/bin/python" -m trainer "$@" ;;
+        test) run_tests "$@" ;;
+    esac
+}
+
+# ---- installing ---------------------------------------------------------------------------------------------------
+
+install_if_missing() {
+    local files=(requirements.txt)
+    if has_nvidia; then files+=(requirements-gpu.txt); fi
+    if [ "$1" = test ]; then files+=(requirements-dev.txt); fi
+    local wanted file
+    wanted=$(for file in "${files[@]}"; do cksum "$file"; done)
+    if [ -x "$VENV/bin/python" ] && is_installed "$wanted"; then return; fi
+    install_packages "$wanted" "${files[@]}"
+}
+
+# Whether every wanted line stands in the marker; `test` installs more than the others, so that they may share it.
+is_installed() {
+    [ -f "$VENV/installed" ] || return 1
+    local line
+    while IFS= read -r line; do
+        grep -qxF "$line" "$VENV/installed" || return 1
+    done <<<"$1"
+}
+
+install_packages() {
+    local wanted=$1 python fresh=no
+    shift
+    python=$(find_python) || fail "Python 3.10 or newer is needed and was not found: install it from python.org or your system's packages."
+    local free
+    free=$(df -Pk . | awk 'NR == 2 { print $4 }')
+    if [ "$free" -lt "$NEEDED_KIB" ]; then
+        fail "Installing needs about 3 GB of disk and $((free / 1024)) MB are free here: make room, then run this again."
+    fi
+    if [ ! -f "$VENV/installed" ]; then  # nothing, or what an interrupted installation left
+        fresh=yes
+        rm -rf "$VENV"
+        trap 'rm -rf "$VENV"; exit 130' INT TERM HUP
+        if ! "$python" -m venv "$VENV" >"$LOG" 2>&1; then
+            rm -rf "$VENV"
+            fail "Python's venv module is missing or broken: on Debian and Ubuntu run 'sudo apt install python3-venv' (details: $LOG)."
+        fi
+    fi
+    say "Installing (once; some minutes and about 2 GB, more with an NVIDIA GPU) ..."
+    local arguments=() file
+    for file in "$@"; do arguments+=(-r "$file"); done
+    if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off "${arguments[@]}" >"$LOG" 2>&1; then
+        if [ $fresh = yes ]; then rm -rf "$VENV"; fi
+        fail "$(why_pip_failed) (details: $LOG)."
+    fi
+    mark_installed "$wanted" "$@"
+    trap - INT TERM HUP
+    rm -f "$LOG"
+}
+
+# Replace the marker's lines of these files, keep those of the others (`test` after the app, and the other way round).
+mark_installed() {
+    local wanted=$1 file
+    shift
+    touch "$VENV/installed"
+    for file in "$@"; do
+        sed -i.old "/ $file\$/d" "$VENV/installed"
+    done
+    printf '%s\n' "$wanted" >>"$VENV/installed"
+    rm -f "$VENV/installed.old"
+}
+
+why_pip_failed() {
+    if grep -qi 'no space left' "$LOG"; then
+        printf 'The disk became full while installing: make room, then run this again'
+    elif grep -qiE 'connection|resolve|timed out|unreachable|could not find a version' "$LOG"; then
+        printf 'The package registry could not be reached, or lacks a package for this Python: connect to the network for the first start'
+    else
+        printf 'Installing failed'
+    fi
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10 python; do
+        if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+has_nvidia() { [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null; }
+
+# ---- testing ------------------------------------------------------------------------------------------------------
+
+run_tests() {
+    ensure_chromium
+    if [ $# -eq 0 ]; then
+        "$VENV/bin/ruff" check .
+        "$VENV/bin/ruff" format --check .
+        "$VENV/bin/mypy"
+    fi
+    exec "$VENV/bin/python" -m pytest "$@"
+}
+
+# The browser tests drive Debian's Chromium; elsewhere any chromium or chrome on the PATH will do.
+ensure_chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        if command -v "$name" >/dev/null; then return; fi
+    done
+    if command -v apt-get >/dev/null; then
+        local sudo=
+        if [ "$(id -u)" != 0 ]; then sudo="sudo -n"; fi
+        say "Installing Chromium for the browser tests ..."
+        if $sudo apt-get update -qq >"$LOG" 2>&1 && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq chromium >>"$LOG" 2>&1; then
+            rm -f "$LOG"
+            return
+        fi
+    fi
+    fail "The browser tests need Chromium, and it could not be installed: install 'chromium' with your system's packages."
+}
+
+main "$@"
