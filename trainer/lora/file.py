@@ -1,0 +1,287 @@
+"""LoRA files: read in every layout in use, written in kohya's, which loads everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from trainer.errors import UserError
+from trainer.lora.keys import Role, other_kind, parse_name, unify_text_prefixes
+from trainer.lora.tensor_file import DTYPES, Entry, entry, header, layout, open_tensors, tensor_bytes, write_tensors
+
+Precision = Literal["fp16", "bf16", "float"]
+
+_ADAPTER_METADATA_KEY = "lora_adapter_metadata"  # where diffusers keeps PEFT's settings
+_MAX_PATTERN_QUANTIFIERS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class LoraLayer:
+    """One layer's LoRA.
+
+    Attributes:
+        down: (rank, in) for a linear layer, (rank, in, k, k) for a convolution.
+        up: (out, rank) or (out, rank, 1, 1).
+        alpha: strength; the weights change by ``alpha / rank * up @ down``.
+    """
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        """What ``up @ down`` is multiplied with."""
+        return self.alpha / self.rank
+
+    @property
+    def is_conv(self) -> bool:
+        return self.down.ndim == 4
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the base weight that this layer changes."""
+        return (self.up.shape[0], *self.down.shape[1:])
+
+    def delta(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The change of the base weight, shaped like it, computed in ``dtype``."""
+        product = self.up.to(dtype).flatten(1) @ self.down.to(dtype).flatten(1)
+        return product.mul_(self.scale).reshape(self.weight_shape)
+
+
+@dataclass(frozen=True, eq=False)
+class LoraFile:
+    """A LoRA in memory: layers by kohya key, the file's text metadata, and the names that were not understood."""
+
+    layers: dict[str, LoraLayer]
+    metadata: dict[str, str]
+    unknown: list[str] = field(default_factory=list)
+
+
+def read_lora(path: Path) -> LoraFile:
+    """Read a LoRA in kohya, diffusers, PEFT or old diffusers layout.
+
+    Layers without alpha get their rank, as every tool does. Raises UserError for a file that is missing, broken, of
+    another kind (DoRA, LoHa, LoKr ...), not a LoRA, or whose tensors do not fit together or are not finite.
+    """
+    with open_tensors(path) as file:
+        names = list(file.keys())
+        _refuse_other_kinds(path, names)
+        parsed = {name: parse_name(name) for name in names}
+        tensors = {
+            (known.module, known.role): _float_tensor(path, name, file.get_tensor(name))
+            for name, known in parsed.items()
+            if known
+        }
+        metadata = dict(file.metadata() or {})
+    if not any(role in ("down", "up") for _, role in tensors):
+        raise UserError(
+            "lora.none", f"{path.name} holds no LoRA layers of Stable Diffusion.", "Choose a LoRA .safetensors file."
+        )
+    alphas = _AdapterAlphas.of(path, metadata)
+    paths = {known.module: known.path for known in parsed.values() if known}
+    layers = {module: _layer(path, module, paths[module], tensors, alphas) for module in sorted(paths)}
+    renamed = unify_text_prefixes(list(layers))
+    if any(module in layers for module in renamed.values()):
+        raise _broken(path, "it holds the text encoder twice, as lora_te_ and as lora_te1_")
+    return LoraFile(
+        layers={renamed.get(module, module): layer for module, layer in layers.items()},
+        metadata=metadata,
+        unknown=sorted(name for name, known in parsed.items() if known is None),
+    )
+
+
+def write_lora(path: Path, lora: LoraFile, *, precision: Precision) -> None:
+    """Write a LoRA with kohya's names, atomically; the same input gives the same bytes in any process.
+
+    Adds the ``sshs_*`` hashes that other tools recognise a LoRA by. Alphas stay float32, so that none is rounded.
+    Raises UserError for values that are not finite in ``precision``.
+    """
+    entries = list(_entries(lora.layers, DTYPES[precision]))
+    _refuse_overflow(path, entries, precision)
+    metadata = {key: value for key, value in lora.metadata.items() if not key.startswith("sshs_")}
+    metadata.setdefault("format", "pt")
+    model_hash, legacy_hash = _sshs_hashes(entries, metadata)
+    write_tensors(path, entries, {**metadata, "sshs_model_hash": model_hash, "sshs_legacy_hash": legacy_hash})
+
+
+def network_metadata(layers: dict[str, LoraLayer], base_model_version: str | None) -> dict[str, str]:
+    """The metadata that other tools need to know a LoRA: base model, rank and alpha, ``Dynamic`` where they differ."""
+    linear = [layer for layer in layers.values() if not _is_large_conv(layer)]
+    conv = [layer for layer in layers.values() if _is_large_conv(layer)]
+    arguments = {"conv_dim": _common(conv, "rank"), "conv_alpha": _common(conv, "alpha")} if conv and linear else {}
+    metadata = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": _common(linear or conv, "rank"),
+        "ss_network_alpha": _common(linear or conv, "alpha"),
+        "ss_network_args": json.dumps(arguments),
+    }
+    if base_model_version:
+        metadata["ss_base_model_version"] = base_model_version
+        metadata["ss_v2"] = str(base_model_version.startswith("sd_v2"))
+    return metadata
+
+
+def _is_large_conv(layer: LoraLayer) -> bool:
+    return layer.is_conv and layer.down.shape[2:] != (1, 1)
+
+
+def _common(layers: list[LoraLayer], name: Literal["rank", "alpha"]) -> str:
+    values = {layer.rank if name == "rank" else layer.alpha for layer in layers}
+    return f"{values.pop():g}" if len(values) == 1 else "Dynamic"
+
+
+def _entries(layers: dict[str, LoraLayer], dtype: torch.dtype) -> Iterator[Entry]:
+    for module, layer in sorted(layers.items()):
+        yield entry(f"{module}.alpha", torch.tensor(layer.alpha, dtype=torch.float32))
+        yield entry(f"{module}.lora_down.weight", layer.down.detach().to("cpu", dtype))
+        yield entry(f"{module}.lora_up.weight", layer.up.detach().to("cpu", dtype))
+
+
+def _refuse_overflow(path: Path, entries: list[Entry], precision: Precision) -> None:
+    bad = [item.name for item in entries if not bool(torch.isfinite(item.load()).all())]
+    if bad:
+        raise UserError(
+            "lora.overflow",
+            f"{len(bad)} tensors of {path.name} are too large for {precision} or not finite, first {bad[0]}.",
+            "Save as bf16 or float; if that fails too, the LoRA itself is broken.",
+            field="output.precision",
+        )
+
+
+def _sshs_hashes(entries: list[Entry], metadata: dict[str, str]) -> tuple[str, str]:
+    """Hashes of the file as it would be with ``ss_*`` metadata only, so that editing a title does not change them.
+
+    The first is over the tensors' bytes; the second over 64 KiB at 1 MiB, 8 digits, as the oldest tools use it.
+    """
+    ordered = layout(entries)
+    start = header(ordered, {key: value for key, value in metadata.items() if key.startswith("ss_")})
+    body = hashlib.sha256()
+    window, position = bytearray(), len(start)
+    first, last = 0x100000, 0x110000
+    window += start[first:last]
+    for item in ordered:
+        data = tensor_bytes(item.load())
+        body.update(data)
+        window += data[max(0, first - position) : max(0, last - position)]
+        position += len(data)
+    return body.hexdigest(), hashlib.sha256(window).hexdigest()[:8]
+
+
+def _refuse_other_kinds(path: Path, names: Iterable[str]) -> None:
+    kinds = Counter(kind for name in names if (kind := other_kind(name)))
+    if kinds:
+        kind, count = kinds.most_common(1)[0]
+        raise UserError(
+            "lora.kind",
+            f"{path.name} is a {kind} file ({count} such tensors); only plain LoRA files can be read.",
+            "Convert it to a LoRA with the tool that made it.",
+        )
+
+
+def _float_tensor(path: Path, name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        raise _broken(path, f"{name} holds {str(tensor.dtype).removeprefix('torch.')} numbers")
+    if tensor.dtype.itemsize == 1:
+        tensor = tensor.to(torch.float16)  # torch cannot compute with 8 bit floats
+    if not bool(torch.isfinite(tensor).all()):
+        raise _broken(path, f"{name} holds NaN or infinity")
+    return tensor.clone()  # the file is mapped into memory: it may be replaced while the tensor lives
+
+
+def _layer(
+    path: Path, module: str, dotted: str, tensors: dict[tuple[str, Role], Tensor], alphas: _AdapterAlphas
+) -> LoraLayer:
+    """Put one layer together and check that its tensors fit."""
+    down, up = tensors.get((module, "down")), tensors.get((module, "up"))
+    if down is None or up is None:
+        raise _broken(path, f"{module} has no {'up' if up is None else 'down'} part")
+    mid = tensors.get((module, "mid"))
+    if mid is not None:
+        down = _with_mid(path, module, down, mid)
+    fits = down.ndim in (2, 4) and up.ndim in (2, 4) and up.shape[1] == down.shape[0] and down.numel() and up.numel()
+    if not fits or (up.ndim == 4 and up.shape[2:] != (1, 1)):
+        raise _broken(path, f"{module} has shapes {tuple(down.shape)} and {tuple(up.shape)}, which do not fit")
+    if up.ndim != down.ndim:
+        up = up.reshape(*up.shape[:2], *([1, 1] if down.ndim == 4 else []))
+    alpha = tensors.get((module, "alpha"))
+    if alpha is None:
+        return LoraLayer(down, up, alphas.alpha(dotted, down.shape[0]))
+    if alpha.numel() != 1:
+        raise _broken(path, f"{module}.alpha has {alpha.numel()} values")
+    return LoraLayer(down, up, float(alpha))
+
+
+def _with_mid(path: Path, module: str, down: Tensor, mid: Tensor) -> Tensor:
+    """The down part of a convolution that was split in three (1x1, kxk, 1x1), made one again: exact."""
+    if mid.ndim != 4 or down.ndim != 4 or down.shape[2:] != (1, 1) or mid.shape[1] != down.shape[0]:
+        raise _broken(path, f"{module} has a mid part {tuple(mid.shape)} that does not fit {tuple(down.shape)}")
+    composed = torch.einsum("rskl,si->rikl", mid.float(), down[:, :, 0, 0].float())
+    return composed.to(torch.promote_types(mid.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class _AdapterAlphas:
+    """Alphas that PEFT keeps beside the tensors: in the file's metadata or in ``adapter_config.json``."""
+
+    path: Path
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, metadata: dict[str, str]) -> _AdapterAlphas:
+        text = metadata.get(_ADAPTER_METADATA_KEY)
+        beside = path.parent / "adapter_config.json"
+        try:
+            if text is None:
+                text = beside.read_text(encoding="utf-8") if path.stem == "adapter_model" and beside.is_file() else "{}"
+            settings = json.loads(text)
+        except (OSError, ValueError, RecursionError) as error:
+            raise _broken(path, "its adapter settings are not readable JSON") from error
+        if not isinstance(settings, dict):
+            raise _broken(path, "its adapter settings are not a JSON object")
+        return cls(path, settings)
+
+    def alpha(self, dotted: str, rank: int) -> float:
+        """Alpha of one layer; its rank where nothing is said. rsLoRA's alpha / sqrt(rank) is folded in."""
+        part, _, inner = dotted.partition(".")
+        alpha = self._setting(part, "lora_alpha")
+        patterns = self._setting(part, "alpha_pattern")
+        if isinstance(patterns, dict):
+            alpha = next((value for pattern, value in patterns.items() if self._matches(pattern, inner)), alpha)
+        if alpha is None:
+            return float(rank)
+        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+            raise _broken(self.path, f"alpha of {dotted} is {alpha!r}")
+        return float(alpha) * (math.sqrt(rank) if self._setting(part, "use_rslora") else 1.0)
+
+    def _setting(self, part: str, name: str) -> Any:
+        return self.settings.get(f"{part}.{name}", self.settings.get(name))
+
+    def _matches(self, pattern: str, inner: str) -> bool:
+        """Whether PEFT's pattern (a regular expression for the end of the name) names this layer."""
+        if inner == pattern or inner.endswith(f".{pattern}"):
+            return True
+        if len(pattern) > 300 or "(" in pattern or len(re.findall(r"[*+{?]", pattern)) > _MAX_PATTERN_QUANTIFIERS:
+            return False  # a hostile expression could run for hours; PEFT itself writes plain names
+        try:
+            return re.match(rf"(.*\.)?({pattern})$", inner) is not None
+        except re.error:
+            return False
+
+
+def _broken(path: Path, what: str) -> UserError:
+    return UserError("lora.broken", f"{path.name} is not a usable LoRA: {what}.", "Get the file again from its source.")

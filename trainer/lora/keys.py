@@ -1,0 +1,146 @@
+"""Names of LoRA tensors: every layout in use, read into kohya's module keys.
+
+Inside the program a layer is named by its kohya key, ``lora_unet_down_blocks_0_attentions_0_proj_in``: the one naming
+that files of all tools can be brought to. The way back to a dotted module path needs the model, see ``merge.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Part = Literal["unet", "text_encoder", "text_encoder_2"]
+Role = Literal["down", "up", "mid", "alpha"]
+
+PREFIXES: dict[str, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
+_SDXL_FIRST_ENCODER = "lora_te1_"
+
+_ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
+    (re.compile(r"\.lora_down\.weight$"), "down"),
+    (re.compile(r"\.lora_up\.weight$"), "up"),
+    (re.compile(r"\.lora_mid\.weight$"), "mid"),
+    (re.compile(r"\.lora_A(\.\w+)?\.weight$"), "down"),
+    (re.compile(r"\.lora_B(\.\w+)?\.weight$"), "up"),
+    (re.compile(r"(\.lora|\.lora_linear_layer|_lora)\.down\.weight$"), "down"),
+    (re.compile(r"(\.lora|\.lora_linear_layer|_lora)\.up\.weight$"), "up"),
+    (re.compile(r"\.alpha$"), "alpha"),
+)
+_OTHER_KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\.dora_scale$|\.lora_magnitude_vector(\.\w+)?(\.weight)?$"), "DoRA"),
+    (re.compile(r"\.hada_[wt]\d"), "LoHa"),
+    (re.compile(r"\.lokr_[wt]\d"), "LoKr"),
+    (re.compile(r"\.(oft|boft)_(blocks|diag|R|r)\b|\.oft_r\."), "OFT"),
+    (re.compile(r"\.[ab][12]\.weight$"), "GLoRA"),
+    (re.compile(r"\.on_input$|\.ia3_l\b"), "IA3"),
+    (re.compile(r"\.vera_lambda|\.lora_embedding_|\.diff(_b)?$"), "full-difference or other"),
+)
+_UNET_ROOTS = ("down_blocks", "up_blocks", "mid_block", "conv_in", "conv_out", "time_embedding", "add_embedding")
+_TEXT_ROOTS = ("text_model", "encoder", "text_projection")
+_OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+
+
+@dataclass(frozen=True)
+class TensorName:
+    """What the name of one tensor says.
+
+    Attributes:
+        module: kohya key of the layer.
+        role: which of the layer's tensors it is.
+        path: dotted name with the part in front (``unet.conv_in``) where the file has one; empty for kohya names.
+    """
+
+    module: str
+    role: Role
+    path: str = ""
+
+
+def kohya_key(part: str, module_path: str) -> str:
+    """The kohya key of a layer: part ``unet``, ``text_encoder`` or ``text_encoder_2`` and its dotted module path.
+
+    Newer transformers lost the ``text_model`` level of CLIP; files keep it, so it is put back.
+    """
+    if part != "unet" and not module_path.startswith(("text_model.", "text_projection")):
+        module_path = f"text_model.{module_path}"
+    return PREFIXES[part] + module_path.replace(".", "_")
+
+
+def parse_name(name: str) -> TensorName | None:
+    """Read a tensor name of any known layout; None when it is not one of a plain LoRA's."""
+    for pattern, role in _ROLES:
+        match = pattern.search(name)
+        if match:
+            old_layout = match.group(0).startswith("_lora")
+            return _located(name[: match.start()], role, old_layout)
+    return None
+
+
+def other_kind(name: str) -> str | None:
+    """The kind of adapter (``DoRA``, ``LoHa`` ...) that a tensor name belongs to when it is not a plain LoRA's."""
+    return next((kind for pattern, kind in _OTHER_KINDS if pattern.search(name)), None)
+
+
+def unify_text_prefixes(modules: list[str]) -> dict[str, str]:
+    """Old to new key for layers whose text encoder prefix is the other family's.
+
+    ``lora_te_`` is the one text encoder of SD 1 and 2; ``lora_te1_`` and ``lora_te2_`` are SDXL's two. Some tools write
+    ``lora_te1_`` into SD 1 files, and diffusers layouts say ``text_encoder`` in both.
+    """
+    two_encoders = any(module.startswith(PREFIXES["text_encoder_2"]) or is_sai_unet_key(module) for module in modules)
+    wrong, right = PREFIXES["text_encoder"], _SDXL_FIRST_ENCODER
+    if not two_encoders:
+        wrong, right = right, wrong
+    return {module: right + module[len(wrong) :] for module in modules if module.startswith(wrong)}
+
+
+def is_sai_unet_key(module: str) -> bool:
+    """Whether a kohya key uses the original (Stability) block names, as SDXL files do."""
+    return module.startswith(("lora_unet_input_blocks_", "lora_unet_middle_block_", "lora_unet_output_blocks_"))
+
+
+def part_of(module: str) -> Part | None:
+    """The part of the model that a kohya key belongs to."""
+    if module.startswith(_SDXL_FIRST_ENCODER):
+        return "text_encoder"
+    parts: tuple[Part, ...] = ("unet", "text_encoder", "text_encoder_2")
+    return next((part for part in parts if module.startswith(PREFIXES[part])), None)
+
+
+def block_of(module: str) -> str:
+    """The block a layer lies in, for tables: ``unet down_blocks_0``, ``text_encoder layers_3``, else ``other``."""
+    part = part_of(module)
+    if part is None:
+        return "other"
+    pattern = r"((?:down|up|input|output)_blocks_\d+|mid(?:dle)?_block|layers_\d+)"
+    match = re.search(pattern, module)
+    return f"{part} {match.group(1) if match else 'rest'}"
+
+
+def _located(stem: str, role: Role, old_layout: bool) -> TensorName | None:
+    """The layer that the rest of a name, without its role, speaks of."""
+    if "." not in stem and stem.startswith("lora_"):
+        return TensorName(stem, role)
+    path = stem.removeprefix("base_model.model.")
+    part, dot, inner = path.partition(".")
+    if not dot or part not in PREFIXES:
+        part, inner = _guess_part(path), path
+    if not part:
+        return None
+    if old_layout:
+        inner = _modern_path(part, inner)
+    return TensorName(kohya_key(part, inner), role, f"{part}.{inner}")
+
+
+def _guess_part(path: str) -> str:
+    root = path.partition(".")[0]
+    if root in _UNET_ROOTS:
+        return "unet"
+    return "text_encoder" if root in _TEXT_ROOTS else ""
+
+
+def _modern_path(part: str, path: str) -> str:
+    """Attention processors' names of diffusers before 0.22, brought to the layers they stand for."""
+    parent, _, leaf = path.replace(".processor.", ".").rpartition(".")
+    if part == "unet":
+        return f"{parent}.{'to_out.0' if leaf == 'to_out' else leaf}"
+    return f"{parent}.{_OLD_TEXT_NAMES.get(leaf, leaf)}"
