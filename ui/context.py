@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.errors import UserError
 from trainer.runs.store import Workspace
+from ui.page import Page
 from ui.settings_file import read_settings
 
 
@@ -17,6 +18,8 @@ class AppContext:
     workspace: Workspace
     extra_folders: tuple[Path, ...] = ()
     """Folders allowed on the command line, beside the workspace and those in the settings file."""
+    page: Page = field(default_factory=Page)
+    """Where tabs register pollers, load handlers and routes."""
 
     def allowed(self, path: str | Path) -> Path:
         """The resolved path when it lies under an allowed folder. Raises UserError otherwise."""

@@ -1,0 +1,141 @@
+"""The real page in a real browser: ``app.py`` on a free port with a workspace of its own, driven through Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOTS = ROOT / "test-results"
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+START_SECONDS = 90
+
+
+@dataclass
+class App:
+    """The page's process. ``restart`` ends it the hard way and starts it again on the same workspace."""
+
+    workspace: Path
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def restart(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process = _start(self.workspace, self.port)
+
+
+def chromium() -> str:
+    """The browser to drive; the test is skipped where there is none."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("no Chromium on this machine")
+    return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app with an empty workspace, one for each test file."""
+    chromium()
+    workspace = tmp_path_factory.mktemp("workspace")
+    port = free_port()
+    running = App(workspace, port, _start(workspace, port))
+    yield running
+    running.process.terminate()
+    running.process.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("profile")),
+            executable_path=chromium(),
+            headless=True,
+            args=ARGS,
+            viewport={"width": 1440, "height": 1000},
+        )
+        context.set_default_timeout(20_000)
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def page(app: App, browser: BrowserContext) -> Iterator[Page]:
+    """A fresh browser tab on the app's page, ready to be used."""
+    opened = browser.new_page()
+    opened.goto(app.url)
+    opened.get_by_role("tab", name="Train", exact=True).wait_for()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def shot(page: Page) -> Callable[[str], Path]:
+    """``shot("name")`` keeps a picture of the page under ``test-results/``."""
+
+    def take(name: str) -> Path:
+        path = SHOTS / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        page.screenshot(path=path, full_page=True)
+        return path
+
+    return take
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _start(workspace: Path, port: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--workspace", str(workspace), "--no-browser"]
+    with (workspace / "app.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    _wait_until_answering(process, port, workspace / "app.log")
+    return process
+
+
+def _wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"app.py ended with {process.returncode}:\n{log.read_text()}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/gradio_api/startup-events", timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.2)
+    raise RuntimeError(f"app.py did not answer in {START_SECONDS} s:\n{log.read_text()}")

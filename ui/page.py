@@ -1,0 +1,100 @@
+"""What tabs add to the page beside components: pollers for the page's one timer, load handlers and routes.
+
+One timer, because each further one is a request per open page and second; no streams and no ``gr.State``, because
+each of those holds one of the browser's six connections for as long as the page is open.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from gradio.components import Component
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+LOG = logging.getLogger("lora_atelier")
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A function with the components it reads and writes."""
+
+    function: Callable[..., Sequence[Any] | None]
+    inputs: tuple[Component, ...]
+    outputs: tuple[Component, ...]
+
+
+@dataclass
+class Page:
+    """Filled while the tabs are built, then wired by the shell."""
+
+    pollers: list[Handler] = field(default_factory=list)
+    load_handlers: list[Handler] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+    tabs: gr.Tabs | None = None
+    """The row of tabs: as an output, ``gr.Tabs(selected="runs")`` switches. Ids are the tabs' module names."""
+
+    def poll(
+        self,
+        function: Callable[..., Sequence[Any] | None],
+        inputs: Sequence[Component] = (),
+        outputs: Sequence[Component] = (),
+    ) -> None:
+        """Call ``function(*input values)`` about every 1.5 s while the page is visible.
+
+        It returns one value per output, or None when nothing changed. Keep what it last showed in an invisible
+        component among its inputs (``gr.Number(-1, visible=False)``), and return None quickly when that is current.
+        """
+        self.pollers.append(Handler(function, tuple(inputs), tuple(outputs)))
+
+    def load(
+        self,
+        function: Callable[..., Sequence[Any] | None],
+        inputs: Sequence[Component] = (),
+        outputs: Sequence[Component] = (),
+    ) -> None:
+        """Call ``function`` each time the page is opened or reloaded. It answers like a poller."""
+        self.load_handlers.append(Handler(function, tuple(inputs), tuple(outputs)))
+
+    def route(self, path: str, endpoint: Callable[[Request], Response]) -> None:
+        """Serve ``path``, such as ``/thumbnails/{number:int}``, behind the same checks as the page itself."""
+        self.routes.append(Route(path, endpoint, methods=["GET"]))
+
+
+def joined(handlers: Sequence[Handler], unchanged: Callable[[], Any]) -> Callable[..., list[Any]]:
+    """Several handlers as one function over all their inputs, answering all their outputs.
+
+    A handler that answers None leaves its outputs as they are (``unchanged()`` for each), and one that fails is
+    logged and does the same: it must not stop the others.
+    """
+
+    def answer(*values: Any) -> list[Any]:
+        answers: list[Any] = []
+        start = 0
+        for handler in handlers:
+            end = start + len(handler.inputs)
+            found = _call(handler, values[start:end])
+            answers.extend(found if found is not None else [unchanged() for _ in handler.outputs])
+            start = end
+        return answers
+
+    return answer
+
+
+def _call(handler: Handler, values: tuple[Any, ...]) -> Sequence[Any] | None:
+    try:
+        found = handler.function(*values)
+    except Exception:  # one tab's trouble must not freeze the rest of the page
+        LOG.exception("%s failed", handler.function.__qualname__)
+        return None
+    if found is not None and len(found) != len(handler.outputs):
+        LOG.error("%s gave %d values for %d outputs", handler.function.__qualname__, len(found), len(handler.outputs))
+        return None
+    return found

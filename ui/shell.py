@@ -1,0 +1,82 @@
+"""The screen: reads like its table of contents."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import importlib.util
+from typing import Any
+
+import gradio as gr
+
+from ui.context import AppContext
+from ui.page import Handler, joined
+from ui.settings_file import read_settings
+
+TABS: dict[str, str] = {
+    "dataset": "Dataset",
+    "train": "Train",
+    "runs": "Runs",
+    "merge": "Merge",
+    "generate": "Generate",
+    "settings": "Settings",
+}
+POLL_SECONDS = 1.5
+MARK = (
+    '<svg class="mark" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2" aria-hidden="true">'
+    '<rect x="3" y="3" width="18" height="18" rx="4"/><path d="M8 8v8h8"/><circle cx="15.5" cy="8.5" r="1.5"/></svg>'
+)
+
+
+def build_page(context: AppContext) -> gr.Blocks:
+    """Build every tab and wire what reaches from one to another."""
+    with gr.Blocks(title="LoRA Atelier", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        gr.HTML(_masthead(context), padding=False)
+        with gr.Tabs() as context.page.tabs:
+            tabs = {name: _build_tab(name, label, context) for name, label in TABS.items() if _exists(name)}
+        _wire(tabs, context)
+        _start_timer(page, context)
+    return page
+
+
+def _exists(name: str) -> bool:
+    return importlib.util.find_spec(f"ui.tabs.{name}") is not None
+
+
+def _build_tab(name: str, label: str, context: AppContext) -> Any:
+    with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
+        return importlib.import_module(f"ui.tabs.{name}").build(context)
+
+
+def _wire(tabs: dict[str, Any], context: AppContext) -> None:
+    """Events that start on one tab and end on another."""
+
+
+def _start_timer(page: gr.Blocks, context: AppContext) -> None:
+    """The page's one timer, and what happens when it is opened."""
+    theme = gr.Textbox(visible=False)
+    context.page.load(lambda: [read_settings(context.workspace).theme], outputs=[theme])
+    loaded = _attach(page.load, context.page.load_handlers)
+    loaded.then(None, theme, None, js="theme => atelier.setTheme(theme)")
+    if context.page.pollers:
+        _attach(gr.Timer(POLL_SECONDS).tick, context.page.pollers)
+
+
+def _attach(event: Any, handlers: list[Handler]) -> Any:
+    return event(
+        joined(handlers, gr.skip),
+        [component for handler in handlers for component in handler.inputs],
+        [component for handler in handlers for component in handler.outputs],
+        queue=False,
+        show_progress="hidden",
+        concurrency_limit=None,
+        api_visibility="private",
+    )
+
+
+def _masthead(context: AppContext) -> str:
+    place = html.escape(str(context.workspace.dir))
+    return (
+        f'<header class="masthead">{MARK}<h1 class="name">LoRA Atelier</h1>'
+        f'<span class="place" title="Workspace"><bdi>{place}</bdi></span></header>'
+    )
