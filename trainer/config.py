@@ -82,9 +82,11 @@ class BucketSettings(Section):
     enabled: bool = setting(True, "Buckets", also=("enable_bucket",))
     """Off: every picture is cropped to the resolution itself."""
     min: Size = setting(256, "Smallest side", also=("min_bucket_reso",))
-    """Smallest side of a bucket in pixels; never larger than the resolution's own side."""
+    """Smallest side of a bucket in pixels; never larger than the resolution's own side. Not used where small pictures
+    keep their size."""
     max: Size = setting(1024, "Largest side", also=("max_bucket_reso",))
-    """Largest side of a bucket in pixels; never smaller than the resolution's own side."""
+    """Largest side of a bucket in pixels; never smaller than the resolution's own side. Not used where small pictures
+    keep their size."""
     step: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = setting(64, "Step", also=("bucket_reso_steps",))
     """Bucket sides are multiples of this many pixels."""
     upscale: bool = setting(False, "Enlarge small pictures", also=("bucket_no_upscale",))

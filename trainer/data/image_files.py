@@ -1,0 +1,129 @@
+"""Opening picture files: which ones are pictures, how large they are, and their pixels as upright RGB. Never torch."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError, features
+
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TAIL_BYTES = 64
+
+READS_AVIF = bool(features.check("avif"))
+PICTURE_ENDINGS: frozenset[str] = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".bmp"} | ({".avif"} if READS_AVIF else set())
+)
+PICTURE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError, Image.DecompressionBombError)
+"""What Pillow raises on broken files; its format plug-ins are not uniform."""
+
+
+def is_picture_file(path: Path) -> bool:
+    """Whether the name is that of a picture. Hidden files are not (macOS leaves ``._name.png`` beside ``name.png``)."""
+    return path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith(".")
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height as the picture is shown, after EXIF rotation. Reads the header only.
+
+    A file whose end looks cut off is decoded to be sure. Raises one of PICTURE_ERRORS for an unusable picture.
+    """
+    with _open(path) as image:
+        width, height = image.size
+        turned = _orientation(image) in _TURNED
+        if _looks_cut_off(path, image.format):
+            image.load()
+    return (height, width) if turned else (width, height)
+
+
+def read_rgb(data: bytes) -> Image.Image:
+    """The bytes of a picture file as an upright 8-bit RGB image; transparent parts become white.
+
+    Raises one of PICTURE_ERRORS.
+    """
+    with _open(io.BytesIO(data)) as image:
+        orientation = _orientation(image)
+        image.load()
+        return _as_rgb(image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image)
+
+
+def why_unreadable(error: BaseException) -> str:
+    """One plain clause on why a picture cannot be used, without the path that Pillow puts into its messages."""
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million pixels"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not a picture, or damaged"
+    if isinstance(error, PermissionError):
+        return "reading it is not permitted"
+    if isinstance(error, FileNotFoundError):
+        return "it is gone"
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    if "truncated" in str(error).lower():
+        return "it is cut off before its end"
+    return f"it is damaged ({error})" if str(error) else "it is damaged"
+
+
+@contextmanager
+def _open(source: Path | io.BytesIO) -> Iterator[Image.Image]:
+    with warnings.catch_warnings():
+        # Pillow warns at half of the size that it refuses; large scans are welcome, only the refusal counts.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(source)
+    with image:
+        if min(image.size) < 1:
+            raise ValueError("it has no pixels")
+        yield image
+
+
+def _orientation(image: Image.Image) -> int:
+    # The base class's method: the PNG plug-in's own one would decode the whole picture to look behind the pixels.
+    return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+
+
+def _looks_cut_off(path: Path, kind: str | None) -> bool:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        file.seek(max(0, size - _TAIL_BYTES))
+        tail = file.read()
+    if kind in ("JPEG", "MPO"):
+        return b"\xff\xd9" not in tail
+    if kind == "PNG":
+        return b"IEND" not in tail
+    if kind == "WEBP":
+        return int.from_bytes(head[4:8], "little") + 8 > size
+    if kind == "BMP":
+        return int.from_bytes(head[2:6], "little") > size
+    return kind == "AVIF"  # no cheap sign: decode
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = _from_16_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """Pillow clips 16-bit grey to 255 when it converts; scale it instead."""
+    values = np.asarray(image, dtype=np.float64).clip(0, 65535)
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
