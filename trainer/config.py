@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-CONFIG_VERSION = 1
+from trainer.prompt_lines import parse_line
+
+CONFIG_VERSION: Literal[1] = 1
 
 Target = Literal["attention", "attention_ff", "full"]
 Optimizer = Literal["adamw", "adamw8bit", "adafactor", "sgd"]
@@ -34,7 +36,7 @@ def setting(default: Any, label: str, *, basic: bool = False, also: tuple[str, .
         also: what other trainers call it.
         constraints: passed to ``pydantic.Field`` (``ge``, ``le``, ``multiple_of`` ...).
     """
-    extra = {"label": label, "basic": basic, "also": list(also)}
+    extra: dict[str, Any] = {"label": label, "basic": basic, "also": list(also)}
     if isinstance(default, type) and issubclass(default, BaseModel):
         return Field(default_factory=default, json_schema_extra=extra, **constraints)
     return Field(default=default, json_schema_extra=extra, **constraints)
@@ -64,7 +66,7 @@ class ModelSettings(Section):
 class Source(Section):
     """One folder of pictures."""
 
-    path: str = Field(min_length=1)
+    path: str = Field(min_length=1, json_schema_extra={"label": "Folder"})
     """Folder with pictures; subfolders are read too. Folders named like `10_name` inside it give 10 repeats."""
     repeats: int = setting(1, "Repeats", also=("num_repeats", "dataset_repeats"), ge=1, le=10000)
     """How often each picture is seen in one epoch."""
@@ -240,6 +242,15 @@ class TrainSettings(Section):
     """How much the regularization pictures count."""
 
 
+class Multires(Section):
+    """Pyramid noise (Whitaker 2023): noise of lower resolutions added in."""
+
+    iterations: int = Field(6, ge=1, le=16)
+    """How many resolutions."""
+    discount: float = Field(0.3, gt=0, lt=1)
+    """How much less each lower one counts."""
+
+
 class LossSettings(Section):
     """What is minimised."""
 
@@ -253,7 +264,9 @@ class LossSettings(Section):
     """Another weighting of noise levels; not together with min-SNR."""
     noise_offset: float = setting(0.0, "Noise offset", ge=0, le=1)
     """0.03 to 0.1 helps with very dark and very bright pictures."""
-    multires_noise: Multires | None = None
+    multires_noise: Multires | None = setting(
+        None, "Pyramid noise", also=("multires_noise_iterations", "multires_noise_discount")
+    )
     """Pyramid noise: `iterations` and `discount`."""
     input_perturbation: float = setting(0.0, "Input perturbation", also=("ip_noise_gamma",), ge=0, le=1)
     """Extra noise on the input only, against drift while sampling; 0.1 is usual."""
@@ -279,15 +292,6 @@ class LossSettings(Section):
         if self.debiased_estimation and self.min_snr_gamma is not None:
             raise ValueError("debiased_estimation and min_snr_gamma both weight the noise levels: set only one")
         return self
-
-
-class Multires(Section):
-    """Pyramid noise (Whitaker 2023): noise of lower resolutions added in."""
-
-    iterations: int = Field(6, ge=1, le=16)
-    """How many resolutions."""
-    discount: float = Field(0.3, gt=0, lt=1)
-    """How much less each lower one counts."""
 
 
 class SamplePrompt(Section):
@@ -326,7 +330,7 @@ class SampleSettings(Section):
     def _plain_lines(cls, prompts: Any) -> Any:
         if not isinstance(prompts, list):
             return prompts
-        return [{"prompt": prompt} if isinstance(prompt, str) else prompt for prompt in prompts]
+        return [parse_line(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
 
 
 class ValidationSettings(Section):

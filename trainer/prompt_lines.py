@@ -1,0 +1,86 @@
+"""Preview prompts as lines of text, in the notation of sd-scripts: ``a cat --n blurry --w 512 --h 768 --d 42 --l 7``.
+
+``--n`` negative prompt, ``--w`` width, ``--h`` height, ``--d`` seed, ``--l`` guidance, ``--s`` steps, ``--ss`` sampler.
+A line that starts with ``{`` is a YAML mapping; what the notation cannot say is written so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import yaml
+
+FLAGS: dict[str, str] = {
+    "n": "negative",
+    "w": "width",
+    "h": "height",
+    "d": "seed",
+    "l": "guidance",
+    "s": "steps",
+    "ss": "sampler",
+}
+_FLAG = re.compile(r"\s--(ss|[nwhdls])\s+")
+_SAMPLERS: dict[str, str] = {
+    "k_euler": "euler",
+    "k_euler_a": "euler_a",
+    "dpmsolver++": "dpmpp_2m",
+    "dpm++ 2m": "dpmpp_2m",
+    "dpm++ 2m karras": "dpmpp_2m_karras",
+}
+"""What other trainers call samplers that exist here under another name."""
+
+
+def parse_line(line: str) -> dict[str, Any]:
+    """One line as the values of a preview prompt; values that are not numbers stay text, for validation to name."""
+    text = line.strip()
+    if text.startswith("{"):
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError:
+            values = None
+        if isinstance(values, dict):
+            return values
+    prompt, *rest = _FLAG.split(f" {text} ")
+    values = {"prompt": prompt.strip()}
+    for flag, given in zip(rest[::2], rest[1::2], strict=True):
+        values[FLAGS[flag]] = _value(flag, given.strip())
+    return values
+
+
+def parse_lines(text: str) -> list[dict[str, Any]]:
+    """One prompt for each line that is neither empty nor a ``#`` comment."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [parse_line(line) for line in lines if line and not line.startswith("#")]
+
+
+def format_line(values: dict[str, Any], defaults: dict[str, Any]) -> str:
+    """A preview prompt as a line; values equal to ``defaults`` are left out. ``parse_line`` reads the same back."""
+    changed = {name: value for name, value in values.items() if value != defaults.get(name)}
+    parts = [str(changed.pop("prompt", ""))]
+    for flag, name in FLAGS.items():
+        if name in changed:
+            parts.append(f"--{flag} {_number_text(changed[name])}")
+    line = " ".join(parts)
+    wanted = {"prompt": values.get("prompt", "")} | {name: values[name] for name in changed}
+    if parse_line(line) == wanted and line.strip() and not line.startswith("#") and "\n" not in line:
+        return line
+    return json.dumps(wanted, ensure_ascii=False)
+
+
+def _value(flag: str, text: str) -> Any:
+    if flag == "n":
+        return text
+    if flag == "ss":
+        return _SAMPLERS.get(text.lower(), text.lower())
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _number_text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
