@@ -1,0 +1,80 @@
+"""``trainer generate``: pictures from a prompt, with any number of LoRAs."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from trainer.commands.arguments import parse_pair
+from trainer.errors import Problem, UserError
+from trainer.pictures import PictureSettings, parse_settings
+from trainer.runs.events import EventSink
+
+_TEXTS = ("model", "negative", "sampler")
+_NUMBERS = ("steps", "guidance", "seed", "width", "height", "count", "clip_skip")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompt", required=True, help="what to draw")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument("--lora", action="append", default=[], metavar="FILE=WEIGHT", help="may be given several times")
+    for name in (*_TEXTS, *_NUMBERS):
+        described = (PictureSettings.model_fields[name].description or "").split("\n")[0]
+        parser.add_argument(f"--{name.replace('_', '-')}", help=described.replace("%", "%%"))
+
+
+def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    settings = _settings(args)
+    from trainer.devices import pick_device
+    from trainer.generate import generate
+
+    begun = time.monotonic()
+    device = pick_device()
+    paths = generate(settings, args.out.expanduser().resolve(), device=device, events=events)
+    return {
+        "pictures": [str(path) for path in paths],
+        "seconds": round(time.monotonic() - begun, 2),
+        "device": str(device),
+        "settings": settings.model_dump(),
+    }
+
+
+def describe(answer: dict[str, Any]) -> str:
+    return "\n".join(answer["pictures"])
+
+
+def _settings(args: argparse.Namespace) -> PictureSettings:
+    """The settings that the arguments give. Raises UserError with everything that is wrong about them."""
+    values: dict[str, Any] = {"prompt": args.prompt}
+    given = {name: text for name, text in vars(args).items() if text is not None}
+    values |= {name: given[name] for name in _TEXTS if name in given}
+    values |= {name: _number_or_text(given[name]) for name in _NUMBERS if name in given}
+    problems: list[Problem] = []
+    for pair in args.lora:
+        try:
+            path, weight = parse_pair(pair, "--lora")
+        except UserError as error:
+            problems += error.problems
+            continue
+        file = Path(path).expanduser().resolve()
+        if not file.is_file():
+            problems.append(Problem("lora.missing", f"--lora: there is no file {file}.", "Check the path.", "loras"))
+        values.setdefault("loras", []).append({"path": str(file), "weight": weight})
+    try:
+        settings = parse_settings(values)
+    except UserError as error:
+        raise UserError.many([*problems, *error.problems]) from error
+    if problems:
+        raise UserError.many(problems)
+    return settings
+
+
+def _number_or_text(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,282 @@
+"""Making pictures with a loaded model and LoRAs; on the CPU the result equals plain diffusers code bit for bit.
+
+LoRA files of every naming are read by our own reader and given to diffusers in PEFT's names, after a check that the
+model has each layer: diffusers itself leaves out what it does not recognise without an error (a text encoder LoRA
+without output projections, for one).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer as LoraTunerLayer
+from PIL import Image
+from torch import nn
+
+from trainer.config import ModelSettings
+from trainer.devices import compute_dtype, is_out_of_memory
+from trainer.errors import Problem, UserError
+from trainer.families import load_family
+from trainer.lora.file import LoraFile, read_lora
+from trainer.lora.keys import kohya_key
+from trainer.pictures import LoraUse, PictureSettings, save_png
+from trainer.runs.events import EventSink
+
+OnStep = Callable[[int, int], None]
+"""Called after each denoising step with (done, total); may raise to end the picture there."""
+
+KEPT_LORAS = 8
+"""LoRAs that stay loaded beside those in use."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a LoRA layer goes: dotted path with the pipeline's part in front, and the weight's shape."""
+
+    path: str
+    shape: tuple[int, ...]
+
+
+class Painter:
+    """A loaded model that draws. LoRAs stay in it as adapters, so that changing a weight costs nothing."""
+
+    def __init__(self, model: str, device: torch.device) -> None:
+        """Load the model. Raises UserError when ``model`` is not one."""
+        self.model = model
+        self.device = device
+        self.family = load_family(ModelSettings(base=model), device=device, dtype=compute_dtype("auto", device))
+        self._layers = {
+            kohya_key(part, path): _Place(f"{part}.{path}", tuple(module.weight.shape))
+            for part, model_part in self._parts().items()
+            for path, module in model_part.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d)
+        }
+        self._loaded: dict[str, str] = {}
+
+    @property
+    def loras(self) -> list[str]:
+        """The LoRA files held, least recently used first."""
+        return list(self._loaded.values())
+
+    def size(self, settings: PictureSettings) -> tuple[int, int]:
+        """Width and height in pixels, the model's own size where the settings leave it open."""
+        config: Any = self.family.denoiser.config
+        native = config.sample_size * self.family.latent_scale
+        return settings.width or native, settings.height or native
+
+    def use(self, loras: list[LoraUse]) -> None:
+        """Make these the LoRAs in effect. Raises UserError, with every problem, when a file is not for this model."""
+        weights: dict[str, float] = {}
+        problems: list[Problem] = []
+        for index, use in enumerate(loras):
+            try:
+                name = self._load(Path(use.path))
+            except UserError as error:
+                problems += [
+                    Problem(p.code, p.message, p.hint, p.field or f"loras.{index}.path") for p in error.problems
+                ]
+            else:
+                weights[name] = weights.get(name, 0.0) + use.weight
+        if problems:
+            raise UserError.many(problems)
+        self._activate(weights)
+        self._forget_oldest(keep=set(weights))
+
+    def draw(self, settings: PictureSettings, seed: int, on_step: OnStep | None = None) -> Image.Image:
+        """One picture with the LoRAs in effect. Raises UserError when the memory does not suffice."""
+        width, height = self.size(settings)
+        self._check_clip_skip(settings.clip_skip)
+        pipeline = self.family.pipeline(settings.sampler)
+
+        def after_step(pipe: object, step: int, timestep: object, tensors: dict[str, object]) -> dict[str, object]:
+            if on_step is not None:
+                on_step(step + 1, pipeline.num_timesteps)
+            return tensors
+
+        with _told_when_memory_is_short():
+            latents = pipeline(
+                prompt_embeds=self._encode(settings.prompt, settings.clip_skip),
+                negative_prompt_embeds=self._encode(settings.negative, settings.clip_skip),
+                width=width,
+                height=height,
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance,
+                generator=torch.Generator("cpu").manual_seed(seed),
+                callback_on_step_end=after_step,
+                output_type="latent",
+            ).images
+            pixels = self.family.decode_latents(latents)  # in float32 whatever the denoiser computes in
+        return pipeline.image_processor.postprocess(pixels, output_type="pil")[0]
+
+    @torch.no_grad()
+    def _encode(self, prompt: str, clip_skip: int) -> torch.Tensor:
+        """One prompt, by itself: in a batch the text encoder rounds differently than diffusers' own pipeline."""
+        encoded = self.family.encode_captions([prompt], max_token_length=75, clip_skip=clip_skip, weighted=False)
+        return encoded.hidden_states
+
+    def _parts(self) -> dict[str, nn.Module]:
+        """The modules that LoRAs go on, by their name in a diffusers pipeline."""
+        return {"unet": self.family.denoiser, **self.family.text_encoders}
+
+    def _check_clip_skip(self, clip_skip: int) -> None:
+        configs: list[Any] = [encoder.config for encoder in self.family.text_encoders.values()]
+        layers = min(config.num_hidden_layers for config in configs)
+        if clip_skip > layers:
+            raise UserError(
+                "clip_skip.too_large",
+                f"clip_skip: {clip_skip} is more than the {layers} layers of this model's text encoder.",
+                f"Use 1 to {layers}.",
+                "clip_skip",
+            )
+
+    def _load(self, path: Path) -> str:
+        """The adapter name of a LoRA file, loaded first where it is new or has changed."""
+        if not path.is_file():
+            raise UserError("lora.missing", f"There is no LoRA file {path}.", "Check the path.")
+        name = _adapter_name(path)
+        if name in self._loaded:
+            self._loaded[name] = self._loaded.pop(name)
+            return name
+        lora = read_lora(path)
+        self._check_fits(lora, path)
+        self.family.pipeline("ddim").load_lora_weights(self._tensors(lora), adapter_name=name)
+        self._loaded[name] = str(path)
+        if self._set_alphas(name, lora) != len(lora.layers):
+            self._forget(name)
+            raise UserError(
+                "lora.not_applied",
+                f"Some layers of {path.name} cannot be applied to this model.",
+                "`trainer inspect` lists what the file holds.",
+            )
+        return name
+
+    def _check_fits(self, lora: LoraFile, path: Path) -> None:
+        wrong = [
+            key
+            for key, layer in lora.layers.items()
+            if key not in self._layers or self._layers[key].shape != layer.weight_shape
+        ]
+        wrong += lora.unknown
+        if wrong:
+            raise UserError(
+                "lora.wrong_model",
+                f"{path.name} is not for this model: {len(wrong)} of its layers do not fit, such as {wrong[0]}.",
+                "Choose the model that it was trained on, or another LoRA.",
+            )
+
+    def _tensors(self, lora: LoraFile) -> dict[str, torch.Tensor]:
+        """The LoRA in the names of diffusers' own PEFT layout, which say exactly which layer is meant."""
+        tensors: dict[str, torch.Tensor] = {}
+        for key, layer in lora.layers.items():
+            tensors[f"{self._layers[key].path}.lora_A.weight"] = layer.down
+            tensors[f"{self._layers[key].path}.lora_B.weight"] = layer.up
+        return tensors
+
+    def _set_alphas(self, name: str, lora: LoraFile) -> int:
+        """Give each layer the file's own alpha, which the PEFT layout does not carry; returns the layers found."""
+        found = 0
+        for part, module in self._parts().items():
+            for path, layer in module.named_modules():
+                if isinstance(layer, LoraTunerLayer) and name in layer.lora_alpha:
+                    layer.lora_alpha[name] = lora.layers[kohya_key(part, path)].alpha
+                    found += 1
+        return found
+
+    def _activate(self, weights: dict[str, float]) -> None:
+        pipeline = self.family.pipeline("ddim")
+        if weights:
+            pipeline.enable_lora()
+            pipeline.set_adapters(list(weights), list(weights.values()))
+        else:
+            pipeline.disable_lora()
+
+    def _forget_oldest(self, keep: set[str]) -> None:
+        unused = [name for name in self._loaded if name not in keep]
+        for name in unused[: max(0, len(unused) - KEPT_LORAS)]:
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self.family.pipeline("ddim").delete_adapters([name])
+        self._loaded.pop(name)
+
+
+def generate(
+    settings: PictureSettings, folder: Path, *, device: torch.device, events: EventSink, first_index: int = 1
+) -> list[Path]:
+    """Make ``settings.count`` pictures with seeds counting up, and save each as PNG with its settings inside.
+
+    Raises UserError when the model or a LoRA is missing, or does not fit.
+    """
+    check_files(settings)
+    painter = Painter(settings.model, device)
+    painter.use(settings.loras)
+    total = settings.count * settings.steps
+    paths = []
+    for index in range(settings.count):
+
+        def tell(done: int, steps: int, index: int = index) -> None:
+            events.emit(
+                "progress", what="drawing", done=index * settings.steps + min(done, settings.steps), total=total
+            )
+
+        image = painter.draw(settings, settings.seed + index, tell)
+        paths.append(save_picture(painter, image, settings, settings.seed + index, folder))
+        events.emit("sample", path=str(paths[-1]), prompt=settings.prompt, seed=settings.seed + index)
+    return paths
+
+
+def save_picture(painter: Painter, image: Image.Image, settings: PictureSettings, seed: int, folder: Path) -> Path:
+    """Save a picture under the folder's next free number, with settings that make exactly this picture again."""
+    width, height = painter.size(settings)
+    exact = settings.model_copy(update={"seed": seed, "count": 1, "width": width, "height": height})
+    path = folder / f"{next_number(folder):05d}-s{seed}.png"
+    save_png(image, path, exact.model_dump())
+    return path
+
+
+def next_number(folder: Path) -> int:
+    """One more than the highest number that a picture in the folder begins with."""
+    numbers = [int(match[1]) for file in folder.glob("*.png") if (match := re.match(r"(\d{1,9})-", file.name))]
+    return max(numbers, default=0) + 1
+
+
+def check_files(settings: PictureSettings) -> None:
+    """Raise UserError for every LoRA file that is missing or cannot be read, before anything slow happens."""
+    problems: list[Problem] = []
+    for index, use in enumerate(settings.loras):
+        try:
+            if not Path(use.path).is_file():
+                raise UserError("lora.missing", f"There is no LoRA file {use.path}.", "Check the path.")
+            read_lora(Path(use.path))
+        except UserError as error:
+            problems += [Problem(p.code, p.message, p.hint, f"loras.{index}.path") for p in error.problems]
+    if problems:
+        raise UserError.many(problems)
+
+
+def _adapter_name(path: Path) -> str:
+    """Differs when the file's content may differ: PEFT allows no dots in it."""
+    stat = path.stat()
+    return hashlib.sha256(f"{path.resolve()}|{stat.st_mtime_ns}|{stat.st_size}".encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _told_when_memory_is_short() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            "picture.memory",
+            "The memory does not suffice for a picture of this size.",
+            "Make it smaller, or end other programs.",
+            "width",
+        ) from error
