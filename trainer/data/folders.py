@@ -81,7 +81,7 @@ def collect(settings: DatasetSettings) -> Collection:
     collection = Collection()
     problems: list[Problem] = []
     for number, source in enumerate(settings.sources):
-        found, problem = _collect_source(number, source, settings.caption_extension)
+        found, problem = collect_source(number, source, settings.caption_extension)
         if problem is not None:
             problems.append(problem)
         collection.pictures.extend(found.pictures)
@@ -107,7 +107,8 @@ def repeats_folder(name: str) -> tuple[int, str] | None:
     return (int(match[1]), match[2].strip()) if match else None
 
 
-def _collect_source(number: int, source: Source, caption_extension: str) -> tuple[Collection, Problem | None]:
+def collect_source(number: int, source: Source, caption_extension: str) -> tuple[Collection, Problem | None]:
+    """One source as ``collect`` sees it; instead of raising, what is wrong with it as a whole is given beside it."""
     name, folder = f"dataset.sources.{number}.path", Path(source.path).expanduser()
     found = Collection()
     if not folder.is_dir():
