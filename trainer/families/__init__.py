@@ -1,0 +1,116 @@
+"""Model families by name, and finding out which one a model is of.
+
+A new family is one new file with a ``FamilyLoader`` and one line in ``FAMILIES``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from trainer.config import ModelSettings
+from trainer.demo import MODEL_DIR
+from trainer.errors import UserError
+from trainer.families.base import Family, FamilyLoader
+from trainer.families.sd import SdLoader
+
+FAMILIES: dict[str, FamilyLoader] = {"sd1": SdLoader()}
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_FILES = ["model_index.json", "*/*.json", "*/merges.txt", "*/model.safetensors", "*/*_model.safetensors"]
+_LAYOUT_HINT = "Choose a folder in diffusers layout: model_index.json, unet, vae, text_encoder, tokenizer, scheduler."
+
+
+def load_family(
+    model: ModelSettings,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    prediction_type: str = "auto",
+    zero_terminal_snr: bool = False,
+) -> Family:
+    """Load the model of the settings, frozen, its denoiser and text encoders in ``dtype``, its VAE in float32.
+
+    Args:
+        model: base, family, vae and revision.
+        device: where all parts are put.
+        dtype: compute format.
+        prediction_type: ``auto`` for the model's own, or ``epsilon`` or ``v_prediction``.
+        zero_terminal_snr: rescale the noise schedule so that its last step is pure noise.
+
+    Raises UserError(field="model.base" or "model.vae") when something is missing, broken or of another family.
+    """
+    folder = model_folder(model.base, model.revision)
+    loader = FAMILIES[model.family] if model.family != "auto" else _recognise(folder)
+    vae = model_folder(model.vae, None, field="model.vae") if model.vae else None
+    return loader.load(
+        folder,
+        vae=vae,
+        device=device,
+        dtype=dtype,
+        prediction_type=prediction_type,
+        zero_terminal_snr=zero_terminal_snr,
+    )
+
+
+def model_folder(base: str, revision: str | None, *, field: str = "model.base") -> Path:
+    """The folder on this machine that ``demo``, a path or a hub id stands for; hub models are downloaded once.
+
+    Raises UserError when it is none of these, or when what it names carries its own code.
+    """
+    path = MODEL_DIR if base == "demo" else Path(base).expanduser()
+    if not path.is_dir():
+        path = _download(base, revision, field)
+    _refuse_own_code(path, field)
+    if field == "model.base" and not (path / "model_index.json").is_file():
+        raise UserError("model.not_a_model", f"{field}: {base} is a folder, but not a model.", _LAYOUT_HINT, field)
+    return path
+
+
+def _download(base: str, revision: str | None, field: str) -> Path:
+    if Path(base).expanduser().is_file():
+        message = f"{field}: {base} is a single file; models are read from folders."
+        raise UserError("model.single_file", message, _LAYOUT_HINT, field)
+    if not _HUB_ID.fullmatch(base):
+        message = f"{field}: {base!r} is not a folder on this machine, and not a Hugging Face id (owner/name)."
+        raise UserError("model.not_found", message, "Check the path, or use `demo`.", field)
+    try:
+        return Path(snapshot_download(base, revision=revision, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        message = f"{field}: {base!r} is not a folder on this machine, and could not be downloaded: {reason}"
+        raise UserError("model.not_found", message, "Check the name and the network.", field) from error
+
+
+def _refuse_own_code(folder: Path, field: str) -> None:
+    """A config that names Python code to run is refused, rather than trusted to be ignored by a library."""
+    for config in sorted([*folder.glob("*.json"), *folder.glob("*/*config.json")]):
+        values = _read_json(config)
+        if any(key == "auto_map" or key.startswith("_attn_implementation") for key in values):
+            message = f"{field}: {config.parent.name}/{config.name} asks for code of its own to be run."
+            raise UserError("model.own_code", message, "Use a model in plain diffusers layout.", field)
+
+
+def _recognise(folder: Path) -> FamilyLoader:
+    for loader in FAMILIES.values():
+        if loader.recognises(folder):
+            return loader
+    kind = _read_json(folder / "model_index.json").get("_class_name", "unknown")
+    message = (
+        f"model.base: {folder} is of a family ({kind}) that cannot be trained here; known is {', '.join(FAMILIES)}."
+    )
+    raise UserError("model.family", message, "Choose a Stable Diffusion 1.x model.", "model.base")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

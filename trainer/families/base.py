@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from trainer.config import Sampler
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -26,25 +28,45 @@ class Conditioning:
 class Family(Protocol):
     """A loaded model. ``denoiser`` and ``text_encoders`` are frozen modules that take PEFT adapters."""
 
-    name: str
-    """Short name such as ``sd1``."""
-    base_model_version: str
-    """``ss_base_model_version`` for LoRA files: ``sd_v1``."""
-    architecture: str
-    """``modelspec.architecture`` for LoRA files, without the ``/lora``: ``stable-diffusion-v1``."""
-    denoiser: nn.Module
-    text_encoders: dict[str, nn.Module]
-    """By pipeline attribute: ``text_encoder``."""
-    prediction_type: str
-    """``epsilon`` or ``v_prediction``: what the denoiser predicts."""
-    alphas_cumprod: Tensor
-    """(1000,) float32 noise schedule, on the CPU."""
-    latent_scale: int
-    """Pixels per latent cell: 8."""
-    fingerprint_vae: str
-    """Changes when the VAE changes: part of the latent cache's key."""
-    fingerprint_text: str
-    """Changes when the text encoders change: part of the caption cache's key."""
+    @property
+    def name(self) -> str:
+        """Short name such as ``sd1``."""
+
+    @property
+    def base_model_version(self) -> str:
+        """``ss_base_model_version`` for LoRA files: ``sd_v1``."""
+
+    @property
+    def architecture(self) -> str:
+        """``modelspec.architecture`` for LoRA files, without the ``/lora``: ``stable-diffusion-v1``."""
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The UNet."""
+
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """By pipeline attribute: ``text_encoder``."""
+
+    @property
+    def prediction_type(self) -> str:
+        """``epsilon`` or ``v_prediction``: what the denoiser predicts."""
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """(1000,) float32 noise schedule, on the CPU."""
+
+    @property
+    def latent_scale(self) -> int:
+        """Pixels per latent cell: 8."""
+
+    @property
+    def fingerprint_vae(self) -> str:
+        """Changes when the VAE changes: part of the latent cache's key."""
+
+    @property
+    def fingerprint_text(self) -> str:
+        """Changes when the text encoders change: part of the caption cache's key."""
 
     def encode_pixels(self, pixels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to scaled latents (B, 4, H/8, W/8) float32.
@@ -66,8 +88,11 @@ class Family(Protocol):
     def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
         """Full names of the layers an adapter goes on, by part: ``{"unet": [...], "text_encoder": [...]}``."""
 
-    def pipeline(self, sampler: str) -> Any:
-        """A diffusers pipeline made of these very modules (adapters included), with the sampler's scheduler."""
+    def pipeline(self, sampler: Sampler) -> Any:
+        """A diffusers pipeline made of these very modules (adapters included), with the sampler's scheduler.
+
+        The VAE is float32 whatever the rest is: ask for ``output_type="latent"`` and use ``decode_latents``.
+        """
 
     def move(
         self,
@@ -82,12 +107,26 @@ class Family(Protocol):
 class FamilyLoader(Protocol):
     """How a family recognises and loads its models."""
 
-    name: str
-
     def recognises(self, folder: Path) -> bool:
         """Whether the model in this diffusers folder is of this family."""
 
     def load(
-        self, folder: Path, *, vae: str | None, device: torch.device, dtype: torch.dtype, prediction_type: str
+        self,
+        folder: Path,
+        *,
+        vae: Path | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        prediction_type: str,
+        zero_terminal_snr: bool,
     ) -> Family:
-        """Load the model, its denoiser frozen in ``dtype``. Raises UserError(field="model.base") when broken."""
+        """Load the model, frozen in ``dtype``. Raises UserError(field="model.base") when broken.
+
+        Args:
+            folder: the model in diffusers layout.
+            vae: folder of another VAE, or of a model whose VAE is meant.
+            device: where all parts are put.
+            dtype: format of denoiser and text encoders; the VAE stays float32, others make black pictures.
+            prediction_type: ``auto`` for the model's own.
+            zero_terminal_snr: rescale the noise schedule so that its last step is pure noise.
+        """

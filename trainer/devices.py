@@ -1,0 +1,61 @@
+"""The device a job runs on, its number formats, and the generators behind every random draw."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import psutil
+import torch
+
+MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
+
+
+def pick_device() -> torch.device:
+    """The first NVIDIA GPU, or the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def compute_dtype(mixed_precision: MixedPrecision, device: torch.device) -> torch.dtype:
+    """The format of the frozen weights and of the step's matrix products.
+
+    ``auto`` is bf16 where the GPU computes in it, fp16 on older ones, fp32 on the CPU.
+    """
+    if mixed_precision == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Where float32 LoRA weights meet the frozen weights in ``dtype``."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu`` or the GPU's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on the device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def seeded_generator(seed: int, *purpose: int | str) -> torch.Generator:
+    """A CPU generator that depends on nothing but its arguments, such as ``(seed, step, micro_batch, "noise")``.
+
+    A resumed run draws at step 500 what an undisturbed one draws there, without any state to carry over. On the CPU
+    for every device, so that a run on a GPU sees the same noise.
+    """
+    digest = hashlib.sha256("/".join(str(part) for part in (seed, *purpose)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a computation failed because GPU or main memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
