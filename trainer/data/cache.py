@@ -1,0 +1,236 @@
+"""Latents and text embeddings computed once, found again by the content they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainer.config import CaptionSettings
+from trainer.data.augment import load_pixels, no_augmentation
+from trainer.data.buckets import Placement
+from trainer.data.image_files import PICTURE_ERRORS, why_unreadable
+from trainer.data.tensor_store import TensorStore, hash_key
+from trainer.devices import is_out_of_memory
+from trainer.errors import UserError
+from trainer.families.base import Conditioning, Family
+from trainer.runs.events import EventSink
+
+_ENCODE_PIXELS = 1024 * 1024
+_ENCODE_PICTURES = 16
+_READERS = 8
+_READ_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class View:
+    """One way of looking at a picture file: its bucket, scaling and centre crop, mirrored or not."""
+
+    path: Path
+    placement: Placement
+    flip: bool
+
+
+class LatentCache:
+    """Latents of picture views: the mean of the VAE's distribution, so that the same picture is the same each time.
+
+    Keyed by the picture's bytes, the VAE, the placement and the mirroring. Held in memory, and on disk where a folder
+    is given.
+    """
+
+    def __init__(self, family: Family, folder: Path | None, events: EventSink) -> None:
+        self._family = family
+        self._store = TensorStore(folder, events)
+        self._events = events
+        self._latents: dict[View, Tensor] = {}
+
+    def fill(self, views: Iterable[View], check_stop: Callable[[], None]) -> dict[Path, str]:
+        """Compute what is missing, with ``progress`` events. Returns unusable pictures and why.
+
+        Views are encoded in fixed groups of one bucket, and a group of which anything is missing is encoded whole:
+        the last bits of a result may depend on the batch it was in, and a resumed run must find the same ones.
+
+        Raises UserError where the VAE gives no numbers or not even one picture fits into memory, and whatever
+        ``check_stop`` raises, asked between groups.
+        """
+        wanted = sorted(set(views), key=lambda view: (view.placement.width, view.placement.height, str(view)))
+        total, done, failed = len(wanted), 0, dict[Path, str]()
+        with ThreadPoolExecutor(_READERS) as pool:
+            digests = _digests(pool, wanted, failed, check_stop)
+            for group in _groups([view for view in wanted if view.path in digests]):
+                check_stop()
+                self._fill_group(pool, group, digests, failed)
+                before, done = done, done + len(group)
+                if done * 100 // total > before * 100 // total:
+                    self._events.emit("progress", what="encoding pictures", done=done, total=total)
+        return failed
+
+    def latents(self, view: View) -> Tensor:
+        """(4, h, w) float32, scaled. Raises KeyError for a view that ``fill`` was not given or could not read."""
+        return self._latents[view]
+
+    def _fill_group(
+        self, pool: ThreadPoolExecutor, group: list[View], digests: dict[Path, str], failed: dict[Path, str]
+    ) -> None:
+        keys = {view: latent_key(digests[view.path], self._family.fingerprint_vae, view) for view in group}
+        known = {view: entry["latents"] for view in group if (entry := self._store.read(keys[view])) is not None}
+        pixels = _decode(pool, [view for view in group if view not in known], failed)
+        if pixels:
+            pixels |= _decode(pool, list(known), failed)
+            ordered = [view for view in group if view in pixels]
+            latents = encode_pixels(self._family, torch.stack([pixels[view] for view in ordered]))
+            for view, latent in zip(ordered, latents, strict=True):
+                _check_finite(latent, view.path)
+                known[view] = latent.clone()
+                self._store.write(keys[view], {"latents": known[view]})
+        self._latents |= known
+
+
+class TextCache:
+    """Text encoder outputs by final caption. Only right while the text encoder does not learn."""
+
+    def __init__(
+        self, family: Family, settings: CaptionSettings, *, clip_skip: int, folder: Path | None, events: EventSink
+    ) -> None:
+        """Without a folder results are kept in memory only."""
+        self._family = family
+        self._settings = settings
+        self._clip_skip = clip_skip
+        self._store = TensorStore(folder, events)
+        self._encoded: dict[str, dict[str, Tensor]] = {}
+
+    def encode(self, captions: list[str]) -> Conditioning:
+        """Conditioning of captions as they are trained on, one row each, on the CPU."""
+        rows = [self._row(caption) for caption in captions]
+        stacked = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return Conditioning(stacked.pop("hidden_states"), stacked)
+
+    def _row(self, caption: str) -> dict[str, Tensor]:
+        if caption not in self._encoded:
+            key = self._key(caption)
+            row = self._store.read(key)
+            if row is None:
+                row = self._compute(caption)
+                self._store.write(key, row)
+            self._encoded[caption] = row
+        return self._encoded[caption]
+
+    @torch.no_grad()
+    def _compute(self, caption: str) -> dict[str, Tensor]:
+        # One by one: the last bits of a row may depend on its batch, and those of a resumed run must not.
+        settings = self._settings
+        conditioning = self._family.encode_captions(
+            [caption],
+            max_token_length=settings.max_token_length,
+            clip_skip=self._clip_skip,
+            weighted=settings.weighted,
+        )
+        tensors = {"hidden_states": conditioning.hidden_states, **conditioning.extra}
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+    def _key(self, caption: str) -> str:
+        settings = self._settings
+        parts = (self._family.fingerprint_text, self._clip_skip, settings.max_token_length, settings.weighted)
+        dtype = str(next(iter(self._family.text_encoders.values())).dtype)
+        return hash_key("text", caption, dtype, *parts)
+
+
+def latent_key(digest: str, fingerprint_vae: str, view: View) -> str:
+    """The key of a view's latents; ``digest`` is the SHA-256 of the picture file."""
+    place = view.placement
+    numbers = [place.width, place.height, place.scaled_width, place.scaled_height, place.crop_left, place.crop_top]
+    return hash_key("latents", digest, fingerprint_vae, numbers, view.flip)
+
+
+def encode_pixels(family: Family, pixels: Tensor) -> Tensor:
+    """Pixels (B, 3, H, W) to mean latents (B, 4, h, w) on the CPU, in smaller batches where memory runs out.
+
+    Raises UserError when not even one picture fits.
+    """
+    try:
+        return family.encode_pixels(pixels).float().cpu().contiguous()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    if len(pixels) == 1:
+        size = f"{pixels.shape[3]} x {pixels.shape[2]}"
+        raise UserError(
+            "dataset.encode_memory",
+            f"dataset.resolution: encoding one picture of {size} needs more memory than is free.",
+            "Choose a smaller resolution, or close other programs that use the GPU.",
+            "dataset.resolution",
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(pixels) // 2
+    return torch.cat([encode_pixels(family, pixels[:half]), encode_pixels(family, pixels[half:])])
+
+
+def _digests(
+    pool: ThreadPoolExecutor, views: list[View], failed: dict[Path, str], check_stop: Callable[[], None]
+) -> dict[Path, str]:
+    paths = list(dict.fromkeys(view.path for view in views))
+    digests: dict[Path, str] = {}
+    for start in range(0, len(paths), _READ_AT_ONCE):
+        check_stop()
+        some = paths[start : start + _READ_AT_ONCE]
+        for path, result in zip(some, pool.map(_digest, some), strict=True):
+            if isinstance(result, str):
+                digests[path] = result
+            else:
+                failed[path] = why_unreadable(result)
+    return digests
+
+
+def _digest(path: Path) -> str | OSError:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return error
+
+
+def _groups(views: list[View]) -> Iterator[list[View]]:
+    """Neighbours of the same bucket, as many as are encoded together."""
+    start = 0
+    while start < len(views):
+        width, height = views[start].placement.width, views[start].placement.height
+        most = max(1, min(_ENCODE_PICTURES, _ENCODE_PIXELS // (width * height)))
+        group = [
+            view
+            for view in views[start : start + most]
+            if (view.placement.width, view.placement.height) == (width, height)
+        ]
+        yield group
+        start += len(group)
+
+
+def _decode(pool: ThreadPoolExecutor, views: list[View], failed: dict[Path, str]) -> dict[View, Tensor]:
+    pixels: dict[View, Tensor] = {}
+    for view, result in zip(views, pool.map(_load, views), strict=True):
+        if isinstance(result, Tensor):
+            pixels[view] = result
+        else:
+            failed[view.path] = why_unreadable(result)
+    return pixels
+
+
+def _load(view: View) -> Tensor | BaseException:
+    try:
+        return load_pixels(view.path.read_bytes(), view.placement, no_augmentation(view.placement, flip=view.flip))
+    except PICTURE_ERRORS as error:
+        return error
+
+
+def _check_finite(latents: Tensor, path: Path) -> None:
+    if not torch.isfinite(latents).all():
+        raise UserError(
+            "model.vae_not_finite",
+            f"model.vae: the VAE gives no numbers (NaN) for {path.name}.",
+            "Use another VAE, or set train.mixed_precision to no.",
+            "model.vae",
+        )

@@ -1,0 +1,72 @@
+"""Tensors kept on disk under a key, one file each. What is missing, stale or damaged counts as not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainer.files import atomic_path
+from trainer.runs.events import EventSink
+
+_FORMAT = "1"
+
+
+class TensorStore:
+    """A folder of safetensors files named after their keys.
+
+    Each file holds its key and a hash of its tensors: a disk that lost power may keep a file's length and lose its
+    content, and safetensors itself would read that as zeros.
+    """
+
+    def __init__(self, folder: Path | None, events: EventSink) -> None:
+        """Without a folder nothing is kept."""
+        self._folder = folder
+        self._events = events
+
+    def read(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors of this key; None where there are none, or none that can be trusted."""
+        if self._folder is None:
+            return None
+        try:
+            with safe_open(self._path(self._folder, key), framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except (OSError, SafetensorError):
+            return None
+        return tensors if metadata == _label(key, tensors) else None
+
+    def write(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Keep the tensors. A full or read-only disk costs a warning and the cache, not the run."""
+        if self._folder is None:
+            return
+        try:
+            with atomic_path(self._path(self._folder, key)) as temporary:
+                save_file(tensors, temporary, metadata=_label(key, tensors))
+        except (OSError, SafetensorError) as error:
+            message = f"The cache in {self._folder} cannot be written: {error}."
+            hint = "Training goes on without it. Free some space, or set dataset.cache.to_disk to false."
+            self._events.emit("warning", code="cache.unwritable", message=message, hint=hint)
+            self._folder = None
+
+    @staticmethod
+    def _path(folder: Path, key: str) -> Path:
+        return folder / key[:2] / f"{key}.safetensors"
+
+
+def hash_key(*parts: str | int | bool | list[int]) -> str:
+    """One key for everything that a cached result depends on."""
+    return hashlib.sha256(json.dumps([_FORMAT, *parts]).encode()).hexdigest()
+
+
+def _label(key: str, tensors: dict[str, Tensor]) -> dict[str, str]:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().contiguous().view(torch.uint8).numpy().tobytes())
+    return {"key": key, "sha256": digest.hexdigest()}

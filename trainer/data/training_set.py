@@ -1,0 +1,240 @@
+"""The batches a run trains on. Batch ``i`` depends on the config, the pictures and ``i`` alone, in any process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from trainer.config import CaptionSettings, Config
+from trainer.data.augment import Augmentation, draw_augmentation, load_pixels, no_augmentation
+from trainer.data.cache import LatentCache, View, encode_pixels
+from trainer.data.captions import for_validation, process_caption
+from trainer.data.epoch import Entry, Layout, Showing, batches_per_epoch, epoch_batches, lay_out
+from trainer.data.folders import SkippedPicture
+from trainer.data.image_files import PICTURE_ERRORS, read_rgb, why_unreadable
+from trainer.errors import UserError
+from trainer.families.base import Family
+from trainer.runs.events import EventSink
+
+_NAMED_WARNINGS = 20
+_READERS = 8
+_CHECK_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of one bucket.
+
+    Attributes:
+        latents: (B, 4, h, w) float32, scaled, on the CPU; the mean of the VAE's distribution.
+        captions: B captions as they are trained on this time.
+        loss_weights: (B,) float32; ``train.prior_loss_weight`` for regularization pictures, 1 for the others.
+        paths: B picture files.
+    """
+
+    latents: Tensor
+    captions: list[str]
+    loss_weights: Tensor
+    paths: list[Path]
+
+
+class _LatentSource(Protocol):
+    def latents(self, members: list[tuple[Entry, Augmentation]]) -> Tensor:
+        """(B, 4, h, w) float32 on the CPU, of entries of one bucket."""
+
+
+class TrainingSet:
+    """What ``prepare_training_set`` made ready.
+
+    Attributes:
+        batches_per_epoch: batches in which every picture is seen its repeats' times.
+        pictures: how many different pictures are trained on.
+        skipped: pictures left out, and why.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        training: list[Entry],
+        validation: list[Entry],
+        skipped: list[SkippedPicture],
+        source: _LatentSource,
+    ) -> None:
+        self._config = config
+        self._training = training
+        self._validation = validation
+        self._source = source
+        self._epoch: tuple[int, list[list[Showing]]] | None = None
+        self.skipped = skipped
+        self.pictures = len({entry.picture.path for entry in training})
+        self.batches_per_epoch = batches_per_epoch(training, config.train.batch_size)
+
+    def batch(self, index: int) -> Batch:
+        """The ``index``-th batch since the start of the run, counted from 0. May be asked in any order."""
+        epoch, position = divmod(index, self.batches_per_epoch)
+        settings, seed = self._config.dataset, self._config.train.seed
+        showings = self._batches_of(epoch)[position]
+        members = [
+            (each.entry, draw_augmentation(settings.augment, each.entry.placement, each.rng(seed, "augmentation")))
+            for each in showings
+        ]
+        return self._assemble(members, _captions(showings, settings.captions, seed))
+
+    def validation_batches(self) -> list[Batch]:
+        """The pictures held back, each once, unchanged, with captions that do not vary; empty without a split."""
+        batch_size, seed = self._config.train.batch_size, self._config.train.seed
+        captions = for_validation(self._config.dataset.captions)
+        once_each = sorted(self._validation, key=lambda entry: (entry.bucket, entry.key))
+        batches = []
+        for start, end in _runs(once_each, batch_size):
+            showings = [Showing(entry, 0, 0) for entry in once_each[start:end]]
+            members = [(each.entry, no_augmentation(each.entry.placement)) for each in showings]
+            batches.append(self._assemble(members, _captions(showings, captions, seed)))
+        return batches
+
+    def _batches_of(self, epoch: int) -> list[list[Showing]]:
+        if self._epoch is None or self._epoch[0] != epoch:
+            train = self._config.train
+            self._epoch = epoch, epoch_batches(self._training, train.batch_size, train.seed, epoch)
+        return self._epoch[1]
+
+    def _assemble(self, members: list[tuple[Entry, Augmentation]], captions: list[str]) -> Batch:
+        entries = [entry for entry, _ in members]
+        return Batch(
+            latents=self._source.latents(members),
+            captions=captions,
+            loss_weights=torch.tensor([entry.loss_weight for entry in entries], dtype=torch.float32),
+            paths=[entry.picture.path for entry in entries],
+        )
+
+
+def prepare_training_set(
+    config: Config, family: Family, cache_dir: Path, events: EventSink, check_stop: Callable[[], None]
+) -> TrainingSet:
+    """Find the pictures, encode them where they are cached, and make the batches ready.
+
+    Pictures that cannot be used are left out with a ``warning`` event that names them; the run goes on.
+
+    Args:
+        config: the run's settings.
+        family: the loaded model; its VAE encodes.
+        cache_dir: folder for caches; used where ``dataset.cache.to_disk`` is set.
+        events: where progress and warnings go.
+        check_stop: called between groups of pictures; raises to stop.
+
+    Raises:
+        UserError: folders missing or empty, or no picture left that can be used.
+    """
+    layout = lay_out(config)
+    entries = [*layout.training, *layout.validation]
+    source: _LatentSource
+    if config.dataset.cache.latents:
+        cache = LatentCache(family, cache_dir / "latents" if config.dataset.cache.to_disk else None, events)
+        failed = cache.fill(_views(layout, config), check_stop)
+        source = _CachedLatents(cache)
+    else:
+        failed = _check_pictures([entry.picture.path for entry in entries], events, check_stop)
+        source = _LiveLatents(family)
+    skipped = [*layout.collection.skipped, *(SkippedPicture(path, why) for path, why in sorted(failed.items()))]
+    _warn(layout, skipped, events)
+    training = [entry for entry in layout.training if entry.picture.path not in failed]
+    if all(entry.picture.is_regularization for entry in training):
+        named = ", ".join(f"{each.path.name} ({each.reason})" for each in skipped[:3])
+        message = f"dataset.sources: no picture can be used: {named}."
+        raise UserError("dataset.no_pictures", message, "Replace the pictures.", "dataset.sources")
+    validation = [entry for entry in layout.validation if entry.picture.path not in failed]
+    return TrainingSet(config, training, validation, skipped, source)
+
+
+class _CachedLatents:
+    def __init__(self, cache: LatentCache) -> None:
+        self._cache = cache
+
+    def latents(self, members: list[tuple[Entry, Augmentation]]) -> Tensor:
+        views = [View(entry.picture.path, entry.placement, augmentation.flip) for entry, augmentation in members]
+        return torch.stack([self._cache.latents(view) for view in views])
+
+
+class _LiveLatents:
+    """Encodes anew each time, for augmentations that change the pixels."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+
+    def latents(self, members: list[tuple[Entry, Augmentation]]) -> Tensor:
+        pixels = [_load_or_stop(entry, augmentation) for entry, augmentation in members]
+        return encode_pixels(self._family, torch.stack(pixels))
+
+
+def _load_or_stop(entry: Entry, augmentation: Augmentation) -> Tensor:
+    path = entry.picture.path
+    try:
+        return load_pixels(path.read_bytes(), entry.placement, augmentation)
+    except PICTURE_ERRORS as error:
+        raise UserError(
+            "dataset.picture_lost",
+            f"dataset.sources: {path} was usable when the run began, now {why_unreadable(error)}.",
+            "Put it back and resume the run.",
+            "dataset.sources",
+        ) from error
+
+
+def _views(layout: Layout, config: Config) -> Iterable[View]:
+    flips = (False, True) if config.dataset.augment.flip else (False,)
+    for entry in layout.training:
+        yield from (View(entry.picture.path, entry.placement, flip) for flip in flips)
+    for entry in layout.validation:
+        yield View(entry.picture.path, entry.placement, False)
+
+
+def _check_pictures(paths: list[Path], events: EventSink, check_stop: Callable[[], None]) -> dict[Path, str]:
+    """Decode each picture once, so that a damaged one is known before the first step."""
+    unique = list(dict.fromkeys(paths))
+    failed: dict[Path, str] = {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(unique), _CHECK_AT_ONCE):
+            check_stop()
+            some = unique[start : start + _CHECK_AT_ONCE]
+            reasons = zip(some, pool.map(_why_unusable, some), strict=True)
+            failed |= {path: reason for path, reason in reasons if reason is not None}
+            events.emit("progress", what="checking pictures", done=start + len(some), total=len(unique))
+    return failed
+
+
+def _why_unusable(path: Path) -> str | None:
+    try:
+        read_rgb(path.read_bytes())
+    except PICTURE_ERRORS as error:
+        return why_unreadable(error)
+    return None
+
+
+def _captions(showings: list[Showing], settings: CaptionSettings, seed: int) -> list[str]:
+    return [process_caption(each.entry.picture.caption, settings, each.rng(seed, "caption")) for each in showings]
+
+
+def _runs(entries: list[Entry], batch_size: int) -> Iterable[tuple[int, int]]:
+    """Start and end of batches over entries sorted by bucket."""
+    start = 0
+    for end in range(1, len(entries) + 1):
+        full = end - start == batch_size
+        if full or end == len(entries) or entries[end].bucket != entries[start].bucket:
+            yield start, end
+            start = end
+
+
+def _warn(layout: Layout, skipped: list[SkippedPicture], events: EventSink) -> None:
+    for problem in layout.collection.warnings:
+        events.emit("warning", code=problem.code, message=problem.message, hint=problem.hint)
+    for each in skipped[:_NAMED_WARNINGS]:
+        message = f"{each.path} is left out: {each.reason}."
+        events.emit("warning", code="dataset.skipped_picture", message=message, hint="Replace or remove it.")
+    if len(skipped) > _NAMED_WARNINGS:
+        message = f"{len(skipped) - _NAMED_WARNINGS} more pictures are left out."
+        events.emit("warning", code="dataset.skipped_picture", message=message, hint="`trainer dataset` lists them.")
