@@ -1,0 +1,6 @@
+"""The embedded demo: a tiny, genuinely trained Stable Diffusion, the world it was trained on, and its builder."""
+
+from pathlib import Path
+
+MODEL_DIR = Path(__file__).parent / "model"
+"""The shipped weights, a diffusers folder."""
