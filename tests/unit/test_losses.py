@@ -1,0 +1,72 @@
+"""Losses and weights against tables worked out by hand, and against diffusers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
+
+from trainer import config
+from trainer.config import LossSettings
+from trainer.losses import _ELEMENTS, loss_per_picture, noise_level_weights
+from trainer.noise import signal_to_noise
+
+# difference 0.3 and -0.4, c = 0.1: sqrt(0.09 + 0.01) = 0.316228, sqrt(0.16 + 0.01) = 0.412311
+BY_HAND = {
+    "l2": (0.09 + 0.16) / 2,
+    "l1": (0.3 + 0.4) / 2,
+    "huber": 2 * 0.1 * ((0.316228 - 0.1) + (0.412311 - 0.1)) / 2,
+    "smooth_l1": 2 * ((0.316228 - 0.1) + (0.412311 - 0.1)) / 2,
+}
+
+
+def test_every_name_has_a_loss() -> None:
+    assert tuple(_ELEMENTS) == config.options(config.LossType)
+
+
+@pytest.mark.parametrize("kind", BY_HAND)
+def test_losses_by_hand(kind) -> None:
+    prediction = torch.tensor([1.3, 0.0]).view(1, 1, 1, 2)
+    target = torch.tensor([1.0, 0.4]).view(1, 1, 1, 2)
+    both = torch.cat([prediction, target]), torch.cat([target, target])
+    losses = loss_per_picture(*both, LossSettings(type=kind, huber_c=0.1))
+    assert losses.shape == (2,) and losses[1] == 0
+    assert float(losses[0]) == pytest.approx(BY_HAND[kind], rel=1e-5)
+
+
+def test_losses_are_float32_also_for_half_precision_predictions() -> None:
+    prediction = torch.full((1, 4, 8, 8), 3e4, dtype=torch.float16)
+    loss = loss_per_picture(prediction, torch.zeros(1, 4, 8, 8), LossSettings())
+    assert loss.dtype == torch.float32 and float(loss) == pytest.approx(9e8, rel=1e-3)
+
+
+# snr = 0.25, 5, 100 with gamma 5
+WEIGHTS = [
+    ("epsilon", {"min_snr_gamma": 5.0}, [1.0, 1.0, 0.05]),
+    ("v_prediction", {"min_snr_gamma": 5.0}, [0.25 / 1.25, 5 / 6, 5 / 101]),
+    ("epsilon", {"debiased_estimation": True}, [2.0, 1 / math.sqrt(5), 0.1]),
+    ("v_prediction", {"debiased_estimation": True}, [0.8, 1 / 6, 1 / 101]),
+    ("epsilon", {}, [1.0, 1.0, 1.0]),
+]
+
+
+@pytest.mark.parametrize(("prediction_type", "settings", "expected"), WEIGHTS)
+def test_noise_level_weights_by_hand(prediction_type: str, settings: dict, expected: list[float]) -> None:
+    weights = noise_level_weights(torch.tensor([0.25, 5.0, 100.0]), prediction_type, LossSettings(**settings))
+    torch.testing.assert_close(weights, torch.tensor(expected))
+
+
+def test_debiased_weights_are_bounded_for_almost_clean_pictures() -> None:
+    weights = noise_level_weights(torch.tensor([1e6]), "epsilon", LossSettings(debiased_estimation=True))
+    assert float(weights) == pytest.approx(1 / math.sqrt(1000))
+
+
+def test_snr_is_diffusers_snr() -> None:
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    timesteps = torch.tensor([0, 1, 500, 999])
+    torch.testing.assert_close(
+        signal_to_noise(scheduler.alphas_cumprod, timesteps), compute_snr(scheduler, timesteps), rtol=1e-4, atol=0
+    )

@@ -1,0 +1,92 @@
+"""Noise, noise levels and what the denoiser is asked for. Pure functions; every draw takes its generator."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.config import LossSettings, Multires
+
+
+def draw_noise(shape: torch.Size, settings: LossSettings, generator: torch.Generator) -> Tensor:
+    """Noise (B, C, h, w) float32 on the CPU: normal, with the settings' offset and pyramid."""
+    noise = torch.randn(shape, generator=generator)
+    if settings.noise_offset:
+        noise = offset_noise(noise, settings.noise_offset, generator)
+    if settings.multires_noise:
+        noise = pyramid_noise(noise, settings.multires_noise, generator)
+    return noise
+
+
+def offset_noise(noise: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Noise that also shifts whole channels: ``noise + strength * N(0, 1)`` per picture and channel.
+
+    Guttenberg 2023, "Diffusion with Offset Noise": lets a model reach very dark and very bright pictures.
+    """
+    shift = torch.randn(*noise.shape[:2], 1, 1, generator=generator)
+    return noise + strength * shift
+
+
+def pyramid_noise(noise: Tensor, settings: Multires, generator: torch.Generator) -> Tensor:
+    """Noise (B, C, h, w) with noise of lower resolutions added, brought back to unit variance.
+
+    Whitaker 2023, "Multi-resolution noise for diffusion model training": level i is ``discount ** i`` strong and
+    smaller by ``r ** i``, with r drawn from [2, 4) for each level.
+    """
+    height, width = noise.shape[2:]
+    total = noise
+    low_height, low_width = height, width
+    for level in range(settings.iterations):
+        shrink = (2 + 2 * float(torch.rand((), generator=generator))) ** level
+        low_height, low_width = max(1, int(low_height / shrink)), max(1, int(low_width / shrink))
+        low = torch.randn(*noise.shape[:2], low_height, low_width, generator=generator)
+        total = total + settings.discount**level * F.interpolate(low, size=(height, width), mode="bilinear")
+        if low_height == 1 or low_width == 1:
+            break
+    return total / total.std()
+
+
+def draw_timesteps(count: int, settings: LossSettings, generator: torch.Generator) -> Tensor:
+    """Noise levels (B,) int64 in [min_timestep, max_timestep).
+
+    ``logit_normal`` (Esser et al. 2024, 2403.03206, eq. 19 with m=0, s=1) prefers the middle.
+    """
+    low, high = settings.min_timestep, settings.max_timestep
+    if settings.timestep_sampling == "uniform":
+        return torch.randint(low, high, (count,), generator=generator)
+    share = torch.sigmoid(torch.randn(count, generator=generator))
+    return (low + (share * (high - low)).long()).clamp_(max=high - 1)
+
+
+def add_noise(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """Latents (B, C, h, w) at noise level t: ``sqrt(a_t) x + sqrt(1 - a_t) noise`` (Ho et al. 2020, eq. 4)."""
+    kept = _per_picture(alphas_cumprod, timesteps)
+    return kept.sqrt() * latents + (1 - kept).sqrt() * noise
+
+
+def velocity(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """``sqrt(a_t) noise - sqrt(1 - a_t) x`` (Salimans & Ho 2022, 2202.00512, section 4)."""
+    kept = _per_picture(alphas_cumprod, timesteps)
+    return kept.sqrt() * noise - (1 - kept).sqrt() * latents
+
+
+def prediction_target(
+    prediction_type: str, latents: Tensor, noise: Tensor, alphas_cumprod: Tensor, timesteps: Tensor
+) -> Tensor:
+    """What the denoiser should answer, (B, C, h, w): the noise, or the velocity. Raises ValueError for another type."""
+    if prediction_type == "epsilon":
+        return noise
+    if prediction_type == "v_prediction":
+        return velocity(latents, noise, alphas_cumprod, timesteps)
+    raise ValueError(f"unknown prediction type {prediction_type!r}")
+
+
+def signal_to_noise(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """SNR (B,): ``a_t / (1 - a_t)``."""
+    kept = alphas_cumprod[timesteps]
+    return kept / (1 - kept)
+
+
+def _per_picture(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    return alphas_cumprod[timesteps].view(-1, 1, 1, 1)
