@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return 2
     command = importlib.import_module(f"trainer.commands.{wants}")
-    args = _command_parser(wants, command).parse_args(arguments[1:])
+    args = command_parser(wants, command).parse_args(arguments[1:])
     signal.signal(signal.SIGTERM, _stop)
     with _stdout_kept_for_json(args.json) as json_out:
         return _run(command, args, _event_sink(args), json_out)
@@ -111,7 +111,7 @@ def _command_of(arguments: list[str]) -> str | None:
     return arguments[0] if arguments and arguments[0] in COMMANDS | INTERNAL_COMMANDS else None
 
 
-def _command_parser(name: str, command: ModuleType) -> argparse.ArgumentParser:
+def command_parser(name: str, command: ModuleType) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"trainer {name}", description=(COMMANDS | INTERNAL_COMMANDS)[name].capitalize() + "."
     )

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -51,6 +51,10 @@ class RunInfo(BaseModel):
     exit_code: int | None = None
     error: str | None = None
     device: str | None = None
+    queue_device: str | None = None
+    """The device of the queue worker that started the run; None for a run started from a terminal."""
+    extend_to: int | None = None
+    """Steps that the queue was asked to go on to."""
     versions: dict[str, str] = {}
 
 
@@ -116,11 +120,20 @@ class Run:
                 "Choose a folder under runs/ of the workspace.",
             ) from error
 
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace of a run that lies in one."""
+        return Workspace(self.dir.parent.parent)
+
     def update(self, **changes: Any) -> RunInfo:
         """Change some of ``run.json`` atomically and return the whole."""
         with self.lock():
-            info = self.read().model_copy(update=changes)
-            write_json(self.info_path, info.model_dump())
+            return self.update_locked(**changes)
+
+    def update_locked(self, **changes: Any) -> RunInfo:
+        """``update`` for a caller that holds the run's lock."""
+        info = self.read().model_copy(update=changes)
+        write_json(self.info_path, info.model_dump())
         return info
 
     def status(self) -> RunInfo:
@@ -129,33 +142,24 @@ class Run:
         if info.state not in ALIVE or process_is_alive(info.pid, info.pid_started):
             return info
         with self.lock():
-            info = self.read()
-            if info.state not in ALIVE or process_is_alive(info.pid, info.pid_started):
-                return info
-            reason = self._last_log_line()
-            error = (
-                f"The process ended without saying why. Its last words: {reason}"
-                if reason
-                else "The process ended without saying why."
-            )
-            info = info.model_copy(update={"state": "failed", "pid": None, "ended": time.time(), "error": error})
-            write_json(self.info_path, info.model_dump())
-        return info
+            return self.status_locked()
+
+    def status_locked(self) -> RunInfo:
+        """``status`` for a caller that holds the run's lock."""
+        info = self.read()
+        if info.state not in ALIVE or process_is_alive(info.pid, info.pid_started):
+            return info
+        reason = last_log_line(self.log_path)
+        error = "The process ended without saying why." + (f" Its last words: {reason}" if reason else "")
+        return self.update_locked(state="failed", pid=None, ended=time.time(), error=error)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from changing ``run.json`` meanwhile."""
+        """Keep other processes from changing ``run.json`` meanwhile. Raises UserError when the run is gone."""
+        if not self.dir.is_dir():  # the lock would make the folder again
+            raise UserError("run.unreadable", f"The run {self.id} is gone.", "It was deleted meanwhile.")
         with FileLock(self.dir / ".run.lock", timeout=30):
             yield
-
-    def _last_log_line(self) -> str:
-        try:
-            with self.log_path.open("rb") as log:
-                log.seek(max(0, self.log_path.stat().st_size - 4096))
-                lines = log.read().decode("utf-8", errors="replace").splitlines()
-        except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 @dataclass(frozen=True)
@@ -195,8 +199,11 @@ class Workspace:
     def locks_dir(self) -> Path:
         return self.dir / "locks"
 
-    def create_run(self, config: Config, run_dir: Path | None = None) -> Run:
-        """Make a new run folder with its config, in state ``queued``. Raises UserError when ``run_dir`` is taken."""
+    def create_run(self, config: Config, run_dir: Path | None = None, *, queued: bool = True) -> Run:
+        """Make a new run folder with its config: for the queue, or started by the calling process at once.
+
+        Raises UserError when ``run_dir`` is taken.
+        """
         run = Run(run_dir or self.runs_dir / new_run_id(config.name))
         if run.dir.exists() and any(run.dir.iterdir()):
             raise UserError(
@@ -207,6 +214,8 @@ class Workspace:
         save_config(config, run.config_path)
         now = time.time()
         info = RunInfo(id=run.id, name=config.name, created=now, queued=now, max_steps=config.train.max_steps)
+        if not queued:  # never queued for a moment, or a worker could take it
+            info = info.model_copy(update={"state": "starting", "started": now, **this_process()})
         write_json(run.info_path, info.model_dump())
         return run
 
@@ -214,8 +223,11 @@ class Workspace:
         """All readable run folders, newest first."""
         if not self.runs_dir.is_dir():
             return []
-        runs = [Run(folder) for folder in self.runs_dir.iterdir() if (folder / "run.json").is_file()]
-        return sorted(runs, key=lambda run: run.read().created, reverse=True)
+        created: dict[Run, float] = {}
+        for folder in self.runs_dir.iterdir():
+            with suppress(UserError):  # a damaged or half-deleted folder must not hide the others
+                created[Run(folder)] = Run(folder).read().created
+        return sorted(created, key=lambda run: created[run], reverse=True)
 
     def run(self, run_id: str) -> Run:
         """The run of this id. Raises UserError when there is none; an id cannot lead out of the workspace."""
@@ -239,6 +251,17 @@ def new_run_id(name: str) -> str:
     """A folder name that sorts by time and cannot collide: ``20261123-081500-my-lora-3f2a``."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}"
+
+
+def last_log_line(log_path: Path) -> str:
+    """The last line of a log that is not empty; empty where there is none."""
+    try:
+        with log_path.open("rb") as log:
+            log.seek(max(0, log_path.stat().st_size - 4096))
+            lines = log.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def process_is_alive(pid: int | None, started: float | None) -> bool:

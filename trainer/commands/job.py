@@ -1,0 +1,67 @@
+"""``trainer job JOB_DIR``: run a job's command and write down how it ended."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import traceback
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import StoppedOnRequest, UserError
+from trainer.jobs import Job
+from trainer.runs.events import EventLog, Events, EventSink
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job_dir", type=Path)
+
+
+def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    job = Job(args.job_dir)
+    job.note_process(os.getpid())
+    try:
+        if job.cancel_asked:
+            raise StoppedOnRequest("cancelled before it started")
+        answer = _run_command(job.command, Events(events, EventLog(job.events_path)))
+    except UserError as error:
+        _finish(job, "failed", error=[vars(problem) for problem in error.problems])
+        raise
+    except (StoppedOnRequest, KeyboardInterrupt):
+        _finish(job, "stopped")
+        raise
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        hint = f"Details are in {job.log_path}."
+        _finish(job, "failed", error=[{"code": "internal", "message": message, "hint": hint, "field": ""}])
+        with job.log_path.open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
+        raise
+    _finish(job, "finished", result=answer)
+    return {"job": job.id}
+
+
+def describe(answer: dict[str, Any]) -> str:
+    return f"Job {answer['job']} is done."
+
+
+def _run_command(command: list[str], events: EventSink) -> dict[str, Any]:
+    """Run a trainer command in this process. Raises whatever it raises; UserError for arguments it does not take."""
+    from trainer.__main__ import COMMANDS, command_parser
+
+    name, arguments = command[0], command[1:]
+    if name not in COMMANDS:
+        raise UserError("job.command", f"{name!r} is not a command.", "Commands are: " + ", ".join(COMMANDS) + ".")
+    module = importlib.import_module(f"trainer.commands.{name}")
+    try:
+        args = command_parser(name, module).parse_args(arguments)
+    except SystemExit as error:
+        raise UserError("job.arguments", f"`{name}` does not take these arguments.", "See the job's log.") from error
+    return module.run(args, events)
+
+
+def _finish(job: Job, state: Any, **outcome: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a late cancel must not tear the record of how it ended
+    job.finish(state, **outcome)

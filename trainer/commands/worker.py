@@ -1,0 +1,25 @@
+"""``trainer worker``: run the queued runs of one device; started by the program itself when runs are queued."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.runs.events import EventSink
+from trainer.runs.worker import IDLE_SECONDS, default_device, work
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_workspace(parser)
+    parser.add_argument("--device", default=None, help="cpu, cuda:0, cuda:1 ...")
+    parser.add_argument("--idle-seconds", type=float, default=IDLE_SECONDS, help="end when nothing was queued so long")
+
+
+def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    device = args.device or default_device()
+    return {"device": device, "runs": work(workspace_of(args), device, events, idle_seconds=args.idle_seconds)}
+
+
+def describe(answer: dict[str, Any]) -> str:
+    return f"{len(answer['runs'])} runs on {answer['device']}."
