@@ -53,6 +53,8 @@ def export(work: Path, out: Path) -> None:
     """Writes the newest weights in `work` to `out`: float16, diffusers layout."""
     _pipeline(work).to(torch.float16).save_pretrained(out, safe_serialization=True)
     build_tokenizer(out / "tokenizer")
+    for file in out.rglob("*.safetensors"):
+        file.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -85,9 +85,10 @@ def linear_init(vae: AutoencoderKL) -> None:
 
 def _set_identity(conv: torch.nn.Conv2d, kernel: str, channels: int | None = None) -> None:
     """Makes output channel i copy input channel i, for the first `channels`; the rest keep 0.3 of their start."""
-    weight = conv.weight
+    weight, bias = conv.weight, conv.bias
+    assert bias is not None
     weight.mul_(0.3)
-    conv.bias.zero_()
+    bias.zero_()
     for channel in range(channels or min(weight.shape[:2])):
         weight[channel] = 0
         if kernel == "average":
@@ -100,6 +101,7 @@ def _set_identity(conv: torch.nn.Conv2d, kernel: str, channels: int | None = Non
 
 
 def _set_reference(conv: torch.nn.Conv2d) -> None:
+    assert conv.bias is not None
     conv.bias[-2], conv.bias[-1] = REFERENCE, -REFERENCE
 
 

@@ -45,10 +45,11 @@ def byte_letters() -> dict[int, str]:
 def learn_merges(counts: Counter[str], limit: int) -> list[tuple[str, str]]:
     """The `limit` most frequent pairs in turn, each joined before the next is chosen; ties by alphabet."""
     letters = byte_letters()
-    words = {}
+    words: dict[tuple[str, ...], int] = {}
     for word, count in counts.items():
-        symbols = [letters[byte] for byte in word.encode()]
-        words[(*symbols[:-1], symbols[-1] + "</w>")] = count
+        spelled = [letters[byte] for byte in word.encode()]
+        spelled[-1] += "</w>"
+        words[tuple(spelled)] = count
     merges: list[tuple[str, str]] = []
     while len(merges) < limit:
         pairs: Counter[tuple[str, str]] = Counter()

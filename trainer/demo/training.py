@@ -75,8 +75,9 @@ class Run:
         self.modules = modules
         self.rate = rate
         self.parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-        options = {"betas": (0.9, 0.99), "weight_decay": weight_decay, "fused": True}
-        self.optimizer = torch.optim.AdamW(self.parameters, rate, **options)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+        )
         self.ema = Ema(self.parameters, ema_decay)
         self.step = 0
         saved = load_state(path)
