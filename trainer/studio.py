@@ -14,9 +14,8 @@ Of ``preview`` requests only the newest counts: older ones end as cancelled, at 
 
 from __future__ import annotations
 
+import os
 import secrets
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +28,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from trainer.errors import UserError
 from trainer.files import read_json, write_json, write_text
 from trainer.pictures import PictureSettings
+from trainer.processes import start_detached, started_at, trainer_command
 from trainer.runs.store import Workspace, process_is_alive
 
 Kind = Literal["generate", "preview"]
 StudioState = Literal["off", "starting", "loading", "ready", "drawing"]
 FINAL = ("done", "cancelled", "failed")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class Request(BaseModel):
@@ -189,18 +188,11 @@ class Studio:
         return request_id
 
     def _start(self) -> None:
-        self.dir.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "trainer", "studio", "--workspace", str(self.workspace.dir)]
-        command += ["--idle-minutes", str(self.idle_minutes)]
-        with self.log_path.open("ab") as log:
-            process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        try:
-            started = psutil.Process(process.pid).create_time()
-        except psutil.NoSuchProcess:
-            return
-        info = StudioInfo(pid=process.pid, pid_started=started, state="starting", since=time.time())
+        arguments = ["--workspace", str(self.workspace.dir), "--idle-minutes", str(self.idle_minutes)]
+        # threads that wait by spinning make a picture take ten times as long while a training run uses the same cores
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+        process = start_detached(trainer_command("studio", *arguments), self.log_path, env=environment)
+        info = StudioInfo(pid=process.pid, pid_started=started_at(process.pid), state="starting", since=time.time())
         write_json(self.info_path, info.model_dump())
 
     def _locks_dir(self) -> Path:
