@@ -212,7 +212,7 @@ def _side(text: str) -> Any:
 
 
 def _show_prompts(value: Any) -> str:
-    defaults = SamplePrompt().model_dump()
+    defaults = SamplePrompt.model_validate({}).model_dump()
     return "\n".join(format_line(prompt, defaults) for prompt in value)
 
 

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 if TYPE_CHECKING:
     import gradio as gr
+    from gradio.blocks import Block
     from gradio.components import Component
     from starlette.requests import Request
     from starlette.responses import Response
@@ -28,7 +29,7 @@ class Handler:
 
     function: Callable[..., Sequence[Any] | None]
     inputs: tuple[Component, ...]
-    outputs: tuple[Component, ...]
+    outputs: tuple[Block, ...]
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Page:
         self,
         function: Callable[..., Sequence[Any] | None],
         inputs: Sequence[Component] = (),
-        outputs: Sequence[Component] = (),
+        outputs: Sequence[Block] = (),
     ) -> None:
         """Call ``function(*input values)`` about every 1.5 s while the page is visible.
 
@@ -58,7 +59,7 @@ class Page:
         self,
         function: Callable[..., Sequence[Any] | None],
         inputs: Sequence[Component] = (),
-        outputs: Sequence[Component] = (),
+        outputs: Sequence[Block] = (),
     ) -> None:
         """Call ``function`` each time the page is opened or reloaded. It answers like a poller."""
         self.load_handlers.append(Handler(function, tuple(inputs), tuple(outputs)))

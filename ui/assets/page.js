@@ -1,14 +1,113 @@
-// What the page does without asking the server.
+// What the page does without asking the server: theme, folding, searching settings, problems beside their fields.
 "use strict";
-window.atelier = {
+window.atelier = (() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+
   // "light", "dark" or "system"; kept in the browser too, so that the next page starts in it.
-  setTheme(theme) {
+  function setTheme(theme) {
+    if (!theme) return;
     localStorage.setItem("atelier-theme", theme);
-    const dark = theme === "dark" || (theme === "system" && matchMedia("(prefers-color-scheme: dark)").matches);
-    document.body.classList.toggle("dark", dark);
-  },
-};
-document.addEventListener("DOMContentLoaded", () => {
-  const theme = localStorage.getItem("atelier-theme");
-  if (theme) atelier.setTheme(theme);
-});
+    document.body.classList.toggle("dark", theme === "dark" || (theme === "system" && dark.matches));
+  }
+
+  function toggleSection(key, open) {
+    const section = document.getElementById(`section-${key}`);
+    if (!section) return;
+    section.classList.toggle("open", open);
+    markFold(section);
+  }
+
+  function markFold(section) {
+    const button = section.querySelector(".fold[id^='fold-']");
+    if (button) button.setAttribute("aria-expanded", String(section.classList.contains("open")));
+  }
+
+  // Settings whose label, name, other names or help hold every word typed stay; the rest is hidden.
+  function search(text) {
+    const source = document.getElementById("field-index");
+    if (!source) return;
+    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    let found = 0;
+    for (const [id, haystack] of Object.entries(JSON.parse(source.dataset.index))) {
+      const field = document.getElementById(id);
+      if (!field) continue;
+      const matches = words.every((word) => haystack.includes(word));
+      field.classList.toggle("no-match", !matches);
+      found += matches ? 1 : 0;
+    }
+    const form = source.closest(".settings-form") || document.body;
+    form.classList.toggle("searching", words.length > 0);
+    form.querySelectorAll(".section").forEach((section) => {
+      section.classList.toggle("empty", words.length > 0 && !section.querySelector(".field:not(.no-match)[id^='field-'], .rows-title:not(.no-match)"));
+    });
+    const count = document.getElementById("field-search-count");
+    if (count) count.textContent = !words.length ? "" : found === 1 ? "1 setting" : `${found} settings`;
+  }
+
+  // The list of problems is made by the server; each is repeated beside its field and its section is unfolded.
+  function showProblems(moveThere) {
+    requestAnimationFrame(() => setTimeout(() => placeProblems(moveThere), 30));
+  }
+
+  function placeProblems(moveThere) {
+    document.querySelectorAll(".field-problem").forEach((old) => old.remove());
+    document.querySelectorAll("[aria-invalid='true']").forEach((old) => {
+      old.removeAttribute("aria-invalid");
+      old.removeAttribute("aria-describedby");
+    });
+    let first = null;
+    document.querySelectorAll("#form-problems li").forEach((item, number) => {
+      const place = placeOf(item.dataset.field);
+      if (!place) return;
+      const text = document.createElement("p");
+      text.className = "field-problem";
+      text.id = `field-problem-${number}`;
+      text.textContent = [...item.childNodes].filter((node) => node.nodeName !== "BUTTON").map((node) => node.textContent).join("").trim();
+      place.append(text);
+      place.querySelectorAll("input, textarea").forEach((input) => {
+        input.setAttribute("aria-invalid", "true");
+        input.setAttribute("aria-describedby", text.id);
+      });
+      unfold(place);
+      const button = item.querySelector("button");
+      if (button) button.onclick = () => goTo(place);
+      first = first || place;
+    });
+    if (first && moveThere) goTo(first);
+  }
+
+  // "dataset.sources.0.path" stands beside that cell, else that setting, else its section.
+  function placeOf(name) {
+    const parts = (name || "").split(".");
+    for (let length = parts.length; length > 0; length--) {
+      const found = document.getElementById(`field-${parts.slice(0, length).join("-")}`);
+      if (found) return found;
+    }
+    return parts[0] ? document.getElementById(`section-${parts[0]}`) : null;
+  }
+
+  function unfold(place) {
+    const section = place.closest(".section");
+    if (section && place.closest(".more")) {
+      section.classList.add("open");
+      markFold(section);
+    }
+  }
+
+  function goTo(place) {
+    place.scrollIntoView({ block: "center", behavior: "auto" });
+    const input = place.querySelector("input, textarea");
+    if (input) input.focus({ preventScroll: true });
+  }
+
+  document.addEventListener("input", (event) => {
+    if (event.target.id === "field-search") search(event.target.value);
+  });
+  document.addEventListener("click", (event) => {
+    const source = event.target.closest("[data-copy]");
+    if (source) navigator.clipboard.writeText(document.getElementById(source.dataset.copy).textContent);
+  });
+  dark.addEventListener("change", () => setTheme(localStorage.getItem("atelier-theme")));
+  document.addEventListener("DOMContentLoaded", () => setTheme(localStorage.getItem("atelier-theme")));
+  return { setTheme, toggleSection, showProblems };
+})();

@@ -1,0 +1,267 @@
+"""SchemaForm: the config model as a form, and back. The only code that knows both sides.
+
+Every field is in the page from the start; folding and searching hide by style sheet alone, so both are instant and a
+problem can be shown beside any field (``assets/page.js``).
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import gradio as gr
+from gradio.blocks import Block
+from gradio.components import Component
+
+from trainer.config import Config
+from trainer.config_io import parse_config
+from trainer.errors import Problem, UserError
+from ui.fields import CONFIG_FIELDS, Field, label_of
+from ui.sources_editor import SourcesEditor
+
+GENERAL = "General"
+PROBLEMS_ID = "form-problems"
+SEARCH = (
+    '<div class="field-search"><input type="search" id="field-search" autocomplete="off" spellcheck="false" '
+    'aria-label="Search settings" placeholder="Search settings, also by other trainers’ names (network_dim, unet_lr)">'
+    '<span id="field-search-count" role="status"></span></div>'
+)
+
+
+class Editor(Protocol):
+    """One setting's components. Values go in and out as lists in the components' order."""
+
+    components: list[Component]
+    extra_outputs: list[Block]
+    """What else ``show`` changes, such as rows that appear."""
+
+    def show(self, value: Any) -> list[Any]:
+        """Updates for ``components`` and ``extra_outputs`` that show a plain config value."""
+
+    def read(self, shown: list[Any]) -> Any:
+        """The plain value the components hold. Raises UserError."""
+
+    def field_of(self, problem_field: str, shown: list[Any]) -> str:
+        """The dotted name under which a problem's place is found on the page."""
+
+
+class FieldEditor:
+    """A setting with one component."""
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+        self.components: list[Component] = [make_component(field)]
+        self.extra_outputs: list[Block] = []
+
+    def show(self, value: Any) -> list[Any]:
+        return [self._field.show(value)]
+
+    def read(self, shown: list[Any]) -> Any:
+        return self._field.read(shown[0])
+
+    def field_of(self, problem_field: str, shown: list[Any]) -> str:
+        return self._field.name
+
+
+class SchemaForm:
+    """The form of ``Config``. Made inside a ``gr.Blocks`` context, where its components are to stand."""
+
+    def __init__(self) -> None:
+        self._editors: dict[str, Editor] = {}
+        gr.HTML(SEARCH + _search_index(), padding=False)
+        for key, title, about, fields in _sections():
+            self._section(key, title, about, fields)
+
+    @property
+    def components(self) -> list[Component]:
+        """All inputs of the form, in a fixed order."""
+        return [component for editor in self._editors.values() for component in editor.components]
+
+    @property
+    def outputs(self) -> list[Block]:
+        """Everything ``push`` and ``restore`` may change, in a fixed order."""
+        return [block for editor in self._editors.values() for block in (*editor.components, *editor.extra_outputs)]
+
+    def collect(self, values: Mapping[Any, Any]) -> Config:
+        """The config that the form holds. Raises UserError with every problem, each with its field."""
+        plain: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for name, editor in self._editors.items():
+            try:
+                _set(plain, name, editor.read(_shown(editor, values)))
+            except UserError as error:
+                problems.extend(error.problems)
+        try:
+            config = parse_config(plain)
+        except UserError as error:
+            problems.extend(self._placed(problem, values) for problem in error.problems)
+        if problems:
+            raise UserError.many(problems)
+        return config
+
+    def push(self, config: Config) -> dict[Block, Any]:
+        """Updates that make the form show ``config``, every field of it."""
+        plain = config.model_dump(mode="json")
+        updates: dict[Block, Any] = {}
+        for name, editor in self._editors.items():
+            updates |= zip((*editor.components, *editor.extra_outputs), editor.show(_get(plain, name)), strict=True)
+        return updates
+
+    def snapshot(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        """What stands in the form, right or wrong, by field: for keeping it over a reload."""
+        return {name: _shown(editor, values) for name, editor in self._editors.items()}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> dict[Block, Any]:
+        """Updates that bring a snapshot back. Fields it does not name, or holds in another shape, stay as they are."""
+        updates: dict[Block, Any] = {}
+        for name, editor in self._editors.items():
+            shown = snapshot.get(name)
+            if isinstance(shown, list) and len(shown) == len(editor.components):
+                updates |= _restored(editor, shown)
+        return updates
+
+    def _placed(self, problem: Problem, values: Mapping[Any, Any]) -> Problem:
+        """The problem with the name of the field that it stands beside on the page."""
+        for name, editor in self._editors.items():
+            if problem.field == name or problem.field.startswith(f"{name}."):
+                field = editor.field_of(problem.field, _shown(editor, values))
+                return Problem(problem.code, problem.message, problem.hint, field)
+        return problem
+
+    def _section(self, key: str, title: str, about: str, fields: list[Field]) -> None:
+        basic = [field for field in fields if field.basic]
+        more = [field for field in fields if not field.basic]
+        with gr.Column(elem_id=f"section-{key}", elem_classes=["card", "section"]):
+            gr.HTML(f"<h2>{html.escape(title)}</h2><p>{html.escape(about)}</p>", padding=False)
+            if basic:
+                self._fields(basic)
+            if not more:
+                return
+            fold = gr.Button(_fold_label(more, bool(basic)), size="sm", elem_classes=["fold"], elem_id=f"fold-{key}")
+            fold.click(None, js=f"() => atelier.toggleSection('{key}')")
+            with gr.Column(elem_classes=["more"], elem_id=f"more-{key}"):
+                for group in dict.fromkeys(field.group for field in more):
+                    if group:
+                        gr.HTML(f"<h3>{html.escape(group)}</h3>", padding=False, elem_classes=["group-title"])
+                    self._fields([field for field in more if field.group == group])
+
+    def _fields(self, fields: list[Field]) -> None:
+        """Fields side by side; those that need the width, below each other."""
+        wide = [field for field in fields if field.kind in ("rows", "prompts")]
+        narrow = [field for field in fields if field not in wide]
+        for field in wide:
+            if field.kind == "rows":
+                self._editors[field.name] = SourcesEditor(field)
+        if narrow:
+            with gr.Column(elem_classes=["fields"]):
+                for field in narrow:
+                    self._editors[field.name] = FieldEditor(field)
+        for field in wide:
+            if field.kind == "prompts":
+                self._editors[field.name] = FieldEditor(field)
+
+
+def make_component(field: Field) -> Component:
+    """The component for one setting. Numbers are edited as text, so that 1e-4 stays as it was typed."""
+    common: dict[str, Any] = {
+        "label": field.label,
+        "info": field.help,
+        "elem_id": element_id(field.name),
+        "elem_classes": ["field"],
+        "interactive": True,
+    }
+    value = field.show(field.default)
+    if field.kind == "switch":
+        return gr.Checkbox(value, **common)
+    if field.kind == "choice":
+        choices = [("none" if choice is None else str(choice), choice) for choice in field.choices]
+        return gr.Dropdown(choices, value=value, filterable=False, **common)
+    if field.kind in ("yaml", "lines", "prompts"):
+        return gr.Textbox(value, lines=2 if field.kind != "prompts" else 3, max_lines=12, **common)
+    return gr.Textbox(value, lines=1, max_lines=1, placeholder="none" if field.optional else None, **common)
+
+
+def element_id(name: str) -> str:
+    """The page's id of a field: ``field-train-learning_rate``."""
+    return f"field-{name.replace('.', '-')}"
+
+
+def problems_html(problems: tuple[Problem, ...]) -> str:
+    """The problems as a list; the page's script repeats each beside its field and unfolds it."""
+    labels = {field.name: field.label for field in CONFIG_FIELDS}
+    items = "".join(
+        f'<li data-field="{html.escape(problem.field)}">'
+        f"{_name_shown(problem.field, labels)}{html.escape(_without_name(problem))}</li>"
+        for problem in problems
+    )
+    return f'<ul id="{PROBLEMS_ID}" class="problems" role="alert">{items}</ul>' if items else ""
+
+
+def _name_shown(field: str, labels: dict[str, str]) -> str:
+    return f'<button type="button">{html.escape(labels[field])}</button> ' if field in labels else ""
+
+
+def _without_name(problem: Problem) -> str:
+    """The message; the field's dotted name in front says nothing more beside the field itself."""
+    text = str(problem).removeprefix(f"{problem.field}: ") if problem.field else str(problem)
+    return text[:1].upper() + text[1:]
+
+
+def _sections() -> list[tuple[str, str, str, list[Field]]]:
+    """Key, title, description and fields of each section, in the config's order. The first holds the name too."""
+    sections = []
+    for name, info in Config.model_fields.items():
+        fields = [field for field in CONFIG_FIELDS if field.section == name]
+        if fields and info.annotation is not None:
+            sections.append((name, label_of(name, info), _about(info.annotation), fields))
+    top = [field for field in CONFIG_FIELDS if not field.section]
+    key, title, about, fields = sections[0]
+    sections[0] = (key, title, about, top + fields)
+    return sections
+
+
+def _about(model: Any) -> str:
+    return (model.__doc__ or "").strip().partition("\n")[0]
+
+
+def _fold_label(more: list[Field], has_basic: bool) -> str:
+    return f"{len(more)} {'more ' if has_basic else ''}setting{'s' if len(more) > 1 else ''}"
+
+
+def _search_index() -> str:
+    """What the search box looks through, as data for the page's script."""
+    index = {
+        element_id(field.name): " ".join([field.label, field.name, *field.also, field.help]).lower()
+        for field in CONFIG_FIELDS
+    }
+    return f"<div id='field-index' hidden data-index='{html.escape(json.dumps(index), quote=True)}'></div>"
+
+
+def _shown(editor: Editor, values: Mapping[Any, Any]) -> list[Any]:
+    return [values[component] for component in editor.components]
+
+
+def _restored(editor: Editor, shown: list[Any]) -> dict[Block, Any]:
+    updates: dict[Block, Any] = {}
+    for component, value in zip(editor.components, shown, strict=True):
+        if not isinstance(component, gr.Dropdown) or value in [choice for _, choice in component.choices]:
+            updates[component] = value
+    if isinstance(editor, SourcesEditor):
+        updates |= zip(editor.extra_outputs, editor.visible_rows(shown), strict=True)
+    return updates
+
+
+def _get(plain: dict[str, Any], name: str) -> Any:
+    value: Any = plain
+    for part in name.split("."):
+        value = value[part]
+    return value
+
+
+def _set(plain: dict[str, Any], name: str, value: Any) -> None:
+    *parents, last = name.split(".")
+    for part in parents:
+        plain = plain.setdefault(part, {})
+    plain[last] = value

@@ -1,0 +1,115 @@
+"""The dataset's folders as rows: one folder each, with its repeats and its caption for pictures without one."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+import yaml
+from gradio.blocks import Block
+from gradio.components import Component
+
+from trainer.config import Source
+from trainer.errors import UserError
+from ui.fields import Field, fields_of
+
+ROWS = 8
+_SCALES = {"path": 5, "class_prompt": 3}
+
+
+class SourcesEditor:
+    """Rows made from the ``Source`` model. Folders beyond the rows there are stand as YAML below them."""
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+        self._columns = fields_of(Source)
+        self.components: list[Component] = []
+        self.extra_outputs: list[Block] = []
+        removers: list[gr.Button] = []
+        gr.HTML(
+            f'<div class="rows-title" id="field-dataset-sources"><span>{html.escape(field.label)}</span>'
+            f"<small>{html.escape(self._columns[0].help)}</small></div>",
+            padding=False,
+        )
+        for number in range(ROWS):
+            with gr.Row(visible=number == 0, elem_classes=["source-row"]) as row:
+                self.components.extend(self._cell(column, number) for column in self._columns)
+                removers.append(gr.Button("×", size="sm", min_width=36, scale=0, elem_classes=["remove"]))
+            self.extra_outputs.append(row)
+        more = gr.Textbox(visible=False, lines=4, label="More folders, as YAML", interactive=True)
+        self.components.append(more)
+        add = gr.Button("Add a folder", size="sm", elem_classes=["fold"], elem_id="add-source")
+        self._wire(add, removers)
+
+    def show(self, value: Any) -> list[Any]:
+        shown: list[Any] = []
+        for number in range(ROWS):
+            source = value[number] if number < len(value) else None
+            shown.extend(column.show(source[column.name] if source else column.default) for column in self._columns)
+        rest = yaml.safe_dump(value[ROWS:], sort_keys=False, allow_unicode=True) if value[ROWS:] else ""
+        return [*shown, gr.update(value=rest, visible=bool(rest)), *self.visible_rows([*shown, rest])]
+
+    def read(self, shown: list[Any]) -> Any:
+        sources = [self._row(shown, number) for number in self._used(shown)]
+        try:
+            rest = yaml.safe_load(shown[-1] or "") or []
+        except yaml.YAMLError as error:
+            raise UserError(
+                "config.yaml", "The further folders are not valid YAML.", "Correct that text.", self._field.name
+            ) from error
+        return [*sources, *(rest if isinstance(rest, list) else [rest])]
+
+    def field_of(self, problem_field: str, shown: list[Any]) -> str:
+        """``dataset.sources.0.path`` with the number of the row in place of the place in the list."""
+        parts = problem_field.removeprefix(self._field.name).strip(".").split(".")
+        used = self._used(shown)
+        if parts[0].isdigit() and int(parts[0]) < len(used):
+            return ".".join([self._field.name, str(used[int(parts[0])]), *parts[1:]])
+        return self._field.name
+
+    def visible_rows(self, shown: list[Any], one_more: bool = False) -> list[Any]:
+        """Row updates: all rows up to the last used one are shown, and at least one."""
+        last = max(self._used(shown), default=-1) + (1 if one_more else 0)
+        return [gr.update(visible=number <= max(last, 0)) for number in range(ROWS)]
+
+    def _cell(self, column: Field, number: int) -> Component:
+        common: dict[str, Any] = {
+            "label": column.label,
+            "elem_id": f"field-dataset-sources-{number}-{column.name}",
+            "elem_classes": ["field"],
+            "interactive": True,
+            "scale": _SCALES.get(column.name, 1),
+            "min_width": 110,
+        }
+        value = column.show(column.default)
+        if column.kind == "switch":
+            return gr.Checkbox(value, **common)
+        placeholder = "/path/to/pictures" if column.name == "path" else None
+        return gr.Textbox(value, lines=1, max_lines=1, placeholder=placeholder, **common)
+
+    def _row(self, shown: list[Any], number: int) -> dict[str, Any]:
+        width = len(self._columns)
+        cells = shown[number * width : (number + 1) * width]
+        return {column.name: column.read(cell) for column, cell in zip(self._columns, cells, strict=True)}
+
+    def _used(self, shown: list[Any]) -> list[int]:
+        """The rows in which something stands."""
+        blank = {column.name: column.read(column.show(column.default)) for column in self._columns}
+        return [number for number in range(ROWS) if self._row(shown, number) != blank]
+
+    def _wire(self, add: gr.Button, removers: list[gr.Button]) -> None:
+        def add_row(*shown: Any) -> list[Any]:
+            return self.visible_rows(list(shown), one_more=True)
+
+        quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        add.click(add_row, self.components, self.extra_outputs, **quick)
+        for number, button in enumerate(removers):
+            button.click(self._remover(number), self.components, [*self.components, *self.extra_outputs], **quick)
+
+    def _remover(self, number: int) -> Any:
+        def remove(*shown: Any) -> list[Any]:
+            rows = [self._row(list(shown), other) for other in self._used(list(shown)) if other != number]
+            return self.show([*rows, *(yaml.safe_load(shown[-1] or "") or [])])
+
+        return remove

@@ -1,0 +1,345 @@
+"""The Train tab: preset, form, what it means, check, start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import yaml
+from gradio.blocks import Block
+
+from trainer import jobs
+from trainer.config import Config
+from trainer.config_io import dump_config, parse_config, read_yaml, save_config
+from trainer.errors import UserError
+from trainer.runs.worker import enqueue
+from ui import presets, train_view
+from ui.context import AppContext
+from ui.form import SchemaForm, problems_html
+from ui.messages import tells_problems
+from ui.plan_report import failed_html, report_html, running_html
+
+SHOW_PROBLEMS = "() => atelier.showProblems(true)"
+KEEP_PROBLEMS = "() => atelier.showProblems(false)"
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class TrainTab:
+    """What other parts of the page use.
+
+    Attributes:
+        form: the settings.
+        run_started: id of the run just put into the queue; empty when the form had problems.
+        start: its event; what follows a start is chained to it with ``.then``.
+        handlers: ``fill(config)`` gives the updates that show a config, for ``filled`` as outputs.
+    """
+
+    form: SchemaForm
+    run_started: gr.Textbox
+    start: Any
+    handlers: TrainHandlers
+
+
+@dataclass(frozen=True)
+class _Side:
+    maths: gr.HTML
+    problems: gr.HTML
+    check: gr.Button
+    start: gr.Button
+    report: gr.HTML
+    job: gr.Textbox
+    yaml: gr.Textbox
+    apply: gr.Button
+    file: gr.UploadButton
+    command: gr.Textbox
+    run_started: gr.Textbox
+
+
+@dataclass(frozen=True)
+class _Presets:
+    choice: gr.Dropdown
+    about: gr.HTML
+    name: gr.Textbox
+    save: gr.Button
+
+
+def build(context: AppContext) -> TrainTab:
+    """Lay the tab out and wire it."""
+    with gr.Row(elem_classes=["two-columns"]):
+        with gr.Column(scale=5, elem_classes=["main-column", "settings-form"]):
+            choosing = _preset_row(context)
+            form = SchemaForm()
+        with gr.Column(scale=3, min_width=320, elem_classes=["side"]):
+            side = _side()
+    handlers = TrainHandlers(context, form, side, choosing)
+    _wire_presets(choosing, form, side, handlers)
+    _wire_form(context, form, side, handlers)
+    start = _wire_start(context, form, side, handlers)
+    return TrainTab(form, side.run_started, start, handlers)
+
+
+def _preset_row(context: AppContext) -> _Presets:
+    with gr.Column(elem_classes=["card"]):
+        with gr.Row(elem_classes=["preset-row"]):
+            choice = gr.Dropdown(
+                _preset_choices(context),
+                value=None,
+                label="Start from a preset",
+                info="Sets everything but your name and folders.",
+                elem_id="preset",
+                elem_classes=["field"],
+                interactive=True,
+                filterable=False,
+                scale=3,
+            )
+            name = gr.Textbox(label="Save these settings as", placeholder="My preset", elem_classes=["field"], scale=2)
+            save = gr.Button("Save", scale=0, min_width=80, elem_id="save-preset")
+        about = gr.HTML("", elem_id="preset-about", elem_classes=["quiet"], padding=False)
+    return _Presets(choice, about, name, save)
+
+
+def _side() -> _Side:
+    with gr.Column(elem_classes=["card"]):
+        maths = gr.HTML("", elem_id="step-maths", padding=False)
+        problems = gr.HTML("", elem_id="train-problems", padding=False)
+        with gr.Row(elem_classes=["actions"]):
+            check = gr.Button("Check", elem_id="check")
+            start = gr.Button("Start training", variant="primary", elem_id="start")
+        report = gr.HTML("", elem_id="plan-report", padding=False)
+        job = gr.Textbox(visible=False)
+    with gr.Accordion("Settings as text", open=False):
+        text = gr.Textbox(
+            label="YAML",
+            info="Exactly what will be trained. Change it, or paste settings, and use them.",
+            lines=14,
+            max_lines=30,
+            buttons=["copy"],
+            interactive=True,
+            elem_id="yaml",
+            elem_classes=["field", "mono"],
+        )
+        with gr.Row(elem_classes=["actions"]):
+            apply = gr.Button("Use this text", size="sm", elem_id="apply-yaml")
+            file = gr.UploadButton("Open a file", size="sm", file_types=[".yaml", ".yml"], elem_id="open-yaml")
+        command = gr.Textbox(
+            label="The same from a terminal",
+            lines=2,
+            buttons=["copy"],
+            interactive=False,
+            elem_id="command",
+            elem_classes=["field", "mono"],
+        )
+    run_started = gr.Textbox(visible=False)
+    return _Side(maths, problems, check, start, report, job, text, apply, file, command, run_started)
+
+
+def _wire_presets(choosing: _Presets, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
+    changed = handlers.filled
+    chosen = choosing.choice.input(
+        handlers.use_preset, {choosing.choice, *form.components}, [*changed, choosing.about], show_progress="hidden"
+    )
+    applied = side.apply.click(handlers.use_text, side.yaml, changed, show_progress="hidden")
+    opened = side.file.upload(handlers.use_file, side.file, changed, show_progress="hidden")
+    for event in (chosen, applied, opened):
+        event.then(handlers.keep, {*form.components}, None, **QUIET).then(None, js=SHOW_PROBLEMS)
+    choosing.save.click(
+        handlers.save_preset, {choosing.name, *form.components}, [choosing.choice, choosing.about, side.problems]
+    ).then(None, js=SHOW_PROBLEMS)
+
+
+def _wire_form(context: AppContext, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
+    shown = [side.maths, side.yaml, side.command, side.problems]
+    gr.on(
+        [component.input for component in form.components],  # type: ignore[attr-defined]
+        handlers.changed,
+        {side.problems, *form.components},
+        shown,
+        trigger_mode="always_last",
+        concurrency_limit=None,
+        **QUIET,
+    ).then(None, js=KEEP_PROBLEMS)
+    context.page.load(handlers.restore, outputs=handlers.filled)
+
+
+def _wire_start(context: AppContext, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
+    side.check.click(
+        handlers.check, {*form.components}, [side.job, side.report, side.problems], show_progress="hidden"
+    ).then(None, js=SHOW_PROBLEMS)
+    context.page.poll(handlers.poll_check, [side.job], [side.job, side.report])
+    start = side.start.click(
+        handlers.start, {*form.components}, [side.run_started, side.problems], show_progress="hidden"
+    )
+    start.then(None, js=SHOW_PROBLEMS)
+    return start
+
+
+class TrainHandlers:
+    """The tab's event handlers. They hold components and the context, no state."""
+
+    def __init__(self, context: AppContext, form: SchemaForm, side: _Side, choosing: _Presets) -> None:
+        self._context = context
+        self._form = form
+        self._side = side
+        self._choosing = choosing
+
+    @property
+    def filled(self) -> list[Block]:
+        """What ``fill`` gives updates for."""
+        side = self._side
+        return [*self._form.outputs, side.maths, side.yaml, side.command, side.problems]
+
+    def changed(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Something was edited: keep it, and follow it with the maths and the YAML."""
+        self.keep(values)
+        try:
+            config = self._form.collect(values)
+        except UserError as error:
+            shown = problems_html(error.problems) if values[self._side.problems] else ""
+            return {self._side.maths: _count_of(error), self._side.problems: shown}
+        return self._explained(config)
+
+    def keep(self, values: Mapping[Any, Any]) -> None:
+        """Remember what stands in the form."""
+        train_view.save_last_form(self._context, self._form.snapshot(values))
+
+    def restore(self) -> list[Any]:
+        """The page was opened: show what stood in the form last, and what it means."""
+        updates = self._form.restore(train_view.read_last_form(self._context))
+        values = {component: updates.get(component, component.value) for component in self._form.components}
+        try:
+            updates |= self._explained(self._form.collect(values))
+        except UserError as error:
+            updates[self._side.maths] = _count_of(error)
+        return [updates.get(block, gr.skip()) for block in self.filled]
+
+    def fill(self, config: Config) -> dict[Any, Any]:
+        """Updates that show a config in the form, with what it means."""
+        return {**self._form.push(config), **self._explained(config)}
+
+    @tells_problems
+    def use_preset(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Every setting from the preset; the name and the folders stay the user's unless the preset has its own."""
+        preset = presets.find(self._context.workspace, values[self._choosing.choice])
+        config = presets.load(preset)
+        name, sources = self._own(values)
+        named = read_yaml(preset.path)
+        if "name" not in named and name:
+            config.name = name
+        if not config.dataset.sources:
+            config = parse_config(_with_sources(config, sources))
+        return {**self.fill(config), self._choosing.about: preset.about}
+
+    @tells_problems
+    def use_text(self, text: str) -> dict[Any, Any]:
+        """The YAML as it was edited or pasted."""
+        return self._use(lambda: parse_config(_mapping(text)))
+
+    @tells_problems
+    def use_file(self, path: str) -> dict[Any, Any]:
+        """A settings file of the user's machine."""
+        return self._use(lambda: parse_config(read_yaml(Path(path))))
+
+    @tells_problems
+    def save_preset(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Keep the settings as a preset of the workspace."""
+        try:
+            config = self._form.collect(values)
+        except UserError as error:
+            return {self._side.problems: problems_html(error.problems)}
+        preset = presets.save(self._context.workspace, values[self._choosing.name] or "", config)
+        gr.Info(f"Saved as {preset.title}.", duration=4)
+        choices = gr.update(choices=_preset_choices(self._context), value=preset.key)
+        return {self._choosing.choice: choices, self._choosing.about: "", self._side.problems: ""}
+
+    @tells_problems
+    def check(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Start the plan in a process of its own."""
+        side = self._side
+        try:
+            config = self._checked(values)
+        except UserError as error:
+            return {side.job: "", side.report: "", side.problems: problems_html(error.problems)}
+        path = self._context.workspace.dir / "tmp" / f"plan-{time.time_ns()}.yaml"
+        save_config(config, path)
+        workspace = str(self._context.workspace.dir)
+        job = jobs.start_job(self._context.workspace, ["plan", str(path), "--workspace", workspace], "Check")
+        return {side.job: job.id, side.report: running_html(), side.problems: ""}
+
+    def poll_check(self, job_id: str) -> list[Any] | None:
+        """Show the plan once its job has ended."""
+        if not job_id:
+            return None
+        info = jobs.job(self._context.workspace, job_id).read()
+        if info.state == "running":
+            return None
+        if info.result is not None:
+            return ["", report_html(info.result)]
+        return ["", failed_html(info.error or [])]
+
+    @tells_problems
+    def start(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Put the run into the queue."""
+        side = self._side
+        try:
+            run = enqueue(self._context.workspace, self._checked(values))
+        except UserError as error:
+            return {side.run_started: "", side.problems: problems_html(error.problems)}
+        return {side.run_started: run.id, side.problems: ""}
+
+    def _checked(self, values: Mapping[Any, Any]) -> Config:
+        config = self._form.collect(values)
+        train_view.check_paths(self._context, config)
+        return config
+
+    def _use(self, read: Any) -> dict[Any, Any]:
+        try:
+            return self.fill(read())
+        except UserError as error:
+            return {self._side.problems: problems_html(error.problems)}
+
+    def _explained(self, config: Config) -> dict[Any, Any]:
+        side = self._side
+        return {
+            side.maths: train_view.maths_html(config),
+            side.yaml: dump_config(config),
+            side.command: train_view.command_line(config, self._context.workspace.dir),
+            side.problems: "",
+        }
+
+    def _own(self, values: Mapping[Any, Any]) -> tuple[str, list[Any]]:
+        """The name and folders in the form, as they are."""
+        try:
+            config = self._form.collect(values)
+        except UserError:
+            return "", []
+        return config.name, [source.model_dump() for source in config.dataset.sources]
+
+
+def _preset_choices(context: AppContext) -> list[tuple[str, str]]:
+    return [(preset.title, preset.key) for preset in presets.presets(context.workspace)]
+
+
+def _with_sources(config: Config, sources: list[Any]) -> dict[str, Any]:
+    values = config.model_dump(mode="json")
+    values["dataset"]["sources"] = sources
+    return values
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text or "")
+    except yaml.YAMLError as error:
+        raise UserError("config.yaml", "This text is not valid YAML.", "Check indentation and colons.") from error
+    if values is not None and not isinstance(values, dict):
+        raise UserError("config.not_a_mapping", "This text holds no settings.", "Write `name: value` lines.")
+    return values or {}
+
+
+def _count_of(error: UserError) -> str:
+    count = len(error.problems)
+    return f'<p class="maths">{count} setting{"s" if count > 1 else ""} need{"" if count > 1 else "s"} a look.</p>'

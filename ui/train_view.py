@@ -1,0 +1,95 @@
+"""What the Train tab says: which files a config may name, step maths, command line, the plan as a report. No Gradio."""
+
+from __future__ import annotations
+
+import html
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.config import Config
+from trainer.errors import Problem, UserError
+from trainer.files import write_text
+from ui.context import AppContext
+from ui.step_maths import StepMaths, step_maths
+
+LAST_FORM = "last_form.yaml"
+
+
+def check_paths(context: AppContext, config: Config) -> None:
+    """Raise UserError, all at once, for each folder or file that does not exist or is not open to the page."""
+    problems: list[Problem] = []
+    if not config.dataset.sources:
+        problems.append(
+            Problem("dataset.no_sources", "No folder with pictures is given.", "Add one.", "dataset.sources.0.path")
+        )
+    for field, path in _paths(config):
+        try:
+            allowed = context.allowed(path)
+        except UserError as error:
+            problems.extend(Problem(found.code, found.message, found.hint, field) for found in error.problems)
+            continue
+        if not allowed.exists():
+            problems.append(Problem("path.missing", f"{path} does not exist.", "Check the path.", field))
+    if problems:
+        raise UserError.many(problems)
+
+
+def _paths(config: Config) -> Iterator[tuple[str, str]]:
+    """Fields that name files or folders of this machine. A model may also be ``demo`` or a name on the hub."""
+    for number, source in enumerate(config.dataset.sources):
+        yield f"dataset.sources.{number}.path", source.path
+    for field, model in (("model.base", config.model.base), ("model.vae", config.model.vae)):
+        if model and looks_like_a_path(model):
+            yield field, model
+    if config.lora.init_from:
+        yield "lora.init_from", config.lora.init_from
+
+
+def looks_like_a_path(model: str) -> bool:
+    """Whether a model is a place on this machine rather than ``demo`` or ``owner/name`` on the hub."""
+    return model.startswith((".", "~")) or Path(model).is_absolute() or "\\" in model or model.count("/") > 1
+
+
+def maths_html(config: Config) -> str:
+    """The live line over the buttons."""
+    maths = step_maths(config)
+    if maths is None:
+        return '<p class="maths">Choose a folder with pictures to see how many steps there are.</p>'
+    return (
+        f'<p class="maths"><strong>{maths.max_steps} steps</strong>, about {_epochs(maths)}.'
+        f"<small>{html.escape(maths.sentence())}</small></p>"
+    )
+
+
+def _epochs(maths: StepMaths) -> str:
+    if maths.epochs < 1:
+        return f"{maths.epochs:.0%} of one pass over the pictures"
+    return "1 pass over the pictures" if maths.epochs < 1.05 else f"{maths.epochs:.3g} passes over the pictures"
+
+
+def command_line(config: Config, workspace: Path) -> str:
+    """What starts the same run from a terminal, with the settings saved under the run's name."""
+    file = shlex.quote(f"{config.name}.yaml")
+    return f"./launch.sh trainer train {file} --workspace {shlex.quote(str(workspace))}"
+
+
+def save_last_form(context: AppContext, snapshot: dict[str, Any]) -> None:
+    """Keep what stands in the form, right or wrong, for the next time the page is opened."""
+    write_text(_last_form(context), yaml.safe_dump(snapshot, sort_keys=False, allow_unicode=True))
+
+
+def read_last_form(context: AppContext) -> dict[str, Any]:
+    """What stood in the form last; empty the first time, or when the file is damaged."""
+    try:
+        snapshot = yaml.safe_load(_last_form(context).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return snapshot if isinstance(snapshot, dict) else {}
+
+
+def _last_form(context: AppContext) -> Path:
+    return context.workspace.dir / LAST_FORM
