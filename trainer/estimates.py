@@ -1,0 +1,119 @@
+"""What a run will need: GPU memory and disk by formula, time from former runs. Never torch."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from trainer.config import Config
+from trainer.data.epoch import Layout
+from trainer.errors import UserError
+from trainer.model_sizes import ModelSizes
+from trainer.runs.events import read_events
+from trainer.runs.store import Run, Workspace
+
+_LATENT_SCALE = 8
+_LATENT_CHANNELS = 4
+_LOOKED_AT_RUNS = 20
+_FIRST_STEPS = 5  # warming up; not typical
+
+# Bytes per latent cell and channel of the denoiser's first level, in 16-bit precision. The tensors that autograd keeps
+# were counted on SD 1.5 and on the demo model (250 and 330 KiB per cell at 320 channels, 30 and 40 at 32); what the
+# backward pass needs beside them is fitted to 2.9 GiB without and 2.0 GiB with checkpointing, SD 1.5 at 512 on an H100.
+_ACTIVATION_BYTES = {"attention": 1024, "attention_ff": 1280, "full": 1280}
+_CHECKPOINTED_BYTES = 288
+_FLOAT32_FACTOR = 1.4
+
+_OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "adafactor": 1, "sgd": 4}
+_CUDA_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated GPU memory in bytes, by what takes it."""
+
+    weights: int
+    lora: int
+    optimizer: int
+    activations: int
+    cuda: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.lora + self.optimizer + self.activations + self.cuda
+
+
+def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int) -> Memory:
+    """GPU memory of a training step.
+
+    weights (denoiser and text encoder in the compute precision, VAE in float32) + LoRA (float32 with gradients, and
+    EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's first width) + what
+    CUDA itself takes.
+
+    Args:
+        config: the run's settings.
+        sizes: of the model.
+        largest_bucket_px: pixels of the largest bucket.
+    """
+    train = config.train
+    full = train.mixed_precision == "no"
+    per_cell = _CHECKPOINTED_BYTES if train.gradient_checkpointing else _ACTIVATION_BYTES[config.lora.target]
+    cells = train.batch_size * largest_bucket_px / _LATENT_SCALE**2
+    return Memory(
+        weights=(sizes.denoiser + sizes.text) * (4 if full else 2) + sizes.vae * 4,
+        lora=sizes.lora * (8 if train.ema is None else 12),
+        optimizer=sizes.lora * _OPTIMIZER_BYTES[train.optimizer],
+        activations=int(cells * sizes.channels * per_cell * (_FLOAT32_FACTOR if full else 1)),
+        cuda=_CUDA_BYTES,
+    )
+
+
+def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout) -> int:
+    """Caches, kept checkpoints (LoRA file, float32 weights and optimizer) and the finished file."""
+    total = 0
+    cache = config.dataset.cache
+    if cache.to_disk and cache.latents:
+        flips = 2 if config.dataset.augment.flip else 1
+        pixels = [math.prod(entry.bucket) * flips for entry in layout.training]
+        pixels += [math.prod(entry.bucket) for entry in layout.validation]
+        total += sum(pixels) // _LATENT_SCALE**2 * _LATENT_CHANNELS * 4
+    if cache.to_disk and cache.text and config.lora.train == "unet":
+        tokens = config.dataset.captions.max_token_length // 75 * 77
+        captions = len({entry.picture.caption for entry in layout.training})
+        total += captions * tokens * sizes.text_width * (4 if config.train.mixed_precision == "no" else 2)
+    file = sizes.lora * (4 if config.output.precision == "float" else 2)
+    state = sizes.lora * (4 + _OPTIMIZER_BYTES[config.train.optimizer])
+    return total + config.output.keep_last * (file + state) + file
+
+
+def measured_step(config: Config, workspace: Workspace) -> tuple[float, str] | None:
+    """Median milliseconds of a step in the newest run with the same work per step, and that run's id; None without."""
+    for run in workspace.runs()[:_LOOKED_AT_RUNS]:
+        try:
+            same = _work_per_step(run.config()) == _work_per_step(config)
+        except UserError:
+            continue
+        step_ms = _median_step_ms(run) if same else None
+        if step_ms is not None:
+            return step_ms, run.id
+    return None
+
+
+def _work_per_step(config: Config) -> dict[str, object]:
+    """What decides how long a step takes on a given machine."""
+    return {
+        "base": config.model.base,
+        "resolution": config.dataset.resolution,
+        "train": config.train.model_dump(
+            include={"batch_size", "gradient_accumulation_steps", "mixed_precision", "gradient_checkpointing"}
+        ),
+        "lora": config.lora.model_dump(include={"train", "target"}),
+        "cached": config.dataset.cache.latents,
+    }
+
+
+def _median_step_ms(run: Run) -> float | None:
+    times = [event["step_ms"] for event in read_events(run.events_path) if event["type"] == "metric"]
+    times = [float(each) for each in times if isinstance(each, int | float)][_FIRST_STEPS:]
+    return statistics.median(times) if times else None

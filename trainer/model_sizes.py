@@ -1,0 +1,144 @@
+"""How large a model on disk is, read from the headers of its files: nothing is loaded, and never torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+
+from trainer.config import LoraSettings, ModelSettings
+from trainer.demo import MODEL_DIR
+from trainer.errors import UserError
+from trainer.files import read_json
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
+_TRANSFORMER = re.compile(r"\.(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)$")
+_FULL = re.compile(rf"{_TRANSFORMER.pattern}|\.resnets\.\d+\.(time_emb_proj|conv_shortcut)$")
+_LARGE_CONV = re.compile(r"\.resnets\.\d+\.conv[12]$|\.(down|up)samplers\.\d+\.conv$")
+_TEXT_ATTENTION = re.compile(r"\.self_attn\.(q|k|v|out)_proj$")
+_TEXT_ALL = re.compile(r"\.self_attn\.(q|k|v|out)_proj$|\.mlp\.fc[12]$")
+
+Shapes = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """A model's sizes.
+
+    Attributes:
+        denoiser: parameters.
+        text: parameters of the text encoder.
+        vae: parameters.
+        channels: width of the denoiser's first level.
+        text_width: numbers per token that the text encoder gives.
+        lora: parameters of the LoRA that the settings ask for.
+        known: False where the model is not on this machine and the sizes of Stable Diffusion 1.5 stand in.
+    """
+
+    denoiser: int
+    text: int
+    vae: int
+    channels: int
+    text_width: int
+    lora: int
+    known: bool
+
+
+def model_sizes(model: ModelSettings, lora: LoraSettings) -> ModelSizes:
+    """The sizes of the settings' model. Raises UserError(field="model.base") when the base cannot be a model."""
+    folder = local_folder(model)
+    if folder is None:
+        # Stable Diffusion 1.5; its LoRA of rank 1 on attention and feed-forward has 0.42 million parameters.
+        return ModelSizes(859_520_964, 123_060_480, 83_653_863, 320, 768, 423_936 * lora.rank, known=False)
+    try:
+        unet, text, vae = (_shapes(folder / part) for part in ("unet", "text_encoder", "vae"))
+        channels = int(read_json(folder / "unet" / "config.json")["block_out_channels"][0])
+        text_width = int(read_json(folder / "text_encoder" / "config.json")["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        message = f"model.base: the files of {folder} cannot be read: {error}."
+        raise UserError("model.broken", message, "Get the model again.", "model.base") from error
+    return ModelSizes(
+        denoiser=_parameters(unet),
+        text=_parameters(text),
+        vae=_parameters(vae),
+        channels=channels,
+        text_width=text_width,
+        lora=_lora_parameters(unet, text, lora),
+        known=True,
+    )
+
+
+def local_folder(model: ModelSettings) -> Path | None:
+    """The model's folder on this machine; None for a hub id that is still to be downloaded. Raises UserError."""
+    path = MODEL_DIR if model.base == "demo" else Path(model.base).expanduser()
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            message = f"model.base: {model.base} is a folder, but not a model."
+            hint = (
+                "Choose a folder in diffusers layout: model_index.json, unet, vae, text_encoder, tokenizer, scheduler."
+            )
+            raise UserError("model.not_a_model", message, hint, "model.base")
+        return path
+    if not _HUB_ID.fullmatch(model.base):
+        message = f"model.base: {model.base!r} is not a folder on this machine, and not a Hugging Face id (owner/name)."
+        raise UserError("model.not_found", message, "Check the path, or use `demo`.", "model.base")
+    index = try_to_load_from_cache(model.base, "model_index.json", revision=model.revision)
+    return Path(index).parent if isinstance(index, str) else None
+
+
+def _shapes(folder: Path) -> Shapes:
+    """Shapes of all tensors of a component; of several variants only one is counted."""
+    files = [file for file in sorted(folder.glob("*.safetensors")) if "non_ema" not in file.name]
+    plain = [file for file in files if ".fp16." not in file.name]
+    shapes: Shapes = {}
+    for file in plain or files:
+        shapes |= {name: entry["shape"] for name, entry in _header(file).items() if name != "__metadata__"}
+    if not shapes:
+        raise ValueError(f"{folder.name} holds no safetensors file")
+    return shapes
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > path.stat().st_size:
+            raise ValueError(f"{path.name} is cut off")
+        return json.loads(file.read(length))
+
+
+def _parameters(shapes: Shapes) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def _lora_parameters(unet: Shapes, text: Shapes, lora: LoraSettings) -> int:
+    """Parameters of the adapters; a layer of m inputs and n outputs takes rank x (m + n)."""
+    total = 0
+    if lora.train != "text_encoder":
+        target = {"attention": _ATTENTION, "attention_ff": _TRANSFORMER, "full": _FULL}[lora.target]
+        total += _adapters(unet, target, lora.rank, lora) + _adapters(unet, _LARGE_CONV, lora.conv_rank, lora)
+    if lora.train != "unet":
+        total += _adapters(text, _TEXT_ATTENTION if lora.target == "attention" else _TEXT_ALL, lora.rank, lora)
+    return total
+
+
+def _adapters(shapes: Shapes, target: re.Pattern[str], rank: int, lora: LoraSettings) -> int:
+    total = 0
+    for name, shape in shapes.items():
+        layer = name.removesuffix(".weight")
+        if layer == name or not target.search(layer) or not _wanted(layer, lora):
+            continue
+        ranks = [own for pattern, own in lora.block_ranks.items() if re.search(pattern, layer)]
+        total += (ranks[0] if ranks else rank) * (math.prod(shape[1:]) + shape[0])
+    return total
+
+
+def _wanted(layer: str, lora: LoraSettings) -> bool:
+    included = not lora.include or any(re.search(pattern, layer) for pattern in lora.include)
+    return included and not any(re.search(pattern, layer) for pattern in lora.exclude)

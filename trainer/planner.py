@@ -1,0 +1,195 @@
+"""The pre-flight: what a config would do, before it does it. Never torch, so that the page can ask quickly."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from trainer.config import Config
+from trainer.data.buckets import resolutions
+from trainer.data.epoch import Layout, batches_per_epoch, lay_out, total_steps, views_per_bucket
+from trainer.data.picture_notes import PictureNotes, take_notes
+from trainer.errors import Problem, UserError
+from trainer.estimates import Memory, disk_bytes, measured_step, training_memory
+from trainer.model_sizes import ModelSizes, model_sizes
+from trainer.plan_warnings import find_warnings
+from trainer.runs.store import Workspace
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One row of the bucket table. ``views`` counts repeats; ``cropped_share`` is the mean over its pictures."""
+
+    width: int
+    height: int
+    pictures: int
+    views: int
+    batches: int
+    cropped_share: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the run will need; ``seconds`` is None where no former run tells."""
+
+    vram_bytes: int
+    vram_parts: Memory
+    vram_note: str
+    disk_bytes: int
+    seconds: float | None
+    seconds_note: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        pictures: trained on, regularization pictures not among them.
+        regularization_pictures: trained on beside them.
+        validation_pictures: held back.
+        views_per_epoch: pictures seen in an epoch, repeats and resolutions counted.
+        buckets: by size.
+        batches_per_epoch: micro-batches, short ones included.
+        steps_per_epoch: optimizer steps; a fraction where gradient accumulation does not divide the batches.
+        max_steps: optimizer steps of the run.
+        epochs: passes over the pictures that they come to.
+        arithmetic: ``24 pictures x 10 repeats / 4 = 60 steps an epoch``.
+        notes: pictures worth a look.
+        estimate: memory, disk and time.
+        warnings: what should be looked at before starting.
+    """
+
+    pictures: int
+    regularization_pictures: int
+    validation_pictures: int
+    views_per_epoch: int
+    buckets: list[Bucket]
+    batches_per_epoch: int
+    steps_per_epoch: float
+    max_steps: int
+    epochs: float
+    arithmetic: str
+    notes: PictureNotes
+    estimate: Estimate
+    warnings: list[Problem]
+
+
+def plan(config: Config, workspace: Workspace | None = None) -> Plan:
+    """Count, place and estimate; only picture headers and captions are read.
+
+    Args:
+        config: the run's settings.
+        workspace: where former runs tell how long a step takes; without it there is no time estimate.
+
+    Raises:
+        UserError: folders missing or empty, or a base that cannot be a model; all problems at once.
+    """
+    layout, sizes = _both(config)
+    train = config.train
+    batches = batches_per_epoch(layout.training, train.batch_size)
+    steps = total_steps(train, batches)
+    notes = take_notes(config, layout)
+    estimate = _estimate(config, layout, sizes, steps, workspace)
+    return Plan(
+        pictures=_count(layout, regularization=False),
+        regularization_pictures=_count(layout, regularization=True),
+        validation_pictures=len({entry.picture.key for entry in layout.validation}),
+        views_per_epoch=sum(entry.repeats for entry in layout.training),
+        buckets=_bucket_table(layout, train.batch_size),
+        batches_per_epoch=batches,
+        steps_per_epoch=_steps_per_epoch(config, batches),
+        max_steps=steps,
+        epochs=round(steps * train.gradient_accumulation_steps / batches, 2),
+        arithmetic=arithmetic(config, layout),
+        notes=notes,
+        estimate=estimate,
+        warnings=find_warnings(config, layout, notes, steps=steps, batches=batches, sizes=sizes),
+    )
+
+
+def arithmetic(config: Config, layout: Layout) -> str:
+    """How the steps of an epoch come about, in one line."""
+    train = config.train
+    groups = Counter((entry.picture.is_regularization, entry.repeats) for entry in layout.training)
+    sides = len(resolutions(config.dataset))
+    terms = [
+        f"{_plural(count // sides, 'regularization picture' if prior else 'picture')} x {_plural(repeats, 'repeat')}"
+        for (prior, repeats), count in sorted(groups.items())
+    ]
+    views = " + ".join(terms) if len(terms) == 1 else f"({' + '.join(terms)})"
+    if sides > 1:
+        views += f" x {sides} resolutions"
+    divisor = str(train.batch_size)
+    if train.gradient_accumulation_steps > 1:
+        divisor = f"({train.batch_size} x {train.gradient_accumulation_steps})"
+    batches = batches_per_epoch(layout.training, train.batch_size)
+    steps = _steps_per_epoch(config, batches)
+    line = f"{views} / {divisor} = {steps:g} {'step' if steps == 1 else 'steps'} an epoch"
+    short = batches - sum(count // train.batch_size for count in views_per_bucket(layout.training).values())
+    return f"{line}, {_plural(short, 'short batch', 'short batches')} included" if short else line
+
+
+def _both(config: Config) -> tuple[Layout, ModelSizes]:
+    problems: list[Problem] = []
+    layout: Layout | None = None
+    sizes: ModelSizes | None = None
+    try:
+        layout = lay_out(config)
+    except UserError as error:
+        problems += error.problems
+    try:
+        sizes = model_sizes(config.model, config.lora)
+    except UserError as error:
+        problems += error.problems
+    if layout is None or sizes is None:
+        raise UserError.many(problems)
+    return layout, sizes
+
+
+def _count(layout: Layout, *, regularization: bool) -> int:
+    return len({entry.picture.key for entry in layout.training if entry.picture.is_regularization == regularization})
+
+
+def _steps_per_epoch(config: Config, batches: int) -> float:
+    return round(batches / config.train.gradient_accumulation_steps, 2)
+
+
+def _bucket_table(layout: Layout, batch_size: int) -> list[Bucket]:
+    rows = []
+    for bucket, views in views_per_bucket(layout.training).items():
+        inside = [entry for entry in layout.training if entry.bucket == bucket]
+        rows.append(
+            Bucket(
+                width=bucket[0],
+                height=bucket[1],
+                pictures=len({entry.picture.key for entry in inside}),
+                views=views,
+                batches=math.ceil(views / batch_size),
+                cropped_share=round(sum(entry.placement.cropped_share for entry in inside) / len(inside), 4),
+            )
+        )
+    return rows
+
+
+def _estimate(config: Config, layout: Layout, sizes: ModelSizes, steps: int, workspace: Workspace | None) -> Estimate:
+    memory = training_memory(config, sizes, max(math.prod(entry.bucket) for entry in layout.training))
+    measured = measured_step(config, workspace) if workspace else None
+    if measured:
+        seconds, note = measured[0] * steps / 1000, f"measured: {measured[0]:.0f} ms a step in run {measured[1]}"
+    else:
+        seconds, note = None, "not known before a run with these settings was made on this machine"
+    source = "the model's files" if sizes.known else "Stable Diffusion 1.5, as the model is not on this machine yet"
+    return Estimate(
+        vram_bytes=memory.total,
+        vram_parts=memory,
+        vram_note=f"by formula from the sizes of {source}; weights + LoRA + optimizer + activations + CUDA itself",
+        disk_bytes=disk_bytes(config, sizes, layout),
+        seconds=seconds,
+        seconds_note=note,
+    )
+
+
+def _plural(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
