@@ -20,15 +20,13 @@ from trainer.data import similar
 from trainer.data.caption_edits import count_tags
 from trainer.data.caption_files import read_caption_file
 from trainer.data.folders import Collection, Picture, collect_source
-from trainer.data.image_files import PICTURE_ERRORS, why_unreadable
+from trainer.data.image_files import MAX_PREVIEW_PIXELS, PICTURE_ERRORS, why_unreadable
 from trainer.errors import UserError
 from trainer.runs.events import EventSink
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
-HUGE_PIXELS = 100_000_000
-"""Larger pictures are reported and not decoded: as RGB they take 300 MB each."""
 EXTREME_ASPECT = 3.0
 CLIP_TOKENS = 75
 _FORMAT_ENDINGS = {
@@ -162,7 +160,7 @@ def _look_at(path: Path, resolution: int) -> _Look:
         with Image.open(io.BytesIO(data)) as image:
             _note_shape(look, image, resolution)
             _note_format(look, image, path)
-            if image.width * image.height <= HUGE_PIXELS:
+            if image.width * image.height <= MAX_PREVIEW_PIXELS:
                 image.draft("RGB", (256, 256))  # decodes a JPEG to its end, at an eighth of the work
                 image.load()
                 _note_transparency(look, image)
@@ -177,8 +175,8 @@ def _note_shape(look: _Look, image: Image.Image, resolution: int) -> None:
     if short < resolution / 2:
         message = f"Shorter side under {resolution // 2} px, half of the resolution {resolution}."
         look.note("picture.tiny", "warning", message, "Use larger pictures, or train at a lower resolution.")
-    if short * long > HUGE_PIXELS:
-        message = f"More than {HUGE_PIXELS // 1_000_000} million pixels."
+    if short * long > MAX_PREVIEW_PIXELS:
+        message = f"More than {MAX_PREVIEW_PIXELS // 1_000_000} million pixels."
         look.note("picture.huge", "warning", message, "Save a smaller copy: nothing is gained by so many.")
     if long > EXTREME_ASPECT * short:
         message = f"More than {EXTREME_ASPECT:g} times as long as wide."

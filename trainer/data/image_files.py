@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
+MAX_PREVIEW_PIXELS = 100_000_000
+"""Larger pictures take more than 300 MB as RGB: too much for looking at them."""
+
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 _UPRIGHT = {
@@ -59,7 +62,23 @@ def read_rgb(data: bytes) -> Image.Image:
     with _open(io.BytesIO(data)) as image:
         orientation = _orientation(image)
         image.load()
-        return _as_rgb(image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image)
+        return _as_rgb(_upright(image, orientation))
+
+
+def read_preview(path: Path, side_px: int) -> Image.Image:
+    """The picture upright as RGB, at most ``side_px`` wide and high. A JPEG is decoded at a fraction of its size.
+
+    Raises one of PICTURE_ERRORS; pictures of more than MAX_PREVIEW_PIXELS are not decoded.
+    """
+    with _open(path) as image:
+        if image.width * image.height > MAX_PREVIEW_PIXELS:
+            raise Image.DecompressionBombError
+        orientation = _orientation(image)
+        image.draft("RGB", (side_px, side_px))
+        image.load()
+        preview = _as_rgb(_upright(image, orientation))
+    preview.thumbnail((side_px, side_px))
+    return preview
 
 
 def why_unreadable(error: BaseException) -> str:
@@ -94,6 +113,10 @@ def _open(source: Path | io.BytesIO) -> Iterator[Image.Image]:
 def _orientation(image: Image.Image) -> int:
     # The base class's method: the PNG plug-in's own one would decode the whole picture to look behind the pixels.
     return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _looks_cut_off(path: Path, kind: str | None) -> bool:
