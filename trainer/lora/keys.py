@@ -55,14 +55,16 @@ class TensorName:
     path: str = ""
 
 
-def kohya_key(part: str, module_path: str) -> str:
+def kohya_key(part: str, module_path: str, *, two_text_encoders: bool = False) -> str:
     """The kohya key of a layer: part ``unet``, ``text_encoder`` or ``text_encoder_2`` and its dotted module path.
 
-    Newer transformers lost the ``text_model`` level of CLIP; files keep it, so it is put back.
+    Newer transformers lost the ``text_model`` level of CLIP; files keep it, so it is put back. The first of two text
+    encoders (SDXL) has a prefix of its own.
     """
+    prefix = _SDXL_FIRST_ENCODER if two_text_encoders and part == "text_encoder" else PREFIXES[part]
     if part != "unet" and not module_path.startswith(("text_model.", "text_projection")):
         module_path = f"text_model.{module_path}"
-    return PREFIXES[part] + module_path.replace(".", "_")
+    return prefix + module_path.replace(".", "_")
 
 
 def parse_name(name: str) -> TensorName | None:

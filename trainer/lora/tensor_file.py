@@ -65,14 +65,33 @@ def open_tensors(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise UserError("lora.missing", f"There is no file {path}.", "Check the path.")
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            yield file
+        opened = safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+    try:
+        with opened as file:
+            yield file
+    except SafetensorError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        "lora.broken",
+        f"{path.name} is not a readable .safetensors file: {error}.",
+        "The download may be incomplete, or the file is of another kind.",
+    )
+
+
+def dtype_of(part: Any, name: str) -> torch.dtype:
+    """The number format of a tensor slice, without reading it. Raises UserError for one that cannot be written."""
+    given = part.get_dtype()
+    found = next((dtype for dtype, known in _NAMES.items() if known == given), None)
+    if found is None:
         raise UserError(
-            "lora.broken",
-            f"{path.name} is not a readable .safetensors file: {error}.",
-            "The download may be incomplete, or the file is of another kind.",
-        ) from error
+            "tensor.format", f"{name} holds numbers of the format {given}.", "Save it as fp16 or bf16 first."
+        )
+    return found
 
 
 def layout(entries: list[Entry]) -> list[Entry]:
