@@ -9,9 +9,12 @@ from typing import Any
 
 import gradio as gr
 
+from ui import journeys, welcome
 from ui.context import AppContext
 from ui.page import Handler, joined
 from ui.settings_file import read_settings
+from ui.tabs.train import TrainTab
+from ui.welcome import Welcome
 
 TABS: dict[str, str] = {
     "dataset": "Dataset",
@@ -31,10 +34,13 @@ MARK = (
 def build_page(context: AppContext) -> gr.Blocks:
     """Build every tab and wire what reaches from one to another."""
     with gr.Blocks(title="LoRA Atelier", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        gr.HTML(_masthead(context), padding=False)
+        with gr.Row(elem_classes=["masthead-row"]):
+            gr.HTML(_masthead(context), padding=False)
+            again = gr.Button("Try the demo", size="sm", scale=0, min_width=130, elem_id="demo-again")
+        card = welcome.build(context, again)
         with gr.Tabs() as context.page.tabs:
             tabs = {name: _build_tab(name, label, context) for name, label in TABS.items() if _exists(name)}
-        _wire(tabs, context)
+        _wire(context, card, tabs)
         _start_timer(page, context)
     return page
 
@@ -48,8 +54,17 @@ def _build_tab(name: str, label: str, context: AppContext) -> Any:
         return importlib.import_module(f"ui.tabs.{name}").build(context)
 
 
-def _wire(tabs: dict[str, Any], context: AppContext) -> None:
+def _wire(context: AppContext, card: Welcome, tabs: dict[str, Any]) -> None:
     """Events that start on one tab and end on another."""
+    train: TrainTab = tabs["train"]
+    for concept, button in card.buttons.items():
+        button.click(
+            journeys.try_demo(context, concept, card, train),
+            None,
+            [train.run_started, *card.outputs, *train.handlers.filled],
+            show_progress="hidden",
+        ).then(journeys.to_runs, train.run_started, context.page.tabs, show_progress="hidden")
+    train.start.then(journeys.to_runs, train.run_started, context.page.tabs, show_progress="hidden")
 
 
 def _start_timer(page: gr.Blocks, context: AppContext) -> None:
