@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TextIO
 
-from trainer.errors import StoppedOnRequest, UserError
+from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.runs.events import EventLog, Events, EventSink
 from trainer.terminal import TerminalEvents
 
@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.parse_args(arguments)
         parser.print_help(sys.stderr)
         return 2
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of packages that nothing here needs
     command = importlib.import_module(f"trainer.commands.{wants}")
     args = command_parser(wants, command).parse_args(arguments[1:])
     signal.signal(signal.SIGTERM, _stop)
@@ -74,18 +75,9 @@ def _run(command: ModuleType, args: argparse.Namespace, events: EventSink, json_
         sys.stderr.write(f"{answer['stopped']}\n")
     except Exception as error:
         code = 1
-        log = _write_traceback()
-        answer = {
-            "error": [
-                {
-                    "code": "internal",
-                    "message": f"{type(error).__name__}: {error}",
-                    "hint": f"Details: {log}",
-                    "field": "",
-                }
-            ]
-        }
-        sys.stderr.write(f"error: {type(error).__name__}: {error}\nDetails are in {log}\n")
+        problem, log = _failure(error)
+        answer = {"error": [{**vars(problem), "log": str(log)}]}
+        sys.stderr.write(f"error: {problem}\nDetails are in {log}\n")
     if args.json:
         json.dump(answer, json_out, indent=2, ensure_ascii=False, default=str)
         json_out.write("\n")
@@ -148,6 +140,13 @@ def _stdout_kept_for_json(json_wanted: bool) -> Iterator[TextIO]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def _failure(error: Exception) -> tuple[Problem, Path]:
+    """What went wrong in a sentence, and the file that has the details."""
+    if isinstance(error, JobFailed):
+        return error.problem, error.log_path or _write_traceback()
+    return Problem("internal", f"{type(error).__name__}: {error}"), _write_traceback()
 
 
 def _write_traceback() -> Path:

@@ -38,7 +38,7 @@ class Ema:
 
     def state(self) -> list[Tensor]:
         """The averages, for a checkpoint."""
-        return self._averages
+        return list(self._averages)
 
     def load_state(self, averages: list[Tensor]) -> None:
         """Go on from a checkpoint's averages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,20 @@ class UserError(Exception):
         error.problems = tuple(problems)
         error.args = ("\n".join(str(problem) for problem in problems),)
         return error
+
+
+class JobFailed(Exception):
+    """A job could not go on, for a reason that is told in its log: exit code 1.
+
+    Attributes:
+        problem: the reason in plain words.
+        log_path: where the details are; None until the job's own log has them.
+    """
+
+    def __init__(self, problem: Problem, log_path: Path | None = None) -> None:
+        self.problem = problem
+        self.log_path = log_path
+        super().__init__(str(problem))
 
 
 class StoppedOnRequest(Exception):

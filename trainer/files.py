@@ -29,7 +29,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files only the owner can read
         _fsync(temporary)
         temporary.replace(target)
-        _fsync_folder(target.parent)
+        fsync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -60,7 +60,8 @@ def _fsync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make renames in a folder last through a power cut."""
     if os.name == "nt":  # Windows cannot open a folder for fsync; its rename is journalled
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -47,6 +47,13 @@ def pyramid_noise(noise: Tensor, settings: Multires, generator: torch.Generator)
     return total / total.std()
 
 
+def perturb(noise: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """The noise that is added, with extra noise that the target does not know of (Ning et al. 2023, 2301.11706)."""
+    if not strength:
+        return noise
+    return noise + strength * torch.randn(noise.shape, generator=generator).to(noise)
+
+
 def draw_timesteps(count: int, settings: LossSettings, generator: torch.Generator) -> Tensor:
     """Noise levels (B,) int64 in [min_timestep, max_timestep).
 

@@ -88,6 +88,9 @@ class Family(Protocol):
     def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
         """Full names of the layers an adapter goes on, by part: ``{"unet": [...], "text_encoder": [...]}``."""
 
+    def save_memory(self) -> None:
+        """Gradient checkpointing: layers' inputs are computed again in the backward pass instead of being kept."""
+
     def pipeline(self, sampler: Sampler) -> Any:
         """A diffusers pipeline made of these very modules (adapters included), with the sampler's scheduler.
 

@@ -128,7 +128,7 @@ class SdFamily:
 
     def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         dtype = self.denoiser.dtype
-        states = conditioning.hidden_states.to(dtype)
+        states = conditioning.hidden_states.to(self.denoiser.device, dtype)
         return self.denoiser(noisy_latents.to(dtype), timesteps, encoder_hidden_states=states).sample
 
     def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
@@ -137,6 +137,11 @@ class SdFamily:
             unet = [*unet, _LARGE_CONV]
         text = _TEXT_ATTENTION if target == "attention" else _TEXT_ALL
         return {"unet": _layers(self.denoiser, unet), "text_encoder": _layers(self.text_encoder, [text])}
+
+    def save_memory(self) -> None:
+        self.denoiser.enable_gradient_checkpointing()
+        # reentrant checkpoints lose the gradients of adapters inside a frozen model
+        self.text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
 
     def pipeline(self, sampler: Sampler) -> StableDiffusionPipeline:
         pipeline = StableDiffusionPipeline(

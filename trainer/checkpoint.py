@@ -1,0 +1,116 @@
+"""Checkpoints: complete or not there. A folder counts only with a manifest whose hashes its files match."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.files import fsync_folder, read_json, write_json
+
+LORA, STATE, MANIFEST = "lora.safetensors", "state.pt", "manifest.json"
+
+_NAME = re.compile(r"step-(\d{6,})")
+_UNFINISHED = ".unfinished-"
+_DAMAGED = "damaged-"
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], write_lora: Callable[[Path], None]) -> Path:
+    """Write ``folder/step-000100`` with the LoRA, the training state and a manifest of their hashes.
+
+    It is made beside its place, flushed to disk and renamed, so that a crash leaves it whole or absent.
+
+    Args:
+        folder: where the run's checkpoints lie.
+        step: optimizer steps done.
+        state: what training needs to go on; only what ``torch.load(weights_only=True)`` reads.
+        write_lora: writes the LoRA as it is now to the path it is given.
+
+    Raises:
+        OSError: the disk is full or refuses; nothing is left behind then.
+    """
+    target = folder / f"step-{step:06d}"
+    if is_valid(target):
+        return target  # saved already, by a pause or a request
+    unfinished = folder / f"{_UNFINISHED}{target.name}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        write_lora(unfinished / LORA)
+        with (unfinished / STATE).open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        files = {name: {"sha256": _sha256(unfinished / name)} for name in (LORA, STATE)}
+        write_json(unfinished / MANIFEST, {"step": step, "files": files})
+        if target.exists():
+            shutil.rmtree(target)
+        unfinished.rename(target)
+        fsync_folder(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return target
+
+
+def newest_checkpoint(folder: Path, warn: Callable[[Path], None]) -> Path | None:
+    """The valid checkpoint of the highest step, or None.
+
+    Unfinished ones are removed. Damaged ones are told to ``warn`` and set aside under another name.
+    """
+    for unfinished in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(unfinished)
+    for checkpoint in reversed(checkpoints(folder)):
+        if is_valid(checkpoint):
+            return checkpoint
+        warn(checkpoint)
+        aside = checkpoint.with_name(_DAMAGED + checkpoint.name)
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.rename(aside)
+    return None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoint folders there are, oldest first, valid or not."""
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer steps done at a checkpoint, from its name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def is_valid(checkpoint: Path) -> bool:
+    """Whether a checkpoint is complete and its files are what was written."""
+    try:
+        manifest = read_json(checkpoint / MANIFEST)
+        return manifest["step"] == step_of(checkpoint) and all(
+            _sha256(checkpoint / name) == manifest["files"][name]["sha256"] for name in (LORA, STATE)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The training state of a valid checkpoint, on the CPU."""
+    return torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Remove all checkpoints but the newest ``count``."""
+    for old in checkpoints(folder)[:-count]:
+        shutil.rmtree(old)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

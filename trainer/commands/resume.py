@@ -1,0 +1,57 @@
+"""``trainer resume``: start a queued run, continue a stopped or failed one, or extend a finished one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.commands.train import answer_of, describe
+from trainer.config_io import save_config
+from trainer.errors import UserError
+from trainer.runs import control
+from trainer.runs.events import EventSink
+from trainer.runs.store import ALIVE, Run
+
+__all__ = ["add_arguments", "describe", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--max-steps", type=int, default=None, help="go on to this many steps")
+    add_workspace(parser)
+
+
+def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    known_run = Run(args.run_dir.expanduser().resolve())
+    _prepare(known_run, args.max_steps)
+    from trainer.recipe import train
+
+    in_workspace = known_run.dir.parent.name == "runs" and args.workspace is None
+    workspace = known_run.workspace if in_workspace else workspace_of(args)
+    return answer_of(known_run, vars(train(known_run, workspace=workspace, events=events)))
+
+
+def _prepare(run: Run, max_steps: int | None) -> None:
+    """Check that the run can go on, and take in a new number of steps. Raises UserError."""
+    with run.lock():
+        info = run.status_locked()
+        started_by_queue = info.state == "starting" and info.pid == os.getpid()
+        if info.state in ALIVE and not started_by_queue:
+            message = f"The run {run.id} is {info.state} in process {info.pid}."
+            raise UserError("run.alive", message, "Wait for its end, or stop it first.")
+        if max_steps is not None and max_steps <= info.step:
+            message = f"--max-steps {max_steps}: the run {run.id} has done {info.step} steps already."
+            raise UserError("run.max_steps", message, f"Give more than {info.step}.", "train.max_steps")
+        if info.state == "finished" and max_steps is None:
+            message = f"The run {run.id} is finished, with {info.step} steps."
+            raise UserError("run.finished", message, f"To extend it, give --max-steps with more than {info.step}.")
+        if not started_by_queue:
+            control.clear(run.control_dir)
+        if max_steps is not None:
+            config = run.config()
+            config.train.max_steps, config.train.epochs = max_steps, None
+            save_config(config, run.config_path)
+            run.update_locked(max_steps=max_steps)

@@ -1,0 +1,107 @@
+"""Everything that changes while a LoRA is trained: what the optimizer moves, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config import TrainSettings
+from trainer.ema import Ema
+from trainer.optimizers import make_optimizer
+from trainer.schedulers import learning_rate_factor, set_learning_rate
+
+
+class Learning:
+    """Parameters, optimizer, loss scaler and running mean of one run.
+
+    Attributes:
+        step: optimizer steps done.
+        skipped: updates left out in a row, up to now, because a gradient was not finite.
+        learning_rate: the latest step's, of the first part.
+    """
+
+    def __init__(
+        self, parameters: dict[str, list[nn.Parameter]], settings: TrainSettings, max_steps: int, scaled: bool
+    ) -> None:
+        """``scaled``: multiply losses up, as the small gradients of float16 need it."""
+        self._parameters = [parameter for members in parameters.values() for parameter in members]
+        self._optimizer = make_optimizer(parameters, settings)
+        self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._factor = learning_rate_factor(settings, max_steps)
+        self._scaler = torch.amp.GradScaler(self._parameters[0].device.type, enabled=scaled)
+        self._ema = Ema(self._parameters, settings.ema) if settings.ema is not None else None
+        self._limit = settings.max_grad_norm or math.inf
+        self.step = 0
+        self.skipped = 0
+        self.learning_rate = 0.0
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradients to those of the step."""
+        self._scaler.scale(loss).backward()
+
+    def clip_gradients(self) -> Tensor:
+        """Shorten the step's gradient to ``max_grad_norm``; returns its length before, a scalar on the device."""
+        self._scaler.unscale_(self._optimizer)
+        return nn.utils.clip_grad_norm_(self._parameters, self._limit)
+
+    def update(self, grad_norm: float) -> None:
+        """Change the weights by the step's gradients, unless one is not finite, and forget the gradients."""
+        set_learning_rate(self._optimizer, self._base_rates, self._factor(self.step))
+        self.learning_rate = self._optimizer.param_groups[0]["lr"]
+        self.step += 1
+        if math.isfinite(grad_norm):
+            self._scaler.step(self._optimizer)
+            self.skipped = 0
+            if self._ema is not None:
+                self._ema.update(self.step)
+        else:
+            self.skipped += 1
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    @contextmanager
+    def result(self) -> Iterator[None]:
+        """Inside, the parameters are the ones to save and to look at: the running mean where there is one."""
+        if self._ema is None:
+            yield
+        else:
+            with self._ema.applied():
+                yield
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        return {
+            "step": self.step,
+            "skipped": self.skipped,
+            "parameters": [parameter.detach() for parameter in self._parameters],
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "ema": self._ema.state() if self._ema is not None else None,
+        }
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state. Raises ValueError or KeyError when it is of another kind of run."""
+        for parameter, saved in zip(self._parameters, state["parameters"], strict=True):
+            if parameter.shape != saved.shape:
+                raise ValueError(f"a layer has size {tuple(parameter.shape)}, the checkpoint has {tuple(saved.shape)}")
+            parameter.copy_(saved)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self._ema is not None:
+            self._ema.load_state(state["parameters"] if state["ema"] is None else state["ema"])
+        self.step, self.skipped = state["step"], state["skipped"]
+
+    def move(self, device: torch.device) -> None:
+        """Bring optimizer and running mean to where the parameters now are."""
+        for values in self._optimizer.state.values():
+            for name, value in values.items():
+                if isinstance(value, Tensor) and value.ndim:  # the step count stays where the optimizer wants it
+                    values[name] = value.to(device)
+        if self._ema is not None:
+            self._ema.to(device)

@@ -1,0 +1,138 @@
+"""Pictures from a model that is being trained: previews, and the demo's before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+
+from trainer.config import Config, SamplePrompt
+from trainer.data.buckets import resolutions
+from trainer.devices import is_out_of_memory
+from trainer.errors import StoppedOnRequest
+from trainer.families.base import Family
+from trainer.pictures import save_png
+from trainer.session import Session
+
+SMALLEST_PREVIEW_PX = 128
+
+
+def draw_previews(family: Family, config: Config, session: Session, step: int) -> None:
+    """Draw the prompts of the settings into the run's samples, with ``sample`` events.
+
+    Pictures that are there already are not drawn again. A picture that fails is a warning: a preview never ends a run.
+    A stop request ends them at once.
+    """
+    for index, prompt in enumerate(config.samples.prompts):
+        path = session.run.samples_dir / preview_name(step, index, prompt.seed)
+        if path.exists():
+            continue
+        try:
+            session.check_stop()
+            picture = _draw_smaller_if_need_be(family, config, prompt, session)
+        except StoppedOnRequest:
+            return
+        except Exception as error:  # whatever it is, the training is worth more than its preview
+            reason = f"{type(error).__name__}: {error}"
+            session.warn("preview.failed", f"Preview {index + 1} could not be drawn: {reason}.", "Training goes on.")
+            continue
+        save_png(picture, path, _settings_of(config, prompt, picture, step))
+        name = path.relative_to(session.run.dir).as_posix()
+        session.events.emit("sample", step, path=name, prompt=prompt.prompt, seed=prompt.seed, index=index)
+
+
+def preview_name(step: int, index: int, seed: int) -> str:
+    """``step-000100-p00-s42.png``: sorts by step, then by prompt."""
+    return f"step-{step:06d}-p{index:02d}-s{seed}.png"
+
+
+@torch.no_grad()
+def draw(
+    family: Family,
+    prompts: list[str],
+    settings: SamplePrompt,
+    *,
+    clip_skip: int,
+    width: int,
+    height: int,
+    seeds: list[int],
+    on_step: Callable[[], None] | None = None,
+) -> list[Image.Image]:
+    """One picture per prompt and seed, all in one batch; each is what the Generate tab draws for that seed.
+
+    Steps, guidance, sampler and negative prompt are those of ``settings``. ``on_step`` is called after each denoising
+    step and may raise to end it there.
+    """
+    pipeline = family.pipeline(settings.sampler)
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        return family.encode_captions(texts, max_token_length=75, clip_skip=clip_skip, weighted=False).hidden_states
+
+    def after_step(pipe: object, step: int, timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
+        if on_step is not None:
+            on_step()
+        return tensors
+
+    with _for_drawing(family):
+        latents = pipeline(
+            prompt_embeds=torch.cat([encode([prompt]) for prompt in prompts]),
+            negative_prompt_embeds=encode([settings.negative]).expand(len(prompts), -1, -1),
+            width=width,
+            height=height,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            callback_on_step_end=after_step,
+            output_type="latent",
+        ).images
+        pixels = family.decode_latents(latents)  # float32, whatever the denoiser computes in
+    return pipeline.image_processor.postprocess(pixels, output_type="pil")
+
+
+def _draw_smaller_if_need_be(family: Family, config: Config, prompt: SamplePrompt, session: Session) -> Image.Image:
+    """Half the size, and half again, where memory does not suffice. Raises when even the smallest does not fit."""
+    native = resolutions(config.dataset)[0]
+    width, height = prompt.width or native[0], prompt.height or native[1]
+    while True:
+        try:
+            return draw(
+                family,
+                [prompt.prompt],
+                prompt,
+                clip_skip=config.train.clip_skip,
+                width=width,
+                height=height,
+                seeds=[prompt.seed],
+                on_step=session.check_stop,
+            )[0]
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or min(width, height) < 2 * SMALLEST_PREVIEW_PX:
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        width, height = width // 16 * 8, height // 16 * 8
+        session.warn("preview.memory", "Not enough memory for the preview.", f"Drawn at {width} x {height} instead.")
+
+
+def _settings_of(config: Config, prompt: SamplePrompt, picture: Image.Image, step: int) -> dict[str, Any]:
+    """What the picture's file tells of how it was made."""
+    size = {"width": picture.width, "height": picture.height}
+    shared = {"model": config.model.base, "clip_skip": config.train.clip_skip, "step": step, "run": config.name}
+    return {**prompt.model_dump(), **size, **shared}
+
+
+@contextmanager
+def _for_drawing(family: Family) -> Iterator[None]:
+    """Dropout off meanwhile."""
+    modules = [family.denoiser, *family.text_encoders.values()]
+    training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in zip(modules, training, strict=True):
+            module.train(was_training)

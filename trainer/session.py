@@ -1,0 +1,262 @@
+"""One process's turn at a run: locks, states, requests, signals, the log, and how failures are told."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+import torch
+from filelock import FileLock, Timeout
+
+from trainer.devices import device_name, is_out_of_memory, pick_device
+from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
+from trainer.runs import control
+from trainer.runs.control import Request
+from trainer.runs.events import EventLog, Events, EventSink
+from trainer.runs.store import Run, State, Workspace, this_process
+from trainer.terminal import TerminalEvents
+
+LOOK_SECONDS = 0.2
+UPDATE_SECONDS = 1.0
+
+_log = logging.getLogger("trainer")
+
+
+class Session:
+    """What the recipe sees of the world outside: states out, requests in.
+
+    Attributes:
+        run: the run folder.
+        device: the device held.
+        events: events go to the run's own file and to whoever started the process.
+    """
+
+    def __init__(self, run: Run, device: torch.device, device_lock: FileLock, events: EventSink) -> None:
+        self.run = run
+        self.device = device
+        self.events = events
+        self._device_lock = device_lock
+        self._asked: set[Request] = set()
+        self._signals = 0
+        self._updated = 0.0
+        self._step = run.read().step
+
+    def enter(self, state: State, **changes: object) -> None:
+        """Tell the run's new state, with other changes of ``run.json``."""
+        self._updated = time.monotonic()
+        self.run.update(state=state, step=self._step, **changes)
+        self.events.emit("state", self._step, state=state)
+
+    def at_step(self, step: int, epoch: int) -> None:
+        """Note how far the run is; ``run.json`` hears of it about once a second."""
+        self._step = step
+        if time.monotonic() - self._updated >= UPDATE_SECONDS:
+            self._updated = time.monotonic()
+            self.run.update(step=step, epoch=epoch)
+
+    def requests(self) -> set[Request]:
+        """What has been asked for since the last call; a stop is told again and again."""
+        asked, self._asked = self._look(), self._asked & {"stop"}
+        return asked
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether the run is to be stopped; other requests are kept for ``requests``."""
+        return "stop" in self._look()
+
+    def check_stop(self) -> None:
+        """Raise StoppedOnRequest when a stop is asked for: between pieces of work that need no saving."""
+        if self.stop_asked:
+            raise StoppedOnRequest(f"stopped on request at step {self._step}")
+
+    def hold_device(self) -> None:
+        """Wait until no other job uses the device. Raises StoppedOnRequest when asked to stop meanwhile."""
+        told = False
+        while True:
+            try:
+                self._device_lock.acquire(timeout=0)
+                return
+            except Timeout:
+                if not told:
+                    self.warn("device.busy", f"Another job is using {self.device}.", "This one starts when it ends.")
+                told = True
+            self.check_stop()
+            time.sleep(LOOK_SECONDS)
+
+    def wait_while_paused(self) -> None:
+        """Let other jobs have the device until ``resume`` or ``stop`` is asked for; after a stop it is not held."""
+        self._device_lock.release()
+        self.enter("paused")
+        while not self._look() & {"resume", "stop"}:
+            time.sleep(LOOK_SECONDS)
+        self._asked -= {"resume", "pause"}
+        if not self.stop_asked:
+            with contextlib.suppress(StoppedOnRequest):  # told by ``stop_asked``
+                self.hold_device()
+
+    def warn(self, code: str, message: str, hint: str = "") -> None:
+        """Tell a warning, and write it to the log."""
+        _log.warning("%s %s", message, hint)
+        self.events.emit("warning", self._step, code=code, message=message, hint=hint)
+
+    def end(self, state: State, exit_code: int, problems: tuple[Problem, ...] = ()) -> None:
+        """Write down how the run ended."""
+        for problem in problems:
+            self.events.emit("error", self._step, code=problem.code, message=problem.message, hint=problem.hint)
+        error = "\n".join(str(problem) for problem in problems) or None
+        self.enter(state, pid=None, pid_started=None, ended=time.time(), exit_code=exit_code, error=error)
+
+    def on_signal(self, number: int, frame: object) -> None:
+        """The first Ctrl+C or SIGTERM asks for a stop that saves; the second ends at once."""
+        self._signals += 1
+        if self._signals > 1:
+            raise KeyboardInterrupt(f"stopped at once near step {self._step}, without saving")
+
+    def _look(self) -> set[Request]:
+        self._asked |= control.take(self.run.control_dir)
+        if self._signals:
+            self._asked.add("stop")
+        return set(self._asked)
+
+
+@contextlib.contextmanager
+def open_session(run: Run, workspace: Workspace, events: EventSink) -> Iterator[Session]:
+    """Hold the run and a device, and see to it that every end is written down.
+
+    Raises:
+        UserError: another process has the run, or what the user gave turned out wrong.
+        StoppedOnRequest: the user asked for it.
+        JobFailed: anything else; the traceback is in the run's log.
+    """
+    device = pick_device()
+    with _only_process(run), _log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
+        sinks = Events(own_events, events, *log_events)
+        session = Session(run, device, _device_lock(device, workspace), sinks)
+        with _signals_to(session.on_signal):
+            try:
+                session.enter("starting", **_beginning(run, device))
+                session.hold_device()
+                yield session
+            except (StoppedOnRequest, KeyboardInterrupt):
+                session.end("stopped", 3)
+                raise
+            except UserError as error:
+                session.end("failed", 2, error.problems)
+                raise
+            except Exception as error:
+                _log.exception("The run failed.")
+                problem = _explain(error)
+                session.end("failed", 1, (problem,))
+                raise JobFailed(problem, run.log_path) from error
+            finally:
+                session._device_lock.release()
+
+
+def _beginning(run: Run, device: torch.device) -> dict[str, object]:
+    packages = ("torch", "diffusers", "transformers", "peft")
+    return {
+        **this_process(),
+        "started": run.read().started or time.time(),
+        "ended": None,
+        "exit_code": None,
+        "error": None,
+        "device": device_name(device),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def _explain(error: Exception) -> Problem:
+    """A failure in words that help."""
+    if isinstance(error, JobFailed):
+        return error.problem
+    if is_out_of_memory(error):
+        return Problem(
+            "memory",
+            "There is not enough memory for a training step.",
+            "Turn on train.gradient_checkpointing, or lower train.batch_size, dataset.resolution or lora.rank.",
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        message = f"A file could not be written or read: {error.strerror} ({error.filename or 'no name'})."
+        return Problem("files", message, "Check the disk's free space and rights; then resume the run.")
+    return Problem("internal", f"{type(error).__name__}: {error}", "The log has the details.")
+
+
+@contextlib.contextmanager
+def _only_process(run: Run) -> Iterator[None]:
+    """Two processes on one run would ruin it."""
+    lock = FileLock(run.dir / ".process.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        message = f"Another process is working on the run {run.id}."
+        raise UserError("run.alive", message, "Wait for its end, or stop it first.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _device_lock(device: torch.device, workspace: Workspace) -> FileLock:
+    """One job at a time: on a GPU in the whole machine, on the CPU in the workspace."""
+    if device.type == "cpu":
+        workspace.locks_dir.mkdir(parents=True, exist_ok=True)
+        return FileLock(workspace.locks_dir / "device-cpu.lock")
+    name = f"lora-atelier-{torch.cuda.get_device_properties(device).uuid}.lock"
+    return FileLock(Path(tempfile.gettempdir()) / name, mode=0o666)
+
+
+@contextlib.contextmanager
+def _log_kept(run: Run) -> Iterator[list[EventSink]]:
+    """Write the program's log to ``train.log``; yields the sinks that events need to get there too.
+
+    A process started by the queue has it as its stderr already; in the foreground it is opened beside the terminal.
+    """
+    in_background = _is_stderr(run.log_path)
+    with contextlib.ExitStack() as stack:
+        stream = sys.stderr if in_background else stack.enter_context(run.log_path.open("a", encoding="utf-8"))
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        root, before = logging.getLogger(), _log.level
+        root.addHandler(handler)
+        _log.setLevel(logging.INFO)
+        logging.captureWarnings(True)
+        try:
+            yield [] if in_background else [TerminalEvents(stream)]
+        finally:
+            logging.captureWarnings(False)
+            _log.setLevel(before)
+            root.removeHandler(handler)
+
+
+def _is_stderr(path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(2), path.stat())
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _signals_to(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM go to ``handler``; only a main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -1,0 +1,219 @@
+"""What a run does between its steps: metrics, checkpoints, previews, validation, pause, stop, and its end."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from trainer.checkpoint import checkpoints, keep_newest, load_state, newest_checkpoint, save_checkpoint
+from trainer.conditioning import CaptionEncoder
+from trainer.config import Config
+from trainer.data.training_set import TrainingSet
+from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
+from trainer.families.base import Family
+from trainer.learning import Learning
+from trainer.lora.adapter import adapter_layers
+from trainer.lora.file import LoraFile, write_lora
+from trainer.lora.metadata import training_metadata
+from trainer.metrics import Metrics
+from trainer.sampling import draw_previews
+from trainer.session import Session
+from trainer.validation import validation_loss
+
+BAD_STEPS_IN_A_ROW = 12
+"""Steps without a finite gradient after which a run is given up; fp16 may need ten to find its loss scale."""
+
+
+class Upkeep:
+    """Everything about a run that is not learning, in the order it happens."""
+
+    def __init__(
+        self,
+        session: Session,
+        config: Config,
+        family: Family,
+        data: TrainingSet,
+        encode: CaptionEncoder,
+        learning: Learning,
+        max_steps: int,
+    ) -> None:
+        self._session = session
+        self._config = config
+        self._family = family
+        self._data = data
+        self._encode = encode
+        self._learning = learning
+        self._max_steps = max_steps
+        self._metrics = Metrics(session.events, max_steps)
+        self._validation = data.validation_batches()
+
+    def begin(self) -> None:
+        """Go on from the newest valid checkpoint, if there is one, and draw the previews due there."""
+        self._restore()
+        self._set_training_mode()
+        step = self._learning.step
+        self._session.at_step(step, self._epoch)
+        self._session.enter("training", max_steps=self._max_steps, extend_to=None, epoch=self._epoch)
+        if self._config.samples.every_steps and not self._config.samples.prompts:
+            self._session.warn("samples.no_prompts", "No preview prompts are given.", "No previews will be drawn.")
+        if step == 0:
+            self._validate()
+        if self._config.samples.at_start if step == 0 else _due(step, self._config.samples.every_steps):
+            self._draw_previews()
+
+    def after_step(self, *, loss: float, grad_norm: float, step_ms: float) -> None:
+        """Tell the step's numbers, then do what is due or asked for. Raises StoppedOnRequest after a stop is saved."""
+        self._tell(loss, grad_norm, step_ms)
+        step, config = self._learning.step, self._config
+        if step == self._max_steps:
+            return  # the rest is ``finish``'s
+        asked = self._session.requests()
+        if _due(step, config.output.save_every_steps) or asked & {"save", "pause"}:
+            self._save_or_warn()
+        if _due(step, config.validation.every_steps):
+            self._validate()
+        if _due(step, config.samples.every_steps) or "sample" in asked:
+            self._draw_previews()
+        if "pause" in asked and "stop" not in asked:
+            self._pause()
+        if self._session.stop_asked:
+            self._stop()
+
+    def finish(self) -> Path:
+        """Save the last checkpoint and the LoRA, draw the last previews, and be finished. Returns the LoRA's path."""
+        self._metrics.flush()
+        output = self._save_all()
+        self._validate()
+        if self._config.samples.every_steps:
+            self._draw_previews()
+        self._session.end("finished", 0)
+        return output
+
+    @property
+    def _epoch(self) -> int:
+        """Epochs done."""
+        return self._learning.step * self._config.train.gradient_accumulation_steps // self._data.batches_per_epoch
+
+    def _tell(self, loss: float, grad_norm: float, step_ms: float) -> None:
+        learning, device = self._learning, self._session.device
+        values = {"loss": loss, "lr": learning.learning_rate, "grad_norm": grad_norm, "step_ms": round(step_ms, 3)}
+        if device.type == "cuda":
+            values["vram_bytes"] = torch.cuda.max_memory_allocated(device)
+        self._metrics.add(learning.step, **values)
+        self._session.at_step(learning.step, self._epoch)
+        if learning.skipped:
+            self._tell_skipped()
+
+    def _tell_skipped(self) -> None:
+        """Warn of a step without update. Raises JobFailed after several in a row."""
+        step, skipped = self._learning.step, self._learning.skipped
+        self._metrics.flush()
+        if skipped >= BAD_STEPS_IN_A_ROW:
+            saved = checkpoints(self._session.run.checkpoints_dir)
+            where = f"The last good state is {saved[-1].name}." if saved else "Nothing had been saved yet."
+            message = f"The loss or its gradient was not a number for {skipped} steps in a row, up to step {step}."
+            hint = f"{where} Lower train.learning_rate, or set train.mixed_precision to bf16 or no."
+            raise JobFailed(Problem("training.diverged", message, hint, "train.learning_rate"))
+        if skipped == 1:
+            message = f"Step {step}: the gradient was not finite, so the LoRA was not changed."
+            hint = "Now and then this is harmless; in fp16 it is usual in the first steps."
+            self._session.warn("training.not_finite", message, hint)
+
+    def _restore(self) -> None:
+        checkpoint = newest_checkpoint(self._session.run.checkpoints_dir, self._tell_damaged)
+        if checkpoint is None:
+            return
+        try:
+            self._learning.load_state(load_state(checkpoint))
+        except (ValueError, KeyError, RuntimeError) as error:
+            message = f"{checkpoint.name} does not fit config.yaml: {error}."
+            hint = "Undo the changes to the config, or start a new run with it."
+            raise UserError("checkpoint.other_config", message, hint) from error
+
+    def _tell_damaged(self, checkpoint: Path) -> None:
+        hint = "The run goes on from the one before."
+        self._session.warn("checkpoint.damaged", f"The checkpoint {checkpoint.name} is damaged.", hint)
+
+    def _set_training_mode(self) -> None:
+        """Dropout on, and gradient checkpointing where asked for."""
+        modules = [self._family.denoiser, *self._family.text_encoders.values()]
+        for module in modules:
+            module.train()
+        if self._config.train.gradient_checkpointing:
+            self._family.save_memory()
+
+    def _save_or_warn(self) -> None:
+        """A checkpoint on the way: a full disk is told, and training goes on."""
+        self._metrics.flush()
+        try:
+            self._save()
+        except OSError as error:
+            message = f"The checkpoint of step {self._learning.step} could not be written: {error.strerror}."
+            self._session.warn("checkpoint.failed", message, "Free some space; the next one is tried as usual.")
+
+    def _save(self) -> None:
+        run, step = self._session.run, self._learning.step
+        checkpoint = save_checkpoint(run.checkpoints_dir, step, self._learning.state(), self._write_lora)
+        keep_newest(run.checkpoints_dir, self._config.output.keep_last)
+        path = checkpoint.relative_to(run.dir).as_posix()
+        self._session.events.emit("checkpoint", step, path=path)
+
+    def _save_all(self) -> Path:
+        """The checkpoint first: from it the LoRA could be written again."""
+        self._save()
+        output = self._session.run.output_path
+        self._write_lora(output)
+        return output
+
+    def _write_lora(self, path: Path) -> None:
+        with self._learning.result():
+            layers = adapter_layers(self._family)
+        metadata = training_metadata(
+            self._config,
+            self._family,
+            layers,
+            step=self._learning.step,
+            epoch=self._epoch,
+            pictures=self._data.pictures,
+        )
+        write_lora(path, LoraFile(layers, metadata), precision=self._config.output.precision)
+
+    def _validate(self) -> None:
+        if not self._validation:
+            return
+        self._metrics.flush()
+        with self._learning.result():
+            loss = validation_loss(self._family, self._config, self._validation, self._encode, self._session.device)
+        if math.isfinite(loss):
+            self._session.events.emit("validation", self._learning.step, loss=loss)
+
+    def _draw_previews(self) -> None:
+        self._metrics.flush()
+        with self._learning.result():
+            draw_previews(self._family, self._config, self._session, self._learning.step)
+
+    def _pause(self) -> None:
+        """Give the device's memory and lock back until asked to go on, or to stop."""
+        self._move(torch.device("cpu"))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._session.wait_while_paused()
+        if not self._session.stop_asked:
+            self._move(self._session.device)
+            self._session.enter("training")
+
+    def _move(self, device: torch.device) -> None:
+        self._family.move(denoiser=device, text=device, vae=device)
+        self._learning.move(device)
+
+    def _stop(self) -> None:
+        self._metrics.flush()
+        self._session.enter("stopping")
+        output = self._save_all()
+        raise StoppedOnRequest(f"stopped at step {self._learning.step} of {self._max_steps}; saved as {output}")
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step > 0 and step % every == 0
