@@ -211,8 +211,9 @@ def make_theme() -> gr.themes.Base:
 
 
 def style_sheet() -> str:
-    """The palette as CSS variables (``--atelier-text`` ...) followed by ``assets/page.css``."""
-    return f":root {{{_variables(LIGHT)}}}\n.dark {{{_variables(DARK)}}}\n{_asset('page.css')}"
+    """The palette as CSS variables (``--atelier-text`` ...) followed by the style sheets in ``assets``."""
+    sheets = "\n".join(_asset(path.name) for path in sorted(ASSETS.glob("*.css")))
+    return f":root {{{_variables(LIGHT)}}}\n.dark {{{_variables(DARK)}}}\n{sheets}"
 
 
 def head() -> str:
@@ -222,6 +223,11 @@ def head() -> str:
 
 def _variables(palette: Palette) -> str:
     return " ".join(f"--atelier-{name.replace('_', '-')}: {value};" for name, value in vars(palette).items())
+
+
+def script(name: str) -> str:
+    """A script of ``assets`` for a ``gr.HTML``'s ``js_on_load``."""
+    return _asset(name)
 
 
 def _asset(name: str) -> str:

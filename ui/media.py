@@ -1,0 +1,105 @@
+"""Routes for the pictures and LoRA files of the workspace: by run id and plain file name, never by path.
+
+Gradio's own file serving is not used for them: it copies each file into a cache, and shows HTML and SVG in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+from PIL import Image
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from trainer.errors import UserError
+from trainer.files import atomic_path
+from trainer.runs.store import Run, Workspace
+from ui.context import AppContext
+
+THUMBNAIL_PX = 256
+_PICTURE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,120}\.png")
+_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+
+
+def sample_url(workspace: Workspace, run_id: str, name: str, *, thumbnail: bool = False) -> str:
+    """Where a preview picture of a run is served."""
+    path = workspace.runs_dir / run_id / "samples" / name
+    return _url(f"/atelier/runs/{quote(run_id)}/samples/{quote(name)}", path, thumbnail)
+
+
+def picture_url(workspace: Workspace, path: Path, *, thumbnail: bool = False) -> str:
+    """Where a picture of the Generate tab, or a live preview, is served."""
+    kind = "previews" if path.parent == _previews(workspace) else "pictures"
+    return _url(f"/atelier/{kind}/{quote(path.name)}", path, thumbnail)
+
+
+def lora_url(run_id: str) -> str:
+    """Where a run's finished LoRA can be downloaded."""
+    return f"/atelier/runs/{quote(run_id)}/lora"
+
+
+def add_routes(context: AppContext) -> None:
+    """Serve the pictures and finished LoRAs of this workspace."""
+    workspace = context.workspace
+
+    def sample(request: Request) -> Response:
+        run = _found(workspace, request.path_params["run_id"])
+        return _picture(workspace, run.samples_dir, request)
+
+    def lora(request: Request) -> Response:
+        path = _found(workspace, request.path_params["run_id"]).output_path
+        if not path.is_file():
+            raise HTTPException(404)
+        return FileResponse(path, filename=path.name, media_type="application/octet-stream")
+
+    context.page.route("/atelier/runs/{run_id}/samples/{name}", sample)
+    context.page.route("/atelier/runs/{run_id}/lora", lora)
+    context.page.route("/atelier/pictures/{name}", lambda request: _picture(workspace, workspace.pictures_dir, request))
+    context.page.route("/atelier/previews/{name}", lambda request: _picture(workspace, _previews(workspace), request))
+
+
+def _found(workspace: Workspace, run_id: str) -> Run:
+    try:
+        return workspace.run(run_id)
+    except UserError as error:
+        raise HTTPException(404) from error
+
+
+def _picture(workspace: Workspace, folder: Path, request: Request) -> Response:
+    name = request.path_params["name"]
+    path = folder / name
+    if not _PICTURE_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
+        raise HTTPException(404)
+    if "thumbnail" in request.query_params:
+        path = thumbnail(workspace, path)
+    return FileResponse(path, headers=_FOREVER)  # the address holds the file's time: a new file has a new one
+
+
+def thumbnail(workspace: Workspace, path: Path) -> Path:
+    """A small WebP of a picture, kept in the cache; the picture itself where it is small already."""
+    with Image.open(path) as image:
+        if max(image.size) <= THUMBNAIL_PX:
+            return path
+        key = hashlib.sha256(f"{path}|{path.stat().st_mtime_ns}".encode()).hexdigest()[:32]
+        small = workspace.cache_dir / "thumbnails" / f"{key}.webp"
+        if not small.exists():
+            image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+            with atomic_path(small) as temporary:
+                image.convert("RGB").save(temporary, format="WEBP", quality=80)
+    return small
+
+
+def _previews(workspace: Workspace) -> Path:
+    return workspace.dir / "studio" / "previews"
+
+
+def _url(address: str, path: Path, small: bool) -> str:
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        stamp = 0
+    return f"{address}?v={stamp}" + ("&thumbnail" if small else "")

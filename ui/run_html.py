@@ -1,0 +1,182 @@
+"""The parts of the Runs tab as HTML, everything that people or files wrote escaped. No gradio in here."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Sequence
+
+from trainer.runs.store import ALIVE, RunInfo, Workspace
+from ui.charts import loss_chart, small_chart
+from ui.media import sample_url
+from ui.run_view import Curve, RunReader, RunView, duration, file_size, speed
+
+STATE_WORDS = {
+    "queued": "Waiting",
+    "starting": "Starting",
+    "preparing": "Preparing",
+    "training": "Training",
+    "paused": "Paused",
+    "stopping": "Stopping",
+    "finished": "Finished",
+    "stopped": "Stopped",
+    "failed": "Failed",
+}
+NOTHING_YET = (
+    '<div class="empty-state"><h2>No runs yet</h2><p>A run appears here when you press <b>Start training</b> on the '
+    "Train tab. You can watch it learn, pause it, and try the LoRA when it is done. Runs go on when this page is "
+    "closed.</p></div>"
+)
+
+
+def run_list(infos: Sequence[RunInfo], queue: Sequence[str], selected: str) -> str:
+    """One button per run, newest first. ``queue`` holds the ids of waiting runs, next one first."""
+    return '<div class="run-list">' + "".join(_list_item(info, queue, info.id == selected) for info in infos) + "</div>"
+
+
+def head_line(view: RunView) -> str:
+    """Name, state, how far, how fast, how long still."""
+    info = view.info
+    facts = "".join(f"<span>{html.escape(fact)}</span>" for fact in _facts(view))
+    error = f'<p class="problems" role="alert">{html.escape(info.error)}</p>' if info.error else ""
+    return (
+        f'<div class="run-head"><div class="run-title"><h2>{html.escape(info.name)}</h2>{_pill(info)}</div>'
+        f'{_bar(info, view.progress)}<p class="facts">{facts}</p>{error}</div>'
+    )
+
+
+def charts(reader: RunReader, view: RunView, first: int | None, last: int | None) -> str:
+    """Loss large, learning rate and step time small."""
+    loss = reader.curve("loss", first, last, smooth=True)
+    if len(loss.steps) < 2:
+        waiting = (
+            "The curve begins with the second step." if view.info.state in (*ALIVE, "queued") else "No steps done."
+        )
+        return f'<p class="quiet">{waiting}</p>'
+    checks = [point for point in reader.validation() if (first or 0) <= point[0] <= (last or point[0])]
+    small = [
+        _small(reader, "lr", "Learning rate", "{:.2e}", first, last),
+        _small(reader, "step_ms", "Time per step", "{:.0f} ms", first, last),
+        _small(reader, "grad_norm", "Gradient norm", "{:.3g}", first, last),
+        _small(reader, "vram_bytes", "GPU memory", "{}", first, last) if view.latest.get("vram_bytes") else "",
+    ]
+    hint = '<p class="quiet chart-hint">Drag across the curve to look closer; double-click to see all of it.</p>'
+    large = loss_chart(loss, checks, zoomed=first is not None or last is not None)
+    return f'<div class="charts">{large}{hint}<div class="small-charts">{"".join(small)}</div></div>'
+
+
+def sample_wall(workspace: Workspace, view: RunView) -> str:
+    """Preview pictures, one row per prompt and one column per step."""
+    wall = view.wall
+    if not wall.steps:
+        return '<p class="quiet">No previews yet. They appear as the run makes them; Sample now asks for some.</p>'
+    head = "".join(f'<th scope="col">{"before" if step == 0 else f"step {step}"}</th>' for step in wall.steps)
+    rows = []
+    for number, (prompt, cells) in enumerate(zip(wall.prompts, wall.cells, strict=True)):
+        pictures = "".join(
+            f"<td>{_sample(workspace, view.info.id, name, f'{prompt} (step {step})', number)}</td>"
+            for name, step in zip(cells, wall.steps, strict=True)
+        )
+        rows.append(f'<tr><th scope="row">{html.escape(prompt)}</th>{pictures}</tr>')
+    return (
+        f'<div class="wall"><table><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+
+
+def notes(view: RunView) -> str:
+    """Warnings and errors; empty without any."""
+    if not view.notes:
+        return ""
+    items = "".join(
+        f'<li class="{note.kind}"><b>Step {note.step}</b> {html.escape(note.message)} '
+        f"<span>{html.escape(note.hint)}</span></li>"
+        for note in reversed(view.notes)
+    )
+    return f'<ul class="notes">{items}</ul>'
+
+
+def checkpoints(view: RunView) -> str:
+    """Which states are saved, newest first."""
+    if not view.checkpoints:
+        return '<p class="quiet">None saved yet.</p>'
+    rows = "".join(f"<li>Step {c.step} <span>{file_size(c.size_bytes)}</span></li>" for c in view.checkpoints)
+    return f'<ul class="checkpoints">{rows}</ul>'
+
+
+def log_text(view: RunView) -> str:
+    """The end of the log."""
+    return f'<pre class="log" tabindex="0">{html.escape(view.log) or "Nothing yet."}</pre>'
+
+
+def _facts(view: RunView) -> list[str]:
+    info = view.info
+    facts = [f"step {info.step} of {info.max_steps}" if info.max_steps else f"step {info.step}"]
+    if view.steps_per_second and info.state == "training":
+        facts.append(speed(view.steps_per_second))
+    if view.seconds_left is not None:
+        facts.append(f"{duration(view.seconds_left)} left")
+    if "loss" in view.latest:
+        facts.append(f"loss {view.latest['loss']:.4f}")
+    if view.latest.get("vram_bytes"):
+        facts.append(f"{file_size(int(view.latest['vram_bytes']))} GPU memory")
+    if info.device:
+        facts.append(info.device)
+    if info.started and info.ended and info.ended > info.started:
+        facts.append(f"took {duration(info.ended - info.started)}")
+    return facts
+
+
+def _list_item(info: RunInfo, queue: Sequence[str], selected: bool) -> str:
+    share = _share(info)
+    detail = f"{info.step} of {info.max_steps} steps" if info.max_steps else f"{info.step} steps"
+    if info.id in queue:
+        place = queue.index(info.id)
+        detail = "next in the queue" if place == 0 else f"number {place + 1} in the queue"
+    when = time.strftime("%d %b %H:%M", time.localtime(info.created))
+    bar = f'<i class="bar"><i style="width:{share:.1%}"></i></i>' if info.state in ALIVE else ""
+    return (
+        f'<button type="button" class="run-item{" selected" if selected else ""}" data-pick="{html.escape(info.id)}" '
+        f'aria-pressed="{str(selected).lower()}"><b>{html.escape(info.name)}</b>{_pill(info)}'
+        f"<span>{detail}</span><span>{when}</span>{bar}</button>"
+    )
+
+
+def _pill(info: RunInfo) -> str:
+    return f'<span class="pill {info.state}">{STATE_WORDS[info.state]}</span>'
+
+
+def _bar(info: RunInfo, progress: tuple[str, int, int] | None) -> str:
+    share, words = _share(info), ""
+    if progress is not None and info.state in ("starting", "preparing"):
+        what, done, total = progress
+        share, words = (done / total if total else 0.0), f"{what} {done} of {total}"
+    shown = html.escape(words)
+    return (
+        f'<div class="progress" role="progressbar" aria-valuenow="{round(share * 100)}" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-label="{shown or "Training"}"><i style="width:{share:.1%}"></i></div>'
+        + (f'<p class="quiet">{shown}</p>' if shown else "")
+    )
+
+
+def _share(info: RunInfo) -> float:
+    return min(1.0, info.step / info.max_steps) if info.max_steps else 0.0
+
+
+def _small(reader: RunReader, name: str, title: str, form: str, first: int | None, last: int | None) -> str:
+    curve: Curve = reader.curve(name, first, last)
+    if len(curve.steps) < 2:
+        return ""
+    latest = curve.values[-1]
+    return small_chart(title, curve, file_size(int(latest)) if name == "vram_bytes" else form.format(latest))
+
+
+def _sample(workspace: Workspace, run_id: str, name: str | None, caption: str, row: int) -> str:
+    if name is None:
+        return ""
+    small = sample_url(workspace, run_id, name, thumbnail=True)
+    large = sample_url(workspace, run_id, name)
+    return (
+        f'<button type="button" data-large="{html.escape(large)}" data-row="{row}" data-name="{html.escape(name)}" '
+        f'data-caption="{html.escape(caption)}"><img src="{html.escape(small)}" alt="{html.escape(caption)}" '
+        f'loading="lazy" width="128" height="128"></button>'
+    )

@@ -1,0 +1,58 @@
+"""All runs of a workspace, read again only where their ``run.json`` has changed. No gradio in here."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import UserError
+from trainer.runs.store import ALIVE, Run, RunInfo, Workspace
+
+
+@dataclass(frozen=True)
+class RunList:
+    """Newest first; ``queue`` holds the ids of waiting runs, next one first. ``version`` tells lists apart."""
+
+    version: int
+    infos: tuple[RunInfo, ...]
+    queue: tuple[str, ...]
+
+
+class RunListReader:
+    """Follows the runs folder of a workspace; shared by all open pages."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._known: dict[Path, tuple[int, RunInfo]] = {}
+        self._list = RunList(0, (), ())
+
+    def read(self) -> RunList:
+        """The list as it is now; the same object as before while nothing has changed."""
+        with self._lock:
+            known: dict[Path, tuple[int, RunInfo]] = {}
+            for run in self._runs():
+                with suppress(UserError, FileNotFoundError):
+                    known[run.dir] = self._read(run)
+            self._known = known
+            infos = tuple(sorted((info for _, info in known.values()), key=lambda info: -info.created))
+            if infos != self._list.infos:
+                waiting = [info for info in infos if info.state == "queued"]
+                queue = tuple(info.id for info in sorted(waiting, key=lambda info: info.queued or info.created))
+                self._list = RunList(self._list.version + 1, infos, queue)
+            return self._list
+
+    def _runs(self) -> list[Run]:
+        folder = self._workspace.runs_dir
+        return [Run(path) for path in folder.iterdir()] if folder.is_dir() else []
+
+    def _read(self, run: Run) -> tuple[int, RunInfo]:
+        """A run whose process lives is asked each time whether it still does."""
+        stamp = run.info_path.stat().st_mtime_ns
+        old = self._known.get(run.dir)
+        if old is not None and old[0] == stamp and old[1].state not in ALIVE:
+            return old
+        info = run.status()
+        return run.info_path.stat().st_mtime_ns, info
