@@ -113,6 +113,15 @@ class SchemaForm:
         """What stands in the form, right or wrong, by field: for keeping it over a reload."""
         return {name: _shown(editor, values) for name, editor in self._editors.items()}
 
+    def snapshot_of(self, config: Config) -> dict[str, Any]:
+        """What would stand in the form if it showed ``config``."""
+        plain = config.model_dump(mode="json")
+        snapshot = {}
+        for name, editor in self._editors.items():
+            shown = editor.show(_get(plain, name))[: len(editor.components)]
+            snapshot[name] = [value["value"] if isinstance(value, dict) else value for value in shown]
+        return snapshot
+
     def restore(self, snapshot: Mapping[str, Any]) -> dict[Block, Any]:
         """Updates that bring a snapshot back. Fields it does not name, or holds in another shape, stay as they are."""
         updates: dict[Block, Any] = {}
@@ -188,15 +197,22 @@ def element_id(name: str) -> str:
     return f"field-{name.replace('.', '-')}"
 
 
-def problems_html(problems: tuple[Problem, ...]) -> str:
-    """The problems as a list; the page's script repeats each beside its field and unfolds it."""
+def problems_html(problems: tuple[Problem, ...], *, move: bool = True) -> str:
+    """The problems as a list; the page's script repeats each beside its field and unfolds it.
+
+    With ``move`` it also goes to the first of them: right after a button, wrong while somebody types.
+    """
     labels = {field.name: field.label for field in CONFIG_FIELDS}
     items = "".join(
         f'<li data-field="{html.escape(problem.field)}">'
         f"{_name_shown(problem.field, labels)}{html.escape(_without_name(problem))}</li>"
         for problem in problems
     )
-    return f'<ul id="{PROBLEMS_ID}" class="problems" role="alert">{items}</ul>' if items else ""
+    return (
+        f'<ul id="{PROBLEMS_ID}" class="problems" role="alert" data-move="{str(move).lower()}">{items}</ul>'
+        if items
+        else ""
+    )
 
 
 def _name_shown(field: str, labels: dict[str, str]) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import gradio as gr
 
 ASSETS = Path(__file__).resolve().parent / "assets"
+STYLE_SHEETS = ("page.css", "pictures.css")
+"""Those of the whole page; what else lies in ``assets`` belongs to single components."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def make_theme() -> gr.themes.Base:
 
 def style_sheet() -> str:
     """The palette as CSS variables (``--atelier-text`` ...) followed by the style sheets in ``assets``."""
-    sheets = "\n".join(_asset(path.name) for path in sorted(ASSETS.glob("*.css")))
+    sheets = "\n".join(_asset(name) for name in STYLE_SHEETS)
     return f":root {{{_variables(LIGHT)}}}\n.dark {{{_variables(DARK)}}}\n{sheets}"
 
 

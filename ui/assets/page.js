@@ -45,8 +45,12 @@ window.atelier = (() => {
   }
 
   // The list of problems is made by the server; each is repeated beside its field and its section is unfolded.
-  function showProblems(moveThere) {
-    requestAnimationFrame(() => setTimeout(() => placeProblems(moveThere), 30));
+  let shownProblems = null;
+  function watchProblems() {
+    const list = document.getElementById("form-problems");
+    if (list === shownProblems) return;
+    shownProblems = list;
+    placeProblems(list !== null && list.dataset.move === "true");
   }
 
   function placeProblems(moveThere) {
@@ -108,6 +112,9 @@ window.atelier = (() => {
     if (source) navigator.clipboard.writeText(document.getElementById(source.dataset.copy).textContent);
   });
   dark.addEventListener("change", () => setTheme(localStorage.getItem("atelier-theme")));
-  document.addEventListener("DOMContentLoaded", () => setTheme(localStorage.getItem("atelier-theme")));
-  return { setTheme, toggleSection, showProblems };
+  document.addEventListener("DOMContentLoaded", () => {
+    setTheme(localStorage.getItem("atelier-theme"));
+    new MutationObserver(watchProblems).observe(document.body, { childList: true, subtree: true });
+  });
+  return { setTheme, toggleSection };
 })();

@@ -15,16 +15,14 @@ from gradio.blocks import Block
 from trainer import jobs
 from trainer.config import Config
 from trainer.config_io import dump_config, parse_config, read_yaml, save_config
-from trainer.errors import UserError
+from trainer.errors import Problem, UserError
 from trainer.runs.worker import enqueue
 from ui import presets, train_view
 from ui.context import AppContext
 from ui.form import SchemaForm, problems_html
 from ui.messages import tells_problems
-from ui.plan_report import failed_html, report_html, running_html
+from ui.plan_report import report_html, running_html
 
-SHOW_PROBLEMS = "() => atelier.showProblems(true)"
-KEEP_PROBLEMS = "() => atelier.showProblems(false)"
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -112,7 +110,7 @@ def _side() -> _Side:
             start = gr.Button("Start training", variant="primary", elem_id="start")
         report = gr.HTML("", elem_id="plan-report", padding=False)
         job = gr.Textbox(visible=False)
-    with gr.Accordion("Settings as text", open=False):
+    with gr.Accordion("Settings as text", open=False, elem_classes=["card", "as-text"]):
         text = gr.Textbox(
             label="YAML",
             info="Exactly what will be trained. Change it, or paste settings, and use them.",
@@ -140,16 +138,14 @@ def _side() -> _Side:
 
 def _wire_presets(choosing: _Presets, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
     changed = handlers.filled
-    chosen = choosing.choice.input(
+    choosing.choice.input(
         handlers.use_preset, {choosing.choice, *form.components}, [*changed, choosing.about], show_progress="hidden"
     )
-    applied = side.apply.click(handlers.use_text, side.yaml, changed, show_progress="hidden")
-    opened = side.file.upload(handlers.use_file, side.file, changed, show_progress="hidden")
-    for event in (chosen, applied, opened):
-        event.then(handlers.keep, {*form.components}, None, **QUIET).then(None, js=SHOW_PROBLEMS)
+    side.apply.click(handlers.use_text, side.yaml, changed, show_progress="hidden")
+    side.file.upload(handlers.use_file, side.file, changed, show_progress="hidden")
     choosing.save.click(
         handlers.save_preset, {choosing.name, *form.components}, [choosing.choice, choosing.about, side.problems]
-    ).then(None, js=SHOW_PROBLEMS)
+    )
 
 
 def _wire_form(context: AppContext, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
@@ -162,20 +158,16 @@ def _wire_form(context: AppContext, form: SchemaForm, side: _Side, handlers: Tra
         trigger_mode="always_last",
         concurrency_limit=None,
         **QUIET,
-    ).then(None, js=KEEP_PROBLEMS)
+    )
     context.page.load(handlers.restore, outputs=handlers.filled)
 
 
 def _wire_start(context: AppContext, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
-    side.check.click(
-        handlers.check, {*form.components}, [side.job, side.report, side.problems], show_progress="hidden"
-    ).then(None, js=SHOW_PROBLEMS)
-    context.page.poll(handlers.poll_check, [side.job], [side.job, side.report])
-    start = side.start.click(
+    side.check.click(handlers.check, {*form.components}, [side.job, side.report, side.problems], show_progress="hidden")
+    context.page.poll(handlers.poll_check, [side.job], [side.job, side.report, side.problems])
+    return side.start.click(
         handlers.start, {*form.components}, [side.run_started, side.problems], show_progress="hidden"
     )
-    start.then(None, js=SHOW_PROBLEMS)
-    return start
 
 
 class TrainHandlers:
@@ -199,7 +191,7 @@ class TrainHandlers:
         try:
             config = self._form.collect(values)
         except UserError as error:
-            shown = problems_html(error.problems) if values[self._side.problems] else ""
+            shown = problems_html(error.problems, move=False) if values[self._side.problems] else ""
             return {self._side.maths: _count_of(error), self._side.problems: shown}
         return self._explained(config)
 
@@ -218,7 +210,8 @@ class TrainHandlers:
         return [updates.get(block, gr.skip()) for block in self.filled]
 
     def fill(self, config: Config) -> dict[Any, Any]:
-        """Updates that show a config in the form, with what it means."""
+        """Updates that show a config in the form, with what it means. It is there after a reload, too."""
+        train_view.save_last_form(self._context, self._form.snapshot_of(config))
         return {**self._form.push(config), **self._explained(config)}
 
     @tells_problems
@@ -274,12 +267,15 @@ class TrainHandlers:
         """Show the plan once its job has ended."""
         if not job_id:
             return None
-        info = jobs.job(self._context.workspace, job_id).read()
+        try:
+            info = jobs.job(self._context.workspace, job_id).read()
+        except UserError:  # cleared away meanwhile
+            return ["", "", ""]
         if info.state == "running":
             return None
         if info.result is not None:
-            return ["", report_html(info.result)]
-        return ["", failed_html(info.error or [])]
+            return ["", report_html(info.result), ""]
+        return ["", "", problems_html(tuple(Problem(**problem) for problem in info.error or []))]
 
     @tells_problems
     def start(self, values: Mapping[Any, Any]) -> dict[Any, Any]:

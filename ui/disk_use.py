@@ -1,0 +1,66 @@
+"""What lies in the workspace and how much room it takes. No Gradio."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import UserError
+from trainer.runs.store import ALIVE, Workspace
+from ui.run_view import file_size
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of the workspace, and what is kept there."""
+
+    title: str
+    about: str
+    path: Path
+
+
+def places(workspace: Workspace) -> list[Place]:
+    """Where files go, most wanted first."""
+    return [
+        Place("Runs", "each with its settings, log, previews, checkpoints and finished LoRA", workspace.runs_dir),
+        Place("Merged models", "what the Merge tab saves", workspace.models_dir),
+        Place("Pictures", "what the Generate tab makes", workspace.pictures_dir),
+        Place("Datasets", "uploaded and generated pictures", workspace.datasets_dir),
+        Place("Presets", "your own", workspace.dir / "presets"),
+        Place("Caches", "made anew when needed", workspace.cache_dir),
+        Place("Jobs", "checks, captions and merges", workspace.jobs_dir),
+        Place("Logs", "what the page itself has to say", workspace.dir / "logs"),
+    ]
+
+
+def size_bytes(folder: Path) -> int:
+    """Bytes of all files under a folder; files that vanish meanwhile do not count."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += Path(parent, name).lstat().st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def free_text(workspace: Workspace) -> str:
+    """``120.5 GB free``."""
+    return f"{file_size(shutil.disk_usage(workspace.dir).free)} free"
+
+
+def clear_caches(workspace: Workspace) -> int:
+    """Delete the caches; returns the bytes freed. Raises UserError while a run is going."""
+    going = [run.id for run in workspace.runs() if run.status().state in ALIVE]
+    if going:
+        raise UserError(
+            "cache.in_use",
+            f"The caches are in use by {', '.join(going)}.",
+            "Clear them when no run is going.",
+        )
+    freed = size_bytes(workspace.cache_dir)
+    shutil.rmtree(workspace.cache_dir, ignore_errors=True)
+    return freed

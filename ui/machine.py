@@ -1,0 +1,76 @@
+"""What this machine has: devices and versions, asked without importing torch. No Gradio."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import psutil
+
+from trainer import __version__
+from ui.run_view import file_size
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "gradio")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU as its driver tells it."""
+
+    name: str
+    memory_bytes: int
+    driver: str
+
+
+def facts() -> list[tuple[str, str]]:
+    """Name and value of everything worth knowing when something does not work."""
+    memory = psutil.virtual_memory()
+    rows = [("Trains on", trains_on(gpus(), version_of("torch")))]
+    rows.append(("Processor", f"{psutil.cpu_count(logical=True)} cores, {file_size(memory.total)} of memory"))
+    rows.append(("System", f"{platform.system()} {platform.release()}, Python {platform.python_version()}"))
+    rows.append(("LoRA Atelier", __version__))
+    return rows + [(package, version_of(package)) for package in PACKAGES]
+
+
+def trains_on(found: list[Gpu], torch_version: str) -> str:
+    """The device in words, and what is missing where a GPU cannot be used."""
+    if not found:
+        return "the processor (no NVIDIA GPU found)"
+    names = ", ".join(f"{gpu.name} with {file_size(gpu.memory_bytes)} (driver {gpu.driver})" for gpu in found)
+    if torch_version.endswith("+cpu"):
+        return f"the processor: there is {names}, but this PyTorch ({torch_version}) is built without CUDA"
+    return names
+
+
+def gpus() -> list[Gpu]:
+    """The NVIDIA GPUs that the driver lists; none where there is no driver or it does not answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return parse_gpus(answer)
+
+
+def parse_gpus(answer: str) -> list[Gpu]:
+    """``NVIDIA H100, 81559, 550.54`` a line, memory in MiB; lines of another form are left out."""
+    found = []
+    for line in answer.splitlines():
+        name, *rest = [part.strip() for part in line.split(",")]
+        if len(rest) == 2 and rest[0].isdigit():
+            found.append(Gpu(name, int(rest[0]) * 2**20, rest[1]))
+    return found
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package, or that there is none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,224 @@
+"""The Settings tab: folders, look, picture model, machine, disk."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from trainer.errors import UserError
+from trainer.runs.store import Workspace
+from ui import disk_use, machine
+from ui.context import AppContext
+from ui.messages import as_html, tells_problems
+from ui.run_view import file_size
+from ui.settings_file import AppSettings, read_settings, write_settings
+
+THEMES = {"system": "As the system", "light": "Light", "dark": "Dark"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class SettingsTab:
+    """What other parts of the page use.
+
+    Attributes:
+        folders: the list of open folders, as HTML; changes when one is added or removed.
+    """
+
+    folders: gr.HTML
+
+
+def build(context: AppContext) -> SettingsTab:
+    """Lay the tab out and wire it."""
+    with gr.Row(elem_classes=["two-columns"]):
+        with gr.Column(scale=5, elem_classes=["main-column"]):
+            folders = _folders(context)
+            _disk(context)
+        with gr.Column(scale=3, min_width=320, elem_classes=["side"]):
+            _look(context)
+            _studio(context)
+            _machine()
+    return SettingsTab(folders)
+
+
+def add_folder(context: AppContext, text: str) -> Path:
+    """Open a folder to the page. Raises UserError."""
+    given = text.strip()
+    path = Path(given).expanduser()
+    if not given or not path.is_absolute():
+        raise UserError("folder.relative", f"{given!r} is not a full path.", "Give the path from the root on.")
+    resolved = path.resolve()
+    if not resolved.is_dir():
+        raise UserError("folder.missing", f"{resolved} is not a folder.", "Check the path.")
+    if resolved == Path(resolved.anchor):
+        raise UserError("folder.root", "This would open the whole disk to the page.", "Choose a folder on it.")
+    if any(resolved.is_relative_to(folder) for folder in context.allowed_folders()):
+        raise UserError("folder.known", f"{resolved} is open already.", "Nothing is to be done.")
+    settings = read_settings(context.workspace)
+    write_settings(context.workspace, settings.model_copy(update={"folders": [*settings.folders, str(resolved)]}))
+    return resolved
+
+
+def remove_folder(workspace: Workspace, folder: str) -> None:
+    """Close a folder to the page again; its files stay as they are."""
+    settings = read_settings(workspace)
+    kept = [known for known in settings.folders if known != folder]
+    write_settings(workspace, settings.model_copy(update={"folders": kept}))
+
+
+def change(workspace: Workspace, **changes: Any) -> None:
+    """Change some of the settings file. Raises UserError for values that are not allowed."""
+    values = read_settings(workspace).model_dump() | changes
+    minutes = values["studio_idle_minutes"]
+    if not isinstance(minutes, int | float) or not 1 <= minutes <= 1440 or minutes != int(minutes):
+        raise UserError(
+            "settings.minutes", f"{minutes} minutes are not allowed.", "Give a whole number from 1 to 1440."
+        )
+    write_settings(workspace, AppSettings.model_validate({**values, "studio_idle_minutes": int(minutes)}))
+
+
+def _folders(context: AppContext) -> gr.HTML:
+    with gr.Column(elem_classes=["card"]):
+        _title("Folders", "The page may read and write in these folders, and nowhere else.")
+        listing = gr.HTML(_folders_html(context), elem_id="folders", padding=False)
+        with gr.Row(elem_classes=["preset-row"]):
+            path = gr.Textbox(
+                label="Open another folder",
+                placeholder="/path/to/pictures",
+                elem_id="new-folder",
+                elem_classes=["field"],
+                interactive=True,
+            )
+            add = gr.Button("Open", scale=0, min_width=90, elem_id="add-folder")
+        problem = gr.HTML("", elem_id="folder-problem", padding=False)
+        with gr.Row(elem_classes=["preset-row"]):
+            known = gr.Dropdown(
+                _own_folders(context), label="Close a folder", elem_classes=["field"], interactive=True, elem_id="known"
+            )
+            remove = gr.Button("Close", scale=0, min_width=90, elem_id="remove-folder")
+
+    def shown(message: str = "") -> list[Any]:
+        choices = gr.update(choices=_own_folders(context), value=None)
+        return [_folders_html(context), choices, message]
+
+    def on_add(text: str) -> list[Any]:
+        try:
+            add_folder(context, text or "")
+        except UserError as error:
+            return [gr.skip(), gr.skip(), as_html(error), gr.skip()]
+        return [*shown(), ""]
+
+    def on_remove(folder: str | None) -> list[Any]:
+        remove_folder(context.workspace, folder or "")
+        return shown()
+
+    gr.on([add.click, path.submit], on_add, path, [listing, known, problem, path], **QUIET)
+    remove.click(on_remove, known, [listing, known, problem], **QUIET)
+    context.page.load(shown, outputs=[listing, known, problem])
+    return listing
+
+
+def _look(context: AppContext) -> None:
+    with gr.Column(elem_classes=["card"]):
+        _title("Look", "")
+        choices = [(label, name) for name, label in THEMES.items()]
+        theme = gr.Dropdown(
+            choices,
+            value=read_settings(context.workspace).theme,
+            label="Colours",
+            filterable=False,
+            elem_id="theme",
+            elem_classes=["field"],
+            interactive=True,
+        )
+    theme.input(lambda chosen: change(context.workspace, theme=chosen), theme, None, **QUIET)
+    theme.input(None, theme, None, js="theme => atelier.setTheme(theme)")
+    context.page.load(lambda: [read_settings(context.workspace).theme], outputs=[theme])
+
+
+def _studio(context: AppContext) -> None:
+    with gr.Column(elem_classes=["card"]):
+        _title("Picture model", "It stays loaded for Generate and for merge previews, so that pictures come quickly.")
+        minutes = gr.Number(
+            read_settings(context.workspace).studio_idle_minutes,
+            label="Let it go after minutes without use",
+            info="Frees its memory; the next picture takes some seconds more.",
+            elem_id="studio-minutes",
+            elem_classes=["field"],
+            interactive=True,
+        )
+        problem = gr.HTML("", padding=False)
+
+    def on_change(given: float) -> str:
+        try:
+            change(context.workspace, studio_idle_minutes=given)
+        except UserError as error:
+            return as_html(error)
+        return ""
+
+    gr.on([minutes.blur, minutes.submit], on_change, minutes, problem, **QUIET)
+
+
+def _machine() -> None:
+    with gr.Column(elem_classes=["card"]):
+        _title("This machine", "")
+        table = gr.HTML("", elem_id="machine", padding=False)
+        look = gr.Button("Look again", size="sm", elem_classes=["fold"])
+    gr.on([look.click, _this_tab().select], lambda: _table(machine.facts()), None, table, **QUIET)
+
+
+def _disk(context: AppContext) -> None:
+    with gr.Column(elem_classes=["card"]):
+        _title("Where files go", str(context.workspace.dir))
+        table = gr.HTML("", elem_id="disk", padding=False)
+        clear = gr.Button("Clear caches", elem_id="clear-caches", scale=0, min_width=140)
+
+    @tells_problems
+    def on_clear() -> str:
+        freed = disk_use.clear_caches(context.workspace)
+        gr.Info(f"{file_size(freed)} freed.", duration=4)
+        return _disk_html(context.workspace)
+
+    clear.click(on_clear, None, table, **QUIET)
+    _this_tab().select(lambda: _disk_html(context.workspace), None, table, **QUIET)
+
+
+def _this_tab() -> gr.Tab:
+    """The tab that is being built: the machine and the disk are looked at when it is opened, not before."""
+    block: Any = gr.context.Context.block
+    while not isinstance(block, gr.Tab):
+        block = block.parent
+    return block
+
+
+def _title(title: str, about: str) -> None:
+    text = f"<p>{html.escape(about)}</p>" if about else ""
+    gr.HTML(f'<div class="card-title"><h2>{html.escape(title)}</h2>{text}</div>', padding=False)
+
+
+def _own_folders(context: AppContext) -> list[str]:
+    return read_settings(context.workspace).folders
+
+
+def _folders_html(context: AppContext) -> str:
+    rows = [("Workspace", str(context.workspace.dir))]
+    rows += [("Command line", str(folder)) for folder in context.extra_folders]
+    rows += [("Opened here", folder) for folder in _own_folders(context)]
+    return _table(rows)
+
+
+def _disk_html(workspace: Workspace) -> str:
+    rows = [
+        (place.title, f"{file_size(size)}, {place.about}" if (size := disk_use.size_bytes(place.path)) else place.about)
+        for place in disk_use.places(workspace)
+    ]
+    return _table([*rows, ("Disk", disk_use.free_text(workspace))])
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    cells = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in rows)
+    return f'<dl class="fact-list">{cells}</dl>'
