@@ -103,11 +103,13 @@ class SchemaForm:
 
     def push(self, config: Config) -> dict[Block, Any]:
         """Updates that make the form show ``config``, every field of it."""
-        plain = config.model_dump(mode="json")
-        updates: dict[Block, Any] = {}
-        for name, editor in self._editors.items():
-            updates |= zip((*editor.components, *editor.extra_outputs), editor.show(_get(plain, name)), strict=True)
-        return updates
+        return {block: update for name in self._editors for block, update in self.push_one(config, name).items()}
+
+    def push_one(self, config: Config, name: str) -> dict[Block, Any]:
+        """Updates that show one of the config's settings."""
+        editor = self._editors[name]
+        shown = editor.show(_get(config.model_dump(mode="json"), name))
+        return dict(zip((*editor.components, *editor.extra_outputs), shown, strict=True))
 
     def snapshot(self, values: Mapping[Any, Any]) -> dict[str, Any]:
         """What stands in the form, right or wrong, by field: for keeping it over a reload."""

@@ -1,22 +1,66 @@
-"""Handlers of the events that lead from one tab to another."""
+"""What leads from one tab to another: try the demo, start a run, train on a dataset, use a run's LoRA."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 
 from ui import demo_tour
 from ui.context import AppContext
 from ui.messages import tells_problems
+from ui.tabs.dataset import DatasetTab
+from ui.tabs.runs import RunsTab
 from ui.tabs.train import TrainTab
 from ui.welcome import Welcome
 
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-def try_demo(context: AppContext, concept: str, card: Welcome, train: TrainTab) -> Callable[[], list[Any]]:
-    """Start the demo; the Train form shows the settings it is started with."""
 
+def from_card(context: AppContext, card: Welcome, train: TrainTab, runs: RunsTab) -> None:
+    """The demo's buttons: start it, with its settings in the Train form, and watch it."""
+    for concept, button in card.buttons.items():
+        started = button.click(
+            _try_demo(context, concept, card, train),
+            None,
+            [train.run_started, *card.outputs, *train.handlers.filled],
+            **QUIET,
+        )
+        _then_show_run(context, started, train, runs)
+    card.watch.click(lambda: _shown(runs, _demo_run(context)), None, _seen(context, runs), **QUIET)
+
+
+def from_train(context: AppContext, train: TrainTab, runs: RunsTab) -> None:
+    """A started run is shown on the Runs tab."""
+    _then_show_run(context, train.start, train, runs)
+
+
+def from_dataset(context: AppContext, dataset: DatasetTab, train: TrainTab) -> None:
+    """The open dataset becomes the Train form's folder."""
+
+    @tells_problems
+    def train_on(values: Mapping[Any, Any]) -> dict[Any, Any]:
+        updates = train.handlers.use_folder(values, values[dataset.folder])
+        return {**updates, context.page.tabs: gr.Tabs(selected="train")}
+
+    inputs: set[Block] = {dataset.folder, *train.form.components}
+    dataset.train_on.click(train_on, inputs, [context.page.tabs, *train.handlers.filled], **QUIET)
+
+
+def from_runs(context: AppContext, runs: RunsTab, train: TrainTab) -> None:
+    """A run's settings go back into the Train form."""
+
+    @tells_problems
+    def edit(run_id: str) -> dict[Any, Any]:
+        config = context.workspace.run(run_id).config()
+        return {**train.handlers.fill(config), context.page.tabs: gr.Tabs(selected="train")}
+
+    runs.edit.click(edit, runs.selected, [context.page.tabs, *train.handlers.filled], **QUIET)
+
+
+def _try_demo(context: AppContext, concept: str, card: Welcome, train: TrainTab) -> Callable[[], list[Any]]:
     @tells_problems
     def start() -> list[Any]:
         run = demo_tour.start(context.workspace, concept)
@@ -26,6 +70,21 @@ def try_demo(context: AppContext, concept: str, card: Welcome, train: TrainTab) 
     return start
 
 
-def to_runs(run_id: str) -> Any:
-    """Switch to the Runs tab when a run was started."""
-    return gr.Tabs(selected="runs") if run_id else gr.skip()
+def _then_show_run(context: AppContext, started: Any, train: TrainTab, runs: RunsTab) -> None:
+    started.success(lambda run_id: _shown(runs, run_id), train.run_started, _seen(context, runs), **QUIET)
+
+
+def _shown(runs: RunsTab, run_id: str) -> list[Any]:
+    """Updates that switch to the Runs tab with this run; none where there is no run."""
+    if not run_id:
+        return [gr.skip() for _ in range(1 + len(runs.shown))]
+    return [gr.Tabs(selected="runs"), *runs.show(run_id)]
+
+
+def _seen(context: AppContext, runs: RunsTab) -> list[Any]:
+    return [context.page.tabs, *runs.shown]
+
+
+def _demo_run(context: AppContext) -> str:
+    run = demo_tour.read_tour(context.workspace).run
+    return run.id if run else ""

@@ -39,8 +39,8 @@ class Page:
     pollers: list[Handler] = field(default_factory=list)
     load_handlers: list[Handler] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
-    tabs: gr.Tabs | None = None
-    """The row of tabs: as an output, ``gr.Tabs(selected="runs")`` switches. Ids are the tabs' module names."""
+    tabs: gr.Tabs = field(init=False)
+    """The row of tabs, set by the shell: as an output, ``gr.Tabs(selected="runs")`` switches. Ids are the tabs' module names."""
 
     def poll(
         self,

@@ -13,7 +13,6 @@ from ui import journeys, welcome
 from ui.context import AppContext
 from ui.page import Handler, joined
 from ui.settings_file import read_settings
-from ui.tabs.train import TrainTab
 from ui.welcome import Welcome
 
 TABS: dict[str, str] = {
@@ -56,15 +55,10 @@ def _build_tab(name: str, label: str, context: AppContext) -> Any:
 
 def _wire(context: AppContext, card: Welcome, tabs: dict[str, Any]) -> None:
     """Events that start on one tab and end on another."""
-    train: TrainTab = tabs["train"]
-    for concept, button in card.buttons.items():
-        button.click(
-            journeys.try_demo(context, concept, card, train),
-            None,
-            [train.run_started, *card.outputs, *train.handlers.filled],
-            show_progress="hidden",
-        ).then(journeys.to_runs, train.run_started, context.page.tabs, show_progress="hidden")
-    train.start.then(journeys.to_runs, train.run_started, context.page.tabs, show_progress="hidden")
+    journeys.from_card(context, card, tabs["train"], tabs["runs"])
+    journeys.from_dataset(context, tabs["dataset"], tabs["train"])
+    journeys.from_train(context, tabs["train"], tabs["runs"])
+    journeys.from_runs(context, tabs["runs"], tabs["train"])
 
 
 def _start_timer(page: gr.Blocks, context: AppContext) -> None:

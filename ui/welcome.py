@@ -108,7 +108,7 @@ def card_html(tour: Tour) -> str:
     )
     picture = (ASSETS / f"demo_{tour.concept}.svg").read_text(encoding="utf-8")
     return (
-        f'<div class="welcome-text"><div><h2>{html.escape(title)}</h2><p>{html.escape(text)}</p><ol>{steps}</ol></div>'
+        f'<div class="welcome-text{" under-way" if tour.stage != "offer" else ""}"><div><h2>{html.escape(title)}</h2><p>{html.escape(text)}</p><ol>{steps}</ol></div>'
         f'<figure aria-hidden="true">{picture}</figure></div>'
     )
 

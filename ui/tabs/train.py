@@ -13,7 +13,7 @@ import yaml
 from gradio.blocks import Block
 
 from trainer import jobs
-from trainer.config import Config
+from trainer.config import Config, DatasetSettings, Source
 from trainer.config_io import dump_config, parse_config, read_yaml, save_config
 from trainer.errors import Problem, UserError
 from trainer.runs.worker import enqueue
@@ -226,6 +226,17 @@ class TrainHandlers:
         if not config.dataset.sources:
             config = parse_config(_with_sources(config, sources))
         return {**self.fill(config), self._choosing.about: preset.about}
+
+    def use_folder(self, values: Mapping[Any, Any], folder: str) -> dict[Any, Any]:
+        """The form with this folder as its only one; the other settings stay as they are, right or wrong."""
+        sources = [Source(path=folder)]
+        try:
+            config = self._form.collect(values)
+        except UserError:
+            config = Config(dataset=DatasetSettings(sources=sources))
+            return self._form.push_one(config, "dataset.sources")
+        config.dataset.sources = sources
+        return self.fill(config)
 
     @tells_problems
     def use_text(self, text: str) -> dict[Any, Any]:
