@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.runs.events import EventLog, Events, EventSink
@@ -47,17 +47,39 @@ INTERNAL_COMMANDS: dict[str, str] = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser, wants = _top_parser(), _command_of(arguments)
+    wants = _command_of(arguments)
     if wants is None:
-        parser.parse_args(arguments)
-        parser.print_help(sys.stderr)
-        return 2
+        return _without_command(arguments)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of packages that nothing here needs
     command = importlib.import_module(f"trainer.commands.{wants}")
-    args = command_parser(wants, command).parse_args(arguments[1:])
+    try:
+        args = command_parser(wants, command).parse_args(arguments[1:])
+    except UserError as error:
+        return _refuse(error, json_wanted="--json" in arguments)
     signal.signal(signal.SIGTERM, _stop)
     with _stdout_kept_for_json(args.json) as json_out:
         return _run(command, args, _event_sink(args), json_out)
+
+
+def _without_command(arguments: list[str]) -> int:
+    """What ``trainer``, ``trainer --help`` and ``trainer NONSENSE`` say."""
+    parser = _top_parser()
+    if arguments:
+        try:
+            parser.parse_args(arguments)  # ends the program for --help
+        except UserError as error:
+            return _refuse(error, json_wanted="--json" in arguments)
+    parser.print_help(sys.stderr)
+    return 2
+
+
+def _refuse(error: UserError, *, json_wanted: bool) -> int:
+    """Tell what is wrong with the user's input."""
+    if json_wanted:
+        sys.stdout.write(json.dumps({"error": [vars(problem) for problem in error.problems]}, indent=2) + "\n")
+    for problem in error.problems:
+        sys.stderr.write(f"error: {problem}\n")
+    return 2
 
 
 def _run(command: ModuleType, args: argparse.Namespace, events: EventSink, json_out: TextIO) -> int:
@@ -87,9 +109,17 @@ def _run(command: ModuleType, args: argparse.Namespace, events: EventSink, json_
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments are wrong input like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"`{self.prog} --help` tells what there is."
+        raise UserError("cli.arguments", f"{message[0].upper()}{message[1:]}.", hint)
+
+
 def _top_parser() -> argparse.ArgumentParser:
     listing = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="trainer",
         description="LoRA Atelier's trainer.",
         epilog=f"commands:\n{listing}\n\n`trainer CMD --help` tells more.",
@@ -104,9 +134,7 @@ def _command_of(arguments: list[str]) -> str | None:
 
 
 def command_parser(name: str, command: ModuleType) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"trainer {name}", description=(COMMANDS | INTERNAL_COMMANDS)[name].capitalize() + "."
-    )
+    parser = _Parser(prog=f"trainer {name}", description=(COMMANDS | INTERNAL_COMMANDS)[name].capitalize() + ".")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document on stdout; progress goes to stderr"
     )

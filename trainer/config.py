@@ -7,9 +7,10 @@ A field whose type allows a single value exists so that complete configs can be 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trainer.prompt_lines import parse_line
 
@@ -42,10 +43,25 @@ def setting(default: Any, label: str, *, basic: bool = False, also: tuple[str, .
     return Field(default=default, json_schema_extra=extra, **constraints)
 
 
+def _takes_bool(annotation: Any) -> bool:
+    return annotation in (bool, Any) or isinstance(annotation, bool) or any(map(_takes_bool, get_args(annotation)))
+
+
 class Section(BaseModel):
     """What all parts of the config share: unknown keys are refused, docstrings become descriptions."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yaml_pitfalls(cls, value: Any, info: ValidationInfo) -> Any:
+        """An empty section (`train:`) is one without changes; `yes` and `on` are not the number 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if value is None and isinstance(annotation, type) and issubclass(annotation, Section):
+            return {}
+        if isinstance(value, bool) and not _takes_bool(annotation):
+            raise ValueError(f"{str(value).lower()} is not allowed here; it is not a yes-or-no setting")
+        return value
 
 
 class ModelSettings(Section):
@@ -195,6 +211,16 @@ class LoraSettings(Section):
         "unet", "Train", basic=True, also=("network_train_unet_only", "network_train_text_encoder_only")
     )
     """Which part learns. The text encoder helps with names of things the model does not know."""
+
+    @field_validator("include", "exclude", "block_ranks")
+    @classmethod
+    def _patterns_compile(cls, patterns: Any) -> Any:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression ({error})") from error
+        return patterns
 
 
 class TrainSettings(Section):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -39,6 +40,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(
             "config.unreadable", f"The config {path} cannot be read: {error}.", "Check the path."
         ) from error
+    except RecursionError as error:
+        raise UserError("config.yaml", f"{path.name} is nested too deeply.", "Check its brackets.") from error
     except yaml.YAMLError as error:
         where = (
             f" in line {error.problem_mark.line + 1}"
@@ -53,7 +56,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(
             "config.not_a_mapping",
-            f"{path.name} holds a {type(values).__name__}, not settings.",
+            f"{path.name} holds {_kind_of(values)}, not settings.",
             "Write `name: value` lines.",
         )
     return values
@@ -117,38 +120,60 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def problems_of(error: ValidationError, values: dict[str, Any]) -> list[Problem]:
-    """One Problem per wrong field. Of a field that may take several forms only the best-fitting complaint is kept."""
-    by_field: dict[str, Problem] = {}
+    """One Problem per wrong field. Of a field that may take several forms, the complaints of the nearest form count."""
+    plain: list[Any] = []
+    forms: dict[str, dict[str, list[Any]]] = {}
     for detail in error.errors(include_url=False):
-        field = _field_name(detail["loc"])
-        problem = _problem(field, detail)
-        known = by_field.get(field)
-        if known is None or (known.code == "config.type" and problem.code != "config.type"):
-            by_field[field] = problem
-    return list(by_field.values())
+        field, form = _field_and_form(detail["loc"])
+        if form:
+            forms.setdefault(field, {}).setdefault(form, []).append(detail)
+        else:
+            plain.append(detail)
+    for field, by_form in forms.items():
+        plain += _nearest_form(field, by_form)
+    order = {name: place for place, name in enumerate(Config.model_fields)}
+    plain.sort(key=lambda detail: order.get(str(detail["loc"][0]) if detail["loc"] else "", -1))
+    return [_problem(_field_name(detail["loc"]), detail) for detail in plain]
+
+
+def _is_form(part: int | str) -> bool:
+    """Whether a part of a pydantic location names a branch of a union, and not a field."""
+    return isinstance(part, str) and ("[" in part or part.startswith("constrained-"))
+
+
+def _field_and_form(location: tuple[int | str, ...]) -> tuple[str, str]:
+    """The field that a location lies in, and the branch of its union; no branch for ordinary fields."""
+    for place, part in enumerate(location):
+        if _is_form(part):
+            return ".".join(map(str, location[:place])), str(part)
+    return _field_name(location), ""
+
+
+def _nearest_form(field: str, by_form: dict[str, list[Any]]) -> list[Any]:
+    """The complaints of the branch that fits best: one whose type is right, then the one with the fewest."""
+
+    def distance(details: list[Any]) -> tuple[bool, int]:
+        return any(detail["type"].endswith("_type") for detail in details), len(details)
+
+    best = min(by_form.values(), key=distance)
+    if not distance(best)[0]:
+        return best
+    allowed = " or ".join(dict.fromkeys(_allowed(details[0]["type"], {}) for details in by_form.values()))
+    given = best[0]["input"] if _field_name(best[0]["loc"]) == field else None
+    return [{"type": "form", "loc": tuple(field.split(".")), "input": given, "ctx": {"expected": allowed}}]
 
 
 def _field_name(location: tuple[int | str, ...]) -> str:
     """The dotted name of a pydantic location, without pydantic's names for the branches of a union."""
-    parts = [
-        str(part)
-        for part in location
-        if not (isinstance(part, str) and ("[" in part or part.startswith("constrained-")))
-    ]
-    return ".".join(parts)
+    return ".".join(str(part) for part in location if not _is_form(part) and part != "[key]")
 
 
 def _problem(field: str, detail: Any) -> Problem:
     kind, given, limits = detail["type"], detail["input"], detail.get("ctx", {})
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(field.rpartition(".")[2], _siblings(field), n=1)
-        parent = field.rpartition(".")[0]
-        suggestion = (
-            f"Did you mean {f'{parent}.' if parent else ''}{near[0]}?"
-            if near
-            else "Remove it, or check its spelling and indentation."
-        )
-        return Problem("config.unknown_key", f"{field} is not a setting.", suggestion, field)
+    if kind in ("extra_forbidden", "invalid_key"):
+        meant = _meant(field)
+        hint = f"Did you mean {meant}?" if meant else "Remove it, or check its spelling and indentation."
+        return Problem("config.unknown_key", f"{field} is not a setting.", hint, field)
     if kind == "multiple_of" and isinstance(given, int):
         step = limits["multiple_of"]
         lower = given // step * step
@@ -166,6 +191,7 @@ def _problem(field: str, detail: Any) -> Problem:
 
 def _allowed(kind: str, limits: dict[str, Any]) -> str:
     bounds = {
+        "form": limits.get("expected"),
         "greater_than_equal": f"{limits.get('ge')} or more",
         "greater_than": f"more than {limits.get('gt')}",
         "less_than_equal": f"{limits.get('le')} or less",
@@ -192,18 +218,53 @@ def _allowed(kind: str, limits: dict[str, Any]) -> str:
 
 
 def _shown(given: Any) -> str:
+    if given is None or isinstance(given, bool):
+        return str(yaml.safe_dump(given)).split()[0]  # null, true, false
     if isinstance(given, float) and not math.isfinite(given):
         return str(given)
     text = repr(given)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _siblings(field: str) -> list[str]:
-    """The names that would have been right beside ``field``."""
+def _kind_of(value: Any) -> str:
+    words = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return words.get(type(value), f"a {type(value).__name__}")
+
+
+def _meant(field: str) -> str | None:
+    """The setting that an unknown name probably stands for: spelled nearly so, or called so by another trainer."""
+    parent, _, name = field.rpartition(".")
+    known = [path for path, also in _all_names(Config) if name in also or path.rpartition(".")[2] == name]
+    inside = [path for path in known if path.rpartition(".")[0] == parent]
+    if known:
+        return next(iter(inside or known))
+    near = difflib.get_close_matches(name, list(_fields_of(parent)), n=1)
+    return ".".join([*filter(None, [parent]), near[0]]) if near else None
+
+
+def _fields_of(section: str) -> dict[str, Any]:
+    """The settings of a section by its dotted name; of a list, those of its entries."""
     model: Any = Config
-    for part in field.split(".")[:-1]:
-        info = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        if info is None:
-            return []
-        model = info.annotation
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    for part in section.split(".") if section else []:
+        if part.isdigit():
+            continue
+        info = model.model_fields.get(part) if model else None
+        model = _section_in(info.annotation) if info else None
+    return model.model_fields if model else {}
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, alone, as an option or in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _section_in(inner))), None)
+
+
+def _all_names(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Every setting outside of lists, by dotted name, with what other trainers call it."""
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _all_names(info.annotation, f"{prefix}{name}.")
+        else:
+            extra = info.json_schema_extra
+            yield f"{prefix}{name}", list(extra["also"]) if isinstance(extra, dict) else []  # type: ignore[arg-type]

@@ -77,7 +77,7 @@ def test_commands_that_are_none_are_told(workspace: Workspace, command: list[str
     info = _ended(start_job(workspace, command, "x"))
     assert info.state == "failed"
     assert info.error is not None
-    assert info.error[0]["code"] in ("job.command", "job.arguments")
+    assert info.error[0]["code"] in ("job.command", "cli.arguments")
 
 
 def test_a_job_runs_in_a_session_of_its_own_and_finishes(workspace: Workspace) -> None:

@@ -195,7 +195,7 @@ def test_deleting_a_queued_run(workspace: Workspace) -> None:
     run = _add(workspace, "one")
     actions.delete(run)
     assert not run.dir.exists()
-    with pytest.raises(UserError, match="gone"):
+    with pytest.raises(UserError, match="no run folder"):
         run.update(state="queued")
     assert not run.dir.exists()
 

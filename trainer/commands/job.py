@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import StoppedOnRequest, UserError
+from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.jobs import Job
 from trainer.runs.events import EventLog, Events, EventSink
 
@@ -33,9 +33,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         _finish(job, "stopped")
         raise
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-        hint = f"Details are in {job.log_path}."
-        _finish(job, "failed", error=[{"code": "internal", "message": message, "hint": hint, "field": ""}])
+        _finish(job, "failed", error=[vars(_problem_of(error, job))])
         with job.log_path.open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())
         raise
@@ -55,11 +53,13 @@ def _run_command(command: list[str], events: EventSink) -> dict[str, Any]:
     if name not in COMMANDS:
         raise UserError("job.command", f"{name!r} is not a command.", "Commands are: " + ", ".join(COMMANDS) + ".")
     module = importlib.import_module(f"trainer.commands.{name}")
-    try:
-        args = command_parser(name, module).parse_args(arguments)
-    except SystemExit as error:
-        raise UserError("job.arguments", f"`{name}` does not take these arguments.", "See the job's log.") from error
-    return module.run(args, events)
+    return module.run(command_parser(name, module).parse_args(arguments), events)
+
+
+def _problem_of(error: Exception, job: Job) -> Problem:
+    if isinstance(error, JobFailed):
+        return error.problem
+    return Problem("internal", f"{type(error).__name__}: {error}", f"Details are in {job.log_path}.")
 
 
 def _finish(job: Job, state: Any, **outcome: Any) -> None:

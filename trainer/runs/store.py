@@ -157,7 +157,7 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Keep other processes from changing ``run.json`` meanwhile. Raises UserError when the run is gone."""
         if not self.dir.is_dir():  # the lock would make the folder again
-            raise UserError("run.unreadable", f"The run {self.id} is gone.", "It was deleted meanwhile.")
+            raise UserError("run.unreadable", f"There is no run folder {self.dir}.", "It may have been deleted.")
         with FileLock(self.dir / ".run.lock", timeout=30):
             yield
 
