@@ -107,8 +107,9 @@ def card_html(tour: Tour) -> str:
         for name, about, state in _steps(tour)
     )
     picture = (ASSETS / f"demo_{tour.concept}.svg").read_text(encoding="utf-8")
+    look = "welcome-text" if tour.stage == "offer" else "welcome-text under-way"
     return (
-        f'<div class="welcome-text{" under-way" if tour.stage != "offer" else ""}"><div><h2>{html.escape(title)}</h2><p>{html.escape(text)}</p><ol>{steps}</ol></div>'
+        f'<div class="{look}"><div><h2>{html.escape(title)}</h2><p>{html.escape(text)}</p><ol>{steps}</ol></div>'
         f'<figure aria-hidden="true">{picture}</figure></div>'
     )
 

@@ -1,0 +1,243 @@
+"""The form: every setting there, config -> form -> config the same, each problem at its field."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import annotated_types
+import gradio as gr
+import pytest
+from gradio.blocks import Block
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from trainer.config import Config
+from trainer.config_io import PRESETS_DIR, parse_config, read_yaml
+from trainer.errors import UserError
+from ui.fields import CONFIG_FIELDS, Field, fields_of
+from ui.form import SchemaForm, problems_html
+from ui.sources_editor import ROWS
+
+WORDS = ["a cat", "Ünïcode 猫", " leading and trailing ", 'quote\'s "here"', "a: b # c", "{x|y}", "--n", "1e-4"]
+
+
+@pytest.fixture(scope="module")
+def form() -> SchemaForm:
+    with gr.Blocks():
+        return SchemaForm()
+
+
+def shown(form: SchemaForm, config: Config, **changed: Any) -> dict[Any, Any]:
+    """What the page would send after ``push(config)``, some fields (``train__seed``) typed over."""
+    values = dict.fromkeys(form.components)
+    for block, update in form.push(config).items():
+        if block in values:
+            values[block] = update["value"] if isinstance(update, dict) else update
+    for name, value in changed.items():
+        values[component(form, name.replace("__", "."))] = value
+    return values
+
+
+def component(form: SchemaForm, name: str) -> Block:
+    wanted = f"field-{name.replace('.', '-')}"
+    return next(component for component in form.components if component.elem_id == wanted)
+
+
+def info_of(name: str) -> FieldInfo:
+    model: type[BaseModel] = Config
+    *parents, last = name.split(".")
+    for part in parents:
+        model = model.model_fields[part].annotation  # type: ignore[assignment]
+    return model.model_fields[last]
+
+
+def random_value(field: Field, rng: random.Random) -> Any:
+    if field.optional and rng.random() < 0.5:
+        return None
+    if field.name == "name":
+        return rng.choice(["my-lora", "Größe 2", "x" * 80])
+    if field.name == "dataset.caption_extension":
+        return rng.choice([".txt", ".caption"])
+    makers = {
+        "switch": lambda: rng.random() < 0.5,
+        "choice": lambda: rng.choice(field.choices),
+        "number": lambda: random_number(info_of(field.name), field.default, rng),
+        "text": lambda: rng.choice(WORDS),
+        "lines": lambda: rng.sample(["^down", "attn1|attn2", "to_q$"], rng.randint(0, 3)),
+        "yaml": lambda: random_mapping(field.name, rng),
+        "resolution": lambda: rng.choice([512, [512], [512, 768], [[512, 768]], [[512, 768], [1024, 64]]]),
+        "prompts": lambda: [random_prompt(rng) for _ in range(rng.randint(0, 4))],
+        "rows": lambda: [random_source(rng) for _ in range(rng.choice([0, 1, 2, ROWS, ROWS + 3]))],
+    }
+    return makers[field.kind]()
+
+
+def random_number(info: FieldInfo, default: Any, rng: random.Random) -> Any:
+    low, high, step, open_low, open_high = 0.0, 1000.0, 1, False, False
+    for limit in info.metadata:
+        if isinstance(limit, annotated_types.Ge):
+            low = limit.ge
+        if isinstance(limit, annotated_types.Gt):
+            low, open_low = limit.gt, True
+        if isinstance(limit, annotated_types.Le):
+            high = limit.le
+        if isinstance(limit, annotated_types.Lt):
+            high, open_high = limit.lt, True
+        if isinstance(limit, annotated_types.MultipleOf):
+            step = limit.multiple_of
+    whole = "int" in str(info.annotation)
+    if whole:
+        return rng.randrange(int(low) // step * step, int(high) + (not open_high), step) or max(int(low), step)
+    edges = ([] if open_low else [low]) + ([] if open_high else [high])
+    return rng.choice([*edges, rng.uniform(low, high), low + (high - low) * 1e-7])
+
+
+def random_mapping(name: str, rng: random.Random) -> Any:
+    if name == "loss.multires_noise":
+        return {"iterations": rng.randint(1, 16), "discount": rng.choice([0.3, 0.123456789])}
+    if name == "lora.block_ranks":
+        return {"^down_blocks.0": rng.randint(0, 1024), "mid: block": 4}
+    return {"weight_decay": rng.choice([0, 0.01]), "betas": [0.9, 0.99], "text": "a: b"}
+
+
+def random_prompt(rng: random.Random) -> dict[str, Any]:
+    return {
+        "prompt": rng.choice([*WORDS, "", "# not a comment", "two\nlines", "a --w 5 trick"]).strip(" "),
+        "negative": rng.choice(["", "blurry, bad", "with --d 3 inside"]),
+        "width": rng.choice([None, 512]),
+        "seed": rng.choice([42, 0, 2**63 - 1]),
+        "guidance": rng.choice([7, 7.5, 0]),
+        "sampler": rng.choice(["ddim", "dpmpp_2m_karras"]),
+    }
+
+
+def random_source(rng: random.Random) -> dict[str, Any]:
+    return {
+        "path": rng.choice(["/pictures/a", "/with space/ü", "relative"]),
+        "repeats": rng.choice([1, 10]),
+        "is_regularization": rng.random() < 0.5,
+        "class_prompt": rng.choice([None, "a dog"]),
+    }
+
+
+def random_config(rng: random.Random) -> Config:
+    """A valid config; settings that exclude each other are set apart."""
+    plain: dict[str, Any] = {}
+    for field in CONFIG_FIELDS:
+        target = plain
+        *parents, last = field.name.split(".")
+        for part in parents:
+            target = target.setdefault(part, {})
+        target[last] = random_value(field, rng)
+    loss, dataset = plain["loss"], plain["dataset"]
+    loss["min_timestep"], loss["max_timestep"] = sorted(rng.sample(range(1000), 2))
+    loss["debiased_estimation"] = loss["debiased_estimation"] and loss["min_snr_gamma"] is None
+    dataset["cache"]["latents"] = not (dataset["augment"]["color"] or dataset["augment"]["random_crop"])
+    return parse_config(plain)
+
+
+def test_config_to_form_to_config_is_the_identity(form: SchemaForm) -> None:
+    rng = random.Random(7)
+    for _ in range(200):
+        config = random_config(rng)
+        assert form.collect(shown(form, config)) == config
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS_DIR.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_preset_goes_through_the_form(form: SchemaForm, path: Any) -> None:
+    config = parse_config(read_yaml(path))
+    assert form.collect(shown(form, config)) == config
+
+
+def test_pushing_leaves_nothing_of_what_stood_there(form: SchemaForm) -> None:
+    rng = random.Random(3)
+    values = shown(form, random_config(rng))
+    for block, update in form.push(Config()).items():
+        if block in values:
+            values[block] = update["value"] if isinstance(update, dict) else update
+    assert form.collect(values) == Config()
+
+
+def test_the_form_starts_with_the_defaults(form: SchemaForm) -> None:
+    assert form.collect({component: component.value for component in form.components}) == Config()
+
+
+def test_what_stood_in_the_form_comes_back_right_or_wrong(form: SchemaForm) -> None:
+    values = shown(form, random_config(random.Random(5)), train__learning_rate="fast")
+    restored = form.restore(form.snapshot(values))
+    assert {component: restored[component] for component in form.components} == values
+
+
+def test_restoring_ignores_what_is_not_a_choice_or_not_a_field(form: SchemaForm) -> None:
+    restored = form.restore({"lora.target": ["gone"], "no.such": ["x"], "train.seed": "not a list", "lora.rank": ["9"]})
+    assert {block.elem_id: value for block, value in restored.items()} == {"field-lora-rank": "9"}
+
+
+def test_every_problem_is_told_at_its_field(form: SchemaForm) -> None:
+    values = shown(
+        form,
+        Config(),
+        train__learning_rate="fast",
+        lora__rank="0",
+        dataset__resolution="100",
+        train__optimizer_args="a: [",
+        train__max_steps="",
+    )
+    with pytest.raises(UserError) as caught:
+        form.collect(values)
+    fields = {problem.field for problem in caught.value.problems}
+    assert fields == {
+        "train.learning_rate",
+        "lora.rank",
+        "dataset.resolution",
+        "train.optimizer_args",
+        "train.max_steps",
+    }
+
+
+def test_a_problem_of_a_folder_is_told_at_its_row(form: SchemaForm) -> None:
+    """The first row is empty: the second row is the first folder of the list."""
+    values = shown(form, Config())
+    values[component(form, "dataset.sources.1.path")] = "/pictures"
+    values[component(form, "dataset.sources.1.repeats")] = "0"
+    with pytest.raises(UserError) as caught:
+        form.collect(values)
+    assert [problem.field for problem in caught.value.problems] == ["dataset.sources.1.repeats"]
+
+
+def test_a_field_added_to_the_model_needs_no_edit_here() -> None:
+    class Extra(BaseModel):
+        shiny: float = 0.5
+        mode: str | None = None
+        table: dict[str, list[int]] = {}
+
+    kinds = {field.name: (field.kind, field.label, field.optional) for field in fields_of(Extra)}
+    assert kinds == {
+        "shiny": ("number", "Shiny", False),
+        "mode": ("text", "Mode", True),
+        "table": ("yaml", "Table", False),
+    }
+
+
+def test_settings_without_a_choice_are_not_shown() -> None:
+    names = {field.name for field in CONFIG_FIELDS}
+    assert not names & {"version", "model.quantize", "lora.type", "train.compile", "loss.masked", "output.formats"}
+    assert not names & {"trackers", "output.hub_repo"}
+    assert {"train.learning_rate", "loss.multires_noise", "dataset.sources"} <= names
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("network_dim", "lora.rank"), ("unet_lr", "train.learning_rate")])
+def test_other_trainers_names_lead_to_ours(theirs: str, ours: str) -> None:
+    assert [field.name for field in CONFIG_FIELDS if theirs in field.also] == [ours]
+
+
+def test_every_shown_setting_has_a_label_and_a_help_text() -> None:
+    assert [field.name for field in CONFIG_FIELDS if len(field.help) < 10 or not field.label] == []
+
+
+def test_messages_are_escaped() -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config({"train": {"learning_rate": "<script>x</script>"}})
+    html = problems_html(caught.value.problems)
+    assert "<script>" not in html and "&lt;script&gt;" in html and 'data-field="train.learning_rate"' in html

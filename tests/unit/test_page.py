@@ -1,0 +1,30 @@
+"""The page's one timer: handlers joined into one event."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from ui.page import Page, joined
+
+SKIP = object()
+
+
+def test_each_handler_gets_its_inputs_and_fills_its_outputs() -> None:
+    page = Page()
+    page.poll(lambda a, b: [a + b], ["a", "b"], ["sum"])  # type: ignore[list-item]
+    page.poll(lambda: None, [], ["x", "y"])  # type: ignore[list-item]
+    page.poll(lambda c: [c, c], ["c"], ["c1", "c2"])  # type: ignore[list-item]
+    assert joined(page.pollers, lambda: SKIP)(1, 2, 3) == [3, SKIP, SKIP, 3, 3]
+
+
+@pytest.mark.parametrize("broken", [lambda: 1 / 0, lambda: ["too", "many"]])
+def test_one_that_fails_does_not_stop_the_others(broken: Any, caplog: pytest.LogCaptureFixture) -> None:
+    page = Page()
+    page.poll(broken, [], ["x"])  # type: ignore[list-item]
+    page.poll(lambda: ["fine"], [], ["y"])  # type: ignore[list-item]
+    with caplog.at_level(logging.ERROR, "lora_atelier"):
+        assert joined(page.pollers, lambda: SKIP)() == [SKIP, "fine"]
+    assert caplog.records

@@ -1,0 +1,147 @@
+"""The checks in front of the page: where a request comes from, and the password."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from trainer.errors import UserError
+from ui import security
+from ui.security import LocalOnlyMiddleware, check_exposure, host_names, is_loopback, read_users
+
+NAVIGATION = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+def client(users: dict[str, str] | None = None, share: bool = False) -> TestClient:
+    async def answer(request: object) -> PlainTextResponse:
+        return PlainTextResponse("hello")
+
+    paths = ["/", "/config", "/gradio_api/upload", security.STARTUP_CHECK]
+    app = Starlette(routes=[Route(path, answer, methods=["GET", "POST"]) for path in paths])
+    guarded = LocalOnlyMiddleware(app, port=7860, hosts=host_names("127.0.0.1"), users=users, share=share)
+    return TestClient(guarded, base_url="http://127.0.0.1:7860")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost:7860", "LOCALHOST:7860", "[::1]:7860"])
+def test_this_machine_is_answered(host: str) -> None:
+    assert client().get("/config", headers={"host": host}).text == "hello"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:7860", "127.0.0.1", "127.0.0.1:80", "localhost:7861", "localhost.evil:7860", ""],
+)
+def test_another_host_name_is_refused(host: str) -> None:
+    """DNS rebinding: a foreign name that points at this machine."""
+    assert client().get("/config", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"origin": "http://localhost:7860"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+def test_requests_sent_by_other_pages_are_refused(headers: dict[str, str]) -> None:
+    assert client().post("/gradio_api/upload", headers=headers).status_code == 403
+
+
+def test_the_page_may_talk_to_itself() -> None:
+    headers = {"origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"}
+    assert client().post("/gradio_api/upload", headers=headers).status_code == 200
+
+
+def test_a_link_elsewhere_may_open_the_page_and_nothing_else() -> None:
+    assert client().get("/", headers=NAVIGATION).status_code == 200
+    assert client().get("/config", headers=NAVIGATION).status_code == 403
+    assert client().post("/", headers=NAVIGATION).status_code == 403
+    assert client().get("/", headers={**NAVIGATION, "sec-fetch-dest": "iframe"}).status_code == 403
+
+
+def test_answers_carry_the_headers() -> None:
+    headers = client().get("/").headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_share_links_are_answered_only_when_shared() -> None:
+    headers = {"host": "abc.gradio.live"}
+    assert client(share=False).get("/", headers=headers).status_code == 403
+    assert client(share=True).get("/", headers=headers).status_code == 200
+    assert client(share=True).get("/", headers={"host": "gradio.live.evil.example"}).status_code == 403
+
+
+def test_the_password_guards_every_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "WRONG_PASSWORD_DELAY_S", 0)
+    guarded = client(users={"anna": "päss:word"})
+    assert guarded.get("/config").status_code == 401
+    assert guarded.get("/config").headers["www-authenticate"].startswith("Basic")
+    assert guarded.get("/config", headers=basic("anna", "päss:word")).text == "hello"
+    for name, password in [("anna", "x"), ("anna", ""), ("bob", "päss:word"), ("", "")]:
+        assert guarded.get("/config", headers=basic(name, password)).status_code == 401
+    for junk in ["Basic !!!", "Basic", "Bearer x", "Basic /w=="]:
+        assert guarded.get("/config", headers={"authorization": junk}).status_code == 401
+    assert guarded.get(security.STARTUP_CHECK).status_code == 200
+
+
+def basic(name: str, password: str) -> dict[str, str]:
+    return {"authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+
+
+def test_websockets_are_refused() -> None:
+    from starlette.websockets import WebSocketDisconnect
+
+    with pytest.raises(WebSocketDisconnect), client().websocket_connect("/"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("127.0.0.1", True), ("127.3.2.1", True), ("::1", True), ("localhost", True)]
+)
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "localhost.evil"])
+def test_not_loopback(host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(UserError, match="password"):
+        check_exposure(host, share=False, users=None)
+    check_exposure(host, share=False, users={"a": "b"})
+
+
+def test_share_needs_a_password() -> None:
+    with pytest.raises(UserError, match="--share"):
+        check_exposure("127.0.0.1", share=True, users=None)
+    check_exposure("127.0.0.1", share=False, users=None)
+
+
+def test_a_page_for_all_addresses_knows_its_own() -> None:
+    names = host_names("0.0.0.0")
+    assert {"127.0.0.1", "localhost"} <= set(names) and "evil.example" not in names
+    assert host_names("192.168.1.5")[-1] == "192.168.1.5"
+
+
+def test_auth_files(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text("# people\nanna:a:b\n\nbob:c\n", encoding="utf-8")
+    assert read_users(path) == {"anna": "a:b", "bob": "c"}
+    for text in ["", "# nobody\n", "anna\n", "anna:\n", ":x\n"]:
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError):
+            read_users(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_users(tmp_path / "missing")

@@ -1,0 +1,94 @@
+"""What the Train tab says, and which files a config may name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainer.config import Config
+from trainer.errors import UserError
+from trainer.runs.store import Workspace
+from ui import train_view
+from ui.context import AppContext
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> AppContext:
+    (tmp_path / "workspace/pictures").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    return AppContext(Workspace((tmp_path / "workspace").resolve()))
+
+
+def config(path: Path | str, **more: object) -> Config:
+    return Config.model_validate({"dataset": {"sources": [{"path": str(path)}]}, **more})
+
+
+def problems_of(context: AppContext, config: Config) -> dict[str, str]:
+    with pytest.raises(UserError) as caught:
+        train_view.check_paths(context, config)
+    return {problem.field: problem.code for problem in caught.value.problems}
+
+
+def test_folders_of_the_workspace_are_fine(context: AppContext) -> None:
+    train_view.check_paths(context, config(context.workspace.dir / "pictures"))
+
+
+def test_all_wrong_places_are_told_at_once(context: AppContext, tmp_path: Path) -> None:
+    wrong = config(
+        tmp_path / "outside",
+        model={"base": "/etc/model", "vae": "../vae"},
+        lora={"init_from": str(context.workspace.dir / "gone.safetensors")},
+    )
+    assert problems_of(context, wrong) == {
+        "dataset.sources.0.path": "path.not_allowed",
+        "model.base": "path.not_allowed",
+        "model.vae": "path.not_allowed",
+        "lora.init_from": "path.missing",
+    }
+
+
+def test_a_way_out_of_the_workspace_is_refused(context: AppContext) -> None:
+    sneaky = config(f"{context.workspace.dir}/pictures/../../outside")
+    assert problems_of(context, sneaky) == {"dataset.sources.0.path": "path.not_allowed"}
+    (context.workspace.dir / "link").symlink_to("/etc")
+    assert problems_of(context, config(context.workspace.dir / "link")) == {
+        "dataset.sources.0.path": "path.not_allowed"
+    }
+
+
+def test_no_folder_at_all(context: AppContext) -> None:
+    assert problems_of(context, Config()) == {"dataset.sources.0.path": "dataset.no_sources"}
+
+
+@pytest.mark.parametrize("model", ["demo", "stable-diffusion-v1-5/stable-diffusion-v1-5"])
+def test_hub_names_are_no_paths(model: str) -> None:
+    assert not train_view.looks_like_a_path(model)
+
+
+@pytest.mark.parametrize("model", ["/models/x", "./x", "~/x", "../x", "a/b/c", r"C:\models"])
+def test_paths_are_paths(model: str) -> None:
+    assert train_view.looks_like_a_path(model)
+
+
+def test_the_last_form_comes_back_and_damage_is_forgiven(context: AppContext) -> None:
+    assert train_view.read_last_form(context) == {}
+    train_view.save_last_form(context, {"train.seed": ["fast"], "dataset.sources": ["/a", True]})
+    assert train_view.read_last_form(context) == {"train.seed": ["fast"], "dataset.sources": ["/a", True]}
+    for damage in ["[1, 2", "- list", ""]:
+        (context.workspace.dir / train_view.LAST_FORM).write_text(damage)
+        assert train_view.read_last_form(context) == {}
+
+
+def test_the_command_line_is_quoted() -> None:
+    named = Config(name="my lora; rm")
+    line = train_view.command_line(named, Path("/work space"))
+    assert line == "./launch.sh trainer train 'my lora; rm.yaml' --workspace '/work space'"
+
+
+def test_the_live_line(context: AppContext) -> None:
+    folder = context.workspace.dir / "pictures"
+    assert "Choose a folder" in train_view.maths_html(Config())
+    for number in range(10):
+        (folder / f"{number}.png").touch()
+    assert "<strong>1000 steps</strong>, about 100 passes" in train_view.maths_html(config(folder))
