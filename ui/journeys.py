@@ -10,8 +10,11 @@ from gradio.blocks import Block
 
 from ui import demo_tour
 from ui.context import AppContext
+from ui.generate_desk import settings_like
 from ui.messages import tells_problems
 from ui.tabs.dataset import DatasetTab
+from ui.tabs.generate import GenerateTab, UseLora
+from ui.tabs.merge import MergeTab
 from ui.tabs.runs import RunsTab
 from ui.tabs.train import TrainTab
 from ui.welcome import Welcome
@@ -58,6 +61,25 @@ def from_runs(context: AppContext, runs: RunsTab, train: TrainTab) -> None:
         return {**train.handlers.fill(config), context.page.tabs: gr.Tabs(selected="train")}
 
     runs.edit.click(edit, runs.selected, [context.page.tabs, *train.handlers.filled], **QUIET)
+
+
+def with_lora(context: AppContext, card: Welcome, runs: RunsTab, generate: GenerateTab, merge: MergeTab) -> None:
+    """A run's LoRA goes to the Generate or the Merge tab, with the run's own model and first prompt."""
+
+    def leading_to(name: str, use_lora: UseLora) -> Callable[[str], list[Any]]:
+        @tells_problems
+        def lead(run_id: str) -> list[Any]:
+            config = context.workspace.run(run_id).config()
+            return [gr.Tabs(selected=name), *use_lora(runs.lora_of(run_id), config.model.base, settings_like(config))]
+
+        return lead
+
+    to_generate, to_merge = leading_to("generate", generate.use_lora), leading_to("merge", merge.use_lora)
+    generated = [context.page.tabs, *generate.filled]
+    runs.generate.click(to_generate, runs.selected, generated, **QUIET)
+    card.generate.click(lambda: to_generate(_demo_run(context)), None, generated, **QUIET)
+    ask, wait = merge.preview
+    runs.merge.click(to_merge, runs.selected, [context.page.tabs, *merge.filled], **QUIET).then(**ask).then(**wait)
 
 
 def _try_demo(context: AppContext, concept: str, card: Welcome, train: TrainTab) -> Callable[[], list[Any]]:

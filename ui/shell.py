@@ -59,6 +59,7 @@ def _wire(context: AppContext, card: Welcome, tabs: dict[str, Any]) -> None:
     journeys.from_dataset(context, tabs["dataset"], tabs["train"])
     journeys.from_train(context, tabs["train"], tabs["runs"])
     journeys.from_runs(context, tabs["runs"], tabs["train"])
+    journeys.with_lora(context, card, tabs["runs"], tabs["generate"], tabs["merge"])
 
 
 def _start_timer(page: gr.Blocks, context: AppContext) -> None:

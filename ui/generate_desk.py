@@ -1,0 +1,96 @@
+"""What the Generate tab keeps between page loads, and how its requests stand. No gradio in here.
+
+``WORKSPACE/last_generate.json`` holds the form as it was last used and the request that was made of it.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trainer.config import Config
+from trainer.errors import UserError
+from trainer.files import read_json, write_json
+from trainer.pictures import PictureSettings, read_settings
+from trainer.runs.store import Workspace
+from trainer.studio import Answer, Studio
+
+HISTORY = 48
+_BIGGEST_DRAWN_SEED = 2**32
+
+
+class LastUse(BaseModel):
+    """The form as it was last used."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    settings: PictureSettings = Field(default_factory=lambda: PictureSettings.model_validate({}))
+    new_seed: bool = True
+    request: str = ""
+
+
+class GenerateDesk:
+    """Takes picture requests of the page and says how the newest one stands."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._workspace: Workspace = studio.workspace
+        self._memory = studio.workspace.dir / "last_generate.json"
+        self._history: tuple[int, list[Path]] = (-1, [])
+
+    def last(self) -> LastUse:
+        """The form as it was last used, or the defaults."""
+        try:
+            return LastUse.model_validate(read_json(self._memory))
+        except (OSError, ValueError, ValidationError):
+            return LastUse()
+
+    def ask(self, settings: PictureSettings, *, new_seed: bool) -> PictureSettings:
+        """Ask for pictures; with ``new_seed`` the seed is drawn. Returns the settings as asked for."""
+        if new_seed:
+            seed = random.SystemRandom().randrange(_BIGGEST_DRAWN_SEED)
+            settings = settings.model_copy(update={"seed": seed})
+        request = self._studio.generate(settings)
+        write_json(self._memory, LastUse(settings=settings, new_seed=new_seed, request=request).model_dump())
+        return settings
+
+    def cancel(self) -> None:
+        """End every request that waits or is being drawn."""
+        for request in self._studio.pending():
+            if request.kind == "generate":
+                self._studio.cancel(request.id)
+
+    def answer(self) -> tuple[Answer | None, int]:
+        """How the newest request stands, and how many wait, itself included."""
+        request = self.last().request
+        try:
+            answer = self._studio.answer(request) if request else None
+        except UserError:
+            return None, 0  # its answer was cleared away
+        waiting = 0 if answer is None or answer.final else sum(r.kind == "generate" for r in self._studio.pending())
+        return answer, waiting
+
+    def history(self) -> list[Path]:
+        """The newest pictures of the workspace, newest first."""
+        folder = self._workspace.pictures_dir
+        stamp = folder.stat().st_mtime_ns if folder.is_dir() else 0
+        if stamp != self._history[0]:
+            self._history = (stamp, sorted(folder.glob("*-s*.png"), reverse=True)[:HISTORY] if stamp else [])
+        return self._history[1]
+
+    def settings_of(self, name: str) -> PictureSettings:
+        """The settings of one of the workspace's pictures. Raises UserError."""
+        path = self._workspace.pictures_dir / name
+        if Path(name).name != name or not path.is_file():
+            raise UserError("picture.unknown", f"There is no picture {name}.", "It may have been deleted.")
+        return PictureSettings.model_validate(read_settings(path))
+
+
+def settings_like(config: Config) -> PictureSettings | None:
+    """How a run drew its own previews: the first of its prompts; None where it had none."""
+    if not config.samples.prompts:
+        return None
+    prompt = config.samples.prompts[0].model_dump()
+    return PictureSettings.model_validate({**prompt, "model": config.model.base, "clip_skip": config.train.clip_skip})

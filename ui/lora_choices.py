@@ -1,0 +1,97 @@
+"""Which LoRAs and models the page offers, and checking those that a person names. No gradio in here."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from trainer.errors import Problem, UserError
+from trainer.pictures import LoraUse
+from trainer.runs.store import Workspace
+from ui.context import AppContext
+from ui.train_view import looks_like_a_path
+
+DEMO_MODEL = "demo"
+LOOK_EVERY_S = 5.0
+MOST_CHECKPOINTS = 4
+"""Saved states offered per run."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def known_loras(workspace: Workspace) -> list[tuple[str, str]]:
+    """(label, path) of merged LoRAs, and of the finished LoRAs and newest checkpoints of every run, newest first."""
+    choices = [(path.stem, str(path)) for path in sorted(workspace.models_dir.glob("*.safetensors"))]
+    for run in workspace.runs():
+        with suppress(UserError):
+            info = run.read()
+            name, started = info.name, time.strftime("%d %b %H:%M", time.localtime(info.created))
+            if run.output_path.is_file():
+                choices.append((f"{name} · {started}", str(run.output_path)))
+            saved = sorted(run.checkpoints_dir.glob("step-*/lora.safetensors"), reverse=True)[:MOST_CHECKPOINTS]
+            for path in saved:
+                step = path.parent.name.removeprefix("step-").lstrip("0") or "0"
+                choices.append((f"{name}, step {step} · {started}", str(path)))
+    return choices
+
+
+class LoraShelf:
+    """``known_loras``, looked up again every few seconds only: every open page asks several times in that time."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._looked = -math.inf
+        self._choices: list[tuple[str, str]] = []
+
+    def choices(self, *, fresh: bool = False) -> list[tuple[str, str]]:
+        if fresh or time.monotonic() - self._looked > LOOK_EVERY_S:
+            self._choices = known_loras(self._workspace)
+            self._looked = time.monotonic()
+        return self._choices
+
+
+def known_models(workspace: Workspace) -> list[tuple[str, str]]:
+    """(label, value) of the demo model, merged models, and the models that runs were trained on."""
+    choices = {DEMO_MODEL: "Built-in demo model"}
+    for path in sorted(workspace.models_dir.glob("*/model_index.json")):
+        choices[str(path.parent)] = path.parent.name
+    for run in workspace.runs():
+        with suppress(UserError):
+            base = run.config().model.base
+            choices.setdefault(base, base)
+    return [(label, value) for value, label in choices.items()]
+
+
+def check_model(context: AppContext, model: str) -> str:
+    """The model as the trainer takes it. Raises UserError for a folder that is missing or not open to the page."""
+    model = (model or "").strip()
+    if model == DEMO_MODEL or (_HUB_ID.fullmatch(model) and not looks_like_a_path(model)):
+        return model
+    if not model:
+        raise UserError("model.missing", "No model is chosen.", "Choose one.", "model")
+    path = context.allowed(model)
+    if not path.is_dir():
+        raise UserError(
+            "model.missing", f"Model: {model} is not a folder.", "Choose a folder in diffusers layout.", "model"
+        )
+    return str(path)
+
+
+def check_loras(context: AppContext, uses: Sequence[tuple[str, float]]) -> list[LoraUse]:
+    """The LoRAs that rows name. Raises UserError, all problems at once."""
+    problems: list[Problem] = []
+    found: list[LoraUse] = []
+    for number, (text, weight) in enumerate(uses):
+        try:
+            path = context.allowed(text)
+            if not path.is_file():
+                raise UserError("lora.missing", f"There is no LoRA file {text}.", "Choose another one.")
+            found.append(LoraUse(path=str(path), weight=weight))
+        except UserError as error:
+            problems += [Problem(p.code, p.message, p.hint, f"loras.{number}.path") for p in error.problems]
+    if problems:
+        raise UserError.many(problems)
+    return found

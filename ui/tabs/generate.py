@@ -1,0 +1,276 @@
+"""The Generate tab: a prompt, LoRAs with weights, the usual settings, and the pictures they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from trainer.config import Sampler, options
+from trainer.errors import UserError
+from trainer.pictures import SAMPLER_NAMES, PictureSettings, parse_settings, read_settings
+from trainer.studio import Studio
+from ui import picture_html
+from ui.context import AppContext
+from ui.generate_desk import GenerateDesk, LastUse
+from ui.lora_choices import check_loras, check_model, known_models
+from ui.lora_rows import LoraRows
+from ui.messages import tells_problems
+from ui.settings_file import read_settings as read_app_settings
+from ui.theme import script
+
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+UseLora = Callable[[Path, str, PictureSettings | None], list[Any]]
+NOTHING_YET = '<div class="blank low">Your pictures appear here.</div>'
+
+
+@dataclass(frozen=True)
+class GenerateTab:
+    """What other tabs use.
+
+    Attributes:
+        use_lora: handler that sets the form up for a LoRA file, trained on ``model``, with a prompt to start from.
+        filled: its outputs.
+    """
+
+    use_lora: UseLora
+    filled: list[Any]
+
+
+@dataclass(frozen=True)
+class _Form:
+    prompt: gr.Textbox
+    negative: gr.Textbox
+    loras: LoraRows
+    model: gr.Dropdown
+    width: gr.Number
+    height: gr.Number
+    steps: gr.Slider
+    guidance: gr.Slider
+    sampler: gr.Dropdown
+    count: gr.Slider
+    seed: gr.Number
+    new_seed: gr.Checkbox
+    clip_skip: gr.Slider
+
+    @property
+    def plain(self) -> list[Any]:
+        """The fields that are one component each, in the order of ``_NAMES``, and whether seeds are drawn."""
+        sizes = [self.width, self.height, self.steps, self.guidance]
+        return [
+            self.prompt,
+            self.negative,
+            self.model,
+            *sizes,
+            self.sampler,
+            self.count,
+            self.seed,
+            self.clip_skip,
+            self.new_seed,
+        ]
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [*self.plain, *self.loras.components]
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [*self.plain, *self.loras.outputs]
+
+
+_NAMES = (
+    "prompt",
+    "negative",
+    "model",
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "sampler",
+    "count",
+    "seed",
+    "clip_skip",
+)
+
+
+@dataclass(frozen=True)
+class _Side:
+    generate: gr.Button
+    cancel: gr.Button
+    status: gr.HTML
+    result: gr.HTML
+    history: gr.HTML
+    open: gr.UploadButton
+    seen: gr.Textbox
+
+    @property
+    def polled(self) -> list[Any]:
+        return [self.seen, self.status, self.result, self.history, self.cancel]
+
+
+def build(context: AppContext) -> GenerateTab:
+    """Lay the tab out and wire it."""
+    with gr.Row(elem_classes=["two-columns"]):
+        with gr.Column(scale=4, elem_classes=["main-column"]):
+            form = _form(context)
+        with gr.Column(scale=5, min_width=320, elem_classes=["side"]):
+            side = _side()
+    handlers = GenerateHandlers(context, form)
+    context.page.poll(handlers.poll, [side.seen], side.polled)
+    context.page.load(lambda: handlers.show_last(), outputs=form.outputs)
+    refresh: dict[str, Any] = {"fn": handlers.refresh_now, "inputs": side.seen, "outputs": side.polled, **QUIET}
+    for event in (side.generate.click, form.prompt.submit):
+        event(handlers.generate, form.inputs, form.seed, **QUIET).then(**refresh)
+    side.cancel.click(handlers.cancel, None, None, **QUIET).then(**refresh)
+    side.open.upload(handlers.open_picture, side.open, form.outputs, **QUIET)
+    for wall in (side.result, side.history):
+        wall.pick(handlers.pick, None, form.outputs, **QUIET)
+    return GenerateTab(handlers.use_lora, form.outputs)
+
+
+def _form(context: AppContext) -> _Form:
+    field: dict[str, Any] = {"interactive": True, "elem_classes": ["field"]}
+    with gr.Column(elem_classes=["card", "stack"]):
+        prompt = gr.Textbox(
+            label="Prompt", lines=3, placeholder="a red star on a blue background", elem_id="generate-prompt", **field
+        )
+        negative = gr.Textbox(label="Not in the picture", lines=1, elem_id="generate-negative", **field)
+    with gr.Column(elem_classes=["card"]):
+        loras = LoraRows(context, "generate", "Weight")
+    with gr.Column(elem_classes=["card"]):
+        with gr.Column(elem_classes=["fields"]):
+            model = gr.Dropdown(
+                known_models(context.workspace),
+                value="demo",
+                label="Model",
+                allow_custom_value=True,
+                elem_id="generate-model",
+                **field,
+            )
+            count = gr.Slider(1, 16, value=1, step=1, label="Pictures", buttons=[], elem_id="generate-count", **field)
+            steps = gr.Slider(1, 100, value=20, step=1, label="Steps", buttons=[], elem_id="generate-steps", **field)
+            guidance = gr.Slider(
+                0, 20, value=7, step=0.5, label="Guidance", buttons=[], elem_id="generate-guidance", **field
+            )
+            seed = gr.Number(42, label="Seed", precision=0, minimum=0, elem_id="generate-seed", **field)
+            new_seed = gr.Checkbox(True, label="A new seed each time", elem_id="generate-new-seed", **field)
+        with gr.Accordion("More settings", open=False), gr.Column(elem_classes=["fields"]):
+            sampler = gr.Dropdown(
+                [(SAMPLER_NAMES[name], name) for name in options(Sampler)],
+                value="ddim",
+                label="Sampler",
+                filterable=False,
+                elem_id="generate-sampler",
+                **field,
+            )
+            width = gr.Number(
+                None, label="Width", info="Empty: the model's own.", precision=0, elem_id="generate-width", **field
+            )
+            height = gr.Number(
+                None, label="Height", info="Empty: the model's own.", precision=0, elem_id="generate-height", **field
+            )
+            clip_skip = gr.Slider(
+                1, 12, value=1, step=1, label="Clip skip", buttons=[], elem_id="generate-clip-skip", **field
+            )
+    return _Form(
+        prompt, negative, loras, model, width, height, steps, guidance, sampler, count, seed, new_seed, clip_skip
+    )
+
+
+def _side() -> _Side:
+    with gr.Column(elem_classes=["card"]):
+        with gr.Row(elem_classes=["actions"]):
+            generate = gr.Button("Generate", variant="primary", elem_id="generate")
+            cancel = gr.Button("Cancel", visible=False, elem_id="generate-cancel")
+        status = gr.HTML("", padding=False, elem_id="generate-status")
+        result = gr.HTML(NOTHING_YET, padding=False, elem_id="generate-result", js_on_load=script("pictures.js"))
+    history = gr.HTML("", padding=False, elem_id="generate-history", js_on_load=script("pictures.js"))
+    with gr.Row(elem_classes=["actions"]):
+        opened = gr.UploadButton(
+            "Read the settings of a picture",
+            size="sm",
+            file_types=["image"],
+            elem_id="generate-open",
+            scale=0,
+            min_width=230,
+        )
+    return _Side(generate, cancel, status, result, history, opened, gr.Textbox("", visible=False))
+
+
+class GenerateHandlers:
+    """What happens on the tab."""
+
+    def __init__(self, context: AppContext, form: _Form) -> None:
+        self._context = context
+        self._workspace = context.workspace
+        self._form = form
+        idle_minutes = read_app_settings(context.workspace).studio_idle_minutes
+        self._desk = GenerateDesk(Studio(context.workspace, idle_minutes))
+
+    @tells_problems
+    def generate(self, *values: Any) -> int:
+        """Ask for pictures; returns the seed that is used."""
+        plain, loras = values[: len(self._form.plain)], values[len(self._form.plain) :]
+        given = {name: value for name, value in zip(_NAMES, plain, strict=False) if value is not None}
+        given["model"] = check_model(self._context, given.get("model", ""))
+        given["loras"] = [use.model_dump() for use in check_loras(self._context, self._form.loras.read(loras))]
+        if not str(given.get("prompt", "")).strip():
+            raise UserError("generate.prompt", "The prompt is empty.", "Say what to draw.", "prompt")
+        return self._desk.ask(parse_settings(given), new_seed=bool(plain[-1])).seed
+
+    @tells_problems
+    def cancel(self) -> None:
+        self._desk.cancel()
+
+    def poll(self, seen: str) -> list[Any] | None:
+        """Status, pictures and history where they are not what was ``seen``."""
+        answer, waiting = self._desk.answer()
+        history = self._desk.history()
+        pictures = [] if answer is None else [Path(path) for path in answer.pictures if Path(path).is_file()]
+        shown = "" if answer is None else f"{answer.id}-{answer.state}-{answer.step}-{answer.what}-{len(pictures)}"
+        now = f"{shown}|{waiting}|{history[0].name if history else ''}|{len(history)}"
+        if now == seen:
+            return None
+        result = picture_html.grid(self._workspace, pictures, row="result", large=True) if pictures else NOTHING_YET
+        return [
+            now,
+            picture_html.status(answer, waiting),
+            result,
+            picture_html.history(self._workspace, history),
+            gr.update(visible=waiting > 0),
+        ]
+
+    def refresh_now(self, seen: str) -> list[Any]:
+        return self.poll(seen) or [gr.skip() for _ in range(5)]
+
+    def show_last(self) -> list[Any]:
+        """The form as it was last used."""
+        return self._shown(self._desk.last())
+
+    @tells_problems
+    def pick(self, event: gr.EventData) -> list[Any]:
+        settings = self._desk.settings_of(str(event._data["id"]))
+        return self._shown(LastUse(settings=settings, new_seed=False))
+
+    @tells_problems
+    def open_picture(self, path: str) -> list[Any]:
+        """Show the settings found in an uploaded picture; what it does not say stays as it was last used."""
+        found = read_settings(Path(path))
+        settings = self._desk.last().settings.model_dump() | {"loras": []} | found
+        return self._shown(LastUse(settings=parse_settings(settings), new_seed="seed" not in found))
+
+    @tells_problems
+    def use_lora(self, lora: Path, model: str, settings: PictureSettings | None) -> list[Any]:
+        chosen = settings or self._desk.last().settings
+        chosen = chosen.model_copy(update={"model": model, "loras": []})
+        return self._shown(LastUse(settings=chosen, new_seed=True), [(str(lora), 1.0)])
+
+    def _shown(self, last: LastUse, loras: list[tuple[str, float]] | None = None) -> list[Any]:
+        values = last.settings.model_dump()
+        rows = loras if loras is not None else [(use.path, use.weight) for use in last.settings.loras]
+        plain = [values[name] for name in _NAMES]
+        plain[_NAMES.index("model")] = gr.update(value=values["model"], choices=known_models(self._workspace))
+        return [*plain, last.new_seed, *self._form.loras.show(rows)]
