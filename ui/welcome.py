@@ -71,6 +71,7 @@ def build(context: AppContext, again: gr.Button) -> Welcome:
                 "Generate with it", variant="primary", visible=False, elem_id="generate-demo", scale=0, min_width=180
             )
             close = gr.Button("Close", scale=0, min_width=80, elem_classes=["fold"], elem_id="close-demo")
+    again.visible = not tour.shown
     shown = gr.Textbox(visible=False)
     welcome = Welcome({"neon": neon, "robot": robot}, watch, generate, again, card, text, shown)
     _wire(context, welcome, close, again)

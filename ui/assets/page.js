@@ -112,9 +112,11 @@ window.atelier = (() => {
     if (source) navigator.clipboard.writeText(document.getElementById(source.dataset.copy).textContent);
   });
   dark.addEventListener("change", () => setTheme(localStorage.getItem("atelier-theme")));
-  document.addEventListener("DOMContentLoaded", () => {
+  function begin() {
     setTheme(localStorage.getItem("atelier-theme"));
     new MutationObserver(watchProblems).observe(document.body, { childList: true, subtree: true });
-  });
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+  else begin();
   return { setTheme, toggleSection };
 })();

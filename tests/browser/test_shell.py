@@ -1,0 +1,108 @@
+"""The page as a whole: tabs, themes, narrow screens, nothing fetched from elsewhere, nobody else let in."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import App
+from playwright.sync_api import BrowserContext, Page, expect
+
+TABS = ["Dataset", "Train", "Runs", "Merge", "Generate", "Settings"]
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+    page.wait_for_timeout(400)
+
+
+def test_all_tabs_open_without_a_request_elsewhere_or_an_error(app: App, browser: BrowserContext) -> None:
+    page = browser.new_page()
+    requests: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto(app.url)
+    expect(page.get_by_role("tab")).to_have_text(TABS)
+    for name in TABS:
+        open_tab(page, name)
+        expect(page.get_by_role("tab", name=name, exact=True)).to_have_attribute("aria-selected", "true")
+    page.wait_for_timeout(2500)
+    page.close()
+    foreign = [url for url in requests if not url.startswith((f"{app.url}/", "data:", "blob:"))]
+    assert len(requests) > 20
+    assert foreign == []
+    assert errors == []
+
+
+def test_a_newcomer_is_shown_what_to_do_first(page: Page, shot: Callable[[str], Path]) -> None:
+    expect(page.locator("#try-demo")).to_be_visible()
+    expect(page.locator("#demo-again")).to_be_hidden()
+    expect(page.locator("#welcome")).to_contain_text("Nothing is downloaded")
+    shot("first-visit")
+    page.locator("#close-demo").click()
+    expect(page.locator("#welcome")).to_be_hidden()
+    page.reload()
+    page.locator("#demo-again").click()
+    expect(page.locator("#welcome")).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_look_is_chosen_in_the_settings_and_kept(page: Page, shot: Callable[[str], Path], theme: str) -> None:
+    open_tab(page, "Settings")
+    page.locator("#theme input").click()
+    page.get_by_role("option", name=theme.capitalize(), exact=True).click()
+    dark = theme == "dark"
+    page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=dark)
+    page.wait_for_timeout(500)
+    page.reload()
+    page.get_by_role("tab", name="Train", exact=True).wait_for()
+    page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=dark)
+    for name in TABS:
+        open_tab(page, name)
+        shot(f"{name.lower()}-{theme}")
+
+
+def test_every_tab_fits_a_phone(page: Page, shot: Callable[[str], Path]) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    for name in TABS:
+        tab = page.get_by_role("tab", name=name, exact=True)
+        if not tab.is_visible():
+            page.locator(".overflow-menu button").first.click()
+        tab.click()
+        page.wait_for_timeout(400)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        shot(f"{name.lower()}-phone")
+        assert wide <= 390, f"{name} is {wide} px wide"
+
+
+def test_settings_tell_what_there_is_and_open_a_folder(page: Page, app: App, tmp_path: Path) -> None:
+    open_tab(page, "Settings")
+    expect(page.locator("#machine")).to_contain_text("Trains on")
+    expect(page.locator("#disk")).to_contain_text("free")
+    page.locator("#new-folder input, #new-folder textarea").fill("no/such/folder")
+    page.locator("#add-folder").click()
+    expect(page.locator("#folder-problem")).to_contain_text("not a full path")
+    page.locator("#new-folder input, #new-folder textarea").fill(str(tmp_path))
+    page.locator("#add-folder").click()
+    expect(page.locator("#folders")).to_contain_text(str(tmp_path))
+    expect(page.locator("#folder-problem")).not_to_contain_text("not a full path")
+
+
+@pytest.mark.parametrize("headers", [{"Host": "rebind.example"}, {"Origin": "https://evil.example"}])
+def test_other_pages_cannot_drive_this_one(app: App, headers: dict[str, str]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=10)
+    connection.request("GET", "/config", headers=headers)
+    assert connection.getresponse().status == 403
+    connection.close()
+
+
+def test_an_idle_page_asks_once_a_tick(page: Page) -> None:
+    page.wait_for_timeout(2000)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.wait_for_timeout(4500)
+    assert 2 <= len(requests) <= 4
