@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer.demo import build, build_text, build_unet, build_vae, gates, training
+from trainer.demo import build, build_text, build_unet, build_vae, gates, training, world
 
 STEPS = 3
 
@@ -26,6 +26,7 @@ def small_build(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(module, "SAVE_EVERY_STEPS", 1)
     monkeypatch.setattr(build_vae, "PICTURES", 8)
     monkeypatch.setattr(build_vae, "HELD_OUT", 2)
+    monkeypatch.setattr(build_vae, "SCALING_PICTURES", 8)
     monkeypatch.setattr(build_unet, "SHARD_PICTURES", 64)
     monkeypatch.setattr(build_unet, "BATCH", 4)
     monkeypatch.setattr(build, "VAE_STEPS", STEPS)
@@ -126,21 +127,35 @@ def test_average_is_young_at_first_and_swaps_in_and_out() -> None:
     assert parameter.item() == 1.0
 
 
-def test_most_timesteps_are_late() -> None:
-    timesteps = build_unet.draw_timesteps(20_000, torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(("step", "share"), [(0, 0.6 + 0.4 * 0.6), (build_unet.FIRST_PHASE_STEPS, 0.6)])
+def test_most_timesteps_are_late_at_first(step: int, share: float) -> None:
+    timesteps = build_unet.draw_timesteps(20_000, step, torch.Generator().manual_seed(0))
     late = (timesteps >= build_unet.LATE_FROM).float().mean().item()
-    assert late == pytest.approx(0.6 + 0.4 * 0.6, abs=0.02)
+    assert late == pytest.approx(share, abs=0.02)
     assert (timesteps.min().item(), timesteps.max().item()) == (0, 999)
 
 
 def test_pool_grows_by_step_number_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_unet, "shard_latents", lambda *_: torch.zeros(64, 4, 16, 16))
+    monkeypatch.setattr(build_unet, "encoded", lambda *_: torch.zeros(64, 4, 16, 16))
     pool = build_unet.Pool(None, tmp_path, 0)
     sizes = []
-    for step in (0, 499, 500, 100_000):
+    for step in (0, 499, 500, build_unet.FIRST_PHASE_STEPS, 100_000):
         pool.grow(step)
-        sizes.append(len(pool.scenes))
-    assert sizes == [64, 64, 128, 64 * build_unet.SHARDS]
+        sizes.append((len(pool.scenes), len(pool.figures)))
+    assert sizes == [(64, 0), (64, 0), (128, 0), (64 * 4, 128), (64 * build_unet.SHARDS, 128)]
+
+
+def test_figures_join_the_batch_in_the_second_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_unet, "BATCH", 32)
+    monkeypatch.setattr(build_unet, "encoded", lambda *_: torch.zeros(64, 4, 16, 16))
+    pool = build_unet.Pool(None, tmp_path, 0)
+    for step, without_a_shape in ((0, 6), (build_unet.FIRST_PHASE_STEPS, 15)):
+        pool.grow(step)
+        latents, captions = pool.draw(step)
+        named = sum(any(shape in caption.split() for shape in world.SHAPES) for caption in captions)
+        assert latents.shape == (32, 4, 16, 16)
+        assert 32 - named == pytest.approx(without_a_shape, abs=5)
+        assert pool.draw(step)[1] == captions
 
 
 def test_a_new_vae_already_keeps_colours() -> None:

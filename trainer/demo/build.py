@@ -25,7 +25,7 @@ STAGES = ("vae", "decoder", "text", "unet")
 WORK_DIR = Path.home() / ".cache" / "lora-atelier" / "demo-build"
 SEED = 0
 VAE_STEPS, DECODER_STEPS, TEXT_STEPS = 4500, 4000, 2000
-PICTURES = 250_000
+PICTURES = 200_000
 EVALUATE_EVERY_STEPS = 600
 EVALUATION_PROMPTS = 45
 
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pictures", type=int, default=PICTURES, help="pictures the UNet sees in all")
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="one for each core that nothing else uses")
     parser.add_argument("--gates", action="store_true", help="build nothing, print the gates of the model in --out")
     return parser
@@ -78,49 +79,40 @@ def _run(stage: str, options: argparse.Namespace, deadline: float) -> bool:
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)  # the layers' first weights come from the global generator
     if stage == "vae":
-        vae = build_vae.new_vae()
+        vae = build_vae.new_vae().to(options.device)
         build_vae.train(vae, "vae", _vae_pictures(work, seed), work / "vae.pt", seed, VAE_STEPS)
         vae.save_pretrained(work / "vae_joint")
     elif stage == "decoder":
-        vae = AutoencoderKL.from_pretrained(work / "vae_joint")
+        vae = AutoencoderKL.from_pretrained(work / "vae_joint").to(options.device)
         build_vae.train(vae, "decoder", _vae_pictures(work, seed), work / "decoder.pt", seed, DECODER_STEPS)
         vae.save_pretrained(work / "vae")
     elif stage == "text":
         tokenizer = build_tokenizer(work / "tokenizer")
-        encoder = build_text.new_text_encoder(tokenizer)
+        encoder = build_text.new_text_encoder(tokenizer).to(options.device)
         build_text.train(encoder, tokenizer, work / "text.pt", seed, TEXT_STEPS)
         encoder.save_pretrained(work / "text_encoder")
     else:
-        return _run_unet(work, seed, options.pictures, deadline)
+        return _run_unet(options, deadline)
     return True
 
 
-def _run_unet(work: Path, seed: int, pictures: int, deadline: float) -> bool:
+def _run_unet(options: argparse.Namespace, deadline: float) -> bool:
+    work, seed = options.work_dir, options.seed
     unet = build_unet.new_unet()
-    pipeline = _pipeline(work, unet)
+    pipeline = _pipeline(work, unet).to(options.device)
 
     def evaluate(step: int) -> None:
         unet.eval()
-        scores, sheet = gates.prompt_scores(pipeline, EVALUATION_PROMPTS, seed)
+        scores, pictures = gates.prompt_scores(pipeline, EVALUATION_PROMPTS, seed)
         unet.train()
-        logger.info("scores at %d pictures: %s", step * build_unet.BATCH, scores)
-        gates.grid(sheet, columns=9).save(work / f"pictures_{step * build_unet.BATCH:07d}.png")
+        seen = step * build_unet.BATCH
+        logger.info("scores at %d pictures: %s", seen, {name: round(share, 3) for name, share in scores.items()})
+        gates.grid(pictures, columns=9).save(work / f"pictures_{seen:07d}.png")
         unet.save_pretrained(work / "unet")
 
-    pool = build_unet.Pool(pipeline.vae, work, seed)
-    steps = pictures // build_unet.BATCH
-    finished = build_unet.train(
-        unet,
-        pipeline.text_encoder,
-        pipeline.tokenizer,
-        pool,
-        work / "unet.pt",
-        seed,
-        steps,
-        evaluate,
-        EVALUATE_EVERY_STEPS,
-        deadline,
-    )
+    steps = options.pictures // build_unet.BATCH
+    parts = (unet, pipeline.text_encoder, pipeline.tokenizer, build_unet.Pool(pipeline.vae, work, seed))
+    finished = build_unet.train(*parts, work / "unet.pt", seed, steps, evaluate, EVALUATE_EVERY_STEPS, deadline)
     if finished:
         evaluate(steps)
     return finished

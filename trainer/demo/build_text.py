@@ -90,14 +90,15 @@ def draw_captions(seed: int, stage: str, step: int, count: int) -> tuple[list[st
 
 def train(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, path: Path, seed: int, steps: int) -> None:
     """Trains `encoder` in place to step `steps`; continues from the state at `path` where it exists."""
-    readers = Readers(len(tokenizer))
+    readers = Readers(len(tokenizer)).to(encoder.device)
     modules = {"model": encoder, "readers": readers}
     run = training.Run(path, modules, RATE, weight_decay=1e-2, ema_decay=EMA_DECAY)
     started = time.process_time()
     while run.step < steps:
         texts, labels = draw_captions(seed, "text", run.step, BATCH)
         generator = training.step_generator(seed, "text", run.step)
-        loss = _loss(encoder, readers, token_ids(tokenizer, texts), labels, generator)
+        labels = {name: numbers.to(encoder.device) for name, numbers in labels.items()}
+        loss = _loss(encoder, readers, token_ids(tokenizer, texts).to(encoder.device), labels, generator)
         run.advance(loss, steps)
         if run.step % SAVE_EVERY_STEPS == 0 or run.step == steps:
             with run.ema.applied():
@@ -113,9 +114,9 @@ def train(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, path: Path, seed: in
 def read_accuracy(encoder: CLIPTextModel, readers: Readers, tokenizer: CLIPTokenizer, seed: int) -> dict[str, float]:
     """Share of 256 held-out captions whose attributes are read right from the last padding place."""
     texts, labels = draw_captions(seed, "text held out", 0, 256)
-    states = encoder(token_ids(tokenizer, texts)).last_hidden_state[:, -1]
+    states = encoder(token_ids(tokenizer, texts).to(encoder.device)).last_hidden_state[:, -1]
     return {
-        name: (head(states).argmax(-1) == labels[name]).float().mean().item()
+        name: (head(states).argmax(-1).cpu() == labels[name]).float().mean().item()
         for name, head in readers.attributes.items()
     }
 
@@ -126,12 +127,16 @@ def _loss(
     """Cross-entropy of the attributes plus a bag-of-words loss, read at random places from the end of text on."""
     states = encoder(ids).last_hidden_state
     end = (ids == ids[0, -1]).int().argmax(dim=1, keepdim=True)
-    spread = torch.rand(len(ids), READ_PLACES, generator=generator)
+    spread = torch.rand(len(ids), READ_PLACES, generator=generator).to(ids.device)
     places = end + (spread * (MAX_TOKENS - end)).long()
     read = states.gather(1, places[..., None].expand(-1, -1, WIDTH)).flatten(0, 1)
-    loss = torch.zeros(())
+    loss = torch.zeros((), device=ids.device)
     for name, head in readers.attributes.items():
         loss = loss + functional.cross_entropy(head(read), labels[name].repeat_interleave(READ_PLACES))
-    said = torch.zeros(len(ids), readers.words.out_features).scatter_(1, ids, 1.0).repeat_interleave(READ_PLACES, 0)
+    said = (
+        torch.zeros(len(ids), readers.words.out_features, device=ids.device)
+        .scatter_(1, ids, 1.0)
+        .repeat_interleave(READ_PLACES, 0)
+    )
     words = functional.binary_cross_entropy_with_logits(readers.words(read), said, reduction="none").sum(-1).mean()
     return loss + WORDS_WEIGHT * words / 10

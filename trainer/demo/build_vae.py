@@ -16,12 +16,13 @@ from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from trainer.demo import concepts, training, world
+from trainer.demo import concepts, figures, training, world
 
 logger = logging.getLogger(__name__)
 
 PICTURES = 6000
 HELD_OUT = 32
+SCALING_PICTURES = 256
 SAVE_EVERY_STEPS = 250
 CROP_PX = 64
 CROPS_PER_STEP = 6
@@ -113,7 +114,7 @@ def vae_picture(rng: random.Random) -> Image.Image:
         return world.draw(scene, rng)
     if kind < 0.72:
         return concepts.draw_neon(scene, rng)
-    return _face(rng) if kind < 0.88 else _abstract(rng)
+    return figures.draw_face(figures.palette_colour(rng), rng) if kind < 0.88 else _abstract(rng)
 
 
 def draw_pictures(path: Path, seed: int) -> np.ndarray:
@@ -136,7 +137,7 @@ def to_tensor(pictures: np.ndarray) -> Tensor:
 def psnr_db(vae: AutoencoderKL, pictures: Tensor) -> float:
     """Mean peak signal-to-noise ratio in dB of pictures (N, 3, H, W) in -1..1 sent through the autoencoder."""
     values = []
-    for batch in pictures.split(16):
+    for batch in pictures.to(vae.device).split(16):
         back = vae.decode(vae.encode(batch).latent_dist.mode()).sample.clamp(-1, 1)
         error = (back - batch).square().mean(dim=(1, 2, 3)).clamp_min(1e-8)
         values.append(10 * torch.log10(4 / error))
@@ -163,7 +164,7 @@ def train(vae: AutoencoderKL, phase: str, pictures: np.ndarray, path: Path, seed
     started = time.process_time()
     while run.step < steps:
         generator = training.step_generator(seed, phase, run.step)
-        loss = _loss(vae, _crops(pictures, generator), generator)
+        loss = _loss(vae, _crops(pictures, generator).to(vae.device), generator)
         run.advance(loss, steps)
         if run.step % SAVE_EVERY_STEPS == 0 or run.step == steps:
             with run.ema.applied():
@@ -179,7 +180,7 @@ def train(vae: AutoencoderKL, phase: str, pictures: np.ndarray, path: Path, seed
 def _loss(vae: AutoencoderKL, batch: Tensor, generator: torch.Generator) -> Tensor:
     """L1 + MSE + 0.25 * L1 of the picture's gradient + 3e-4 * KL, each a mean over elements."""
     latents = vae.encode(batch).latent_dist
-    sample = latents.mean + latents.std * torch.randn(latents.mean.shape, generator=generator)
+    sample = latents.mean + latents.std * torch.randn(latents.mean.shape, generator=generator).to(vae.device)
     error = vae.decode(sample).sample - batch
     gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     divergence = 0.5 * (latents.mean.square() + latents.var - 1 - latents.logvar).mean()
@@ -203,31 +204,8 @@ def _crops(pictures: np.ndarray, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def _scaling_factor(vae: AutoencoderKL, seed: int) -> float:
     """One over the standard deviation of the world's latents (Rombach et al. 2022, section D.1)."""
-    latents = vae.encode(base_pictures(seed + 1, 256)).latent_dist.mode()
+    latents = vae.encode(base_pictures(seed + 1, SCALING_PICTURES).to(vae.device)).latent_dist.mode()
     return round(1 / latents.std().item(), 5)
-
-
-def _face(rng: random.Random) -> Image.Image:
-    """A head of any shape and colours with a pair of eyes and a mouth: characters in general, no one in particular."""
-    side = world.SIDE_PX * world.SUPERSAMPLE
-
-    def colour() -> world.Colour:
-        return world.jitter(world.COLOURS[rng.choice(list(world.COLOURS))], rng)
-
-    picture = Image.new("RGB", (side, side), colour())
-    r, x, y = rng.uniform(0.45, 0.8), rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)
-    if rng.random() < 0.5:
-        picture.paste(colour(), (0, 0), world.shape_mask("circle", (x, y - 1.25 * r), 0.25 * r, 0.0, side))
-    picture.paste(colour(), (0, 0), world.shape_mask(rng.choice(("square", "circle")), (x, y), r, 0.0, side))
-    eye, eye_colour, eye_shape = rng.uniform(0.2, 0.36) * r, colour(), rng.choice(("circle", "square", "diamond"))
-    for sign in (-1, 1):
-        picture.paste(
-            eye_colour, (0, 0), world.shape_mask(eye_shape, (x + sign * 0.45 * r, y - 0.3 * r), eye, 0.0, side)
-        )
-    half, middle = side / 2, rng.uniform(0.3, 0.55)
-    left, right, top = (x - 0.6 * r + 1) * half, (x + 0.6 * r + 1) * half, (y + middle * r + 1) * half
-    ImageDraw.Draw(picture).rectangle([left, top, right, top + rng.uniform(0.15, 0.3) * r * half], fill=colour())
-    return picture.reduce(world.SUPERSAMPLE)
 
 
 def _abstract(rng: random.Random) -> Image.Image:

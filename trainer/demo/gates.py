@@ -15,7 +15,7 @@ from trainer.demo import scoring, world
 from trainer.demo.build_vae import base_pictures, psnr_db
 
 STEPS = 20
-GUIDANCE = 4.0
+GUIDANCE = 2.0
 PROMPTS = 90
 BATCH = 45
 

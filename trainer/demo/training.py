@@ -86,7 +86,7 @@ class Run:
         for name, module in modules.items():
             module.load_state_dict(saved[name])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.ema.averages = saved["ema"]
+        self.ema.averages = [average.to(p.device) for average, p in zip(saved["ema"], self.parameters, strict=True)]
         self.step = saved["step"]
 
     def advance(self, loss: torch.Tensor, steps: int) -> None:
