@@ -50,17 +50,18 @@ class Session:
         self._asked: set[Request] = set()
         self._signals = 0
         self._updated = 0.0
-        self._step = run.read().step
+        info = run.read()
+        self._step, self._epoch = info.step, info.epoch
 
     def enter(self, state: State, **changes: object) -> None:
         """Tell the run's new state, with other changes of ``run.json``."""
         self._updated = time.monotonic()
-        self.run.update(state=state, step=self._step, **changes)
+        self.run.update(state=state, step=self._step, epoch=self._epoch, **changes)
         self.events.emit("state", self._step, state=state)
 
     def at_step(self, step: int, epoch: int) -> None:
         """Note how far the run is; ``run.json`` hears of it about once a second."""
-        self._step = step
+        self._step, self._epoch = step, epoch
         if time.monotonic() - self._updated >= UPDATE_SECONDS:
             self._updated = time.monotonic()
             self.run.update(step=step, epoch=epoch)

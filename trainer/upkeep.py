@@ -55,7 +55,7 @@ class Upkeep:
         self._set_training_mode()
         step = self._learning.step
         self._session.at_step(step, self._epoch)
-        self._session.enter("training", max_steps=self._max_steps, extend_to=None, epoch=self._epoch)
+        self._session.enter("training", max_steps=self._max_steps, extend_to=None)
         if self._config.samples.every_steps and not self._config.samples.prompts:
             self._session.warn("samples.no_prompts", "No preview prompts are given.", "No previews will be drawn.")
         if step == 0:
