@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from trainer.config import CaptionSettings, Config
+from trainer.config import Config
 from trainer.data.cache import TextCache
+from trainer.data.captions import depends_on_chance
 from trainer.families.base import Conditioning, Family
 from trainer.runs.events import EventSink
 
@@ -26,12 +27,7 @@ def caption_encoder(family: Family, config: Config, cache_dir: Path, events: Eve
 
     if config.lora.train != "unet":
         return encode
-    if not config.dataset.cache.text or _never_the_same(captions):
+    if not config.dataset.cache.text or depends_on_chance(captions):
         return torch.no_grad()(encode)
     folder = cache_dir / "text" if config.dataset.cache.to_disk else None
     return TextCache(family, captions, clip_skip=clip_skip, folder=folder, events=events).encode
-
-
-def _never_the_same(captions: CaptionSettings) -> bool:
-    """Whether captions differ from one showing to the next, so that a cache would only grow."""
-    return captions.shuffle or captions.wildcards or captions.tag_dropout > 0

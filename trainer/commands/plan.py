@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,5 +67,7 @@ def _gib(count: int) -> str:
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
-    minutes = round(seconds / 60)
-    return f"about {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"about {max(minutes, 1)} min"
+    if seconds < 90:
+        return f"about {math.ceil(seconds)} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"about {hours} h {minutes} min" if hours else f"about {minutes} min"
