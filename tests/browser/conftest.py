@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
@@ -74,6 +76,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     yield running
     running.process.terminate()
     running.process.wait(timeout=20)
+    _end_all_in(workspace)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,14 @@ def shot(page: Page) -> Callable[[str], Path]:
         return path
 
     return take
+
+
+def _end_all_in(workspace: Path) -> None:
+    """Trainers, workers and studios outlive the app on purpose; they must not outlive the test."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(workspace) in part for part in process.info["cmdline"] or []):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def free_port() -> int:
