@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "test-results"
@@ -89,7 +89,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
             args=ARGS,
             viewport={"width": 1440, "height": 1000},
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(30_000)
+        expect.set_options(timeout=30_000)  # a busy machine is no failure
         yield context
         context.close()
 
