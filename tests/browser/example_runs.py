@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image, ImageDraw
+from playwright.sync_api import Page
 
 from trainer.config import Config
 from trainer.demo import MODEL_DIR
@@ -18,7 +19,7 @@ from trainer.files import write_json
 from trainer.lora.file import LoraFile, LoraLayer, network_metadata, write_lora
 from trainer.lora.keys import kohya_key
 from trainer.pictures import save_png
-from trainer.runs.store import Run, Workspace
+from trainer.runs.store import ENDED, Run, Workspace
 
 PROMPTS = ("a red star on a blue background, neon", "a small yellow ring <b>on</b> grey")
 
@@ -44,7 +45,8 @@ def example_run(
     """A run with a loss curve, previews, a checkpoint and, when finished, its LoRA."""
     run = workspace.create_run(Config(name=name))
     begun = run.read().created
-    run.update(state=state, step=steps, max_steps=max_steps, started=begun, ended=begun + steps * 0.35, **info)
+    ended = {"ended": begun + steps * 0.35} if state in ENDED else {}
+    run.update(state=state, step=steps, max_steps=max_steps, started=begun, **ended, **info)
     tell(run, {"type": "state", "state": "training"})
     tell(run, *metrics(run, 1, steps))
     for step in range(0, steps + 1, max(1, steps // 4)):
@@ -93,3 +95,14 @@ def tell(run: Run, *events: dict[str, Any]) -> None:
     """Append events as a trainer does."""
     with run.events_path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps({"time": run.read().created, "step": 0} | event) + "\n" for event in events)
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Switch tabs; on narrow screens some of them are in a menu."""
+    page.get_by_role("tab", name="Dataset", exact=True).wait_for()
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if tab.is_visible():
+        tab.click()
+    else:
+        page.locator(".overflow-menu > button").click()
+        page.locator(".overflow-dropdown button", has_text=name).click()

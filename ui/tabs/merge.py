@@ -84,7 +84,7 @@ class _Save:
 
 def build(context: AppContext) -> MergeTab:
     """Lay the tab out and wire it."""
-    with gr.Row(elem_classes=["two-columns"]):
+    with gr.Row(elem_classes=["two-columns", "side-first"]):
         with gr.Column(scale=4, elem_classes=["main-column"]):
             with gr.Column(elem_classes=["card"]):
                 rows = LoraRows(context, "merge", "Ratio")

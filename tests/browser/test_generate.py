@@ -1,0 +1,131 @@
+"""The Generate tab in a real browser with the real model process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import App
+from tests.browser.example_runs import example_run, open_tab, write_example_lora
+from trainer.pictures import read_settings
+from trainer.runs.store import Run, Workspace
+from trainer.studio import Studio
+
+
+@pytest.fixture(scope="module")
+def workspace(app: App) -> Iterator[Workspace]:
+    workspace = Workspace(app.workspace)
+    yield workspace
+    Studio(workspace, 1).let_go()
+
+
+@pytest.fixture(scope="module")
+def run(workspace: Workspace) -> Run:
+    write_example_lora(workspace.models_dir / "second.safetensors", seed=2)
+    return example_run(workspace, "my-character", steps=8)
+
+
+def fill(page: Page, field: str, text: str) -> None:
+    box = page.locator(
+        f"#generate-{field} textarea, #generate-{field} input[type=number], #generate-{field} input"
+    ).first
+    box.fill(text)
+    box.press("Tab")
+
+
+def make(page: Page, workspace: Workspace, pictures: int) -> list[Path]:
+    """Press Generate and wait until the workspace holds so many pictures."""
+    page.locator("#generate").click()
+    expect(page.locator("#generate-history .picture-grid img")).to_have_count(pictures, timeout=60_000)
+    return sorted(workspace.pictures_dir.glob("*.png"))
+
+
+def test_from_a_run_to_pictures_at_two_weights(
+    page: Page, run: Run, workspace: Workspace, shot: Callable[[str], Path]
+) -> None:
+    open_tab(page, "Runs")
+    page.locator(".run-item", has_text="my-character").click()
+    page.locator("#run-generate").click()
+    expect(page.locator("#generate-lora-0 input")).to_have_value(re.compile("my-character"))
+    fill(page, "prompt", "a red star on a blue background")
+    fill(page, "steps", "4")
+    page.locator("#generate-new-seed input").uncheck()
+    fill(page, "seed", "7")
+    first = make(page, workspace, 1)[0]
+    weight = page.locator("#generate-weight-0 input[type=number]")
+    weight.fill("-1.5")
+    weight.press("Enter")
+    second = make(page, workspace, 2)[1]
+    assert Image.open(first).tobytes() != Image.open(second).tobytes()
+    settings = read_settings(second)
+    assert (settings["seed"], settings["steps"]) == (7, 4)
+    assert settings["loras"] == [{"path": str(run.output_path), "weight": -1.5}]
+    expect(page.locator("#generate-result .picture-grid img")).to_have_count(1)
+    shot("generate")
+
+    page.reload()
+    open_tab(page, "Generate")
+    expect(page.locator("#generate-prompt textarea")).to_have_value("a red star on a blue background")
+    expect(page.locator("#generate-weight-0 input[type=number]")).to_have_value("-1.5")
+    expect(page.locator("#generate-lora-0 input")).to_have_value(re.compile("my-character"))
+    expect(page.locator("#generate-history .picture-grid img")).to_have_count(2)
+
+
+def test_two_loras_count_and_settings_back_from_a_picture(page: Page, run: Run, workspace: Workspace) -> None:
+    open_tab(page, "Generate")
+    expect(page.locator("#generate-lora-0 input")).to_have_value(re.compile("my-character"))
+    before = len(list(workspace.pictures_dir.glob("*.png")))
+    page.locator("#generate-add-lora").click()
+    page.locator("#generate-lora-1 input").fill(str(workspace.models_dir / "second.safetensors"))
+    page.keyboard.press("Enter")
+    fill(page, "count", "2")
+    fill(page, "prompt", "a small yellow ring")
+    newest = make(page, workspace, before + 2)[-1]
+    assert [Path(use["path"]).stem for use in read_settings(newest)["loras"]] == ["my-character", "second"]
+
+    page.locator("#generate-history [data-large]").last.click()  # the oldest one
+    page.locator("dialog[open]").get_by_role("button", name="Use these settings").click()
+    expect(page.locator("#generate-prompt textarea")).to_have_value("a red star on a blue background")
+    expect(page.locator("#generate-lora-1")).to_be_hidden()
+    page.locator("#generate-open input[type=file]").set_input_files(newest)
+    expect(page.locator("#generate-prompt textarea")).to_have_value("a small yellow ring")
+    expect(page.locator("#generate-lora-1 input")).to_have_value("second")
+    expect(page.locator("#generate-seed input")).to_have_value(str(read_settings(newest)["seed"]))
+
+
+def test_cancel(page: Page, workspace: Workspace) -> None:
+    open_tab(page, "Generate")
+    before = len(list(workspace.pictures_dir.glob("*.png")))
+    fill(page, "prompt", "a very slow star")
+    fill(page, "steps", "100")
+    fill(page, "count", "16")
+    page.locator("#generate").click()
+    expect(page.locator("#generate-status")).to_contain_text("Drawing, step", timeout=20_000)
+    page.locator("#generate-cancel").click()
+    expect(page.locator("#generate-status")).to_contain_text("Cancelled", timeout=20_000)
+    expect(page.locator("#generate-cancel")).to_be_hidden()
+    assert len(list(workspace.pictures_dir.glob("*.png"))) < before + 16
+
+
+def test_problems_are_told(page: Page, tmp_path: Path) -> None:
+    open_tab(page, "Generate")
+    fill(page, "prompt", "a star")
+    elsewhere = tmp_path / "elsewhere.safetensors"
+    elsewhere.write_bytes(b"x")
+    page.locator("#generate-lora-0 input").fill(str(elsewhere))
+    page.keyboard.press("Enter")
+    page.locator("#generate").click()
+    expect(page.locator(".toast-body")).to_contain_text("is not open to the page")
+    page.locator("#generate-open input[type=file]").set_input_files(_plain_picture(tmp_path))
+    expect(page.locator(".toast-body").last).to_contain_text("carries no settings")
+
+
+def _plain_picture(folder: Path) -> Path:
+    path = folder / "plain.png"
+    Image.new("RGB", (8, 8)).save(path)
+    return path
