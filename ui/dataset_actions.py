@@ -61,7 +61,7 @@ class DatasetActions:
     def __init__(self, context: AppContext, thumbnails: Thumbnails) -> None:
         self._context = context
         self._thumbnails = thumbnails
-        self._library = Library()
+        self._library = Library(self._may_read)
         self._jobs = JobReader(context.workspace)
 
     def choices(self) -> list[tuple[str, str]]:
@@ -175,6 +175,9 @@ class DatasetActions:
         if info.state != "running" and time.time() - (info.ended or 0) > _RECENT_SECONDS:
             panel = {"key": f"{latest.id} ended", "folder": folder}
         return panel if panel["key"] != shown else None
+
+    def _may_read(self, path: Path) -> bool:
+        return any(path.is_relative_to(root) for root in self._context.allowed_folders())
 
     def _shown(self, folder: Path, query: Query) -> Shown:
         findings, checked = self._findings(folder)

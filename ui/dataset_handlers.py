@@ -15,7 +15,7 @@ from trainer.data.caption_edits import replace_text
 from trainer.data.edit_log import Outcome
 from trainer.errors import UserError
 from ui.dataset_actions import CaptionOrder, DatasetActions, Shown, View, tag_edit
-from ui.dataset_html import changes_html, findings_html
+from ui.dataset_html import changes_html, findings_html, last_change_html
 from ui.messages import tells_problems
 
 
@@ -25,7 +25,7 @@ class DatasetHandlers:
     def __init__(self, actions: DatasetActions, outputs: list[Block]) -> None:
         self._actions = actions
         self.outputs = outputs
-        """What ``_updates`` gives values for: grid, folder, tools, undo, redo, findings, choice of datasets."""
+        """What ``_updates`` gives values for: grid, folder, tools, undo, redo, last change, findings, choice."""
 
     @tells_problems
     def open(self, path: str | None) -> list[Any]:
@@ -91,16 +91,16 @@ class DatasetHandlers:
         _tell("Done again", outcome)
         return self._updates(shown)
 
-    def poll(self, folder: str, shown: str) -> list[Any] | None:
+    def poll(self, folder: str | None, shown: str | None) -> list[Any] | None:
         """Follow the dataset's job."""
-        panel = self._actions.job_panel(folder, shown)
+        panel = self._actions.job_panel(folder or "", shown or "")
         return None if panel is None else [panel, panel["key"]]
 
     def describe(self, captioner: str) -> list[Any]:
         """Another captioner: say what it does, and show the fields that it has."""
         kind = CAPTIONERS[captioner]
         model = gr.update(visible=bool(kind.model), info=f"Folder or Hugging Face id; empty for {kind.model}.")
-        return [html.escape(kind.about), model, gr.update(visible=bool(kind.prompt), label=kind.prompt or "Prompt")]
+        return [gr.update(info=kind.about), model, gr.update(visible=bool(kind.prompt), label=kind.prompt or "Prompt")]
 
     @tells_problems
     def start_captions(self, view: View, folder: str, *order: Any) -> list[Any]:
@@ -159,8 +159,9 @@ class DatasetHandlers:
             shown.view,
             folder,
             gr.update(visible=True),
-            _step_button("Undo", shown.undo),
-            _step_button("Redo", shown.redo),
+            gr.update(interactive=bool(shown.undo)),
+            gr.update(interactive=bool(shown.redo)),
+            last_change_html(shown.undo, shown.redo),
             findings_html(shown.findings, shown.checked),
             gr.update(choices=choices, value=chosen),
         ]
@@ -172,11 +173,6 @@ def _sent(event: gr.EventData, *names: str) -> dict[str, Any]:
     if not set(names) <= set(data):
         raise UserError("dataset.event", "The page and the program do not fit together.", "Reload the page.")
     return {name: data[name] for name in names}
-
-
-def _step_button(word: str, title: str) -> Any:
-    short = title if len(title) <= 40 else f"{title[:37]}..."
-    return gr.update(value=f"{word}: {short}" if title else word, interactive=bool(title))
 
 
 def _tell(word: str, outcome: Outcome) -> None:

@@ -9,8 +9,16 @@ from typing import Any
 from trainer.data.caption_edits import Change
 from ui.run_view import duration
 
-_SHOWN_CHANGES = 8
+_SHOWN_CHANGES = 5
+_SHOWN_TITLE = 60
 _SEVERITIES = {"error": "Problem", "warning": "Look at this", "info": "Good to know"}
+
+
+def last_change_html(undo: str, redo: str) -> str:
+    """What Undo would take back, or Redo do again; empty where there is nothing."""
+    word, title = ("Last change", undo) if undo else ("Taken back", redo)
+    short = title if len(title) <= _SHOWN_TITLE else f"{title[:_SHOWN_TITLE]}..."
+    return f"{word}: {html.escape(short)}" if title else ""
 
 
 def changes_html(changes: list[Change]) -> str:
@@ -38,7 +46,7 @@ def findings_html(findings: list[dict[str, Any]], checked: float | None) -> str:
         count = len(finding["paths"])
         button = f'<button type="button" data-finding="{number}">Show {count}</button>' if count else ""
         rows.append(
-            f'<li class="{finding["severity"]}"><span class="kind">{_SEVERITIES[finding["severity"]]}</span><span>'
+            f'<li class="ds-{finding["severity"]}"><span class="kind">{_SEVERITIES[finding["severity"]]}</span><span>'
             f"<strong>{html.escape(finding['message'])}</strong> {html.escape(finding['hint'])}</span>{button}</li>"
         )
     return f'<p class="quiet">Checked {ago} ago.</p><ul class="findings">{"".join(rows)}</ul>'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,14 @@ class Query:
 
 
 class Library:
-    """Lists folders, reading again only the captions whose files changed since the last look."""
+    """Lists folders, reading again only the captions whose files changed since the last look.
 
-    def __init__(self) -> None:
+    Args:
+        may_read: whether the page may show what lies at a path; asked for links, which can lead anywhere.
+    """
+
+    def __init__(self, may_read: Callable[[Path], bool]) -> None:
+        self._may_read = may_read
         self._known: dict[Path, tuple[tuple[Any, ...], OwnCaption]] = {}
         self._lock = threading.Lock()
 
@@ -84,7 +89,7 @@ class Library:
         """The folder as it is now. Raises UserError when it is missing or holds no pictures."""
         if not folder.is_dir():
             raise UserError("dataset.missing_folder", f"The folder {folder} does not exist.", "Check the path.")
-        paths = picture_files(folder)
+        paths = [path for path in picture_files(folder) if not self._leads_out(path)]
         if not paths:
             raise UserError(
                 "dataset.no_pictures",
@@ -100,6 +105,10 @@ class Library:
             for path, own in zip(paths, owns, strict=True)
         )
         return Listing(folder, tuple(entries))
+
+    def _leads_out(self, path: Path) -> bool:
+        beside = (caption_path(path, ending) for ending in CAPTION_ENDINGS)
+        return any(file.is_symlink() and not self._may_read(file.resolve()) for file in (path, *beside))
 
     def _caption(self, path: Path, tables: CaptionTables) -> tuple[tuple[Any, ...], OwnCaption]:
         signature = (*(_stamp(caption_path(path, ending)) for ending in CAPTION_ENDINGS), tables.captions.get(path))
@@ -136,7 +145,7 @@ def view(listing: Listing, query: Query, findings: Sequence[Finding], thumbnails
     first = page * PER_PAGE
     return {
         "folder": str(listing.folder),
-        "title": listing.folder.name,
+        "title": " / ".join(listing.folder.parts[-2:]),
         "total": len(listing.entries),
         "captioned": listing.captioned,
         "matching": len(found),

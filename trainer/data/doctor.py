@@ -253,7 +253,7 @@ def _caption_findings(collection: Collection, extension: str, report: _Findings)
 
 def _note_caption(picture: Picture, report: _Findings) -> None:
     if not picture.has_caption:
-        hint = "Write captions on the Dataset tab, or have them written with `trainer caption`."
+        hint = "Write one, or have a captioner write it."
         report.add("caption.missing", "warning", [picture.path], "No caption.", hint)
     elif not picture.caption.strip():
         report.add("caption.empty", "warning", [picture.path], "The caption is empty.", "Write one.")

@@ -248,7 +248,7 @@ function openCard(index, focus = true) {
   say("");
   countWords();
   mark();
-  if (!SIDE_BY_SIDE.matches) editor.scrollIntoView({ block: "start" });
+  if (!SIDE_BY_SIDE.matches) editor.scrollTo(0, 0);
   else if (focus) focusCard(index);
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,12 @@ IN_ORDER: dict[str, Any] = {
     "concurrency_limit": 1,
 }
 """For saving and paging: one after the other, so that a page always shows what was saved before it."""
+TAG_BUTTONS = {
+    "first": "Put first (trigger word)",
+    "add": "Add at the end",
+    "remove": "Remove",
+    "unique": "Remove double tags",
+}
 SCOPES = [("All pictures", "all"), ("Pictures shown by the filter", "shown"), ("Selected pictures", "selected")]
 
 
@@ -50,7 +55,6 @@ class _Source:
 @dataclass(frozen=True)
 class _Captions:
     captioner: gr.Dropdown
-    about: gr.HTML
     model: gr.Textbox
     prompt: gr.Textbox
     trigger: gr.Textbox
@@ -104,14 +108,17 @@ def build(context: AppContext) -> DatasetTab:
     job = _custom("dataset_job", elem_id="dataset-job")
     with gr.Column(visible=False) as tools:
         with gr.Row(elem_classes=["actions"]):
-            undo = gr.Button("Undo", size="sm", interactive=False, elem_id="dataset-undo", min_width=90)
-            redo = gr.Button("Redo", size="sm", interactive=False, elem_id="dataset-redo", min_width=90)
-            train_on = gr.Button("Train on these pictures", variant="primary", size="sm", elem_id="dataset-train")
+            train_on = gr.Button(
+                "Train on these pictures", variant="primary", size="md", elem_id="dataset-train", elem_classes=["fit"]
+            )
+            undo = gr.Button("Undo", size="md", interactive=False, elem_id="dataset-undo", elem_classes=["fit"])
+            redo = gr.Button("Redo", size="md", interactive=False, elem_id="dataset-redo", elem_classes=["fit"])
+            last = gr.HTML("", elem_id="dataset-last", elem_classes=["quiet", "fit"], padding=False)
         captions, edits, check = _captions(), _edits(), _check()
     grid = _custom("dataset", elem_id="dataset-grid")
-    folder, job_shown = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    folder, job_shown = gr.Textbox("", visible=False), gr.Textbox("", visible=False)
     work = _Work(tools, undo, redo, train_on, grid, job, folder, job_shown)
-    shown: list[Block] = [grid, folder, tools, undo, redo, check.findings, source.choice]
+    shown: list[Block] = [grid, folder, tools, undo, redo, last, check.findings, source.choice]
     handlers = DatasetHandlers(actions, shown)
     _wire_source(context, handlers, source, work)
     _wire_grid(context, handlers, work)
@@ -143,32 +150,20 @@ def _asset(name: str) -> str:
 
 def _source(actions: DatasetActions) -> _Source:
     with gr.Column(elem_classes=["card"]):
-        with gr.Row(equal_height=False):
+        with gr.Row(elem_classes=["open-dataset"]):
             choice = gr.Dropdown(
                 actions.choices(),
                 value=None,
                 label="Your datasets",
-                info="Pictures added here, and those of the demo.",
+                info="Pictures you added here, and those of the demo.",
                 interactive=True,
                 elem_id="dataset-choice",
                 elem_classes=["field"],
-                min_width=240,
             )
-            with gr.Column(scale=2, min_width=280), gr.Row(equal_height=False):
-                path = gr.Textbox(
-                    label="Or a folder on this machine",
-                    info="Only folders allowed under Settings can be opened.",
-                    placeholder="/path/to/pictures",
-                    interactive=True,
-                    lines=1,
-                    max_lines=1,
-                    elem_id="dataset-path",
-                    elem_classes=["field"],
-                    scale=4,
-                    min_width=180,
-                )
-                open_button = gr.Button("Open", elem_id="dataset-open", scale=0, min_width=80)
-        with gr.Accordion("Add pictures from this computer", open=False):
+            info = "Settings has the list of folders that may be opened."
+            path = _text("Or a folder on this machine", "dataset-path", info, "/path/to/pictures")
+            open_button = gr.Button("Open", elem_id="dataset-open", scale=0, min_width=90)
+        with gr.Accordion("Add pictures from this computer", open=False, elem_id="dataset-upload"):
             files = gr.File(
                 label="Pictures, caption files (.txt) or a zip file",
                 file_count="multiple",
@@ -176,91 +171,78 @@ def _source(actions: DatasetActions) -> _Source:
                 height=140,
                 elem_id="dataset-files",
             )
-            with gr.Row(equal_height=False):
-                name = gr.Textbox(
-                    label="Name of the dataset",
-                    info="A new one, or one you have: files are added, nothing is overwritten.",
-                    placeholder="my-cat",
-                    interactive=True,
-                    elem_id="dataset-name",
-                    elem_classes=["field"],
-                )
-                add = gr.Button("Add", variant="primary", elem_id="dataset-add", scale=0, min_width=100)
+            with gr.Row(elem_classes=["open-dataset"]):
+                info = "A new one, or one you have: files are added to it, nothing is overwritten."
+                name = _text("Name of the dataset", "dataset-name", info, "my-cat")
+                add = gr.Button("Add", variant="primary", elem_id="dataset-add", scale=0, min_width=90)
     return _Source(choice, path, open_button, files, name, add)
 
 
 def _captions() -> _Captions:
-    first = next(iter(CAPTIONERS))
-    with gr.Accordion("Write captions automatically", open=False, elem_id="dataset-captions"):
-        with gr.Row(equal_height=False):
+    name, kind = next(iter(CAPTIONERS.items()))
+    with _folded("Write captions automatically", "dataset-captions"):
+        with gr.Column(elem_classes=["fields"]):
             captioner = gr.Dropdown(
-                [(kind.label, name) for name, kind in CAPTIONERS.items()],
-                value=first,
+                [(other.label, key) for key, other in CAPTIONERS.items()],
+                value=name,
                 label="Captioner",
+                info=kind.about,
                 interactive=True,
                 filterable=False,
                 elem_id="captioner",
                 elem_classes=["field"],
             )
-            model = _text(
-                "Model", "captioner-model", f"Folder or Hugging Face id; empty for {CAPTIONERS[first].model}."
-            )
-            prompt = _text(CAPTIONERS[first].prompt, "captioner-prompt")
-        about = gr.HTML(html.escape(CAPTIONERS[first].about), elem_classes=["quiet"], padding=False)
-        with gr.Row(equal_height=False):
+            model = _text("Model", "captioner-model", f"Folder or Hugging Face id; empty for {kind.model}.")
+            prompt = _text(kind.prompt, "captioner-prompt")
             trigger = _text("Trigger word", "captioner-trigger", "Put first in every caption.")
             prefix = _text("Text in front", "captioner-prefix")
             suffix = _text("Text behind", "captioner-suffix")
-        with gr.Row(equal_height=False):
-            overwrite = gr.Checkbox(
-                False,
-                label="Replace captions that are there",
-                info="Off: only pictures without a caption. Either way it can be undone.",
-                interactive=True,
-                elem_id="captioner-overwrite",
-            )
-            start = gr.Button("Write captions", variant="primary", elem_id="captioner-start", scale=0, min_width=160)
-    return _Captions(captioner, about, model, prompt, trigger, prefix, suffix, overwrite, start)
+        overwrite = gr.Checkbox(
+            False,
+            label="Replace captions that are there",
+            info="Off: only pictures without a caption get one. Either way, undo brings the old captions back.",
+            interactive=True,
+            elem_id="captioner-overwrite",
+            elem_classes=["field"],
+        )
+        with gr.Row(elem_classes=["actions"]):
+            start = gr.Button("Write captions", variant="primary", elem_id="captioner-start", elem_classes=["fit"])
+    return _Captions(captioner, model, prompt, trigger, prefix, suffix, overwrite, start)
 
 
 def _edits() -> _Edits:
-    with gr.Accordion("Change many captions", open=False, elem_id="dataset-edits"):
-        scope = gr.Dropdown(
-            SCOPES,
-            value="all",
-            label="In",
-            interactive=True,
-            filterable=False,
-            elem_id="edit-scope",
-            elem_classes=["field"],
-        )
-        with gr.Row(equal_height=False):
+    with _folded("Change many captions", "dataset-edits"):
+        with gr.Column(elem_classes=["fields"]):
+            scope = gr.Dropdown(
+                SCOPES,
+                value="all",
+                label="In",
+                interactive=True,
+                filterable=False,
+                elem_id="edit-scope",
+                elem_classes=["field"],
+            )
             find = _text("Find", "edit-find")
             replacement = _text("Replace with", "edit-replacement")
-            regex = gr.Checkbox(False, label="Regular expression", interactive=True, elem_id="edit-regex")
-            match_case = gr.Checkbox(True, label="Match case", interactive=True, elem_id="edit-case")
+            match_case = _switch("Match case", "edit-case", True)
+            regex = _switch("Regular expression", "edit-regex", False)
         with gr.Row(elem_classes=["actions"]):
-            preview = gr.Button("Preview", size="sm", elem_id="edit-preview")
-            replace = gr.Button("Replace", size="sm", elem_id="edit-replace")
+            preview = gr.Button("Preview", elem_id="edit-preview", elem_classes=["fit"])
+            replace = gr.Button("Replace", elem_id="edit-replace", elem_classes=["fit"])
         result = gr.HTML("", css_template=_asset("dataset_findings.css"), elem_id="edit-result", padding=False)
-        tag = _text("Word or tag", "edit-tag", "For the buttons below. Tags are the parts between commas.")
+        with gr.Column(elem_classes=["fields"]):
+            tag = _text("Word or tag", "edit-tag", "For the buttons below. Tags are the parts between commas.")
         with gr.Row(elem_classes=["actions"]):
-            labels = {
-                "first": "Put first (trigger)",
-                "add": "Add at the end",
-                "remove": "Remove",
-                "unique": "Remove double tags",
-            }
             buttons = {
-                kind: gr.Button(label, size="sm", elem_id=f"edit-{kind}", min_width=120)
-                for kind, label in labels.items()
+                kind: gr.Button(label, elem_id=f"edit-{kind}", elem_classes=["fit"])
+                for kind, label in TAG_BUTTONS.items()
             }
     return _Edits(scope, find, replacement, regex, match_case, preview, replace, result, tag, buttons)
 
 
 def _check() -> _Check:
-    with gr.Accordion("Check the pictures", open=False, elem_id="dataset-check"):
-        with gr.Row(equal_height=False):
+    with _folded("Check the pictures", "dataset-check"):
+        with gr.Column(elem_classes=["fields"]):
             resolution = gr.Number(
                 DatasetSettings.model_fields["resolution"].default,
                 label="Resolution you want to train at",
@@ -270,7 +252,8 @@ def _check() -> _Check:
                 elem_id="check-resolution",
                 elem_classes=["field"],
             )
-            start = gr.Button("Check", elem_id="check-start", scale=0, min_width=120)
+        with gr.Row(elem_classes=["actions"]):
+            start = gr.Button("Check", elem_id="check-start", elem_classes=["fit"])
         findings = gr.HTML(
             "",
             css_template=_asset("dataset_findings.css"),
@@ -282,10 +265,19 @@ def _check() -> _Check:
     return _Check(resolution, start, findings)
 
 
-def _text(label: str, elem_id: str, info: str | None = None) -> gr.Textbox:
+def _folded(label: str, elem_id: str) -> gr.Accordion:
+    return gr.Accordion(label, open=False, elem_id=elem_id, elem_classes=["card", "as-text"])
+
+
+def _switch(label: str, elem_id: str, value: bool) -> gr.Checkbox:
+    return gr.Checkbox(value, label=label, interactive=True, elem_id=elem_id, elem_classes=["field"])
+
+
+def _text(label: str, elem_id: str, info: str | None = None, placeholder: str | None = None) -> gr.Textbox:
     return gr.Textbox(
         label=label,
         info=info,
+        placeholder=placeholder,
         lines=1,
         max_lines=1,
         interactive=True,
@@ -317,7 +309,11 @@ def _wire_grid(context: AppContext, handlers: DatasetHandlers, work: _Work) -> N
 
 def _wire_captions(handlers: DatasetHandlers, captions: _Captions, work: _Work) -> None:
     captions.captioner.input(
-        handlers.describe, captions.captioner, [captions.about, captions.model, captions.prompt], queue=False, **QUICK
+        handlers.describe,
+        captions.captioner,
+        [captions.captioner, captions.model, captions.prompt],
+        queue=False,
+        **QUICK,
     )
     order = [captions.captioner, captions.model, captions.prompt, captions.trigger, captions.prefix, captions.suffix]
     captions.start.click(

@@ -1,0 +1,293 @@
+"""What the Dataset tab shows and does, without a browser: listing, filter, pages, actions, the job panel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from trainer.data.caption_edits import replace_text
+from trainer.errors import UserError
+from trainer.jobs import jobs
+from trainer.runs.store import Workspace
+from ui.context import AppContext
+from ui.dataset_actions import CaptionOrder, DatasetActions, tag_edit
+from ui.dataset_html import changes_html, findings_html, last_change_html
+from ui.dataset_view import PER_PAGE, Library, Query, changes, datasets, matching, scoped, view
+from ui.job_progress import Progress
+from ui.thumbnails import Thumbnails
+
+
+def add(folder: Path, name: str, caption: str | None = None) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (30, 20)).save(path)
+    if caption is not None:
+        path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+    return path
+
+
+def library() -> Library:
+    return Library(lambda path: True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "workspace" / "datasets" / "mine"
+    add(folder, "a.png", "a red cat, sitting")
+    add(folder, "b.png", "a blue cat\na blue animal, sitting")
+    add(folder, "c.png")
+    add(folder, "sub/d.png", " \n")
+    return folder
+
+
+@pytest.fixture
+def actions(tmp_path: Path) -> DatasetActions:
+    context = AppContext(Workspace((tmp_path / "workspace").resolve()))
+    return DatasetActions(context, Thumbnails(tmp_path / "cache"))
+
+
+FINDINGS: list[dict[str, Any]] = [
+    {"code": "x", "severity": "error", "paths": ("a.png", "sub/d.png"), "message": "<b>Bad</b>", "hint": "Look."},
+    {"code": "y", "severity": "info", "paths": (), "message": "General", "hint": ""},
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        (Query(), ["a.png", "b.png", "c.png", "sub/d.png"]),
+        (Query(text="CAT"), ["a.png", "b.png"]),
+        (Query(text="sub/"), ["sub/d.png"]),
+        (Query(show="uncaptioned"), ["c.png", "sub/d.png"]),
+        (Query(tag="sitting"), ["a.png", "b.png"]),
+        (Query(tag="cat"), []),
+        (Query(show="finding:0"), ["a.png", "sub/d.png"]),
+        (Query(show="finding:0", text="red"), ["a.png"]),
+        (Query(show="finding:9"), ["a.png", "b.png", "c.png", "sub/d.png"]),
+    ],
+)
+def test_filters(query: Query, names: list[str], folder: Path) -> None:
+    assert [entry.name for _, entry in matching(library().listing(folder), query, FINDINGS)] == names
+
+
+@pytest.mark.parametrize(
+    ("sent", "query"),
+    [
+        ({"page": 2, "text": "x", "show": "all", "tag": "t"}, Query(2, "x", "all", "t")),
+        ({"page": -1}, Query()),
+        ({"page": "3", "text": 5, "show": None, "tag": ["x"]}, Query()),
+        ({}, Query()),
+    ],
+)
+def test_whatever_the_browser_sends_is_a_query(sent: dict[str, Any], query: Query) -> None:
+    assert Query.of(sent) == query
+
+
+def test_a_page_of_cards(tmp_path: Path) -> None:
+    for number in range(PER_PAGE + 2):
+        add(tmp_path / "many", f"{number:03}.png", f"tag, number {number}")
+    (tmp_path / "many" / "049.png").write_bytes(b"broken")
+    shown = view(library().listing(tmp_path / "many"), Query(page=1), [], Thumbnails(tmp_path / "cache"))
+    assert (shown["page"], shown["pages"], shown["first"], shown["matching"]) == (1, 2, PER_PAGE, PER_PAGE + 2)
+    assert [card["name"] for card in shown["cards"]] == ["048.png", "049.png"]
+    assert [(card["width"], card["height"]) for card in shown["cards"]] == [(30, 20), (0, 0)]
+    assert shown["cards"][0]["thumb"].startswith("/atelier/thumb/")
+    assert str(tmp_path) not in shown["cards"][0]["thumb"]
+    assert shown["tags"][0] == ("tag", PER_PAGE + 2)
+    late = view(library().listing(tmp_path / "many"), Query(page=99), [], Thumbnails(tmp_path / "cache"))
+    assert late["page"] == 1
+
+
+def test_captions_are_read_again_when_their_files_change(folder: Path) -> None:
+    listed = library()
+    listed.listing(folder)
+    (folder / "a.txt").write_text("another text", encoding="utf-8")
+    (folder / "c.txt").write_text("now there", encoding="utf-8")
+    (folder / "b.txt").unlink()
+    texts = {entry.name: entry.own.text for entry in listed.listing(folder).entries}
+    assert (texts["a.png"], texts["b.png"], texts["c.png"]) == ("another text", "", "now there")
+
+
+def test_captions_of_a_table_are_shown_and_edited_into_files(tmp_path: Path) -> None:
+    add(tmp_path / "t", "a.png")
+    (tmp_path / "t" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "from the table"}\n')
+    (entry,) = library().listing(tmp_path / "t").entries
+    assert (entry.own.text, entry.own.stored) == ("from the table", None)
+    (change,) = changes([entry], replace_text("table", "file"))
+    assert (change.name, change.before, change.after) == ("a.txt", None, "from the file")
+
+
+def test_pictures_that_share_a_caption_file_are_edited_once(tmp_path: Path) -> None:
+    add(tmp_path / "t", "a.png", "one")
+    add(tmp_path / "t", "a.jpg")
+    entries = library().listing(tmp_path / "t").entries
+    assert len(changes(entries, replace_text("one", "two"))) == 1
+
+
+def test_scopes(folder: Path) -> None:
+    listing = library().listing(folder)
+
+    def names(scope: str, selected: tuple[Any, ...] = ()) -> list[str]:
+        return [entry.name for entry in scoped(listing, scope, Query(text="cat"), FINDINGS, selected)]
+
+    assert names("all") == ["a.png", "b.png", "c.png", "sub/d.png"]
+    assert names("shown") == ["a.png", "b.png"]
+    assert names("selected", ("b.png", "../../etc/passwd", 7)) == ["b.png"]
+    with pytest.raises(UserError):
+        names("selected")
+
+
+def test_datasets_of_the_workspace(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "workspace" / "datasets" / "empty").mkdir()
+    assert datasets(tmp_path / "workspace" / "datasets") == [folder, folder / "sub"]
+    assert datasets(tmp_path / "nowhere") == []
+
+
+def test_opening_is_remembered(actions: DatasetActions, folder: Path) -> None:
+    assert actions.remembered() is None
+    shown = actions.open(f" {folder} ")
+    assert (shown.view["total"], shown.view["captioned"]) == (4, 2)
+    again = actions.remembered()
+    assert again is not None
+    assert again.view["folder"] == str(folder)
+    assert actions.choices() == [("mine", str(folder)), ("mine/sub", str(folder / "sub"))]
+
+
+def test_only_allowed_folders(actions: DatasetActions, folder: Path, tmp_path: Path) -> None:
+    outside = add(tmp_path / "outside", "a.png", "secret").parent
+    (folder / "way-out").symlink_to(outside)
+    for path in (outside, folder / "way-out", folder / ".." / ".." / ".." / "outside"):
+        with pytest.raises(UserError) as caught:
+            actions.open(str(path))
+        assert caught.value.problems[0].code == "path.not_allowed"
+    with pytest.raises(UserError):
+        actions.turn({"folder": str(outside)}, {})
+    with pytest.raises(UserError):
+        actions.save({"folder": str(folder)}, "../../../outside/a.png", "secret", "changed")
+    assert (outside / "a.txt").read_text(encoding="utf-8") == "secret"
+
+
+def test_links_that_lead_out_are_not_shown(actions: DatasetActions, folder: Path, tmp_path: Path) -> None:
+    secret = add(tmp_path / "outside", "secret.png", "a secret")
+    (folder / "link.png").symlink_to(secret)
+    (folder / "c.txt").symlink_to(secret.with_suffix(".txt"))
+    (folder / "within.png").symlink_to(folder / "a.png")
+    (folder / "subfolder").symlink_to(secret.parent)
+    names = [card["name"] for card in actions.open(str(folder)).view["cards"]]
+    assert names == ["a.png", "b.png", "sub/d.png", "within.png"]
+
+
+@pytest.mark.parametrize("sent", [{}, None, {"folder": 5}, {"folder": ""}])
+def test_nothing_open(sent: Any, actions: DatasetActions) -> None:
+    with pytest.raises(UserError):
+        actions.refresh(sent)
+
+
+def test_saving_and_clashing(actions: DatasetActions, folder: Path) -> None:
+    page = actions.open(str(folder)).view
+    saved = actions.save(page, "c.png", None, "new\nlines")
+    assert saved.view["saved"] == "c.png"
+    assert (folder / "c.txt").read_text(encoding="utf-8") == "new\nlines"
+    clash = actions.save(page, "c.png", None, "from another window")
+    assert clash.view["clash"] == {"name": "c.png", "theirs": "new\nlines"}
+    assert (folder / "c.txt").read_text(encoding="utf-8") == "new\nlines"
+    with pytest.raises(UserError, match="not in the folder"):
+        actions.save(page, "gone.png", None, "x")
+
+
+def test_edits_and_their_undo(actions: DatasetActions, folder: Path) -> None:
+    page = actions.open(str(folder)).view
+    title, edit = tag_edit("first", " ohwx ")
+    shown, outcome = actions.edit({**page, "selected": ["a.png", "c.png"]}, "selected", title, edit)
+    assert (outcome.written, shown.undo) == (2, "trigger word ohwx")
+    assert (folder / "a.txt").read_text(encoding="utf-8") == "ohwx, a red cat, sitting"
+    assert (folder / "c.txt").read_text(encoding="utf-8") == "ohwx"
+    shown, outcome = actions.undo(page)
+    assert (outcome.written, shown.undo, shown.redo) == (2, "", "trigger word ohwx")
+    assert not (folder / "c.txt").exists()
+    shown, outcome = actions.redo(page)
+    assert (folder / "c.txt").exists()
+    shown, outcome = actions.edit(page, "all", "none", replace_text("nowhere to be found", "x"))
+    assert (outcome.written, shown.undo) == (0, "trigger word ohwx")
+
+
+def test_uploading_opens_the_dataset(actions: DatasetActions, tmp_path: Path) -> None:
+    source = add(tmp_path / "upload", "new.png", "a text")
+    shown, added, skipped = actions.upload([str(source), str(source.with_suffix(".txt"))], "fresh")
+    assert (added, skipped, shown.view["captioned"]) == (2, [], 1)
+    with pytest.raises(UserError):
+        actions.upload([str(source)], "../outside")
+
+
+def wait(check: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 60
+    while not (found := check()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def test_a_job_from_start_to_findings(actions: DatasetActions, folder: Path) -> None:
+    page = actions.open(str(folder)).view
+    assert actions.job_panel(str(folder), "") is None
+    actions.start_check(page, 64)
+    with pytest.raises(UserError, match="A job is working"):
+        actions.start_captions(page, CaptionOrder("filename"))
+    panel = wait(lambda: _ended(actions.job_panel(str(folder), "")))
+    assert panel["state"] == "finished"
+    assert actions.job_panel(str(folder), panel["key"]) is None
+    assert actions.job_panel(str(folder / "sub"), panel["key"]) == {"key": "", "folder": str(folder / "sub")}
+    shown = actions.refresh(page)
+    assert {finding["code"] for finding in shown.findings} >= {"caption.missing", "caption.empty", "picture.tiny"}
+    found = actions.turn(page, {"show": "finding:0", "page": 0})
+    assert found.view["matching"] == len(shown.findings[0]["paths"])
+
+
+def test_a_caption_job_with_texts_that_look_like_options(actions: DatasetActions, folder: Path) -> None:
+    page = actions.open(str(folder)).view
+    actions.start_captions(page, CaptionOrder("fixed", prompt="--overwrite", trigger="-x"))
+    panel = wait(lambda: _ended(actions.job_panel(str(folder), "")))
+    assert panel["lines"] == ["2 captions written, 2 pictures already had one."]
+    assert (folder / "c.txt").read_text(encoding="utf-8") == "-x, --overwrite"
+    assert actions.refresh(page).undo == "Automatic captions"
+
+
+def test_a_captioners_model_must_lie_in_an_allowed_folder(
+    actions: DatasetActions, folder: Path, tmp_path: Path
+) -> None:
+    page = actions.open(str(folder)).view
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(UserError) as caught:
+        actions.start_captions(page, CaptionOrder("blip", model=str(tmp_path / "elsewhere")))
+    assert caught.value.problems[0].code == "path.not_allowed"
+    assert jobs(Workspace(tmp_path / "workspace")) == []
+
+
+def _ended(panel: dict[str, Any] | None) -> dict[str, Any] | None:
+    return panel if panel and panel.get("state") not in (None, "running") else None
+
+
+def test_time_left() -> None:
+    progress = Progress()
+    for done in range(5):
+        progress.add({"type": "progress", "what": "looking", "done": done, "total": 20, "time": 100.0 + 2 * done})
+    assert progress.seconds_left == pytest.approx(32)
+    progress.add({"type": "progress", "what": "next", "done": 0, "total": 5, "time": 120.0})
+    assert progress.seconds_left is None
+
+
+def test_html_is_escaped() -> None:
+    listing = findings_html(FINDINGS, time.time() - 61)
+    assert "&lt;b&gt;Bad" in listing
+    assert "Checked 1 min 01 s ago" in listing
+    assert listing.count("<button") == 1
+    assert findings_html([], None) == ""
+    assert "nothing wrong" in findings_html([], time.time())
+    assert last_change_html("<i>", "") == "Last change: &lt;i&gt;"
+    assert last_change_html("", "x" * 99) == f"Taken back: {'x' * 60}..."
+    assert changes_html([]).count("Nothing would change") == 1
