@@ -17,6 +17,7 @@ _NUMBERS = ("steps", "guidance", "seed", "width", "height", "count", "clip_skip"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to draw, with what, and where to."""
     parser.add_argument("--prompt", required=True, help="what to draw")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--lora", action="append", default=[], metavar="FILE=WEIGHT", help="may be given several times")
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """Draw. Raises UserError when settings or LoRAs do not fit the model."""
     settings = _settings(args)
     from trainer.devices import pick_device
     from trainer.generate import generate
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
 
 
 def describe(answer: dict[str, Any]) -> str:
+    """The pictures, one a line."""
     return "\n".join(answer["pictures"])
 
 

@@ -10,16 +10,19 @@ from trainer.runs.events import EventSink
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The file."""
     parser.add_argument("file", type=Path, help="LoRA in .safetensors form")
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """Look into the file. Raises UserError when it is not a LoRA."""
     from trainer.lora.inspect import inspect_lora
 
     return inspect_lora(args.file)
 
 
 def describe(answer: dict[str, Any]) -> str:
+    """The answer as a page of text."""
     parts = ", ".join(f"{name} {count}" for name, count in answer["parts"].items())
     lines = [
         f"{answer['file']}  {answer['size_bytes'] / 1e6:.1f} MB  {answer['precision']}",

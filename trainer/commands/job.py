@@ -16,10 +16,12 @@ from trainer.runs.events import EventLog, Events, EventSink
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The job's folder."""
     parser.add_argument("job_dir", type=Path)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """Run the job's command; raises what it raises, after writing it down."""
     job = Job(args.job_dir)
     job.note_process(os.getpid())
     try:
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
 
 
 def describe(answer: dict[str, Any]) -> str:
+    """That the job is done."""
     return f"Job {answer['job']} is done."
 
 

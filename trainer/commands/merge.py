@@ -15,6 +15,7 @@ PRECISIONS = ("float", "fp16", "bf16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """LoRAs, ratios, and what to make of them."""
     add = parser.add_argument
     add("--lora", nargs="+", action="extend", required=True, metavar="FILE=RATIO", help="a LoRA and its ratio")
     add("--out", type=Path, required=True, help="new .safetensors file; with --base a new folder")
@@ -28,11 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """Merge. Raises UserError when something does not fit, and then writes nothing."""
     pairs = [(Path(name).expanduser(), ratio) for name, ratio in (parse_pair(text, "--lora") for text in args.lora)]
     return _into_model(args, pairs, events) if args.base else _into_lora(args, pairs, events)
 
 
 def describe(answer: dict[str, Any]) -> str:
+    """What was written, and what was left out."""
     lines = [f"Written: {answer['out']}"]
     for file, keys in answer["unknown_keys"].items():
         lines.append(f"Not understood in {file}, left out: {', '.join(keys)}")

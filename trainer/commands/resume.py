@@ -19,12 +19,14 @@ __all__ = ["add_arguments", "describe", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run and how far to go."""
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--max-steps", type=int, default=None, help="go on to this many steps")
     add_workspace(parser)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """Train on. Raises UserError when the run cannot go on."""
     known_run = Run(args.run_dir.expanduser().resolve())
     _prepare(known_run, args.max_steps)
     from trainer.recipe import train

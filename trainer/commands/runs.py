@@ -15,12 +15,14 @@ ACTIONS = ("list", "pause", "resume", "stop", "sample", "save", "delete")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to do, and with which run."""
     parser.add_argument("action", choices=ACTIONS)
     parser.add_argument("run", nargs="?", help="id of the run, as `list` shows it")
     add_workspace(parser)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """List the runs, or ask one for something. Raises UserError when it makes no sense now."""
     workspace = workspace_of(args)
     if args.action == "list":
         return {"runs": _listing(workspace)}
@@ -35,6 +37,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
 
 
 def describe(answer: dict[str, Any]) -> str:
+    """A line for each run, or what was asked."""
     if "runs" in answer:
         lines = [f"{info['id']}  {info['state']:<9} {info['step']}/{info['max_steps']}" for info in answer["runs"]]
         return "\n".join(lines) or "No runs yet."

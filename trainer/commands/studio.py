@@ -10,11 +10,13 @@ from trainer.runs.events import EventSink
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The workspace and when to leave."""
     add_workspace(parser)
     parser.add_argument("--idle-minutes", type=float, required=True, help="end after this long without a request")
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """Answer requests until there have been none for a while."""
     from trainer.devices import pick_device
     from trainer.studio import Studio
     from trainer.studio_server import serve
@@ -23,4 +25,5 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
 
 
 def describe(answer: dict[str, Any]) -> str:
+    """Why it ended."""
     return "ended after being idle" if answer["served"] else "another process is this workspace's studio"

@@ -13,6 +13,7 @@ from trainer.runs.store import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The config and where the run goes."""
     parser.add_argument("config", type=Path, metavar="CONFIG.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="change one setting")
     add_workspace(parser)
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """Train a new run. Raises UserError for wrong settings, before anything is made."""
     config, workspace = load_config(args.config, args.set), workspace_of(args)
     from trainer.recipe import train  # after the config: a typing slip need not wait for torch
 
@@ -41,4 +43,5 @@ def answer_of(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe(answer: dict[str, Any]) -> str:
+    """What became of the run, in three lines."""
     return f"{answer['state']} at step {answer['step']}\nLoRA: {answer['lora']}\nRun:  {answer['run_dir']}"

@@ -11,15 +11,18 @@ from trainer.runs.worker import IDLE_SECONDS, default_device, work
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The device and when to leave."""
     add_workspace(parser)
     parser.add_argument("--device", default=None, help="cpu, cuda:0, cuda:1 ...")
     parser.add_argument("--idle-seconds", type=float, default=IDLE_SECONDS, help="end when nothing was queued so long")
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """Work until there is nothing more to do."""
     device = args.device or default_device()
     return {"device": device, "runs": work(workspace_of(args), device, events, idle_seconds=args.idle_seconds)}
 
 
 def describe(answer: dict[str, Any]) -> str:
+    """How many runs were worked on."""
     return f"{len(answer['runs'])} runs on {answer['device']}."
