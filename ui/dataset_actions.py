@@ -87,7 +87,8 @@ class DatasetActions:
 
     def turn(self, view: View, wanted: Mapping[str, Any]) -> Shown:
         """Another page, search, filter or tag."""
-        shown = self._shown(self._folder(view), Query.of(wanted))
+        folder = self._folder(view)
+        shown = self._shown(folder, Query.of(wanted), self._library.recent(folder))
         return replace(shown, view={**shown.view, "asked": wanted.get("asked")})
 
     def refresh(self, view: View) -> Shown:
@@ -98,7 +99,7 @@ class DatasetActions:
     def save(self, view: View, name: str, before: str | None, text: str) -> Shown:
         """Write one caption, unless the file changed since the editor showed it: then tell what it holds now."""
         folder = self._folder(view)
-        entry = self._library.listing(folder).named(name)
+        entry = self._library.recent(folder).named(name)
         outcome = self._log(folder).apply(f"caption of {name}", [Change(entry.caption_name, before, text)])
         shown = self.refresh(view)
         if outcome.conflicts:
@@ -179,10 +180,10 @@ class DatasetActions:
     def _may_read(self, path: Path) -> bool:
         return any(path.is_relative_to(root) for root in self._context.allowed_folders())
 
-    def _shown(self, folder: Path, query: Query) -> Shown:
+    def _shown(self, folder: Path, query: Query, listing: Listing | None = None) -> Shown:
         findings, checked = self._findings(folder)
         undo, redo = self._log(folder).titles()
-        view = dataset_view.view(self._library.listing(folder), query, findings, self._thumbnails)
+        view = dataset_view.view(listing or self._library.listing(folder), query, findings, self._thumbnails)
         return Shown(view, undo, redo, findings, checked)
 
     def _changes(self, view: View, scope: str, edit: Edit) -> tuple[Path, list[Change]]:

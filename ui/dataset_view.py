@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from ui.thumbnails import Thumbnails
 PER_PAGE = 48
 SHOWN_TAGS = 300
 _MAX_QUERY = 500
+_RECENT_SECONDS = 15.0
 
 Finding = Mapping[str, Any]
 """A doctor's finding as JSON: code, severity, paths, message, hint."""
@@ -42,10 +45,15 @@ class Listing:
     folder: Path
     entries: tuple[Entry, ...]
 
-    @property
+    @cached_property
     def captioned(self) -> int:
         """How many pictures have a caption."""
         return sum(1 for entry in self.entries if entry.own.text.strip())
+
+    @cached_property
+    def tags(self) -> list[tuple[str, int]]:
+        """The most frequent tags, with the number of captions that hold them."""
+        return count_tags(entry.own.text for entry in self.entries)[:SHOWN_TAGS]
 
     def named(self, name: str) -> Entry:
         """The picture of this name. Raises UserError when it is not, or no longer, in the folder."""
@@ -83,7 +91,15 @@ class Library:
     def __init__(self, may_read: Callable[[Path], bool]) -> None:
         self._may_read = may_read
         self._known: dict[Path, tuple[tuple[Any, ...], OwnCaption]] = {}
+        self._latest: tuple[float, Listing] | None = None
         self._lock = threading.Lock()
+
+    def recent(self, folder: Path) -> Listing:
+        """The folder as it was some seconds ago at most: looking at 10,000 files for each page turned is too slow."""
+        latest = self._latest
+        if latest is not None and latest[1].folder == folder and time.monotonic() - latest[0] < _RECENT_SECONDS:
+            return latest[1]
+        return self.listing(folder)
 
     def listing(self, folder: Path) -> Listing:
         """The folder as it is now. Raises UserError when it is missing or holds no pictures."""
@@ -104,7 +120,9 @@ class Library:
             Entry(_within(folder, path), path, own, _within(folder, own.file))
             for path, own in zip(paths, owns, strict=True)
         )
-        return Listing(folder, tuple(entries))
+        listing = Listing(folder, tuple(entries))
+        self._latest = (time.monotonic(), listing)
+        return listing
 
     def _leads_out(self, path: Path) -> bool:
         beside = (caption_path(path, ending) for ending in CAPTION_ENDINGS)
@@ -154,7 +172,7 @@ def view(listing: Listing, query: Query, findings: Sequence[Finding], thumbnails
         "first": first,
         "query": {"text": query.text, "show": query.show, "tag": query.tag},
         "shows": _choices(listing, findings),
-        "tags": count_tags(entry.own.text for entry in listing.entries)[:SHOWN_TAGS],
+        "tags": listing.tags,
         "cards": [_card(number, entry, token, thumbnails) for number, entry in found[first : first + PER_PAGE]],
     }
 
