@@ -281,6 +281,11 @@ def text_cache(watched: Watched, folder: Path | None, clip_skip: int = 1, **capt
     )
 
 
+def encode_and_flush(cache: TextCache, captions: list[str]) -> None:
+    cache.encode(captions)
+    cache.flush()
+
+
 def test_captions_are_encoded_once_and_found_on_disk(watched: Watched, family: Family, tmp_path: Path) -> None:
     cache = text_cache(watched, tmp_path)
     asked = ["red circle", "blue square", "red circle", ""]
@@ -290,6 +295,7 @@ def test_captions_are_encoded_once_and_found_on_disk(watched: Watched, family: F
     torch.testing.assert_close(first.hidden_states, expected.hidden_states, atol=1e-5, rtol=1e-5)
     assert first.hidden_states.shape[0] == 4 and first.extra == {} and not first.hidden_states.requires_grad
     watched.captions.clear()
+    cache.flush()
     assert torch.equal(text_cache(watched, tmp_path).encode(asked[::-1]).hidden_states, first.hidden_states.flip(0))
     assert watched.captions == []
 
@@ -300,16 +306,16 @@ def test_captions_are_encoded_once_and_found_on_disk(watched: Watched, family: F
 def test_other_settings_or_another_caption_are_encoded_anew(
     watched: Watched, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    text_cache(watched, tmp_path).encode(["red circle"])
+    encode_and_flush(text_cache(watched, tmp_path), ["red circle"])
     watched.captions.clear()
-    text_cache(watched, tmp_path, **change).encode(["red circle"])
+    encode_and_flush(text_cache(watched, tmp_path, **change), ["red circle"])
     assert watched.captions == ["red circle"]
     watched.captions.clear()
-    text_cache(watched, tmp_path).encode(["red  circle"])
+    encode_and_flush(text_cache(watched, tmp_path), ["red  circle"])
     assert watched.captions == ["red  circle"]
     watched.captions.clear()
     watched.fingerprint_text = "another model"
-    text_cache(watched, tmp_path).encode(["red circle"])
+    encode_and_flush(text_cache(watched, tmp_path), ["red circle"])
     assert watched.captions == ["red circle"]
 
 
@@ -321,7 +327,7 @@ def test_extra_conditioning_is_kept_by_name(watched: Watched, tmp_path: Path) ->
         return Conditioning(states, {"text_embeds": states.mean(1)})
 
     watched.encode_captions = with_pooled  # type: ignore[method-assign]
-    text_cache(watched, tmp_path).encode(["a", "b"])
+    encode_and_flush(text_cache(watched, tmp_path), ["a", "b"])
     found = text_cache(watched, tmp_path).encode(["b", "a", "b"])
     torch.testing.assert_close(found.extra["text_embeds"], found.hidden_states.mean(1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,16 @@ class View:
     flip: bool
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Views that are encoded together."""
+
+    views: list[View]
+    keys: dict[View, str]
+    known: dict[View, Tensor]
+    loading: dict[View, Future[Tensor | BaseException]]
+
+
 class LatentCache:
     """Latents of picture views: the mean of the VAE's distribution, so that the same picture is the same each time.
 
@@ -59,13 +69,15 @@ class LatentCache:
         ``check_stop`` raises, asked between groups.
         """
         wanted = sorted(set(views), key=lambda view: (view.placement.width, view.placement.height, str(view)))
-        total, done, failed = len(wanted), 0, dict[Path, str]()
-        with ThreadPoolExecutor(_READERS) as pool:
+        done, failed = 0, dict[Path, str]()
+        with self._store, ThreadPoolExecutor(_READERS) as pool:
             digests = _digests(pool, wanted, failed, check_stop)
-            for group in _groups([view for view in wanted if view.path in digests]):
+            readable = [view for view in wanted if view.path in digests]
+            total = len(readable)
+            for group in _one_ahead(self._begin(pool, group, digests) for group in _groups(readable)):
                 check_stop()
-                self._fill_group(pool, group, digests, failed)
-                before, done = done, done + len(group)
+                self._finish(group, failed)
+                before, done = done, done + len(group.views)
                 if done * 100 // total > before * 100 // total:
                     self._events.emit("progress", what="encoding pictures", done=done, total=total)
         return failed
@@ -74,21 +86,23 @@ class LatentCache:
         """(4, h, w) float32, scaled. Raises KeyError for a view that ``fill`` was not given or could not read."""
         return self._latents[view]
 
-    def _fill_group(
-        self, pool: ThreadPoolExecutor, group: list[View], digests: dict[Path, str], failed: dict[Path, str]
-    ) -> None:
-        keys = {view: latent_key(digests[view.path], self._family.fingerprint_vae, view) for view in group}
-        known = {view: entry["latents"] for view in group if (entry := self._store.read(keys[view])) is not None}
-        pixels = _decode(pool, [view for view in group if view not in known], failed)
+    def _begin(self, pool: ThreadPoolExecutor, views: list[View], digests: dict[Path, str]) -> _Group:
+        """Look on disk, and have what is not there decoded in the background."""
+        keys = {view: latent_key(digests[view.path], self._family.fingerprint_vae, view) for view in views}
+        known = {view: entry["latents"] for view in views if (entry := self._store.read(keys[view])) is not None}
+        return _Group(views, keys, known, {view: pool.submit(_load, view) for view in views if view not in known})
+
+    def _finish(self, group: _Group, failed: dict[Path, str]) -> None:
+        pixels = _usable({view: future.result() for view, future in group.loading.items()}, failed)
         if pixels:
-            pixels |= _decode(pool, list(known), failed)
-            ordered = [view for view in group if view in pixels]
-            latents = encode_pixels(self._family, torch.stack([pixels[view] for view in ordered]))
-            for view, latent in zip(ordered, latents, strict=True):
+            pixels |= _usable({view: _load(view) for view in group.known}, failed)
+            views = [view for view in group.views if view in pixels]
+            latents = encode_pixels(self._family, torch.stack([pixels[view] for view in views]))
+            for view, latent in zip(views, latents, strict=True):
                 _check_finite(latent, view.path)
-                known[view] = latent.clone()
-                self._store.write(keys[view], {"latents": known[view]})
-        self._latents |= known
+                group.known[view] = latent.clone()
+                self._store.write(group.keys[view], {"latents": group.known[view]})
+        self._latents |= group.known
 
 
 class TextCache:
@@ -109,6 +123,10 @@ class TextCache:
         rows = [self._row(caption) for caption in captions]
         stacked = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
         return Conditioning(stacked.pop("hidden_states"), stacked)
+
+    def flush(self) -> None:
+        """Wait until everything computed is on disk."""
+        self._store.flush()
 
     def _row(self, caption: str) -> dict[str, Tensor]:
         if caption not in self._encoded:
@@ -209,14 +227,20 @@ def _groups(views: list[View]) -> Iterator[list[View]]:
         start += len(group)
 
 
-def _decode(pool: ThreadPoolExecutor, views: list[View], failed: dict[Path, str]) -> dict[View, Tensor]:
-    pixels: dict[View, Tensor] = {}
-    for view, result in zip(views, pool.map(_load, views), strict=True):
-        if isinstance(result, Tensor):
-            pixels[view] = result
-        else:
-            failed[view.path] = why_unreadable(result)
-    return pixels
+def _one_ahead(groups: Iterator[_Group]) -> Iterator[_Group]:
+    """The same groups, each begun before the one before it is finished: decoding goes on while the VAE encodes."""
+    waiting: _Group | None = None
+    for group in groups:
+        if waiting is not None:
+            yield waiting
+        waiting = group
+    if waiting is not None:
+        yield waiting
+
+
+def _usable(loaded: dict[View, Tensor | BaseException], failed: dict[Path, str]) -> dict[View, Tensor]:
+    failed |= {view.path: why_unreadable(found) for view, found in loaded.items() if isinstance(found, BaseException)}
+    return {view: found for view, found in loaded.items() if isinstance(found, Tensor)}
 
 
 def _load(view: View) -> Tensor | BaseException:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from trainer.files import atomic_path
 from trainer.runs.events import EventSink
 
 _FORMAT = "1"
+_WRITERS = 8
 
 
 class TensorStore:
@@ -28,6 +31,9 @@ class TensorStore:
         """Without a folder nothing is kept."""
         self._folder = folder
         self._events = events
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="cache")
+        self._writes: list[Future[None]] = []
+        self._lock = threading.Lock()
 
     def read(self, key: str) -> dict[str, Tensor] | None:
         """The tensors of this key; None where there are none, or none that can be trusted."""
@@ -42,17 +48,41 @@ class TensorStore:
         return tensors if metadata == _label(key, tensors) else None
 
     def write(self, key: str, tensors: dict[str, Tensor]) -> None:
-        """Keep the tensors. A full or read-only disk costs a warning and the cache, not the run."""
+        """Keep the tensors, which must not change any more. Does not wait: a flush to disk takes 10 ms and more.
+
+        A full or read-only disk costs a warning and the cache, not the run.
+        """
+        if self._folder is not None:
+            self._writes.append(self._writers.submit(self._write_now, self._folder, key, tensors))
+
+    def __enter__(self) -> TensorStore:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        """Wait until everything is written."""
+        writes, self._writes = self._writes, []
+        for write in writes:
+            write.result()
+
+    def _write_now(self, folder: Path, key: str, tensors: dict[str, Tensor]) -> None:
         if self._folder is None:
             return
         try:
-            with atomic_path(self._path(self._folder, key)) as temporary:
+            with atomic_path(self._path(folder, key)) as temporary:
                 save_file(tensors, temporary, metadata=_label(key, tensors))
         except (OSError, SafetensorError) as error:
-            message = f"The cache in {self._folder} cannot be written: {error}."
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        with self._lock:
+            folder, self._folder = self._folder, None
+        if folder is not None:  # the first of several writers to fail
+            message = f"The cache in {folder} cannot be written: {error}."
             hint = "Training goes on without it. Free some space, or set dataset.cache.to_disk to false."
             self._events.emit("warning", code="cache.unwritable", message=message, hint=hint)
-            self._folder = None
 
     @staticmethod
     def _path(folder: Path, key: str) -> Path:
