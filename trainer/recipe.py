@@ -7,16 +7,20 @@ a run that was killed and resumed draws what it would have drawn, and ends with 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from trainer.conditioning import caption_encoder
+from trainer.conditioning import CaptionEncoder, caption_encoder
+from trainer.config import Config
 from trainer.data.epoch import total_steps
-from trainer.data.training_set import prepare_training_set
+from trainer.data.training_set import Batch, prepare_training_set
 from trainer.devices import autocast, compute_dtype, seeded_generator
 from trainer.families import load_family
+from trainer.families.base import Family
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters
 from trainer.losses import loss_per_picture, noise_level_weights
@@ -44,6 +48,27 @@ class Outcome:
     loss: float | None
 
 
+@dataclass(frozen=True)
+class Ingredients:
+    """What every step needs and no step changes.
+
+    Attributes:
+        config: the run's settings.
+        family: the frozen model, with LoRA layers on it.
+        encode: captions to what the denoiser reads.
+        device: where the model is.
+        dtype: the format of the step's matrix products.
+        alphas: (1000,) the noise schedule, on the device.
+    """
+
+    config: Config
+    family: Family
+    encode: CaptionEncoder
+    device: torch.device
+    dtype: torch.dtype
+    alphas: Tensor
+
+
 def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
     """Train a run from its newest checkpoint, or from nothing, to its end.
 
@@ -55,65 +80,73 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
     begun = time.monotonic()
     with open_session(run, workspace, events) as session:
         config, device, events = run.config(), session.device, session.events
-        settings, loss_settings, seed = config.train, config.loss, config.train.seed
+        dtype = compute_dtype(config.train.mixed_precision, device)
 
-        # The frozen model, LoRA layers on it, and the pictures as latents
+        # The frozen model, LoRA layers on it, the pictures as latents, the captions as embeddings
         session.enter("preparing")
-        dtype = compute_dtype(settings.mixed_precision, device)
         family = load_family(
             config.model,
             device=device,
             dtype=dtype,
-            prediction_type=loss_settings.prediction_type,
-            zero_terminal_snr=loss_settings.zero_terminal_snr,
+            prediction_type=config.loss.prediction_type,
+            zero_terminal_snr=config.loss.zero_terminal_snr,
         )
-        parameters = add_adapters(family, config.lora, seed=seed)  # by part, float32
+        parameters = add_adapters(family, config.lora, seed=config.train.seed)  # by part, float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
         encode = caption_encoder(family, config, workspace.cache_dir, events)
-        alphas = family.alphas_cumprod.to(device)  # (1000,)
+        ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
 
         # What learns, as it was at the newest checkpoint
-        max_steps, accumulation = total_steps(settings, data.batches_per_epoch), settings.gradient_accumulation_steps
-        learning = Learning(parameters, settings, max_steps, scaled=dtype == torch.float16)
+        max_steps = total_steps(config.train, data.batches_per_epoch)
+        learning = Learning(parameters, config.train, max_steps, scaled=dtype == torch.float16)
         upkeep = Upkeep(session, config, family, data, encode, learning, max_steps)
         upkeep.begin()
-        last_loss = None
 
+        loss = None
         while learning.step < max_steps:
             step_begun = time.perf_counter()
-            step_loss = torch.zeros((), device=device)
-
-            for micro in range(accumulation):
-                index = learning.step * accumulation + micro
-                batch = data.batch(index)
-                draws = {name: seeded_generator(seed, index, name) for name in ("noise", "timesteps", "perturbation")}
-                torch.manual_seed(seeded_generator(seed, index, "dropout").initial_seed())  # drawn inside the layers
-
-                latents = batch.latents.to(device)  # (B, 4, h, w)
-                noise = draw_noise(latents.shape, loss_settings, draws["noise"]).to(device)  # (B, 4, h, w)
-                timesteps = draw_timesteps(len(latents), loss_settings, draws["timesteps"]).to(device)  # (B,)
-                input_noise = perturb(noise, loss_settings.input_perturbation, draws["perturbation"])  # (B, 4, h, w)
-                noisy = add_noise(latents, input_noise, alphas, timesteps)  # (B, 4, h, w)
-
-                with autocast(device, dtype):
-                    condition = encode(batch.captions)  # (B, T, C)
-                    prediction = family.predict(noisy, timesteps, condition)  # (B, 4, h, w)
-                target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)  # (B, 4, h, w)
-
-                losses = loss_per_picture(prediction, target, loss_settings)  # (B,)
-                snr = signal_to_noise(alphas, timesteps)  # (B,)
-                weights = noise_level_weights(snr, family.prediction_type, loss_settings)  # (B,)
-                loss = (losses * weights * batch.loss_weights.to(device)).mean() / accumulation
-                learning.backward(loss)
-                step_loss += loss.detach()
-
-            grad_norm = learning.clip_gradients()
-            # The step's one wait for the device: whether to update hangs on these numbers
-            last_loss, norm = torch.stack([step_loss, grad_norm]).tolist()
-            learning.update(norm)
-
-            # All that is not learning: metrics, checkpoints, previews, validation, pause, stop
+            loss, grad_norm = train_step(ingredients, learning, data.batch)
             step_ms = (time.perf_counter() - step_begun) * 1000
-            upkeep.after_step(loss=last_loss, grad_norm=norm, step_ms=step_ms)
+            # All that is not learning: metrics, checkpoints, previews, validation, pause, stop
+            upkeep.after_step(loss=loss, grad_norm=grad_norm, step_ms=step_ms)
 
-        return Outcome(learning.step, upkeep.finish(), time.monotonic() - begun, last_loss)
+        return Outcome(learning.step, upkeep.finish(), time.monotonic() - begun, loss)
+
+
+def train_step(ingredients: Ingredients, learning: Learning, batch_of: Callable[[int], Batch]) -> tuple[float, float]:
+    """One optimizer step over as many batches as gradients are accumulated. Returns its loss and gradient norm."""
+    accumulation = ingredients.config.train.gradient_accumulation_steps
+    total = torch.zeros((), device=ingredients.device)
+    for micro in range(accumulation):
+        index = learning.step * accumulation + micro
+        loss = batch_loss(ingredients, batch_of(index), index) / accumulation
+        learning.backward(loss)
+        total += loss.detach()
+    grad_norm = learning.clip_gradients()
+    # The step's one wait for the device: whether to update hangs on these numbers
+    loss_value, norm_value = torch.stack([total, grad_norm]).tolist()
+    learning.update(norm_value)
+    return loss_value, norm_value
+
+
+def batch_loss(ingredients: Ingredients, batch: Batch, index: int) -> Tensor:
+    """The weighted mean loss of the ``index``-th batch of the run, a scalar with gradients."""
+    family, device, alphas = ingredients.family, ingredients.device, ingredients.alphas
+    settings, seed = ingredients.config.loss, ingredients.config.train.seed
+    torch.manual_seed(seeded_generator(seed, index, "dropout").initial_seed())  # layers draw from torch's own
+
+    latents = batch.latents.to(device)  # (B, 4, h, w)
+    noise = draw_noise(latents.shape, settings, seeded_generator(seed, index, "noise")).to(device)  # (B, 4, h, w)
+    timesteps = draw_timesteps(len(latents), settings, seeded_generator(seed, index, "timesteps")).to(device)  # (B,)
+    added = perturb(noise, settings.input_perturbation, seeded_generator(seed, index, "perturbation"))  # (B, 4, h, w)
+    noisy = add_noise(latents, added, alphas, timesteps)  # (B, 4, h, w)
+
+    with autocast(device, ingredients.dtype):
+        condition = ingredients.encode(batch.captions)  # (B, T, C)
+        prediction = family.predict(noisy, timesteps, condition)  # (B, 4, h, w)
+    target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)  # (B, 4, h, w)
+
+    losses = loss_per_picture(prediction, target, settings)  # (B,)
+    snr = signal_to_noise(alphas, timesteps)  # (B,)
+    weights = noise_level_weights(snr, family.prediction_type, settings)  # (B,)
+    return (losses * weights * batch.loss_weights.to(device)).mean()  # ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,9 @@ class FamilyLoader(Protocol):
 
     def recognises(self, folder: Path) -> bool:
         """Whether the model in this diffusers folder is of this family."""
+
+    def random(self, size: Literal["demo", "full"], *, device: torch.device, dtype: torch.dtype) -> Family:
+        """A model with random weights, of the demo's size or of the family's usual one: to measure speed with."""
 
     def load(
         self,

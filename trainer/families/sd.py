@@ -8,16 +8,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from trainer.config import Sampler
+from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.families.base import Conditioning
 from trainer.families.emphasis import parse_emphasis
@@ -26,6 +27,25 @@ from trainer.samplers import make_scheduler
 
 CONTENT_TOKENS = 75
 """Tokens of a caption that CLIP reads at once; begin and end come on top."""
+
+FULL_UNET: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+FULL_TEXT: dict[str, Any] = {
+    "vocab_size": 49408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+}
+FULL_VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "sample_size": 512,
+}
+"""Stable Diffusion 1.5, where it differs from the classes' own defaults."""
 
 _ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
 _TRANSFORMER = re.compile(r"\.(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)$")
@@ -203,10 +223,33 @@ class SdLoader:
             vae=_load_part(AutoencoderKL, vae_folder, torch_dtype=torch.float32),
             scheduler_config=scheduler,
         )
-        for part in (family.denoiser, family.text_encoder, family.vae):
-            part.requires_grad_(False).eval()
-        family.move(denoiser=device, text=device, vae=device)
-        return family
+        return _frozen(family, device)
+
+    def random(self, size: Literal["demo", "full"], *, device: torch.device, dtype: torch.dtype) -> SdFamily:
+        unet, text, vae = _demo_configs() if size == "demo" else (FULL_UNET, FULL_TEXT, FULL_VAE)
+        with torch.device(device):  # made where they are used: far quicker for a GPU
+            family = SdFamily(
+                folder=MODEL_DIR,
+                vae_folder=MODEL_DIR / "vae",
+                denoiser=UNet2DConditionModel.from_config(unet).to(dtype=dtype),
+                text_encoder=CLIPTextModel(CLIPTextConfig.from_dict(text)).to(dtype=dtype),
+                tokenizer=_load_tokenizer(MODEL_DIR / "tokenizer"),
+                vae=AutoencoderKL.from_config(vae),
+                scheduler_config=_read_scheduler(MODEL_DIR, "auto", False),
+            )
+        family.tokenizer.model_max_length = CONTENT_TOKENS + 2
+        return _frozen(family, device)
+
+
+def _frozen(family: SdFamily, device: torch.device) -> SdFamily:
+    for part in (family.denoiser, family.text_encoder, family.vae):
+        part.requires_grad_(False).eval()
+    family.move(denoiser=device, text=device, vae=device)
+    return family
+
+
+def _demo_configs() -> tuple[dict[str, Any], ...]:
+    return tuple(read_json(MODEL_DIR / part / "config.json") for part in ("unet", "text_encoder", "vae"))
 
 
 def _read_scheduler(folder: Path, prediction_type: str, zero_terminal_snr: bool) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""``trainer bench``: measures training speed, without pictures or a model."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from trainer.config_io import apply_override, parse_config
+from trainer.runs.events import EventSink
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", default="sd1", help="model family")
+    parser.add_argument("--size", choices=["demo", "full"], default="demo", help="size of the random model")
+    parser.add_argument("--resolution", type=int, default=None, help="side of the pictures in pixels")
+    parser.add_argument("--batch", type=int, default=1, help="pictures per step")
+    parser.add_argument("--rank", type=int, default=16, help="rank of the LoRA")
+    parser.add_argument("--steps", type=int, default=20, help="steps to measure")
+    parser.add_argument("--precision", default="auto", help="auto, no, fp16 or bf16")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="change one setting")
+
+
+def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    resolution = args.resolution or {"demo": 128, "full": 512}[args.size]
+    values: dict[str, Any] = {
+        "name": "bench",
+        "model": {"family": args.family},
+        "dataset": {"resolution": resolution, "cache": {"to_disk": False}},
+        "lora": {"rank": args.rank, "alpha": args.rank},
+        "train": {"max_steps": args.steps, "batch_size": args.batch, "mixed_precision": args.precision},
+    }
+    for override in args.set:
+        apply_override(values, override)
+    config = parse_config(values)
+    from trainer.bench import measure
+
+    return vars(measure(config, size=args.size, model_given="base" in values["model"], events=events))
+
+
+def describe(answer: dict[str, Any]) -> str:
+    return "\n".join(f"{name:<16} {value}" for name, value in answer.items())
