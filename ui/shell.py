@@ -37,7 +37,7 @@ def build_page(context: AppContext) -> gr.Blocks:
             gr.HTML(_masthead(context), padding=False)
             again = gr.Button("Try the demo", size="sm", scale=0, min_width=130, elem_id="demo-again")
         card = welcome.build(context, again)
-        with gr.Tabs() as context.page.tabs:
+        with gr.Tabs(overflow_behavior="wrap") as context.page.tabs:
             tabs = {name: _build_tab(name, label, context) for name, label in TABS.items() if _exists(name)}
         _wire(context, card, tabs)
         _start_timer(page, context)

@@ -69,11 +69,7 @@ def test_the_look_is_chosen_in_the_settings_and_kept(page: Page, shot: Callable[
 def test_every_tab_fits_a_phone(page: Page, shot: Callable[[str], Path]) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     for name in TABS:
-        tab = page.get_by_role("tab", name=name, exact=True)
-        if not tab.is_visible():
-            page.locator(".overflow-menu button").first.click()
-        tab.click()
-        page.wait_for_timeout(400)
+        open_tab(page, name)
         wide = page.evaluate("document.documentElement.scrollWidth")
         shot(f"{name.lower()}-phone")
         assert wide <= 390, f"{name} is {wide} px wide"

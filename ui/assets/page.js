@@ -107,9 +107,18 @@ window.atelier = (() => {
   document.addEventListener("input", (event) => {
     if (event.target.id === "field-search") search(event.target.value);
   });
-  document.addEventListener("click", (event) => {
-    const source = event.target.closest("[data-copy]");
-    if (source) navigator.clipboard.writeText(document.getElementById(source.dataset.copy).textContent);
+  // Gradio tells its "input" on key presses alone: pasting, deleting and dictating would go unheard. Each of those
+  // is followed by a key press of no key, which Gradio's text fields take for one.
+  let typedInto = null;
+  document.addEventListener("keypress", (event) => {
+    if (!event.isTrusted) return;
+    typedInto = event.target;
+    setTimeout(() => (typedInto = null), 0);
+  }, true);
+  document.addEventListener("input", (event) => {
+    const field = event.target;
+    if (field === typedInto || !field.matches("[data-testid='textbox'], [data-testid='number-input'], .block textarea")) return;
+    field.dispatchEvent(new KeyboardEvent("keypress"));
   });
   dark.addEventListener("change", () => setTheme(localStorage.getItem("atelier-theme")));
   function begin() {
