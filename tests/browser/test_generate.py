@@ -92,7 +92,7 @@ def test_two_loras_count_and_settings_back_from_a_picture(page: Page, run: Run, 
     page.locator("dialog[open]").get_by_role("button", name="Use these settings").click()
     expect(page.locator("#generate-prompt textarea")).to_have_value("a red star on a blue background")
     expect(page.locator("#generate-lora-1")).to_be_hidden()
-    page.locator("#generate-open input[type=file]").set_input_files(newest)
+    open_picture(page, newest)
     expect(page.locator("#generate-prompt textarea")).to_have_value("a small yellow ring")
     expect(page.locator("#generate-lora-1 input")).to_have_value("second")
     expect(page.locator("#generate-seed input")).to_have_value(str(read_settings(newest)["seed"]))
@@ -121,11 +121,13 @@ def test_problems_are_told(page: Page, tmp_path: Path) -> None:
     page.keyboard.press("Enter")
     page.locator("#generate").click()
     expect(page.locator(".toast-body")).to_contain_text("is not open to the page")
-    page.locator("#generate-open input[type=file]").set_input_files(_plain_picture(tmp_path))
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (8, 8)).save(plain)
+    open_picture(page, plain)
     expect(page.locator(".toast-body").last).to_contain_text("carries no settings")
 
 
-def _plain_picture(folder: Path) -> Path:
-    path = folder / "plain.png"
-    Image.new("RGB", (8, 8)).save(path)
-    return path
+def open_picture(page: Page, path: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.locator("#generate-open").click()
+    chooser.value.set_files(path)

@@ -23,6 +23,8 @@ from ui.settings_file import read_settings as read_app_settings
 from ui.theme import script
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
 UseLora = Callable[[Path, str, PictureSettings | None], list[Any]]
 NOTHING_YET = '<div class="blank low">Your pictures appear here.</div>'
 
@@ -105,6 +107,8 @@ class _Side:
     history: gr.HTML
     open: gr.UploadButton
     seen: gr.Textbox
+    found: gr.Textbox
+    """What a handler that may fail hands on: Gradio marks the outputs of a failed one as wrong."""
 
     @property
     def polled(self) -> list[Any]:
@@ -123,11 +127,13 @@ def build(context: AppContext) -> GenerateTab:
     context.page.load(lambda: handlers.show_last(), outputs=form.outputs)
     refresh: dict[str, Any] = {"fn": handlers.refresh_now, "inputs": side.seen, "outputs": side.polled, **QUIET}
     for event in (side.generate.click, form.prompt.submit):
-        event(handlers.generate, form.inputs, form.seed, **QUIET).then(**refresh)
-    side.cancel.click(handlers.cancel, None, None, **QUIET).then(**refresh)
-    side.open.upload(handlers.open_picture, side.open, form.outputs, **QUIET)
-    for wall in (side.result, side.history):
-        wall.pick(handlers.pick, None, form.outputs, **QUIET)
+        asked = event(handlers.generate, form.inputs, side.found, **TELLING)
+        asked.success(lambda seed: int(seed), side.found, form.seed, **QUIET).then(**refresh)
+    side.cancel.click(handlers.cancel, None, None, **TELLING).then(**refresh)
+    finds = [side.open.upload(handlers.open_picture, side.open, side.found, **TELLING)]
+    finds += [wall.pick(handlers.pick, None, side.found, **TELLING) for wall in (side.result, side.history)]
+    for found in finds:
+        found.success(handlers.show_found, side.found, form.outputs, **QUIET)
     return GenerateTab(handlers.use_lora, form.outputs)
 
 
@@ -197,7 +203,8 @@ def _side() -> _Side:
             scale=0,
             min_width=230,
         )
-    return _Side(generate, cancel, status, result, history, opened, gr.Textbox("", visible=False))
+    seen, found = gr.Textbox("", visible=False), gr.Textbox("", visible=False)
+    return _Side(generate, cancel, status, result, history, opened, seen, found)
 
 
 class GenerateHandlers:
@@ -211,7 +218,7 @@ class GenerateHandlers:
         self._desk = GenerateDesk(Studio(context.workspace, idle_minutes))
 
     @tells_problems
-    def generate(self, *values: Any) -> int:
+    def generate(self, *values: Any) -> str:
         """Ask for pictures; returns the seed that is used."""
         plain, loras = values[: len(self._form.plain)], values[len(self._form.plain) :]
         given = {name: value for name, value in zip(_NAMES, plain, strict=False) if value is not None}
@@ -219,7 +226,7 @@ class GenerateHandlers:
         given["loras"] = [use.model_dump() for use in check_loras(self._context, self._form.loras.read(loras))]
         if not str(given.get("prompt", "")).strip():
             raise UserError("generate.prompt", "The prompt is empty.", "Say what to draw.", "prompt")
-        return self._desk.ask(parse_settings(given), new_seed=bool(plain[-1])).seed
+        return str(self._desk.ask(parse_settings(given), new_seed=bool(plain[-1])).seed)
 
     @tells_problems
     def cancel(self) -> None:
@@ -251,16 +258,19 @@ class GenerateHandlers:
         return self._shown(self._desk.last())
 
     @tells_problems
-    def pick(self, event: gr.EventData) -> list[Any]:
+    def pick(self, event: gr.EventData) -> str:
         settings = self._desk.settings_of(str(event._data["id"]))
-        return self._shown(LastUse(settings=settings, new_seed=False))
+        return LastUse(settings=settings, new_seed=False).model_dump_json()
 
     @tells_problems
-    def open_picture(self, path: str) -> list[Any]:
-        """Show the settings found in an uploaded picture; what it does not say stays as it was last used."""
+    def open_picture(self, path: str) -> str:
+        """The settings found in an uploaded picture; what it does not say stays as it was last used."""
         found = read_settings(Path(path))
         settings = self._desk.last().settings.model_dump() | {"loras": []} | found
-        return self._shown(LastUse(settings=parse_settings(settings), new_seed="seed" not in found))
+        return LastUse(settings=parse_settings(settings), new_seed="seed" not in found).model_dump_json()
+
+    def show_found(self, found: str) -> list[Any]:
+        return self._shown(LastUse.model_validate_json(found))
 
     @tells_problems
     def use_lora(self, lora: Path, model: str, settings: PictureSettings | None) -> list[Any]:

@@ -23,6 +23,8 @@ from ui.tabs.generate import UseLora
 from ui.theme import script
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
 PREVIEW_SECONDS = 300
 """How long one preview is waited for; the first of a large model loads it."""
 FIRST_WORDS = "Choose a LoRA and move its slider: the pictures show what it does, before anything is saved."
@@ -164,21 +166,19 @@ def _wire_preview(
 ) -> list[dict[str, Any]]:
     """Each move asks for a preview at once, which ends the one before; another event waits for the picture."""
     inputs = [*rows.components, *look.fields]
-    ask: dict[str, Any] = {"fn": handlers.ask, "inputs": inputs, "outputs": shown.request, **QUIET}
+    ask: dict[str, Any] = {"fn": handlers.ask, "inputs": inputs, "outputs": shown.request, **TELLING}
     wait: dict[str, Any] = {
         "fn": handlers.wait,
         "inputs": shown.request,
         "outputs": [shown.pair, shown.status],
-        "show_progress": "hidden",
-        "concurrency_limit": None,
-        "api_visibility": "private",
+        **TELLING,
     }
     moves = [slider.input for slider in rows.weights] + [file.input for file in rows.files]
     moves += [look.prompt.submit, look.prompt.blur, look.model.input, look.seed.input, look.size.input]
     moves += [look.steps.release, look.guidance.release]
-    gr.on(moves, **ask, trigger_mode="always_last").then(**wait)
+    gr.on(moves, **ask, trigger_mode="always_last").success(**wait)
     for removed in rows.removed:
-        removed.then(**ask).then(**wait)
+        removed.then(**ask).success(**wait)
     status = gr.Textbox("", visible=False)
     context.page.poll(handlers.poll_preview, [shown.request, status], [status, shown.status])
     return [ask, wait]
@@ -188,8 +188,8 @@ def _wire_save(context: AppContext, rows: LoraRows, look: _Look, save: _Save, ha
     outputs = [save.seen, save.outcome, save.cancel, save.save]
     refresh: dict[str, Any] = {"fn": handlers.refresh_save, "inputs": save.seen, "outputs": outputs, **QUIET}
     inputs = [save.target, save.mode, save.rank, save.name, look.model, *rows.components]
-    save.save.click(handlers.save, inputs, None, **QUIET).then(**refresh)
-    save.cancel.click(handlers.cancel, None, None, **QUIET).then(**refresh)
+    save.save.click(handlers.save, inputs, None, **TELLING).then(**refresh)
+    save.cancel.click(handlers.cancel, None, None, **TELLING).then(**refresh)
     context.page.poll(handlers.poll_save, [save.seen], outputs)
     for choice in (save.target, save.mode):
         choice.input(_relevant, [save.target, save.mode], [save.mode, save.rank], **QUIET)

@@ -23,6 +23,8 @@ from ui.run_view import RunReaders, RunView
 from ui.theme import script
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
 
 CONTROLS: dict[Request, tuple[str, tuple[str, ...]]] = {
     "pause": ("Pause", ("training",)),
@@ -215,13 +217,13 @@ def _wire_choosing(parts: _Parts, handlers: RunsHandlers, refresh: dict[str, Any
 def _wire_actions(parts: _Parts, handlers: RunsHandlers, refresh: dict[str, Any]) -> None:
     buttons = parts.buttons
     for name, button in buttons.controls.items():
-        button.click(handlers.asker(name), parts.selected, None, **QUIET).then(**refresh)
-    buttons.extend.click(handlers.extend, [parts.selected, buttons.extend_by], None, **QUIET).then(**refresh)
-    buttons.again.click(handlers.again, parts.selected, [parts.selected, parts.stored], **QUIET).then(**refresh)
+        button.click(handlers.asker(name), parts.selected, None, **TELLING).then(**refresh)
+    buttons.extend.click(handlers.extend, [parts.selected, buttons.extend_by], None, **TELLING).then(**refresh)
+    buttons.again.click(handlers.again, parts.selected, [parts.selected, parts.stored], **TELLING).then(**refresh)
     buttons.delete.click(lambda: gr.update(visible=True), None, buttons.confirm, **QUIET)
     hide: dict[str, Any] = {"fn": lambda: gr.update(visible=False), "outputs": buttons.confirm, **QUIET}
     buttons.confirm_no.click(**hide)
-    deleted = buttons.confirm_yes.click(handlers.delete, parts.selected, [parts.selected, parts.stored], **QUIET)
+    deleted = buttons.confirm_yes.click(handlers.delete, parts.selected, [parts.selected, parts.stored], **TELLING)
     deleted.then(**hide).then(**refresh)
 
 
