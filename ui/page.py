@@ -40,7 +40,7 @@ class Page:
     load_handlers: list[Handler] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
     tabs: gr.Tabs = field(init=False)
-    """The row of tabs, set by the shell: as an output, ``gr.Tabs(selected="runs")`` switches. Ids are the tabs' module names."""
+    """The row of tabs, set by the shell. As an output, ``gr.Tabs(selected="runs")`` switches; ids are module names."""
 
     def poll(
         self,

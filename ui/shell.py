@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import html
-import importlib
-import importlib.util
+from types import ModuleType
 from typing import Any
 
 import gradio as gr
@@ -13,15 +12,16 @@ from ui import journeys, welcome
 from ui.context import AppContext
 from ui.page import Handler, joined
 from ui.settings_file import read_settings
+from ui.tabs import dataset, generate, merge, runs, settings, train
 from ui.welcome import Welcome
 
-TABS: dict[str, str] = {
-    "dataset": "Dataset",
-    "train": "Train",
-    "runs": "Runs",
-    "merge": "Merge",
-    "generate": "Generate",
-    "settings": "Settings",
+TABS: dict[str, ModuleType] = {
+    "Dataset": dataset,
+    "Train": train,
+    "Runs": runs,
+    "Merge": merge,
+    "Generate": generate,
+    "Settings": settings,
 }
 POLL_SECONDS = 1.5
 MARK = (
@@ -38,19 +38,16 @@ def build_page(context: AppContext) -> gr.Blocks:
             again = gr.Button("Try the demo", size="sm", scale=0, min_width=130, elem_id="demo-again")
         card = welcome.build(context, again)
         with gr.Tabs(overflow_behavior="wrap") as context.page.tabs:
-            tabs = {name: _build_tab(name, label, context) for name, label in TABS.items() if _exists(name)}
+            tabs = {label.lower(): _build_tab(label, module, context) for label, module in TABS.items()}
         _wire(context, card, tabs)
         _start_timer(page, context)
     return page
 
 
-def _exists(name: str) -> bool:
-    return importlib.util.find_spec(f"ui.tabs.{name}") is not None
-
-
-def _build_tab(name: str, label: str, context: AppContext) -> Any:
+def _build_tab(label: str, module: ModuleType, context: AppContext) -> Any:
+    name = label.lower()
     with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
-        return importlib.import_module(f"ui.tabs.{name}").build(context)
+        return module.build(context)
 
 
 def _wire(context: AppContext, card: Welcome, tabs: dict[str, Any]) -> None:
@@ -68,8 +65,7 @@ def _start_timer(page: gr.Blocks, context: AppContext) -> None:
     context.page.load(lambda: [read_settings(context.workspace).theme], outputs=[theme])
     loaded = _attach(page.load, context.page.load_handlers)
     loaded.then(None, theme, None, js="theme => atelier.setTheme(theme)")
-    if context.page.pollers:
-        _attach(gr.Timer(POLL_SECONDS).tick, context.page.pollers)
+    _attach(gr.Timer(POLL_SECONDS).tick, context.page.pollers)
 
 
 def _attach(event: Any, handlers: list[Handler]) -> Any:

@@ -45,11 +45,12 @@ window.atelier = (() => {
   }
 
   // The list of problems is made by the server; each is repeated beside its field and its section is unfolded.
-  let shownProblems = null;
+  let shownProblems = "";
   function watchProblems() {
     const list = document.getElementById("form-problems");
-    if (list === shownProblems) return;
-    shownProblems = list;
+    const text = list ? list.innerHTML : ""; // Gradio changes the list in place: the element stays the same
+    if (text === shownProblems) return;
+    shownProblems = text;
     placeProblems(list !== null && list.dataset.move === "true");
   }
 
@@ -123,7 +124,7 @@ window.atelier = (() => {
   dark.addEventListener("change", () => setTheme(localStorage.getItem("atelier-theme")));
   function begin() {
     setTheme(localStorage.getItem("atelier-theme"));
-    new MutationObserver(watchProblems).observe(document.body, { childList: true, subtree: true });
+    new MutationObserver(watchProblems).observe(document.body, { childList: true, characterData: true, subtree: true });
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
   else begin();
