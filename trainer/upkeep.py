@@ -70,7 +70,8 @@ class Upkeep:
         if step == self._max_steps:
             return  # the rest is ``finish``'s
         asked = self._session.requests()
-        if _due(step, config.output.save_every_steps) or asked & {"save", "pause"}:
+        healthy = not self._learning.skipped  # a run that goes wrong must not push its good checkpoints out
+        if (_due(step, config.output.save_every_steps) and healthy) or asked & {"save", "pause"}:
             self._save_or_warn()
         if _due(step, config.validation.every_steps):
             self._validate()
