@@ -50,20 +50,20 @@ def test_a_newcomer_is_shown_what_to_do_first(page: Page, shot: Callable[[str], 
     expect(page.locator("#welcome")).to_be_visible()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_look_is_chosen_in_the_settings_and_kept(page: Page, shot: Callable[[str], Path], theme: str) -> None:
-    open_tab(page, "Settings")
-    page.locator("#theme input").click()
-    page.get_by_role("option", name=theme.capitalize(), exact=True).click()
-    dark = theme == "dark"
-    page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=dark)
-    page.wait_for_timeout(500)
+def test_the_look_is_chosen_in_the_settings_and_kept(page: Page, shot: Callable[[str], Path]) -> None:
+    is_dark = "dark => document.body.classList.contains('dark') === dark"
+    for theme in ("light", "dark"):
+        open_tab(page, "Settings")
+        page.locator("#theme input").click()
+        page.get_by_role("option", name=theme.capitalize(), exact=True).click()
+        page.wait_for_function(is_dark, arg=theme == "dark")
+        page.wait_for_timeout(500)
     page.reload()
     page.get_by_role("tab", name="Train", exact=True).wait_for()
-    page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=dark)
+    page.wait_for_function(is_dark, arg=True)
     for name in TABS:
         open_tab(page, name)
-        shot(f"{name.lower()}-{theme}")
+        shot(f"{name.lower()}-dark")
 
 
 def test_every_tab_fits_a_phone(page: Page, shot: Callable[[str], Path]) -> None:
@@ -71,7 +71,8 @@ def test_every_tab_fits_a_phone(page: Page, shot: Callable[[str], Path]) -> None
     for name in TABS:
         open_tab(page, name)
         wide = page.evaluate("document.documentElement.scrollWidth")
-        shot(f"{name.lower()}-phone")
+        if name in ("Train", "Runs"):
+            shot(f"{name.lower()}-phone")
         assert wide <= 390, f"{name} is {wide} px wide"
 
 
