@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.optimization import get_scheduler
@@ -80,7 +81,8 @@ def reference_losses(picture: Path) -> list[float]:
     return losses
 
 
-def test_losses_are_those_of_a_plain_loop(tmp_path: Path, config_of, workspace: Workspace) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_losses_are_those_of_a_plain_loop(tmp_path: Path, config_of, workspace: Workspace, checkpointing: bool) -> None:
     """One picture in every row, so that the order of the data plays no part: UNet and text encoder, alpha != rank."""
     folder = make_pictures(tmp_path / "one", count=1, side=SIDE)
     config = config_of(
@@ -98,6 +100,7 @@ def test_losses_are_those_of_a_plain_loop(tmp_path: Path, config_of, workspace: 
         train__gradient_accumulation_steps=ACCUMULATION,
         train__max_grad_norm=LIMIT,
         train__optimizer_args={"weight_decay": 0.1},
+        train__gradient_checkpointing=checkpointing,
     )
     run = workspace.create_run(config)
     train_here(run)
