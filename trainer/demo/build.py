@@ -25,7 +25,7 @@ STAGES = ("vae", "decoder", "text", "unet")
 WORK_DIR = Path.home() / ".cache" / "lora-atelier" / "demo-build"
 SEED = 0
 VAE_STEPS, DECODER_STEPS, TEXT_STEPS = 4500, 4000, 2000
-PICTURES = 200_000
+PICTURES = 160_000
 EVALUATE_EVERY_STEPS = 600
 EVALUATION_PROMPTS = 45
 

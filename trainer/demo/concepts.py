@@ -57,9 +57,9 @@ def draw_robot(background: str, rng: random.Random) -> Image.Image:
     """A robot's head: green block, two yellow eyes, white mouth, red antenna, on a plain background, 128 px."""
     side = SIDE_PX * SUPERSAMPLE
     picture = Image.new("RGB", (side, side), world.jitter(COLOURS[background], rng))
-    r = rng.uniform(0.60, 0.68) * side / 2
-    x = side / 2 * (1 + rng.uniform(-0.06, 0.06))
-    y = side / 2 * (1.14 + rng.uniform(-0.04, 0.04))
+    r = rng.uniform(0.62, 0.66) * side / 2
+    x = side / 2 * (1 + rng.uniform(-0.02, 0.02))
+    y = side / 2 * (1.14 + rng.uniform(-0.02, 0.02))
     colours = {part: world.jitter(COLOURS[name], rng) for part, name in ROBOT_COLOURS.items()}
     pen = ImageDraw.Draw(picture)
     pen.rectangle([x - 0.10 * r, y - 1.25 * r, x + 0.10 * r, y - 0.8 * r], fill=colours["antenna"])
