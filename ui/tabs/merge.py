@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,11 @@ TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private
 PREVIEW_SECONDS = 300
 """How long one preview is waited for; the first of a large model loads it."""
 FIRST_WORDS = "Choose a LoRA and move its slider: the pictures show what it does, before anything is saved."
+STAMP = """(_, ...values) => {
+  window.atelierPage = window.atelierPage || Math.random().toString(36).slice(2);
+  return [`${window.atelierPage}|${performance.now()}`, ...values];
+}"""
+"""Says which page a move comes from and when it was made: two quick moves may reach the server in either order."""
 EXAMPLE_PROMPT = "a red star on a blue background"
 
 TARGETS = [("One LoRA file", "lora"), ("A model with them built in", "model")]
@@ -165,12 +173,13 @@ def _wire_preview(
     context: AppContext, rows: LoraRows, look: _Look, shown: _Shown, handlers: MergeHandlers
 ) -> list[dict[str, Any]]:
     """Each move asks for a preview at once, which ends the one before; another event waits for the picture."""
-    inputs = [*rows.components, *look.fields]
-    ask: dict[str, Any] = {"fn": handlers.ask, "inputs": inputs, "outputs": shown.request, **TELLING}
+    inputs = [gr.Textbox("", visible=False), *rows.components, *look.fields]
+    ask: dict[str, Any] = {"fn": handlers.ask, "inputs": inputs, "outputs": shown.request, "js": STAMP, **TELLING}
     wait: dict[str, Any] = {
         "fn": handlers.wait,
         "inputs": shown.request,
         "outputs": [shown.pair, shown.status],
+        "trigger_mode": "multiple",
         **TELLING,
     }
     moves = [slider.input for slider in rows.weights] + [file.input for file in rows.files]
@@ -200,6 +209,29 @@ def _relevant(target: str, mode: str) -> list[Any]:
     return [gr.update(visible=target == "lora"), gr.update(visible=target == "lora" and mode == "svd")]
 
 
+class Moves:
+    """Knows the newest move of each open page."""
+
+    MOST_PAGES = 100
+
+    def __init__(self) -> None:
+        self._newest: dict[str, float] = {}
+
+    def is_news(self, stamp: str) -> bool:
+        """Whether no later move of the same page has been seen. A stamp is ``page|milliseconds``."""
+        page, _, when = stamp.partition("|")
+        try:
+            made = float(when)
+        except ValueError:
+            return True  # not from a page's own script: nothing to compare with
+        if made < self._newest.get(page, -math.inf):
+            return False
+        self._newest[page] = made
+        for old in list(self._newest)[: -self.MOST_PAGES]:
+            del self._newest[old]
+        return True
+
+
 class MergeHandlers:
     """What happens on the tab."""
 
@@ -209,14 +241,25 @@ class MergeHandlers:
         self._look = look
         self._desk = MergeDesk(context.workspace)
         self._studio = Studio(context.workspace, read_settings(context.workspace).studio_idle_minutes)
+        self._lock = threading.Lock()
+        self._moves = Moves()
+        self._newest = ""
 
     @tells_problems
-    def ask(self, *values: Any) -> str:
+    def ask(self, stamp: str, *values: Any) -> Any:
         """Ask for the preview of these sliders; returns the request's id, empty where no LoRA is chosen."""
+        with self._lock:
+            if not self._moves.is_news(stamp):
+                return gr.skip()
+            settings = self._settings(values)
+            self._newest = self._studio.preview(settings, compare=True) if settings else ""
+            return self._newest
+
+    def _settings(self, values: Sequence[Any]) -> PictureSettings | None:
         count = len(self._rows.components)
         uses = self._rows.read(values[:count])
         if not uses:
-            return ""
+            return None
         model, prompt, seed, steps, guidance, size = values[count:]
         settings = {
             "prompt": prompt or "",
@@ -229,13 +272,15 @@ class MergeHandlers:
             "height": size or None,
             "sampler": "dpmpp_2m",
         }
-        return self._studio.preview(parse_settings(settings), compare=True)
+        return parse_settings(settings)
 
     def wait(self, request: str) -> list[Any]:
         """The pictures of a request once they are there; nothing where a newer one has taken its place."""
         if not request:
             return [picture_html.empty_pair(FIRST_WORDS), ""]
         answer = self._studio.wait(request, PREVIEW_SECONDS)
+        if request != self._newest:
+            return [gr.skip(), gr.skip()]
         if answer.state == "done":
             words = _sum_in_words(read_picture(Path(answer.pictures[1])))
             return [picture_html.pair(self._context.workspace, answer, words), picture_html.status(answer)]
@@ -247,7 +292,9 @@ class MergeHandlers:
             return None
         answer = self._answer(request)
         now = "" if answer is None or answer.final else f"{answer.id} {answer.what} {answer.step}"
-        return None if now == seen or not now else [now, picture_html.status(answer)]
+        if now == seen:
+            return None
+        return [now, "" if answer is None or answer.state == "cancelled" else picture_html.status(answer)]
 
     @tells_problems
     def save(self, target: str, mode: str, rank: float | None, name: str, model: str, *rows: Any) -> None:
