@@ -17,12 +17,13 @@ from trainer.config import Config
 from trainer.data.buckets import resolutions
 from trainer.data.training_set import Batch
 from trainer.devices import compute_dtype, device_name, pick_device, seeded_generator
-from trainer.families import FAMILIES, load_family
+from trainer.families import load_family, random_family
 from trainer.families.base import Family
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters
 from trainer.recipe import Ingredients, train_step
 from trainer.runs.events import EventSink
+from trainer.upkeep import set_training_mode
 
 WARM_UP_STEPS = 3
 PRECISIONS = {torch.float32: "no", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -66,10 +67,7 @@ def measure(config: Config, *, size: Literal["demo", "full"], model_given: bool,
     family = _family(config, size, model_given, device, dtype)
     parameters = add_adapters(family, config.lora, seed=config.train.seed)
     learning = Learning(parameters, config.train, config.train.max_steps, scaled=dtype == torch.float16)
-    for module in (family.denoiser, *family.text_encoders.values()):
-        module.train()
-    if config.train.gradient_checkpointing:
-        family.save_memory()
+    set_training_mode(family, config.train)
     encode = caption_encoder(family, config, Path(), events)
     ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
     batch = _random_batch(config, family)
@@ -110,8 +108,7 @@ def _family(
 ) -> Family:
     if model_given:
         return load_family(config.model, device=device, dtype=dtype, prediction_type=config.loss.prediction_type)
-    name = next(iter(FAMILIES)) if config.model.family == "auto" else config.model.family
-    return FAMILIES[name].random(size, device=device, dtype=dtype)
+    return random_family(config.model, size, device=device, dtype=dtype)
 
 
 def _random_batch(config: Config, family: Family) -> Batch:

@@ -1,7 +1,7 @@
 """The training recipe, from top to bottom.
 
-Every random draw of a step depends on (seed, step, micro-batch, purpose) alone. There is no generator to carry over:
-a run that was killed and resumed draws what it would have drawn, and ends with the same bytes.
+Every random draw depends on (seed, number of the batch, purpose) alone. There is no generator to carry over: a run that
+was killed and resumed draws what it would have drawn, and ends with the same bytes.
 """
 
 from __future__ import annotations

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
 
 from trainer.checkpoint import checkpoints, keep_newest, load_state, newest_checkpoint, save_checkpoint
 from trainer.conditioning import CaptionEncoder
-from trainer.config import Config
+from trainer.config import Config, TrainSettings
 from trainer.data.training_set import TrainingSet
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.families.base import Family
@@ -52,7 +51,7 @@ class Upkeep:
     def begin(self) -> None:
         """Go on from the newest valid checkpoint, if there is one, and draw the previews due there."""
         self._restore()
-        self._set_training_mode()
+        set_training_mode(self._family, self._config.train)
         step = self._learning.step
         self._session.at_step(step, self._epoch)
         self._session.enter("training", max_steps=self._max_steps, extend_to=None)
@@ -137,14 +136,6 @@ class Upkeep:
         hint = "The run goes on from the one before."
         self._session.warn("checkpoint.damaged", f"The checkpoint {checkpoint.name} is damaged.", hint)
 
-    def _set_training_mode(self) -> None:
-        """Dropout on, and gradient checkpointing where asked for."""
-        modules = [self._family.denoiser, *self._family.text_encoders.values()]
-        for module in modules:
-            module.train()
-        if self._config.train.gradient_checkpointing:
-            self._family.save_memory()
-
     def _save_or_warn(self) -> None:
         """A checkpoint on the way: a full disk is told, and training goes on."""
         self._metrics.flush()
@@ -187,8 +178,7 @@ class Upkeep:
         self._metrics.flush()
         with self._learning.result():
             loss = validation_loss(self._family, self._config, self._validation, self._encode, self._session.device)
-        if math.isfinite(loss):
-            self._session.events.emit("validation", self._learning.step, loss=loss)
+        self._session.events.emit("validation", self._learning.step, loss=loss)
 
     def _draw_previews(self) -> None:
         self._metrics.flush()
@@ -214,6 +204,14 @@ class Upkeep:
         self._session.enter("stopping")
         output = self._save_all()
         raise StoppedOnRequest(f"stopped at step {self._learning.step} of {self._max_steps}; saved as {output}")
+
+
+def set_training_mode(family: Family, settings: TrainSettings) -> None:
+    """Dropout on, and gradient checkpointing where asked for."""
+    for module in (family.denoiser, *family.text_encoders.values()):
+        module.train()
+    if settings.gradient_checkpointing:
+        family.save_memory()
 
 
 def _due(step: int, every: int) -> bool:

@@ -200,6 +200,17 @@ def test_two_processes_never_have_one_run(plain: Run) -> None:
     assert plain.read().state == "finished"
 
 
+def test_one_job_at_a_time_and_waiting_can_be_stopped(workspace: Workspace, config_of) -> None:
+    run = workspace.create_run(config_of())
+    workspace.locks_dir.mkdir(parents=True)
+    with FileLock(workspace.locks_dir / "device-cpu.lock"):
+        watcher = Watcher({("warning", 0): lambda: control.ask(run.control_dir, "stop")})
+        with pytest.raises(StoppedOnRequest):
+            train_here(run, watcher)
+    assert [event["code"] for event in watcher.events if event["type"] == "warning"] == ["device.busy"]
+    assert states_of(run) == ["starting", "stopped"]
+
+
 def test_a_checkpoint_of_another_config_is_refused(plain: Run, tmp_path: Path) -> None:
     run = Run(shutil.copytree(plain.dir, tmp_path / "copy"))
     text = run.config_path.read_text()

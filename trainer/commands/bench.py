@@ -10,6 +10,7 @@ from trainer.runs.events import EventSink
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the random model and of the steps to measure."""
     parser.add_argument("--family", default="sd1", help="model family")
     parser.add_argument("--size", choices=["demo", "full"], default="demo", help="size of the random model")
     parser.add_argument("--resolution", type=int, default=None, help="side of the pictures in pixels")
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """Measure, and answer with the times."""
     resolution = args.resolution or {"demo": 128, "full": 512}[args.size]
     values: dict[str, Any] = {
         "name": "bench",
@@ -38,4 +40,5 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
 
 
 def describe(answer: dict[str, Any]) -> str:
+    """One measure a line."""
     return "\n".join(f"{name:<16} {value}" for name, value in answer.items())

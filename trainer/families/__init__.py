@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -57,6 +57,14 @@ def load_family(
         prediction_type=prediction_type,
         zero_terminal_snr=zero_terminal_snr,
     )
+
+
+def random_family(
+    model: ModelSettings, size: Literal["demo", "full"], *, device: torch.device, dtype: torch.dtype
+) -> Family:
+    """A model with random weights, of the demo's size or the family's usual one; ``auto`` is the first family."""
+    name = next(iter(FAMILIES)) if model.family == "auto" else model.family
+    return FAMILIES[name].random(size, device=device, dtype=dtype)
 
 
 def model_folder(base: str, revision: str | None, *, field: str = "model.base") -> Path:
