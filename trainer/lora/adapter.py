@@ -78,27 +78,18 @@ def plan_layers(family: Family, settings: LoraSettings) -> dict[str, list[LayerP
 def _plan(part: str, name: str, module: nn.Module, settings: LoraSettings) -> LayerPlan:
     """Rank and alpha of one layer; rank 0 for a layer to leave alone. Patterns see ``unet.down_blocks...``."""
     full_name = f"{part}.{name}"
-    included = not settings.include or any(_matches(pattern, full_name) for pattern in settings.include)
-    if not included or any(_matches(pattern, full_name) for pattern in settings.exclude):
+    included = not settings.include or any(re.search(pattern, full_name) for pattern in settings.include)
+    if not included or any(re.search(pattern, full_name) for pattern in settings.exclude):
         return LayerPlan(name, 0, 0.0)
     rank, alpha = settings.rank, settings.alpha
     if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
         rank = settings.conv_rank
         alpha = float(settings.conv_rank) if settings.conv_alpha is None else settings.conv_alpha
     for pattern, block_rank in settings.block_ranks.items():
-        if _matches(pattern, full_name):
+        if re.search(pattern, full_name):
             alpha, rank = alpha / rank * block_rank, block_rank  # the strength alpha / rank stays
             break
     return LayerPlan(name, rank, alpha)
-
-
-def _matches(pattern: str, full_name: str) -> bool:
-    try:
-        return re.search(pattern, full_name) is not None
-    except re.error as error:
-        message = f"lora: {pattern!r} is not a regular expression: {error}."
-        hint = "Correct it in include, exclude or block_ranks."
-        raise UserError("lora.pattern", message, hint, "lora.include") from error
 
 
 def adapter_layers(family: Family) -> dict[str, LoraLayer]:
