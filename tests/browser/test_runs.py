@@ -150,6 +150,24 @@ def test_large_view_and_download(page: Page, finished: Run, tmp_path: Path) -> N
     assert download.value.suggested_filename == "my-character.safetensors"
 
 
+def test_run_again_shows_the_new_run_and_extending_queues(page: Page, workspace: Workspace) -> None:
+    """The run has no pictures to train on, so that its trainer ends at once, with a reason."""
+    run = example_run(workspace, "once-more", steps=10, max_steps=10)
+    open_runs(page)
+    choose(page, "once-more")
+    page.get_by_role("button", name="Run again", exact=True).click()
+    expect(page.locator(".run-item", has_text="once-more")).to_have_count(2)
+    expect(page.locator(".run-item.selected")).not_to_have_attribute("data-pick", run.id)
+    again = Run(workspace.runs_dir / str(page.locator(".run-item.selected").get_attribute("data-pick")))
+    assert again.config() == run.config()
+    expect(page.locator("#run-head .pill")).to_have_text("Failed", timeout=60_000)
+    page.locator(f".run-item[data-pick='{run.id}']").click()
+    page.locator("#run-extend-by input").fill("25")
+    page.get_by_role("button", name="Train on", exact=True).click()
+    expect(page.locator("#run-head .pill")).not_to_have_text("Finished")
+    assert run.read().extend_to == 35
+
+
 def test_deleting_asks_first(page: Page, workspace: Workspace) -> None:
     run = example_run(workspace, "unwanted", "failed", steps=10)
     open_runs(page)

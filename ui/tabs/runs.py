@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from trainer.errors import UserError
+from trainer.files import read_json, write_json
 from trainer.runs import actions
 from trainer.runs.control import Request
 from trainer.runs.store import ENDED, Run
@@ -97,7 +98,6 @@ class _Parts:
     checkpoints: gr.HTML
     log: gr.HTML
     buttons: _Buttons
-    stored: gr.BrowserState
     zoom: gr.Textbox
 
     @property
@@ -122,21 +122,25 @@ def build(context: AppContext) -> RunsTab:
 
     state = [parts.seen, parts.selected, parts.zoom]
     context.page.poll(poll, state, parts.shown)
-    context.page.load(lambda run_id: poll("", run_id or "", ""), [parts.stored], parts.shown)
+    context.page.load(lambda: poll("", handlers.last_shown(), ""), outputs=parts.shown)
     refresh: dict[str, Any] = {"fn": refresh_now, "inputs": state, "outputs": parts.shown, **QUIET}
     _wire_choosing(parts, handlers, refresh)
     _wire_actions(parts, handlers, refresh)
-    show = [parts.selected, parts.stored]
     buttons = parts.buttons
     return RunsTab(
-        parts.selected, buttons.generate, buttons.merge, buttons.edit, handlers.select, show, handlers.lora_of
+        parts.selected,
+        buttons.generate,
+        buttons.merge,
+        buttons.edit,
+        handlers.select,
+        [parts.selected],
+        handlers.lora_of,
     )
 
 
 def _layout() -> _Parts:
     with gr.Column(elem_classes=["runs-page"]):
         seen, selected, zoom = (gr.Textbox("", visible=False) for _ in range(3))
-        stored = gr.BrowserState("", storage_key="lora-atelier-run", secret="lora-atelier")
         empty = gr.HTML(run_html.NOTHING_YET, padding=False, elem_id="runs-empty")
         with gr.Row(elem_classes=["runs-layout"], visible=False) as layout:
             with gr.Column(scale=0, min_width=280, elem_classes=["runs-side"]):
@@ -165,7 +169,6 @@ def _layout() -> _Parts:
         checkpoints=checkpoints,
         log=log,
         buttons=buttons,
-        stored=stored,
         zoom=zoom,
     )
 
@@ -209,7 +212,7 @@ def _buttons() -> _Buttons:
 
 
 def _wire_choosing(parts: _Parts, handlers: RunsHandlers, refresh: dict[str, Any]) -> None:
-    changed = [parts.selected, parts.stored, parts.zoom, parts.buttons.confirm]
+    changed = [parts.selected, parts.zoom, parts.buttons.confirm]
     parts.listing.pick(handlers.picked, None, changed, **QUIET).then(**refresh)
     parts.charts.zoom(handlers.zoomed, None, parts.zoom, **QUIET).then(**refresh)
 
@@ -219,11 +222,11 @@ def _wire_actions(parts: _Parts, handlers: RunsHandlers, refresh: dict[str, Any]
     for name, button in buttons.controls.items():
         button.click(handlers.asker(name), parts.selected, None, **TELLING).then(**refresh)
     buttons.extend.click(handlers.extend, [parts.selected, buttons.extend_by], None, **TELLING).then(**refresh)
-    buttons.again.click(handlers.again, parts.selected, [parts.selected, parts.stored], **TELLING).then(**refresh)
+    buttons.again.click(handlers.again, parts.selected, parts.selected, **TELLING).then(**refresh)
     buttons.delete.click(lambda: gr.update(visible=True), None, buttons.confirm, **QUIET)
     hide: dict[str, Any] = {"fn": lambda: gr.update(visible=False), "outputs": buttons.confirm, **QUIET}
     buttons.confirm_no.click(**hide)
-    deleted = buttons.confirm_yes.click(handlers.delete, parts.selected, [parts.selected, parts.stored], **TELLING)
+    deleted = buttons.confirm_yes.click(handlers.delete, parts.selected, parts.selected, **TELLING)
     deleted.then(**hide).then(**refresh)
 
 
@@ -234,6 +237,7 @@ class RunsHandlers:
         self._workspace = context.workspace
         self._list = RunListReader(context.workspace)
         self._readers = RunReaders()
+        self._memory = context.workspace.dir / "last_run.json"
 
     def refresh(self, seen: str, selected: str, zoom: str) -> list[Any] | None:
         """Everything that changed since ``seen``, or None."""
@@ -273,11 +277,19 @@ class RunsHandlers:
         return [*changes, *(_button_updates(view) if changed else [])]
 
     def select(self, run_id: str) -> list[Any]:
-        return [run_id, run_id]
+        """Show a run, also when the page is opened again."""
+        write_json(self._memory, {"run": run_id})
+        return [run_id]
+
+    def last_shown(self) -> str:
+        """The run that was shown last; empty where none was."""
+        try:
+            return str(read_json(self._memory)["run"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
 
     def picked(self, event: gr.EventData) -> list[Any]:
-        run_id = str(event._data["id"])
-        return [run_id, run_id, "", gr.update(visible=False)]
+        return [*self.select(str(event._data["id"])), "", gr.update(visible=False)]
 
     def zoomed(self, event: gr.EventData) -> str:
         first, last = event._data.get("first"), event._data.get("last")
@@ -299,16 +311,17 @@ class RunsHandlers:
         requeue(run, max_steps=max(info.max_steps or 0, info.step) + int(steps))
 
     @tells_problems
-    def again(self, run_id: str) -> list[Any]:
+    def again(self, run_id: str) -> str:
         run = enqueue(self._workspace, self._run(run_id).config())
-        return [run.id, run.id]
+        self.select(run.id)
+        return run.id
 
     @tells_problems
-    def delete(self, run_id: str) -> list[Any]:
+    def delete(self, run_id: str) -> str:
         run = self._run(run_id)
         actions.delete(run)
         self._readers.forget(run)
-        return ["", ""]
+        return ""
 
     def lora_of(self, run_id: str) -> Path:
         """The finished LoRA of a run, else that of its newest checkpoint. Raises UserError."""
