@@ -30,7 +30,7 @@ PICTURES_SEED = 1
 CONCEPT_REPEATS = 2
 """There are twice as many plain pictures as pictures of the concept: seen twice, both are seen equally often."""
 
-DRAWING = SamplePrompt(steps=20, guidance=3.0, seed=0, sampler="dpmpp_2m")
+DRAWING = SamplePrompt(steps=20, guidance=2.0, seed=0, sampler="ddim")
 BATCH = 16
 SHOWN = 6
 """Columns of the before and after picture."""
