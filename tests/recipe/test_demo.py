@@ -1,4 +1,4 @@
-"""``trainer demo`` in small: the promised keys, real pictures, a trained file. The whole of it is a slow test."""
+"""``trainer demo`` in small: the promised keys, real pictures, a trained file."""
 
 from __future__ import annotations
 
