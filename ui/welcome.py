@@ -130,7 +130,7 @@ def _words(tour: Tour) -> tuple[str, str]:
     if tour.stage == "training":
         return (
             f"Learning the {what}: step {tour.step} of {tour.max_steps}",
-            f"{_left(tour)}The Runs tab shows a new preview every 50 steps: watch them change.",
+            f"{_left(tour)}The Runs tab shows new previews every 100 steps: watch them change.",
         )
     if tour.stage == "finished":
         return f"Done: the model knows the {what} now", "Make pictures with it: change the words and see what comes."

@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from trainer.config import ModelSettings
 from trainer.demo import MODEL_DIR
+from trainer.devices import use_threads_for
 from trainer.errors import UserError
 from trainer.families.base import Family, FamilyLoader
 from trainer.families.sd import SdLoader
@@ -49,7 +50,7 @@ def load_family(
     folder = model_folder(model.base, model.revision)
     loader = FAMILIES[model.family] if model.family != "auto" else _recognise(folder)
     vae = model_folder(model.vae, None, field="model.vae") if model.vae else None
-    return loader.load(
+    family = loader.load(
         folder,
         vae=vae,
         device=device,
@@ -57,6 +58,7 @@ def load_family(
         prediction_type=prediction_type,
         zero_terminal_snr=zero_terminal_snr,
     )
+    return _on_its_threads(family)
 
 
 def random_family(
@@ -64,7 +66,12 @@ def random_family(
 ) -> Family:
     """A model with random weights, of the demo's size or the family's usual one; ``auto`` is the first family."""
     name = next(iter(FAMILIES)) if model.family == "auto" else model.family
-    return FAMILIES[name].random(size, device=device, dtype=dtype)
+    return _on_its_threads(FAMILIES[name].random(size, device=device, dtype=dtype))
+
+
+def _on_its_threads(family: Family) -> Family:
+    use_threads_for(sum(parameter.numel() for parameter in family.denoiser.parameters()))
+    return family
 
 
 def model_folder(base: str, revision: str | None, *, field: str = "model.base") -> Path:
