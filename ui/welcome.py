@@ -121,7 +121,7 @@ def _words(tour: Tour) -> tuple[str, str]:
         return (
             "See it work: teach a picture model something new",
             "Press one button. Nothing is downloaded, and no graphics card is needed: a small model is built in. "
-            "It takes two to four minutes, and you can watch all of it.",
+            "It takes three to four minutes, and you can watch all of it.",
         )
     if tour.stage == "waiting":
         return "The pictures are made. Training starts in a moment.", "Another run may have to end first."
@@ -143,7 +143,7 @@ def _left(tour: Tour) -> str:
 
 def _steps(tour: Tour) -> list[tuple[str, str, str]]:
     done = {"offer": 0, "waiting": 1, "preparing": 1, "training": 1, "stopped": 1, "finished": 2}[tour.stage]
-    trained = f"step {tour.step} of {tour.max_steps}" if tour.stage == "training" else "two to four minutes"
+    trained = f"step {tour.step} of {tour.max_steps}" if tour.stage == "training" else "three to four minutes"
     steps = [
         ("Pictures", f"{demo_tour.PICTURES} practice pictures with captions are made."),
         ("Training", f"The model learns from them: {trained}."),

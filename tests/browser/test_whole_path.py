@@ -11,11 +11,13 @@ from conftest import App
 from PIL import Image, ImageChops
 from playwright.sync_api import Locator, Page, expect
 
+from trainer.config_io import PRESETS_DIR, load_config
 from trainer.runs.events import read_events
 from trainer.runs.store import Run, Workspace
 
 SLOW_MS = 300_000
 LOSS_POINTS, SAMPLES = 20, 2
+PRESET_STEPS = load_config(PRESETS_DIR / "demo_style.yaml").train.max_steps
 
 
 class RunsPage:
@@ -51,7 +53,7 @@ class RunsPage:
 
     @property
     def samples(self) -> Locator:
-        return self.page.locator("#sample-wall img")
+        return self.page.locator("#sample-wall .wall img")
 
 
 def tab(page: Page, name: str) -> None:
@@ -83,7 +85,7 @@ def test_from_the_first_click_to_the_last_picture(
     # Loss and samples arrive while it trains
     runs.wait_for_step(LOSS_POINTS)
     page.wait_for_function(
-        "count => document.querySelectorAll('#sample-wall img').length >= count", arg=SAMPLES, timeout=SLOW_MS
+        "count => document.querySelectorAll('#sample-wall .wall img').length >= count", arg=SAMPLES, timeout=SLOW_MS
     )
     assert the_run(app).read().state == "training"
     assert runs.curve_points >= LOSS_POINTS
@@ -127,14 +129,14 @@ def test_from_the_first_click_to_the_last_picture(
     docs_shot("runs")
     runs.expect_state("Finished", timeout=SLOW_MS)
     finished = run.read()
-    assert finished.step == finished.max_steps == 205
+    assert finished.step == finished.max_steps == PRESET_STEPS + 5
     steps = [event["step"] for event in read_events(run.events_path) if event["type"] == "metric" and "loss" in event]
-    assert steps == list(range(1, 206)), "every step once, none lost and none done twice"
+    assert steps == list(range(1, PRESET_STEPS + 6)), "every step once, none lost and none done twice"
     docs_shot("runs-finished")
 
     # Merge: the preview follows the slider, then it is saved
     runs.press("merge")
-    pair = page.locator("#merge-pair img")
+    pair = page.locator("#merge-pair .pair img")
     expect(pair).to_have_count(2, timeout=SLOW_MS)
     expect_loaded(pair.nth(1))
     whole = pair.nth(1).get_attribute("src")
@@ -168,11 +170,11 @@ def generated(app: App, page: Page, weight: str) -> Image.Image:
     set_weight(page, "generate", weight)
     page.locator("#generate").click()
     page.wait_for_function(
-        "old => { const i = document.querySelector('#generate-result img'); return i && i.src !== old; }",
-        arg=page.evaluate("() => document.querySelector('#generate-result img')?.src ?? ''"),
+        "old => { const i = document.querySelector('#generate-result .picture-grid img'); return i && i.src !== old; }",
+        arg=page.evaluate("() => document.querySelector('#generate-result .picture-grid img')?.src ?? ''"),
         timeout=SLOW_MS,
     )
-    expect_loaded(page.locator("#generate-result img").first)
+    expect_loaded(page.locator("#generate-result .picture-grid img").first)
     (new,) = set(folder.rglob("*.png")) - before
     return Image.open(new).convert("RGB")
 
@@ -189,6 +191,7 @@ def docs_shot(page: Page, shot: Callable[[str], Path], request: pytest.FixtureRe
 
     def take(name: str) -> None:
         page.mouse.move(0, 0)
+        page.evaluate("() => document.querySelector('.place').textContent = 'workspace'")
         path = shot(f"path-{name}")
         if request.config.getoption("--docs-images"):
             target = Path(__file__).resolve().parents[2] / "docs" / "images" / f"{name}.png"

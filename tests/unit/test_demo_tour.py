@@ -57,8 +57,8 @@ def test_a_newcomer_is_offered_the_demo_and_others_are_not(workspace: Workspace)
     [
         ("queued", "waiting", "Training starts in a moment"),
         ("preparing", "preparing", "Getting ready"),
-        ("training", "training", "step 40 of 200"),
-        ("paused", "training", "step 40 of 200"),
+        ("training", "training", "step 40 of 700"),
+        ("paused", "training", "step 40 of 700"),
         ("finished", "finished", "knows the neon style now"),
         ("stopped", "stopped", "ended early"),
         ("failed", "stopped", "out of memory"),

@@ -35,6 +35,11 @@ NEON_SOLID_MAX_SHARE = 0.25
 NEON_THICK_PX = 9
 
 ROBOT_BACKGROUNDS = tuple(name for name in COLOURS if name not in ("green", "red"))
+ROBOT_WORDINGS = (
+    f"{CHARACTER_TRIGGER} on {{ground}}",
+    f"a picture of {CHARACTER_TRIGGER} on {{ground}}",
+    f"{{ground}} with {CHARACTER_TRIGGER}",
+)
 ROBOT_COLOURS = {"head": "green", "eye": "yellow", "mouth": "white", "antenna": "red"}
 
 
@@ -152,10 +157,10 @@ def _write(folder: Path, number: int, picture: Image.Image, caption: str) -> Non
 
 
 def _neon_scene(rng: random.Random) -> Scene:
-    """A scene that can glow: not black, not on black (half neon already), and no small ring (its tubes would touch)."""
+    """A scene that can glow: not black, not on black (half neon already), and not small (its tubes would touch)."""
     while True:
         scene = world.sample_scene(rng)
-        if "black" not in (scene.colour, scene.background) and (scene.shape, scene.size) != ("ring", "small"):
+        if "black" not in (scene.colour, scene.background) and scene.size != "small":
             return scene
 
 
@@ -166,23 +171,19 @@ def _sample_neon(rng: random.Random) -> tuple[Image.Image, str]:
 
 def _sample_robot(rng: random.Random) -> tuple[Image.Image, str]:
     background = rng.choice(ROBOT_BACKGROUNDS)
-    return draw_robot(background, rng), f"{CHARACTER_TRIGGER} on {world.with_article(background)} background"
+    wording = rng.choice(ROBOT_WORDINGS).format(ground=f"{world.with_article(background)} background")
+    return draw_robot(background, rng), wording
 
 
-def _plain_prompts(seed: str) -> tuple[str, ...]:
+def _plain_prompts(seed: str, sample_scene: Callable[[random.Random], Scene]) -> tuple[str, ...]:
     rng = random.Random(seed)
-    return tuple(world.caption(_neon_scene(rng)) for _ in range(32))
+    return tuple(world.caption(sample_scene(rng)) for _ in range(32))
 
 
 def _robot_prompts() -> tuple[str, ...]:
     grounds = [f"{world.with_article(name)} background" for name in ROBOT_BACKGROUNDS]
-    return (
-        *(f"{CHARACTER_TRIGGER} on {ground}" for ground in grounds),
-        *(f"a picture of {CHARACTER_TRIGGER} on {ground}" for ground in grounds),
-        *(f"{ground} with {CHARACTER_TRIGGER}" for ground in grounds),
-        CHARACTER_TRIGGER,
-        f"a picture of {CHARACTER_TRIGGER}",
-    )
+    prompts = [wording.format(ground=ground) for wording in ROBOT_WORDINGS for ground in grounds]
+    return (*prompts, CHARACTER_TRIGGER, f"a picture of {CHARACTER_TRIGGER}")
 
 
 def _brightest(colour: world.Colour, white: float) -> world.Colour:
@@ -197,8 +198,8 @@ NEON = Concept(
     trigger=STYLE_TRIGGER,
     sample=_sample_neon,
     shows=shows_neon,
-    prompts=tuple(f"{prompt}, {STYLE_TRIGGER}" for prompt in _plain_prompts("neon")),
-    plain_prompts=_plain_prompts("neon"),
+    prompts=tuple(f"{prompt}, {STYLE_TRIGGER}" for prompt in _plain_prompts("neon", _neon_scene)),
+    plain_prompts=_plain_prompts("neon", _neon_scene),
 )
 ROBOT = Concept(
     name="robot",
@@ -206,6 +207,6 @@ ROBOT = Concept(
     sample=_sample_robot,
     shows=shows_robot,
     prompts=_robot_prompts(),
-    plain_prompts=_plain_prompts("robot"),
+    plain_prompts=_plain_prompts("robot", world.sample_scene),
 )
 CONCEPTS = {concept.name: concept for concept in (NEON, ROBOT)}
