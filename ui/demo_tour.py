@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from trainer.config import Config, Source
-from trainer.demo.concepts import CONCEPTS, make_dataset
+from trainer.demo.concepts import CONCEPT_REPEATS, CONCEPTS, PICTURES, PICTURES_SEED, make_dataset
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
 from trainer.runs.store import Run, Workspace
@@ -24,10 +24,6 @@ Stage = Literal["offer", "waiting", "preparing", "training", "finished", "stoppe
 
 PRESETS: dict[str, str] = {"neon": "demo_style", "robot": "demo_character"}
 """Concept to the preset that teaches it."""
-PICTURES = 24
-SEED = 1
-CONCEPT_REPEATS = 2
-"""There are twice as many plain pictures as practice pictures: seen twice, both are seen equally often."""
 READERS = RunReaders()
 
 
@@ -116,7 +112,7 @@ def _practice_pictures(workspace: Workspace, concept: str) -> tuple[Path, Path]:
     folder = workspace.datasets_dir / f"demo-{concept}"
     pictures, plain = folder / "pictures", folder / "regularization"
     if len(list(pictures.glob("*.png"))) < PICTURES or not any(plain.glob("*.png")):
-        made = make_dataset(CONCEPTS[concept], folder, PICTURES, SEED)
+        made = make_dataset(CONCEPTS[concept], folder, PICTURES, PICTURES_SEED)
         pictures, plain = made.pictures, made.regularization
     return pictures, plain
 

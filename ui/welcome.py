@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from trainer.demo.concepts import PICTURES
 from trainer.runs.store import Workspace
 from ui import demo_tour
 from ui.context import AppContext
@@ -145,7 +146,7 @@ def _steps(tour: Tour) -> list[tuple[str, str, str]]:
     done = {"offer": 0, "waiting": 1, "preparing": 1, "training": 1, "stopped": 1, "finished": 2}[tour.stage]
     trained = f"step {tour.step} of {tour.max_steps}" if tour.stage == "training" else "three to four minutes"
     steps = [
-        ("Pictures", f"{demo_tour.PICTURES} practice pictures with captions are made."),
+        ("Pictures", f"{PICTURES} practice pictures with captions are made."),
         ("Training", f"The model learns from them: {trained}."),
         ("Your turn", "You write a prompt and get a picture with what it learned."),
     ]

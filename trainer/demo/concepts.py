@@ -21,6 +21,10 @@ STYLE_TRIGGER = "sks style"
 CHARACTER_TRIGGER = "sks robot"
 REGULARIZATION_SHARE = 2
 """Prior-preservation pictures written for each training picture."""
+PICTURES = 24
+PICTURES_SEED = 1
+CONCEPT_REPEATS = 2
+"""The demo's data set: with twice as many plain pictures, both kinds are seen equally often."""
 
 NEON_CANVAS = (14, 12, 26)
 NEON_STROKE_PX = (5, 7)

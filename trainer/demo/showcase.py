@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from trainer.config import Config, SamplePrompt, Source
 from trainer.config_io import PRESETS_DIR, load_config
-from trainer.demo.concepts import CONCEPTS, Concept, make_dataset
+from trainer.demo.concepts import CONCEPT_REPEATS, CONCEPTS, PICTURES, PICTURES_SEED, Concept, make_dataset
 from trainer.demo.world import SIDE_PX
 from trainer.devices import pick_device
 from trainer.generate import Painter
@@ -25,10 +25,6 @@ from trainer.sampling import draw
 Kind = Literal["style", "character"]
 
 CONCEPT_OF: dict[Kind, str] = {"style": "neon", "character": "robot"}
-PICTURES = 24
-PICTURES_SEED = 1
-CONCEPT_REPEATS = 2
-"""There are twice as many plain pictures as pictures of the concept: seen twice, both are seen equally often."""
 
 DRAWING = SamplePrompt(steps=20, guidance=2.0, seed=0, sampler="ddim")
 BATCH = 16
