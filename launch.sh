@@ -60,8 +60,8 @@ install_packages() {
     if [ ! -f "$VENV/installed" ]; then  # nothing, or what an interrupted installation left
         fresh=yes
         rm -rf "$VENV"
-        trap 'rm -rf "$VENV"; exit 130' INT TERM HUP
-        if ! "$python" -m venv "$VENV" >"$LOG" 2>&1; then
+        trap 'abandon; rm -rf "$VENV"; exit 130' INT TERM HUP
+        if ! run_logged "$python" -m venv "$VENV"; then
             rm -rf "$VENV"
             fail "Python's venv module is missing or broken: on Debian and Ubuntu run 'sudo apt install python3-venv' (details: $LOG)."
         fi
@@ -69,13 +69,29 @@ install_packages() {
     say "Installing (once; some minutes and about 2 GB, more with an NVIDIA GPU) ..."
     local arguments=() file
     for file in "$@"; do arguments+=(-r "$file"); done
-    if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off "${arguments[@]}" >"$LOG" 2>&1; then
+    if ! run_logged "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off "${arguments[@]}"; then
         if [ $fresh = yes ]; then rm -rf "$VENV"; fi
         fail "$(why_pip_failed) (details: $LOG)."
     fi
     mark_installed "$wanted" "$@"
     trap - INT TERM HUP
     rm -f "$LOG"
+}
+
+# Bash heeds a signal only when the command in front of it ends, and a command that is just starting may miss its own:
+# so the work goes on behind, where `wait` can be interrupted, and `abandon` ends it.
+run_logged() {
+    "$@" >"$LOG" 2>&1 &
+    wait $!
+}
+
+abandon() {
+    local running
+    running=$(jobs -p)
+    if [ -n "$running" ]; then
+        kill $running 2>/dev/null || true
+        wait $running 2>/dev/null || true
+    fi
 }
 
 # Replace the marker's lines of these files, keep those of the others (`test` after the app, and the other way round).

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_UMASK = os.umask(0)  # asking means setting; done once here, before there are threads
-os.umask(_UMASK)
-
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``target``; on success flush it to disk and rename it over ``target``.
+    """Yield a path beside ``target`` to write to; on success flush it to disk and rename it over ``target``.
 
-    On an exception the temporary file is removed and ``target`` is left as it was.
+    On an exception, that of a signal included, the temporary file is removed and ``target`` is left as it was.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")  # a name only: no file before ``try``
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes files only the owner can read
         _fsync(temporary)
         temporary.replace(target)
         fsync_folder(target.parent)

@@ -93,6 +93,7 @@ def test_from_the_first_click_to_the_last_picture(
 
     # The app is killed and started again: training went on, the new page shows the run whole
     step_before, trainer = runs.step, the_run(app).read().pid
+    page.goto("about:blank")  # an open page would reload itself, in the middle of the next line
     app.restart()
     page.goto(app.url)
     tab(page, "Runs")

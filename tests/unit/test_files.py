@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import linecache
 import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from trainer import files
 from trainer.files import atomic_path, read_json, write_bytes, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +39,43 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: Ba
         raise error
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_signal_at_any_line_leaves_the_old_or_the_new_file_and_nothing_else(tmp_path: Path) -> None:
+    target, ends = tmp_path / "a.txt", set()
+    for line in range(1, 30):
+        write_text(target, "old")
+        with _signal_at_line(line):
+            write_text(target, "new")
+        assert list(tmp_path.iterdir()) == [target], f"signal at line {line}"
+        ends.add(target.read_text())
+    assert ends == {"old", "new"}
+
+
+@contextmanager
+def _signal_at_line(number: int) -> Iterator[None]:
+    """Raise KeyboardInterrupt, as a signal does, when the ``number``-th line of ``trainer/files.py`` is reached.
+
+    The line that cleans up is spared: a signal in the instant before it cannot be answered.
+    """
+    seen = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> object:
+        nonlocal seen
+        if frame.f_code.co_filename != files.__file__:
+            return None
+        if event == "line" and "unlink" not in linecache.getline(files.__file__, frame.f_lineno):
+            seen += 1
+            if seen == number:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        sys.settrace(None)
 
 
 @pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}, object()])

@@ -48,6 +48,12 @@ def test_nothing_else_lies_at_the_top() -> None:
     assert names <= TOP_LEVEL | TOP_LEVEL_FOR_TOOLS
 
 
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest imports test files by their bare names and refuses the second of a pair."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_imports_point_one_way(path: Path) -> None:
     """The trainer knows no page; the page and what it shares with the trainer know no torch."""
