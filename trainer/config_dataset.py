@@ -1,0 +1,112 @@
+"""The dataset's settings: sources, buckets, captions, augmentation, caches."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainer.config_base import Probability, Section, Size, setting
+
+
+class Source(Section):
+    """One folder of pictures."""
+
+    path: str = Field(min_length=1, json_schema_extra={"label": "Folder"})
+    """Folder with pictures; subfolders are read too. Folders named like `10_name` inside it give 10 repeats."""
+    repeats: int = setting(1, "Repeats", also=("num_repeats", "dataset_repeats"), ge=1, le=10000)
+    """How often each picture is seen in one epoch."""
+    is_regularization: bool = setting(False, "Regularization", also=("is_reg", "reg_data_dir", "class_data_dir"))
+    """Pictures that show what the model should keep doing (prior preservation); their loss has its own weight."""
+    class_prompt: str | None = setting(None, "Class prompt", also=("class_tokens", "instance_prompt"))
+    """Caption of pictures that have no caption file."""
+    mask_path: None = None
+    """Folder of masks, one per picture."""
+
+
+class BucketSettings(Section):
+    """Aspect-ratio buckets: pictures of similar shape are trained together, cropped as little as possible."""
+
+    enabled: bool = setting(True, "Buckets", also=("enable_bucket",))
+    """Off: every picture is cropped to the resolution itself."""
+    min: Size = setting(256, "Smallest side", also=("min_bucket_reso",))
+    """Smallest side of a bucket in pixels; never larger than the resolution's own side. Not used where small pictures
+    keep their size."""
+    max: Size = setting(1024, "Largest side", also=("max_bucket_reso",))
+    """Largest side of a bucket in pixels; never smaller than the resolution's own side. Not used where small pictures
+    keep their size."""
+    step: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = setting(64, "Step", also=("bucket_reso_steps",))
+    """Bucket sides are multiples of this many pixels."""
+    upscale: bool = setting(False, "Enlarge small pictures", also=("bucket_no_upscale",))
+    """Off: pictures smaller than their bucket keep their size, in a bucket of their own."""
+
+
+class CaptionSettings(Section):
+    """What happens to captions before the text encoder reads them."""
+
+    shuffle: bool = setting(False, "Shuffle tags", also=("shuffle_caption",))
+    """Shuffle the comma-separated tags after the kept ones, anew each time."""
+    keep_tokens: int = setting(0, "Keep first tags", also=("keep_tokens",), ge=0, le=255)
+    """How many leading tags stay in place when tags are shuffled or dropped."""
+    keep_tokens_separator: str = setting("|||", "Keep separator")
+    """Everything before it is kept in place; a second one starts a fixed tail. Overrides the number of kept tags."""
+    dropout: Probability = setting(0.0, "Caption dropout", also=("caption_dropout_rate",))
+    """Share of steps in which a picture is trained with an empty caption."""
+    tag_dropout: Probability = setting(0.0, "Tag dropout", also=("caption_tag_dropout_rate",))
+    """Share of tags left out each time, kept tags excepted."""
+    prefix: str = setting("", "Prefix", also=("caption_prefix",))
+    """Put in front of every caption."""
+    suffix: str = setting("", "Suffix", also=("caption_suffix",))
+    """Put behind every caption."""
+    wildcards: bool = setting(False, "Wildcards", also=("enable_wildcard",))
+    """`{a|b}` picks one at random; of a caption with several lines one line is picked."""
+    max_token_length: Literal[75, 150, 225] = setting(75, "Caption length", also=("max_token_length",))
+    """Tokens the text encoder reads; more than 75 are read in chunks of 75."""
+    weighted: bool = setting(False, "Weighted captions", also=("weighted_captions",))
+    """Read `(word:1.3)`, `(word)` and `[word]` as emphasis."""
+
+
+class AugmentSettings(Section):
+    """Random changes to pictures."""
+
+    flip: bool = setting(False, "Mirror", also=("flip_aug", "random_flip"))
+    """Train half of the time on the mirrored picture. Not for text, or for faces and things that are not symmetric."""
+    color: bool = setting(False, "Colour shift", also=("color_aug",))
+    """Small random changes of hue and brightness. Needs the latent cache off."""
+    random_crop: bool = setting(False, "Random crop", also=("random_crop",))
+    """Crop anywhere instead of the middle. Needs the latent cache off."""
+
+
+class CacheSettings(Section):
+    """What is computed once before training."""
+
+    latents: bool = setting(True, "Cache latents", also=("cache_latents",))
+    """Encode every picture once, before training; much faster."""
+    text: bool = setting(True, "Cache captions", also=("cache_text_encoder_outputs",))
+    """Encode captions once. Only used where they do not change and the text encoder is not trained."""
+    to_disk: bool = setting(True, "Keep caches on disk", also=("cache_latents_to_disk",))
+    """Keep them in the workspace, so that the next run with the same pictures starts at once."""
+
+
+class DatasetSettings(Section):
+    """The pictures and how they are read."""
+
+    sources: list[Source] = setting([], "Folders", basic=True, also=("train_data_dir", "folder_path", "concepts"))
+    """Folders with pictures and their captions."""
+    resolution: Size | list[Size] | list[tuple[Size, Size]] = setting(
+        512, "Resolution", basic=True, also=("resolution", "max_resolution")
+    )
+    """Side of a square in pixels, several of them, or [width, height] pairs; pictures are brought to this area."""
+    caption_extension: str = setting(".txt", "Caption files", also=("caption_extension",), pattern=r"^\.\w+$")
+    """Ending of the caption files beside the pictures."""
+    buckets: BucketSettings = setting(BucketSettings, "Buckets")
+    captions: CaptionSettings = setting(CaptionSettings, "Captions")
+    augment: AugmentSettings = setting(AugmentSettings, "Augmentation")
+    cache: CacheSettings = setting(CacheSettings, "Cache")
+
+    @model_validator(mode="after")
+    def _augmentation_needs_pixels(self) -> DatasetSettings:
+        moving = [name for name in ("color", "random_crop") if getattr(self.augment, name)]
+        if moving and self.cache.latents:
+            raise ValueError(f"augment.{moving[0]} changes the pixels each time: set dataset.cache.latents to false")
+        return self
