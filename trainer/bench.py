@@ -20,7 +20,8 @@ from trainer.devices import compute_dtype, device_name, pick_device, seeded_gene
 from trainer.families import load_family, random_family
 from trainer.families.base import Family
 from trainer.learning import Learning
-from trainer.lora.adapter import add_adapters
+from trainer.lora.adapter import add_adapters, norm_limiter
+from trainer.parameter_groups import parameter_groups
 from trainer.recipe import Ingredients, train_step
 from trainer.runs.events import EventSink
 from trainer.upkeep import set_training_mode
@@ -65,8 +66,9 @@ def measure(config: Config, *, size: Literal["demo", "full"], model_given: bool,
     dtype = compute_dtype(config.train.mixed_precision, device)
     begun = time.perf_counter()
     family = _family(config, size, model_given, device, dtype)
-    parameters = add_adapters(family, config.lora, seed=config.train.seed)
-    learning = Learning(parameters, config.train, config.train.max_steps, scaled=dtype == torch.float16)
+    groups = parameter_groups(add_adapters(family, config.lora, seed=config.train.seed), config.train)
+    limit, scaled = norm_limiter(family, config.lora), dtype == torch.float16
+    learning = Learning(groups, config.train, config.train.max_steps, scaled=scaled, limit_norms=limit)
     set_training_mode(family, config.train)
     encode = caption_encoder(family, config, Path(), events)
     ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))

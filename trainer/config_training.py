@@ -25,12 +25,20 @@ class LoraSettings(Section):
     """Size of the LoRA: higher can hold more, and learns by heart sooner. 8 to 32 does for most things."""
     alpha: float = setting(16.0, "Alpha", basic=True, also=("network_alpha", "linear_alpha"), gt=0, le=1024)
     """The LoRA's strength is alpha / rank. Equal to rank: full strength."""
+    rank_stabilized: bool = setting(False, "Rank-stabilised", also=("rslora", "rs_lora", "use_rslora"))
+    """rsLoRA: strength alpha / sqrt(rank), so that high ranks learn as fast as low ones. The file's alpha says so."""
     conv_rank: int = setting(0, "Convolution rank", also=("conv_dim", "conv"), ge=0, le=1024)
     """Rank for the 3x3 convolutions; 0 leaves them alone."""
     conv_alpha: float | None = setting(None, "Convolution alpha", gt=0, le=1024)
     """Alpha for the convolutions; empty for the convolution rank."""
     dropout: Probability = setting(0.0, "Dropout", also=("network_dropout",), lt=1)
     """Share of the LoRA's inputs set to zero in each step, against learning by heart."""
+    rank_dropout: Probability = setting(0.0, "Rank dropout", lt=1)
+    """Share of the ranks left out in each step, for each picture anew; the others count more in return."""
+    module_dropout: Probability = setting(0.0, "Module dropout", lt=1)
+    """Share of the layers whose LoRA is left out in each step."""
+    max_norm: float | None = setting(None, "Largest norm", also=("scale_weight_norms",), gt=0, le=1000)
+    """After each step a layer's change of the weights is shortened to this length; 1 is usual. Empty for no limit."""
     target: Target = setting("attention_ff", "Layers", also=("attn_modules", "layer_preset"))
     """`attention`, `attention_ff` (attention, feed-forward and projections, what most LoRA files hold), or `full`."""
     include: list[str] = setting([], "Only layers matching")
@@ -38,7 +46,11 @@ class LoraSettings(Section):
     exclude: list[str] = setting([], "Not layers matching")
     """Regular expressions of layers to leave alone."""
     block_ranks: dict[str, Annotated[int, Field(ge=0, le=1024)]] = setting({}, "Rank per block", also=("block_dims",))
-    """Regular expression to rank, for layers that should differ; 0 leaves a layer alone."""
+    """Regular expression to rank, for layers that should differ; 0 leaves a layer alone. `^text_encoder` is a part."""
+    block_lrs: dict[str, Annotated[float, Field(ge=0, le=1000)]] = setting(
+        {}, "Learning rate per block", also=("block_lr", "down_lr_weight", "mid_lr_weight", "up_lr_weight")
+    )
+    """Regular expression to what the learning rate of matching layers is multiplied with; the first match counts."""
     init_from: str | None = setting(None, "Start from", also=("network_weights",))
     """A LoRA file to continue from."""
     train: Literal["unet", "text_encoder", "both"] = setting(
@@ -46,7 +58,7 @@ class LoraSettings(Section):
     )
     """Which part learns. The text encoder helps with names of things the model does not know."""
 
-    @field_validator("include", "exclude", "block_ranks")
+    @field_validator("include", "exclude", "block_ranks", "block_lrs")
     @classmethod
     def _patterns_compile(cls, patterns: Any) -> Any:
         for pattern in patterns:
@@ -76,6 +88,8 @@ class TrainSettings(Section):
         None, "Text encoder learning rate", also=("text_encoder_lr",), ge=0
     )
     """Empty for the same as the learning rate."""
+    loraplus_lr_ratio: float = setting(1.0, "LoRA+ ratio", also=("loraplus_lr_ratio",), gt=0, le=1000)
+    """How many times as fast the LoRA's up parts learn; 16 is LoRA+, 1 the usual LoRA."""
     optimizer: Optimizer = setting("adamw", "Optimizer", also=("optimizer_type",))
     """`adamw` is right for almost everyone; `adamw8bit` needs an NVIDIA GPU."""
     optimizer_args: dict[str, Any] = setting({}, "Optimizer arguments")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainer.config import TrainSettings
 from trainer.ema import Ema
 from trainer.optimizers import make_optimizer
+from trainer.parameter_groups import ParameterGroup
 from trainer.schedulers import learning_rate_factor, set_learning_rate
 
 
@@ -22,23 +23,40 @@ class Learning:
     Attributes:
         step: optimizer steps done.
         skipped: updates left out in a row, up to now, because a gradient was not finite.
-        learning_rate: the latest step's, of the first part.
+        learning_rate: the latest step's, of the first group.
+        layers_scaled: how many layers the latest step's norm limit has shortened; None without a limit.
     """
 
     def __init__(
-        self, parameters: dict[str, list[nn.Parameter]], settings: TrainSettings, max_steps: int, scaled: bool
+        self,
+        groups: list[ParameterGroup],
+        settings: TrainSettings,
+        max_steps: int,
+        *,
+        scaled: bool,
+        limit_norms: Callable[[], Tensor] | None = None,
     ) -> None:
-        """``scaled``: multiply losses up, as the small gradients of float16 need it."""
-        self._parameters = [parameter for members in parameters.values() for parameter in members]
-        self._optimizer = make_optimizer(parameters, settings)
+        """Begin at step 0.
+
+        Args:
+            groups: what learns, and how fast.
+            settings: how.
+            max_steps: steps of the run, for the learning rate's schedule.
+            scaled: multiply losses up, as the small gradients of float16 need it.
+            limit_norms: called after each update; shortens layers and returns how many, a scalar on the device.
+        """
+        self._parameters = [parameter for group in groups for parameter in group.parameters]
+        self._optimizer = make_optimizer(groups, settings)
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
         self._factor = learning_rate_factor(settings, max_steps)
         self._scaler = torch.amp.GradScaler(self._parameters[0].device.type, enabled=scaled)
         self._ema = Ema(self._parameters, settings.ema) if settings.ema is not None else None
         self._limit = settings.max_grad_norm or math.inf
+        self._limit_norms = limit_norms
         self.step = 0
         self.skipped = 0
         self.learning_rate = 0.0
+        self.layers_scaled: Tensor | None = None
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients to those of the step."""
@@ -57,6 +75,8 @@ class Learning:
         if math.isfinite(grad_norm):
             self._scaler.step(self._optimizer)
             self.skipped = 0
+            if self._limit_norms is not None:
+                self.layers_scaled = self._limit_norms()
             if self._ema is not None:
                 self._ema.update(self.step)
         else:

@@ -122,17 +122,20 @@ def _lora_parameters(unet: Shapes, text: Shapes, lora: LoraSettings) -> int:
     total = 0
     if lora.train != "text_encoder":
         target = {"attention": _ATTENTION, "attention_ff": _TRANSFORMER, "full": _FULL}[lora.target]
-        total += _adapters(unet, target, lora.rank, lora) + _adapters(unet, _LARGE_CONV, lora.conv_rank, lora)
+        total += _adapters("unet", unet, target, lora.rank, lora)
+        total += _adapters("unet", unet, _LARGE_CONV, lora.conv_rank, lora)
     if lora.train != "unet":
-        total += _adapters(text, _TEXT_ATTENTION if lora.target == "attention" else _TEXT_ALL, lora.rank, lora)
+        total += _adapters(
+            "text_encoder", text, _TEXT_ATTENTION if lora.target == "attention" else _TEXT_ALL, lora.rank, lora
+        )
     return total
 
 
-def _adapters(shapes: Shapes, target: re.Pattern[str], rank: int, lora: LoraSettings) -> int:
+def _adapters(part: str, shapes: Shapes, target: re.Pattern[str], rank: int, lora: LoraSettings) -> int:
     total = 0
     for name, shape in shapes.items():
-        layer = name.removesuffix(".weight")
-        if layer == name or not target.search(layer) or not _wanted(layer, lora):
+        layer = f"{part}.{name.removesuffix('.weight').removeprefix('text_model.')}"  # as the adapters are named
+        if not name.endswith(".weight") or not target.search(layer) or not _wanted(layer, lora):
             continue
         ranks = [own for pattern, own in lora.block_ranks.items() if re.search(pattern, layer)]
         total += (ranks[0] if ranks else rank) * (math.prod(shape[1:]) + shape[0])

@@ -6,35 +6,30 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from transformers.optimization import Adafactor
 
 from trainer.config import Optimizer, TrainSettings
 from trainer.errors import UserError
+from trainer.parameter_groups import ParameterGroup
 
 ParameterGroups = list[dict[str, Any]]
 
 
-def make_optimizer(parameters: dict[str, list[nn.Parameter]], settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer of the settings over parameters by part (``unet``, ``text_encoder``), each with its learning rate.
+def make_optimizer(groups: list[ParameterGroup], settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer of the settings over named groups, each with its learning rate.
 
     Raises UserError for arguments the optimizer does not take, and where adamw8bit cannot run.
     """
-    groups = [
-        {"params": members, "lr": learning_rate_of(part, settings)} for part, members in parameters.items() if members
+    described = [
+        {"params": group.parameters, "lr": group.learning_rate, "name": group.name}
+        for group in groups
+        if group.parameters
     ]
     try:
-        return OPTIMIZERS[settings.optimizer](groups, settings.optimizer_args)
+        return OPTIMIZERS[settings.optimizer](described, settings.optimizer_args)
     except (TypeError, ValueError) as error:
         message = f"train.optimizer_args: {settings.optimizer} does not take {settings.optimizer_args}: {error}."
         raise UserError("optimizer.arguments", message, "Correct or remove it.", "train.optimizer_args") from error
-
-
-def learning_rate_of(part: str, settings: TrainSettings) -> float:
-    """The learning rate of a part: the text encoder may have its own, and zero is one."""
-    if part.startswith("text_encoder") and settings.text_encoder_learning_rate is not None:
-        return settings.text_encoder_learning_rate
-    return settings.learning_rate
 
 
 def _adamw(groups: ParameterGroups, arguments: dict[str, Any]) -> torch.optim.Optimizer:

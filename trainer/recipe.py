@@ -22,9 +22,10 @@ from trainer.devices import autocast, compute_dtype, seeded_generator
 from trainer.families import load_family
 from trainer.families.base import Family
 from trainer.learning import Learning
-from trainer.lora.adapter import add_adapters
+from trainer.lora.adapter import add_adapters, norm_limiter
 from trainer.losses import loss_per_picture, noise_level_weights
 from trainer.noise import add_noise, draw_noise, draw_timesteps, perturb, prediction_target, signal_to_noise
+from trainer.parameter_groups import parameter_groups
 from trainer.runs.events import EventSink
 from trainer.runs.store import Run, Workspace
 from trainer.session import open_session
@@ -91,14 +92,16 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
             prediction_type=config.loss.prediction_type,
             zero_terminal_snr=config.loss.zero_terminal_snr,
         )
-        parameters = add_adapters(family, config.lora, seed=config.train.seed)  # by part, float32
+        trainables = add_adapters(family, config.lora, seed=config.train.seed)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
         encode = caption_encoder(family, config, workspace.cache_dir, events)
         ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
 
         # What learns, as it was at the newest checkpoint
         max_steps = total_steps(config.train, data.batches_per_epoch)
-        learning = Learning(parameters, config.train, max_steps, scaled=dtype == torch.float16)
+        groups = parameter_groups(trainables, config.train)
+        limit = norm_limiter(family, config.lora)
+        learning = Learning(groups, config.train, max_steps, scaled=dtype == torch.float16, limit_norms=limit)
         upkeep = Upkeep(session, config, family, data, encode, learning, max_steps)
         upkeep.begin()
 

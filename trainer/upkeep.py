@@ -99,6 +99,8 @@ class Upkeep:
     def _tell(self, loss: float, grad_norm: float, step_ms: float) -> None:
         learning, device = self._learning, self._session.device
         values = {"loss": loss, "lr": learning.learning_rate, "grad_norm": grad_norm, "step_ms": round(step_ms, 3)}
+        if learning.layers_scaled is not None:
+            values["layers_scaled"] = int(learning.layers_scaled)
         if device.type == "cuda":
             values["vram_bytes"] = torch.cuda.max_memory_allocated(device)
         self._metrics.add(learning.step, **values)

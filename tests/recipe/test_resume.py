@@ -23,6 +23,11 @@ from trainer.runs.store import Run, Workspace
 EVERYTHING_RANDOM = {
     "lora__train": "both",
     "lora__dropout": 0.3,
+    "lora__rank_dropout": 0.3,
+    "lora__module_dropout": 0.3,
+    "lora__max_norm": 0.02,
+    "lora__block_lrs": {"^unet.mid_block": 0.5},
+    "train__loraplus_lr_ratio": 4,
     "train__ema": 0.9,
     "train__gradient_accumulation_steps": 2,
     "train__batch_size": 1,

@@ -27,12 +27,11 @@ def family(dtype: torch.dtype = torch.float32) -> Family:
 def adapted(settings: LoraSettings, seed: int = 1, noise_seed: int | None = None) -> Family:
     """A model with adapters; with a noise seed their up parts are random, so that they change something."""
     model = family()
-    parameters = add_adapters(model, settings, seed=seed)
+    trainables = add_adapters(model, settings, seed=seed)
     if noise_seed is not None:
         generator = torch.Generator().manual_seed(noise_seed)
-        for members in parameters.values():
-            for parameter in members[1::2]:
-                parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+        for parameter in (item.parameter for item in trainables if item.is_up):
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
     return model
 
 
@@ -54,10 +53,10 @@ def encode(model: Family) -> torch.Tensor:
 def test_adapters_start_without_effect_and_in_float32() -> None:
     model = family(torch.bfloat16)
     before = answer(model)
-    parameters = add_adapters(model, LoraSettings(rank=4, train="both"), seed=1)
+    trainables = add_adapters(model, LoraSettings(rank=4, train="both"), seed=1)
     assert torch.equal(answer(model), before)
-    assert set(parameters) == {"unet", "text_encoder"}
-    trainable = [parameter for part in parameters.values() for parameter in part]
+    assert {item.part for item in trainables} == {"unet", "text_encoder"}
+    trainable = [item.parameter for item in trainables]
     assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in trainable)
     everything = [*model.denoiser.parameters(), *model.text_encoders["text_encoder"].parameters()]
     assert sum(parameter.requires_grad for parameter in everything) == len(trainable)
@@ -81,7 +80,7 @@ def test_the_seed_alone_decides_how_they_start() -> None:
 )
 def test_the_part_that_learns(train, parts: set[str]) -> None:
     settings = LoraSettings(rank=2, train=train)
-    assert set(add_adapters(family(), settings, seed=1)) == parts
+    assert {item.part for item in add_adapters(family(), settings, seed=1)} == parts
 
 
 def test_ranks_by_block_and_convolution() -> None:

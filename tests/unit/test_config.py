@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DESIGN_KEYS = {
     "model": "base family vae revision quantize",
     "dataset": "sources resolution caption_extension buckets captions augment cache",
-    "lora": "type rank alpha conv_rank conv_alpha dropout target include exclude block_ranks init_from train",
+    "lora": "type rank alpha conv_rank conv_alpha dropout rank_dropout module_dropout target "
+    "include exclude block_ranks init_from train",
     "train": "max_steps epochs batch_size gradient_accumulation_steps learning_rate text_encoder_learning_rate "
     "optimizer optimizer_args lr_scheduler lr_warmup_steps max_grad_norm mixed_precision gradient_checkpointing "
     "compile seed clip_skip ema prior_loss_weight",
@@ -91,12 +92,14 @@ def test_every_optimizer_is_built() -> None:
     import torch
 
     from trainer.optimizers import make_optimizer
+    from trainer.parameter_groups import ParameterGroup
 
     for name in options(Optimizer):
         if name == "adamw8bit" and not torch.cuda.is_available():
             continue
         settings = TrainSettings(optimizer=name)
-        assert make_optimizer({"unet": [torch.nn.Parameter(torch.ones(2, 2))]}, settings).param_groups
+        group = ParameterGroup("unet", 1e-4, [torch.nn.Parameter(torch.ones(2, 2))])
+        assert make_optimizer([group], settings).param_groups
 
 
 def test_every_learning_rate_schedule_is_built() -> None:

@@ -98,6 +98,8 @@ def random_mapping(name: str, rng: random.Random) -> Any:
         return {"iterations": rng.randint(1, 16), "discount": rng.choice([0.3, 0.123456789])}
     if name == "lora.block_ranks":
         return {"^down_blocks.0": rng.randint(0, 1024), "mid: block": 4}
+    if name == "lora.block_lrs":
+        return {"^unet.mid_block": rng.choice([0, 0.5, 2]), "a: b": 1}
     return {"weight_decay": rng.choice([0, 0.01]), "betas": [0.9, 0.99], "text": "a: b"}
 
 

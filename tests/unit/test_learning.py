@@ -10,12 +10,14 @@ from torch import nn
 
 from trainer.config import TrainSettings
 from trainer.learning import Learning
+from trainer.parameter_groups import ParameterGroup
 
 
 def learning(scaled: bool = False, **settings: object) -> tuple[Learning, nn.Parameter]:
     parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
     settings = {"learning_rate": 0.1, "lr_scheduler": "constant", "optimizer": "sgd", **settings}
-    return Learning({"unet": [parameter]}, TrainSettings(**settings), 10, scaled=scaled), parameter  # type: ignore
+    groups = [ParameterGroup("unet", 0.1, [parameter])]
+    return Learning(groups, TrainSettings(**settings), 10, scaled=scaled), parameter  # type: ignore
 
 
 def test_gradients_are_clipped_and_their_length_before_is_told() -> None:

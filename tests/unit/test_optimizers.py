@@ -12,11 +12,17 @@ from trainer.config import TrainSettings
 from trainer.ema import Ema
 from trainer.errors import UserError
 from trainer.optimizers import OPTIMIZERS, make_optimizer
+from trainer.parameter_groups import ParameterGroup, Trainable, parameter_groups
 from trainer.schedulers import learning_rate_factor, set_learning_rate
 
 
-def parameters() -> dict[str, list[nn.Parameter]]:
-    return {"unet": [nn.Parameter(torch.ones(4, 4))], "text_encoder": [nn.Parameter(torch.ones(4, 4))]}
+def groups(settings: TrainSettings) -> list[ParameterGroup]:
+    parts = ("unet", "text_encoder")
+    return parameter_groups([Trainable(nn.Parameter(torch.ones(4, 4)), part) for part in parts], settings)
+
+
+def optimizer_of(settings: TrainSettings) -> torch.optim.Optimizer:
+    return make_optimizer(groups(settings), settings)
 
 
 def test_every_name_has_an_optimizer() -> None:
@@ -25,48 +31,48 @@ def test_every_name_has_an_optimizer() -> None:
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "sgd"])
 def test_optimizers_minimise_with_a_rate_for_each_part(name) -> None:
-    parts = parameters()
     settings = TrainSettings(optimizer=name, learning_rate=0.1, text_encoder_learning_rate=0.0)
-    optimizer = make_optimizer(parts, settings)
+    unet, text = groups(settings)
+    optimizer = make_optimizer([unet, text], settings)
     for _ in range(20):
         optimizer.zero_grad()
-        sum((parameter**2).sum() for members in parts.values() for parameter in members).backward()
+        sum((group.parameters[0] ** 2).sum() for group in (unet, text)).backward()
         optimizer.step()
-    assert float(parts["unet"][0].detach().abs().max()) < 0.7
-    assert torch.equal(parts["text_encoder"][0], torch.ones(4, 4)), "a learning rate of 0 is a value"
+    assert float(unet.parameters[0].detach().abs().max()) < 0.7
+    assert torch.equal(text.parameters[0], torch.ones(4, 4)), "a learning rate of 0 is a value"
 
 
 def test_the_text_encoder_takes_the_learning_rate_when_it_has_none() -> None:
-    optimizer = make_optimizer(parameters(), TrainSettings(learning_rate=3e-4))
+    optimizer = optimizer_of(TrainSettings(learning_rate=3e-4))
     assert [group["lr"] for group in optimizer.param_groups] == [3e-4, 3e-4]
 
 
 def test_arguments_reach_the_optimizer() -> None:
     arguments = {"weight_decay": 0.5, "betas": [0.8, 0.9]}
-    optimizer = make_optimizer(parameters(), TrainSettings(optimizer_args=arguments))
+    optimizer = optimizer_of(TrainSettings(optimizer_args=arguments))
     assert optimizer.defaults["weight_decay"] == 0.5 and optimizer.defaults["betas"] == (0.8, 0.9)
 
 
 @pytest.mark.parametrize("arguments", [{"no_such_thing": 1}, {"betas": [2.0, 0.9]}])
 def test_wrong_arguments_are_the_users(arguments: dict) -> None:
     with pytest.raises(UserError) as caught:
-        make_optimizer(parameters(), TrainSettings(optimizer_args=arguments))
+        optimizer_of(TrainSettings(optimizer_args=arguments))
     assert caught.value.problems[0].field == "train.optimizer_args"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_adamw8bit_without_a_gpu_is_refused() -> None:
     with pytest.raises(UserError, match="NVIDIA"):
-        make_optimizer(parameters(), TrainSettings(optimizer="adamw8bit"))
+        optimizer_of(TrainSettings(optimizer="adamw8bit"))
 
 
 @pytest.mark.parametrize("name", config.options(config.LrScheduler))
 @pytest.mark.parametrize("warmup", [0, 3])
 def test_learning_rates_are_diffusers_own(name, warmup: int) -> None:
     settings = TrainSettings(lr_scheduler=name, lr_warmup_steps=warmup, learning_rate=1e-2)
-    ours = make_optimizer(parameters(), settings)
+    ours = optimizer_of(settings)
     factor = learning_rate_factor(settings, max_steps=12)
-    theirs = make_optimizer(parameters(), settings)
+    theirs = optimizer_of(settings)
     diffusers_name = "constant_with_warmup" if name == "constant" and warmup else name
     schedule = get_scheduler(diffusers_name, theirs, num_warmup_steps=warmup, num_training_steps=12)
     for step in range(12):

@@ -209,6 +209,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         {"target": "full", "rank": 2, "conv_rank": 3, "train": "text_encoder"},
         {"target": "full", "rank": 2, "conv_rank": 3},
         {"target": "attention", "train": "both"},
+        {"rank": 8, "train": "both", "block_ranks": {"^text_encoder": 2}, "exclude": ["^unet.mid_block"]},
     ],
 )
 def test_sizes_from_file_headers_are_those_of_the_loaded_model(lora: dict[str, Any]) -> None:
@@ -225,8 +226,11 @@ def test_sizes_from_file_headers_are_those_of_the_loaded_model(lora: dict[str, A
         if settings.train not in (part, "both"):
             continue
         for name in targets[part]:
+            if settings.exclude and part == "unet" and name.startswith("mid_block"):
+                continue
             weight = module.get_submodule(name).weight
             rank = settings.conv_rank if weight.ndim == 4 and weight.shape[-1] == 3 else settings.rank
+            rank = 2 if settings.block_ranks and part == "text_encoder" else rank
             expected += rank * (weight[0].numel() + weight.shape[0])
     assert sizes.lora == expected
 

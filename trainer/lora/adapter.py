@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import LoraConfig
@@ -18,23 +18,28 @@ from trainer.config import LoraSettings
 from trainer.devices import seeded_generator
 from trainer.errors import UserError
 from trainer.families.base import Family
-from trainer.lora.file import LoraFile, LoraLayer, read_lora
+from trainer.lora.dropout import add_dropout
+from trainer.lora.file import LoraFile, LoraLayer, product_norm, read_lora
 from trainer.lora.keys import kohya_key
+from trainer.parameter_groups import Trainable
 
 ADAPTER = "default"
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The LoRA that one layer of the model gets."""
+    """The LoRA that one layer of the model gets: ``alpha / rank * up @ down``, learning at ``rate_factor``."""
 
     name: str
     rank: int
     alpha: float
+    rate_factor: float = 1.0
 
 
-def add_adapters(family: Family, settings: LoraSettings, *, seed: int) -> dict[str, list[nn.Parameter]]:
-    """Put LoRA layers on the model and return their float32 parameters by part (``unet``, ``text_encoder``).
+def add_adapters(family: Family, settings: LoraSettings, *, seed: int) -> list[Trainable]:
+    """Put LoRA layers on the model and return their float32 parameters, in the model's order.
 
     The down parts are drawn from ``seed`` and the up parts are zero, so that the model starts unchanged; with
     ``init_from`` both are the file's. Raises UserError when no layer is left to train or the file does not fit.
@@ -42,19 +47,46 @@ def add_adapters(family: Family, settings: LoraSettings, *, seed: int) -> dict[s
     plans = plan_layers(family, settings)
     for part, layers in plans.items():
         if layers:
-            _parts_of(family)[part].add_adapter(_peft_config(layers, settings.dropout), adapter_name=ADAPTER)
+            module = _parts_of(family)[part]
+            module.add_adapter(_peft_config(layers, settings.dropout), adapter_name=ADAPTER)
+            module.train(module.training)  # new layers come in training mode, whatever the model is in
     for part, name, layer in _adapter_modules(family):
         generator = seeded_generator(seed, "lora", part, name)
         layer.lora_A.float()
         layer.lora_B.float()
         nn.init.kaiming_uniform_(_down(layer), a=math.sqrt(5), generator=generator)
         nn.init.zeros_(_up(layer))
+        add_dropout(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], settings)
     if settings.init_from:
         load_into_adapters(family, read_lora(Path(settings.init_from).expanduser()), settings.init_from)
-    parameters: dict[str, list[nn.Parameter]] = {part: [] for part, layers in plans.items() if layers}
-    for part, _, layer in _adapter_modules(family):
-        parameters[part] += [_down(layer), _up(layer)]
-    return parameters
+    factors = {(part, layer.name): layer.rate_factor for part, layers in plans.items() for layer in layers}
+    return [
+        Trainable(parameter, part, is_up=is_up, rate_factor=factors[part, name])
+        for part, name, layer in _adapter_modules(family)
+        for parameter, is_up in ((_down(layer), False), (_up(layer), True))
+    ]
+
+
+def norm_limiter(family: Family, settings: LoraSettings) -> Callable[[], Tensor] | None:
+    """What keeps the layers' norms within ``max_norm``, as sd-scripts' ``scale_weight_norms``; None without a limit.
+
+    Called, it multiplies both factors of each layer whose ``||alpha / rank * up @ down||`` (Frobenius) is above the
+    limit with the same number, so that it comes down to it, and returns how many layers that were, on the device.
+    """
+    if settings.max_norm is None:
+        return None
+    limit = settings.max_norm
+    layers = [(_down(layer), _up(layer), layer.scaling[ADAPTER]) for _, _, layer in _adapter_modules(family)]
+
+    @torch.no_grad()
+    def limit_norms() -> Tensor:
+        norms = torch.stack([abs(scale) * product_norm(up, down) for down, up, scale in layers])
+        for (down, up, _), factor in zip(layers, (limit / norms).clamp(max=1).sqrt(), strict=True):
+            down.mul_(factor)
+            up.mul_(factor)
+        return (norms > limit).sum()
+
+    return limit_norms
 
 
 def plan_layers(family: Family, settings: LoraSettings) -> dict[str, list[LayerPlan]]:
@@ -85,11 +117,19 @@ def _plan(part: str, name: str, module: nn.Module, settings: LoraSettings) -> La
     if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
         rank = settings.conv_rank
         alpha = float(settings.conv_rank) if settings.conv_alpha is None else settings.conv_alpha
-    for pattern, block_rank in settings.block_ranks.items():
-        if re.search(pattern, full_name):
-            alpha, rank = alpha / rank * block_rank, block_rank  # the strength alpha / rank stays
-            break
-    return LayerPlan(name, rank, alpha)
+    block_rank = _first_match(settings.block_ranks, full_name)
+    if block_rank is not None and not settings.rank_stabilized:
+        alpha *= block_rank / rank if rank else 1.0  # the strength alpha / rank stays
+    if block_rank is not None:
+        rank = block_rank
+    if settings.rank_stabilized:
+        alpha *= math.sqrt(rank)  # alpha / sqrt(rank), for readers that divide by the rank (2312.03732, theorem 3.2)
+    factor = _first_match(settings.block_lrs, full_name)
+    return LayerPlan(name, rank, alpha, 1.0 if factor is None else factor)
+
+
+def _first_match(patterns: dict[str, Number], full_name: str) -> Number | None:
+    return next((value for pattern, value in patterns.items() if re.search(pattern, full_name)), None)
 
 
 def adapter_layers(family: Family) -> dict[str, LoraLayer]:

@@ -63,6 +63,12 @@ class LoraLayer:
         return product.mul_(self.scale).reshape(self.weight_shape)
 
 
+def product_norm(up: Tensor, down: Tensor) -> Tensor:
+    """Frobenius norm of ``up @ down`` as ``sqrt(tr((up^T up)(down down^T)))``, without forming the product."""
+    up, down = up.flatten(1), down.flatten(1)
+    return ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt()
+
+
 @dataclass(frozen=True, eq=False)
 class LoraFile:
     """A LoRA in memory: layers by kohya key, the file's text metadata, and the names that were not understood."""

@@ -8,9 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from trainer.lora.file import LoraFile, LoraLayer, read_lora
+from trainer.lora.file import LoraFile, LoraLayer, product_norm, read_lora
 from trainer.lora.keys import block_of, is_sai_unet_key, part_of
 from trainer.lora.merge import widest_precision
 
@@ -52,10 +50,8 @@ def family_of(lora: LoraFile) -> str:
 
 
 def delta_norm(layer: LoraLayer) -> float:
-    """Frobenius norm of the layer's change: ``tr((up^T up)(down down^T))``, without forming the change itself."""
-    up, down = layer.up.double().flatten(1), layer.down.double().flatten(1)
-    square = float(torch.sum((up.T @ up) * (down @ down.T)))
-    return abs(layer.scale) * math.sqrt(max(square, 0.0))
+    """Frobenius norm of the layer's change."""
+    return abs(layer.scale) * float(product_norm(layer.up.double(), layer.down.double()))
 
 
 def block_norms(lora: LoraFile) -> list[dict[str, Any]]:
