@@ -70,9 +70,9 @@ def measure(config: Config, *, size: Literal["demo", "full"], model_given: bool,
     limit, scaled = norm_limiter(family, config.lora), dtype == torch.float16
     learning = Learning(groups, config.train, config.train.max_steps, scaled=scaled, limit_norms=limit)
     set_training_mode(family, config.train)
-    encode = caption_encoder(family, config, Path(), events)
-    ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
     batch = _random_batch(config, family)
+    encode = caption_encoder(family, config, batch.captions, Path(), events, lambda: None)
+    ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
     loaded = time.perf_counter()
     times = []
     for step in range(config.train.max_steps):

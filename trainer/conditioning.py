@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 
 from trainer.config import Config
 from trainer.data.cache import TextCache
-from trainer.data.captions import depends_on_chance
 from trainer.families.base import Conditioning, Family
 from trainer.runs.events import EventSink
 
 CaptionEncoder = Callable[[list[str]], Conditioning]
 
 
-def caption_encoder(family: Family, config: Config, cache_dir: Path, events: EventSink) -> CaptionEncoder:
-    """How this run's captions are encoded: as the text encoder learns, through the cache where it helps."""
-    captions, clip_skip = config.dataset.captions, config.train.clip_skip
+def caption_encoder(
+    family: Family,
+    config: Config,
+    captions: Iterable[str],
+    cache_dir: Path,
+    events: EventSink,
+    check_stop: Callable[[], None],
+) -> CaptionEncoder:
+    """How this run's captions are encoded: as the text encoder learns, or through the cache.
+
+    Args:
+        family: the loaded model.
+        config: the run's settings.
+        captions: those that are known beforehand, as they are trained on; others are encoded when they come.
+        cache_dir: folder for caches; used where ``dataset.cache.to_disk`` is set.
+        events: where progress goes.
+        check_stop: called between captions; raises to stop.
+    """
+    settings, clip_skip = config.dataset.captions, config.train.clip_skip
 
     def encode(texts: list[str]) -> Conditioning:
         return family.encode_captions(
-            texts, max_token_length=captions.max_token_length, clip_skip=clip_skip, weighted=captions.weighted
+            texts, max_token_length=settings.max_token_length, clip_skip=clip_skip, weighted=settings.weighted
         )
 
     if config.lora.train != "unet":
         return encode
-    if not config.dataset.cache.text or depends_on_chance(captions):
+    if not config.dataset.cache.text:
         return torch.no_grad()(encode)
     folder = cache_dir / "text" if config.dataset.cache.to_disk else None
-    return TextCache(family, captions, clip_skip=clip_skip, folder=folder, events=events).encode
+    cache = TextCache(family, settings, clip_skip=clip_skip, folder=folder, events=events)
+    cache.fill(captions, check_stop)
+    return cache.encode

@@ -46,14 +46,25 @@ class CaptionSettings(Section):
 
     shuffle: bool = setting(False, "Shuffle tags", also=("shuffle_caption",))
     """Shuffle the comma-separated tags after the kept ones, anew each time."""
+    separator: str = setting(",", "Tag separator", also=("caption_separator",), min_length=1)
+    """What stands between tags in the caption files. Tags that were shuffled or dropped are joined by commas."""
+    secondary_separator: str = setting("", "Inner separator", also=("secondary_separator",))
+    """Tags joined by this, such as `;;;`, stay together when tags are shuffled or dropped. At the end it becomes the
+    tag separator."""
     keep_tokens: int = setting(0, "Keep first tags", also=("keep_tokens",), ge=0, le=255)
     """How many leading tags stay in place when tags are shuffled or dropped."""
     keep_tokens_separator: str = setting("|||", "Keep separator")
     """Everything before it is kept in place; a second one starts a fixed tail. Overrides the number of kept tags."""
     dropout: Probability = setting(0.0, "Caption dropout", also=("caption_dropout_rate",))
     """Share of steps in which a picture is trained with an empty caption."""
+    dropout_every_n_epochs: int = setting(0, "Epochs without captions", also=("caption_dropout_every_n_epochs",), ge=0)
+    """Every so many epochs, one in which all captions are empty: 3 for the third, sixth, ninth. 0 for none."""
     tag_dropout: Probability = setting(0.0, "Tag dropout", also=("caption_tag_dropout_rate",))
     """Share of tags left out each time, kept tags excepted."""
+    token_warmup_step: float = setting(0.0, "Tag warm-up", also=("token_warmup_step",), ge=0, le=10_000_000)
+    """Steps over which captions grow to all their tags; below 1 it is a share of the run. 0 for all tags at once."""
+    token_warmup_min: int = setting(1, "Tags at first", also=("token_warmup_min",), ge=0, le=255)
+    """How many tags besides the kept ones a tag warm-up begins with."""
     prefix: str = setting("", "Prefix", also=("caption_prefix",))
     """Put in front of every caption."""
     suffix: str = setting("", "Suffix", also=("caption_suffix",))
@@ -83,7 +94,8 @@ class CacheSettings(Section):
     latents: bool = setting(True, "Cache latents", also=("cache_latents",))
     """Encode every picture once, before training; much faster."""
     text: bool = setting(True, "Cache captions", also=("cache_text_encoder_outputs",))
-    """Encode captions once. Only used where they do not change and the text encoder is not trained."""
+    """Encode captions once, with all their wildcards. Not used where tags are shuffled, dropped or warmed up, or where
+    the text encoder is trained."""
     to_disk: bool = setting(True, "Keep caches on disk", also=("cache_latents_to_disk",))
     """Keep them in the workspace, so that the next run with the same pictures starts at once."""
 

@@ -94,7 +94,8 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         )
         trainables = add_adapters(family, config.lora, seed=config.train.seed)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
-        encode = caption_encoder(family, config, workspace.cache_dir, events)
+        captions = data.known_captions()
+        encode = caption_encoder(family, config, captions, workspace.cache_dir, events, session.check_stop)
         ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
 
         # What learns, as it was at the newest checkpoint

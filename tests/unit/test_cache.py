@@ -243,7 +243,8 @@ def test_progress_is_told_and_a_stop_is_heeded(
     monkeypatch.setattr(cache_module, "_ENCODE_PICTURES", 1)
     views, events = [view(path) for path in pictures], Recorded()
     filled(watched, views, None, events)
-    assert [(event["done"], event["total"]) for event in events.of("progress")] == [(n, 5) for n in range(1, 6)]
+    told = [event for event in events.of("progress") if event["what"] == "encoding pictures"]
+    assert [(event["done"], event["total"]) for event in told] == [(n, 5) for n in range(1, 6)]
 
     asked: Iterator[None] = iter([None, None, None])  # hashing, then two groups
 
@@ -281,23 +282,71 @@ def text_cache(watched: Watched, folder: Path | None, clip_skip: int = 1, **capt
     )
 
 
-def encode_and_flush(cache: TextCache, captions: list[str]) -> None:
-    cache.encode(captions)
-    cache.flush()
+def fill(cache: TextCache, captions: list[str]) -> TextCache:
+    cache.fill(captions, never_stop)
+    return cache
 
 
 def test_captions_are_encoded_once_and_found_on_disk(watched: Watched, family: Family, tmp_path: Path) -> None:
-    cache = text_cache(watched, tmp_path)
     asked = ["red circle", "blue square", "red circle", ""]
+    cache = fill(text_cache(watched, tmp_path), asked)
+    assert sorted(watched.captions) == ["", "blue square", "red circle"]
     first = cache.encode(asked)
-    assert watched.captions == ["red circle", "blue square", ""]
     expected = family.encode_captions(asked, max_token_length=75, clip_skip=1, weighted=False)
     torch.testing.assert_close(first.hidden_states, expected.hidden_states, atol=1e-5, rtol=1e-5)
     assert first.hidden_states.shape[0] == 4 and first.extra == {} and not first.hidden_states.requires_grad
     watched.captions.clear()
-    cache.flush()
-    assert torch.equal(text_cache(watched, tmp_path).encode(asked[::-1]).hidden_states, first.hidden_states.flip(0))
+    again = fill(text_cache(watched, tmp_path), asked)
+    assert torch.equal(again.encode(asked[::-1]).hidden_states, first.hidden_states.flip(0))
     assert watched.captions == []
+
+
+def test_captions_that_were_not_foreseen_are_encoded_each_time_and_not_kept(
+    watched: Watched, family: Family, tmp_path: Path
+) -> None:
+    cache = fill(text_cache(watched, tmp_path), ["known"])
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    for asked in (["new", "known", "new"], ["new", "other"]):
+        watched.captions.clear()
+        found = cache.encode(asked).hidden_states
+        expected = family.encode_captions(asked, max_token_length=75, clip_skip=1, weighted=False).hidden_states
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        assert set(watched.captions) == {"new", "other"} & set(asked) and not found.requires_grad
+    assert sorted(tmp_path.rglob("*.safetensors")) == files
+
+
+def outcome(events: Recorded) -> tuple[str, int, int]:
+    last = events.of("progress")[-1]
+    return last["what"], last["cached"], last["encoded"]
+
+
+def test_the_last_progress_tells_what_was_encoded_anew(watched: Watched, pictures: list[Path], tmp_path: Path) -> None:
+    events, views = Recorded(), [view(path, flip) for path in pictures for flip in (False, True)]
+    filled(watched, views, tmp_path / "cache", events)
+    assert outcome(events) == ("0 pictures from the cache, 5 encoded anew", 0, 5)
+    noise_picture(70, 64, seed=99).save(pictures[0])
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.safetensors")}
+    filled(watched, views, tmp_path / "cache", events)
+    assert outcome(events) == ("4 pictures from the cache, 1 encoded anew", 4, 1)
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.safetensors")}
+    assert len(files) == 12 and all(files[file] == written for file, written in kept.items())
+
+    for number, expected in enumerate(("0 captions from the cache, 2 encoded anew", "1 caption from the cache, 1")):
+        cache = TextCache(watched, CaptionSettings(), clip_skip=1, folder=tmp_path / "text", events=events)  # type: ignore[arg-type]
+        cache.fill(["same", f"changed {number}"], never_stop)
+        assert outcome(events)[0].startswith(expected)
+
+
+def test_a_stop_between_captions_is_heeded(watched: Watched, tmp_path: Path) -> None:
+    def stop_after_two() -> None:
+        if len(watched.captions) == 2:
+            raise StoppedOnRequest("stopped")
+
+    with pytest.raises(StoppedOnRequest):
+        text_cache(watched, tmp_path).fill(["a", "b", "c"], stop_after_two)
+    watched.captions.clear()
+    fill(text_cache(watched, tmp_path), ["a", "b", "c"])
+    assert watched.captions == ["c"]
 
 
 @pytest.mark.parametrize(
@@ -306,16 +355,16 @@ def test_captions_are_encoded_once_and_found_on_disk(watched: Watched, family: F
 def test_other_settings_or_another_caption_are_encoded_anew(
     watched: Watched, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    encode_and_flush(text_cache(watched, tmp_path), ["red circle"])
+    fill(text_cache(watched, tmp_path), ["red circle"])
     watched.captions.clear()
-    encode_and_flush(text_cache(watched, tmp_path, **change), ["red circle"])
+    fill(text_cache(watched, tmp_path, **change), ["red circle"])
     assert watched.captions == ["red circle"]
     watched.captions.clear()
-    encode_and_flush(text_cache(watched, tmp_path), ["red  circle"])
+    fill(text_cache(watched, tmp_path), ["red  circle"])
     assert watched.captions == ["red  circle"]
     watched.captions.clear()
     watched.fingerprint_text = "another model"
-    encode_and_flush(text_cache(watched, tmp_path), ["red circle"])
+    fill(text_cache(watched, tmp_path), ["red circle"])
     assert watched.captions == ["red circle"]
 
 
@@ -327,8 +376,7 @@ def test_extra_conditioning_is_kept_by_name(watched: Watched, tmp_path: Path) ->
         return Conditioning(states, {"text_embeds": states.mean(1)})
 
     watched.encode_captions = with_pooled  # type: ignore[method-assign]
-    encode_and_flush(text_cache(watched, tmp_path), ["a", "b"])
-    found = text_cache(watched, tmp_path).encode(["b", "a", "b"])
+    found = fill(text_cache(watched, tmp_path), ["a", "b"]).encode(["b", "a", "b", "c"])
     torch.testing.assert_close(found.extra["text_embeds"], found.hidden_states.mean(1))
 
 

@@ -236,3 +236,32 @@ def test_a_stop_while_preparing_is_heeded(family: Family, pictures: Path, tmp_pa
     config = config_of(pictures, dataset={"cache": {"latents": cached}})
     with pytest.raises(StoppedOnRequest):
         prepare_training_set(config, family, tmp_path / "cache", Recorded(), stop)
+
+
+def test_captions_know_the_epoch_and_the_step(family: Family, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "one", [(64, 64)] * 2, "k, a, b, c, d {}".format)
+    captions = {"keep_tokens": 1, "token_warmup_step": 0.5, "dropout_every_n_epochs": 3}
+    config = config_of(
+        tmp_path / "one",
+        dataset={"captions": captions},
+        train={"max_steps": 8, "gradient_accumulation_steps": 2},
+    )
+    data = prepared(config, family, tmp_path)
+    lengths = [[len(caption.split(", ")) if caption else 0 for caption in data.batch(n).captions] for n in range(16)]
+    # a step is two batches is an epoch; four steps of warm-up: 1, 1 + 3/4, 1 + 6/4 ... tags beside the kept one
+    assert lengths == [[count] for count in (2, 2, 2, 2, 0, 0, 4, 4, 5, 5, 0, 0, 5, 5, 5, 5)]
+
+
+def test_known_captions_are_all_that_come_and_few(family: Family, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "one", [(64, 64)] * 3, "{{red|blue}} thing {}".format)
+    (tmp_path / "one" / "02.txt").write_text("{a|b}" * 10)  # 1024 forms
+    settings = {"wildcards": True, "dropout": 0.2, "prefix": "p"}
+    config = config_of(tmp_path / "one", dataset={"captions": settings}, validation={"split": 0.34})
+    data = prepared(config, family, tmp_path)
+    known = data.known_captions()
+    batches = [data.batch(index) for index in range(60)] + data.validation_batches()
+    seen = {caption for batch in batches for caption in batch.captions if "thing" in caption or not caption}
+    assert seen == known and known == {f"p {color} thing {n}" for color in ("red", "blue") for n in (0, 1)} | {""}
+    shuffled = config_of(tmp_path / "one", dataset={"captions": {"shuffle": True}}, validation={"split": 0.34})
+    held = prepared(shuffled, family, tmp_path).known_captions()
+    assert len(held) == 1  # only what is held back is known

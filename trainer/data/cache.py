@@ -60,26 +60,29 @@ class LatentCache:
         self._latents: dict[View, Tensor] = {}
 
     def fill(self, views: Iterable[View], check_stop: Callable[[], None]) -> dict[Path, str]:
-        """Compute what is missing, with ``progress`` events. Returns unusable pictures and why.
+        """Compute what is missing, with ``progress`` events; the last tells how many pictures were encoded anew.
 
-        Views are encoded in fixed groups of one bucket, and a group of which anything is missing is encoded whole:
-        the last bits of a result may depend on the batch it was in, and a resumed run must find the same ones.
+        Returns unusable pictures and why. Views are encoded in fixed groups of one bucket. A group of which anything is
+        missing goes through the VAE whole, and what was missing is taken from it: the last bits of a result may depend
+        on the batch it was in, and a resumed run must find the same ones.
 
         Raises UserError where the VAE gives no numbers or not even one picture fits into memory, and whatever
         ``check_stop`` raises, asked between groups.
         """
         wanted = sorted(set(views), key=lambda view: (view.placement.width, view.placement.height, str(view)))
-        done, failed = 0, dict[Path, str]()
+        done, failed, encoded = 0, dict[Path, str](), set[Path]()
         with self._store, ThreadPoolExecutor(_READERS) as pool:
             digests = _digests(pool, wanted, failed, check_stop)
             readable = [view for view in wanted if view.path in digests]
             total = len(readable)
             for group in _one_ahead(self._begin(pool, group, digests) for group in _groups(readable)):
                 check_stop()
-                self._finish(group, failed)
+                encoded |= {view.path for view in self._finish(group, failed)}
                 before, done = done, done + len(group.views)
                 if done * 100 // total > before * 100 // total:
                     self._events.emit("progress", what="encoding pictures", done=done, total=total)
+        usable = {view.path for view in readable} - failed.keys()
+        _tell_outcome(self._events, "picture", total=len(usable), encoded=len(usable & encoded))
         return failed
 
     def latents(self, view: View) -> Tensor:
@@ -92,17 +95,21 @@ class LatentCache:
         known = {view: entry["latents"] for view in views if (entry := self._store.read(keys[view])) is not None}
         return _Group(views, keys, known, {view: pool.submit(_load, view) for view in views if view not in known})
 
-    def _finish(self, group: _Group, failed: dict[Path, str]) -> None:
+    def _finish(self, group: _Group, failed: dict[Path, str]) -> list[View]:
+        """Encode what is missing in the group. Returns these views."""
         pixels = _usable({view: future.result() for view, future in group.loading.items()}, failed)
-        if pixels:
+        missing = list(pixels)
+        if missing:
             pixels |= _usable({view: _load(view) for view in group.known}, failed)
             views = [view for view in group.views if view in pixels]
             latents = encode_pixels(self._family, torch.stack([pixels[view] for view in views]))
-            for view, latent in zip(views, latents, strict=True):
+            for view in missing:
+                latent = latents[views.index(view)].clone()
                 _check_finite(latent, view.path)
-                group.known[view] = latent.clone()
-                self._store.write(group.keys[view], {"latents": group.known[view]})
+                group.known[view] = latent
+                self._store.write(group.keys[view], {"latents": latent})
         self._latents |= group.known
+        return missing
 
 
 class TextCache:
@@ -116,40 +123,54 @@ class TextCache:
         self._settings = settings
         self._clip_skip = clip_skip
         self._store = TensorStore(folder, events)
+        self._events = events
         self._encoded: dict[str, dict[str, Tensor]] = {}
 
+    def fill(self, captions: Iterable[str], check_stop: Callable[[], None]) -> None:
+        """Read or compute these captions, with ``progress`` events; the last tells how many were encoded anew.
+
+        Raises whatever ``check_stop`` raises, asked before each caption.
+        """
+        wanted, encoded = sorted(set(captions)), 0
+        with self._store:
+            for done, caption in enumerate(wanted, start=1):
+                check_stop()
+                key = self._key(caption)
+                row = self._store.read(key)
+                if row is None:
+                    row = self._compute([caption])  # alone: the last bits of a row may depend on its batch
+                    self._store.write(key, row)
+                    encoded += 1
+                self._encoded[caption] = row
+                if done * 100 // len(wanted) > (done - 1) * 100 // len(wanted):
+                    self._events.emit("progress", what="encoding captions", done=done, total=len(wanted))
+        _tell_outcome(self._events, "caption", total=len(wanted), encoded=encoded)
+
     def encode(self, captions: list[str]) -> Conditioning:
-        """Conditioning of captions as they are trained on, one row each, on the CPU."""
-        rows = [self._row(caption) for caption in captions]
-        stacked = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        """Conditioning of captions as they are trained on, one row each.
+
+        Those that ``fill`` was not given are encoded anew each time and not kept.
+        """
+        others = [caption for caption in dict.fromkeys(captions) if caption not in self._encoded]
+        if others and not self._encoded.keys() & captions:
+            return self._encode(captions)  # stays on its device
+        rows = self._encoded | (_rows_of(others, self._compute(others)) if others else {})
+        stacked = {name: torch.cat([rows[caption][name] for caption in captions]) for name in rows[captions[0]]}
         return Conditioning(stacked.pop("hidden_states"), stacked)
 
-    def flush(self) -> None:
-        """Wait until everything computed is on disk."""
-        self._store.flush()
-
-    def _row(self, caption: str) -> dict[str, Tensor]:
-        if caption not in self._encoded:
-            key = self._key(caption)
-            row = self._store.read(key)
-            if row is None:
-                row = self._compute(caption)
-                self._store.write(key, row)
-            self._encoded[caption] = row
-        return self._encoded[caption]
-
-    @torch.no_grad()
-    def _compute(self, caption: str) -> dict[str, Tensor]:
-        # One by one: the last bits of a row may depend on its batch, and those of a resumed run must not.
-        settings = self._settings
-        conditioning = self._family.encode_captions(
-            [caption],
-            max_token_length=settings.max_token_length,
-            clip_skip=self._clip_skip,
-            weighted=settings.weighted,
-        )
+    def _compute(self, captions: list[str]) -> dict[str, Tensor]:
+        conditioning = self._encode(captions)
         tensors = {"hidden_states": conditioning.hidden_states, **conditioning.extra}
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def _encode(self, captions: list[str]) -> Conditioning:
+        return self._family.encode_captions(
+            captions,
+            max_token_length=self._settings.max_token_length,
+            clip_skip=self._clip_skip,
+            weighted=self._settings.weighted,
+        )
 
     def _key(self, caption: str) -> str:
         settings = self._settings
@@ -248,6 +269,20 @@ def _load(view: View) -> Tensor | BaseException:
         return load_pixels(view.path.read_bytes(), view.placement, no_augmentation(view.placement, flip=view.flip))
     except PICTURE_ERRORS as error:
         return error
+
+
+def _rows_of(captions: list[str], batch: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    return {
+        caption: {name: tensor[row : row + 1] for name, tensor in batch.items()} for row, caption in enumerate(captions)
+    }
+
+
+def _tell_outcome(events: EventSink, noun: str, *, total: int, encoded: int) -> None:
+    """The line that says what was computed: ``11 pictures from the cache, 1 encoded anew``."""
+    if total:
+        cached = total - encoded
+        what = f"{cached} {noun if cached == 1 else noun + 's'} from the cache, {encoded} encoded anew"
+        events.emit("progress", what=what, done=total, total=total, cached=cached, encoded=encoded)
 
 
 def _check_finite(latents: Tensor, path: Path) -> None:

@@ -14,13 +14,16 @@ from torch import Tensor
 from trainer.config import CaptionSettings, Config
 from trainer.data.augment import Augmentation, draw_augmentation, load_pixels, no_augmentation
 from trainer.data.cache import LatentCache, View, encode_pixels
-from trainer.data.captions import for_validation, process_caption
-from trainer.data.epoch import Entry, Layout, Showing, batches_per_epoch, epoch_batches, lay_out
+from trainer.data.captions import BEGINNING, Moment, caption_forms, for_validation, process_caption
+from trainer.data.epoch import Entry, Layout, Showing, batches_per_epoch, epoch_batches, lay_out, total_steps
 from trainer.data.folders import SkippedPicture
 from trainer.data.image_files import PICTURE_ERRORS, read_rgb, why_unreadable
 from trainer.errors import UserError
 from trainer.families.base import Family
 from trainer.runs.events import EventSink
+
+MOST_CACHED_FORMS = 64
+"""Texts that wildcards may make of one caption and that are still all cached; beyond, it is encoded when it comes."""
 
 _NAMED_WARNINGS = 20
 _READERS = 8
@@ -74,17 +77,30 @@ class TrainingSet:
         self.skipped = skipped
         self.pictures = len({entry.picture.path for entry in training})
         self.batches_per_epoch = batches_per_epoch(training, config.train.batch_size)
+        self._max_steps = total_steps(config.train, self.batches_per_epoch)
 
     def batch(self, index: int) -> Batch:
         """The ``index``-th batch since the start of the run, counted from 0. May be asked in any order."""
         epoch, position = divmod(index, self.batches_per_epoch)
-        settings, seed = self._config.dataset, self._config.train.seed
+        settings, train, seed = self._config.dataset, self._config.train, self._config.train.seed
         showings = self._batches_of(epoch)[position]
+        moment = Moment(epoch, index // train.gradient_accumulation_steps, self._max_steps)
         members = [
             (each.entry, draw_augmentation(settings.augment, each.entry.placement, each.rng(seed, "augmentation")))
             for each in showings
         ]
-        return self._assemble(members, _captions(showings, settings.captions, seed))
+        return self._assemble(members, _captions(showings, settings.captions, seed, moment))
+
+    def known_captions(self) -> set[str]:
+        """The captions that are sure to be of a short list, as they are trained on and validated with."""
+        settings = self._config.dataset.captions
+        sides = [(self._training, settings), (self._validation, for_validation(settings))]
+        return {
+            form
+            for entries, how in sides
+            for entry in entries
+            for form in caption_forms(entry.picture.caption, how, MOST_CACHED_FORMS) or []
+        }
 
     def validation_batches(self) -> list[Batch]:
         """The pictures held back, each once, unchanged, with captions that do not vary; empty without a split."""
@@ -95,7 +111,7 @@ class TrainingSet:
         for start, end in _runs(once_each, batch_size):
             showings = [Showing(entry, 0, 0) for entry in once_each[start:end]]
             members = [(each.entry, no_augmentation(each.entry.placement)) for each in showings]
-            batches.append(self._assemble(members, _captions(showings, captions, seed)))
+            batches.append(self._assemble(members, _captions(showings, captions, seed, BEGINNING)))
         return batches
 
     def _batches_of(self, epoch: int) -> list[list[Showing]]:
@@ -215,8 +231,10 @@ def _why_unusable(path: Path) -> str | None:
     return None
 
 
-def _captions(showings: list[Showing], settings: CaptionSettings, seed: int) -> list[str]:
-    return [process_caption(each.entry.picture.caption, settings, each.rng(seed, "caption")) for each in showings]
+def _captions(showings: list[Showing], settings: CaptionSettings, seed: int, moment: Moment) -> list[str]:
+    return [
+        process_caption(each.entry.picture.caption, settings, each.rng(seed, "caption"), moment) for each in showings
+    ]
 
 
 def _runs(entries: list[Entry], batch_size: int) -> Iterable[tuple[int, int]]:
