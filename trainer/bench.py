@@ -121,6 +121,7 @@ def _random_batch(config: Config, family: Family) -> Batch:
         latents=torch.randn(shape, generator=seeded_generator(config.train.seed, "bench")),
         captions=[f"a picture, number {number}" for number in range(count)],
         loss_weights=torch.ones(count),
+        sizes=torch.tensor([[height, width, 0, 0, height, width]] * count),
         paths=[],
     )
 

@@ -63,7 +63,7 @@ class ModelSettings(Section):
 
     base: str = setting("demo", "Base model", basic=True, also=("pretrained_model_name_or_path", "base_model_name"))
     """`demo` for the built-in demo model, a folder in diffusers layout, or a Hugging Face id."""
-    family: Literal["auto", "sd1"] = setting("auto", "Model family", also=("v2", "sdxl", "model_type"))
+    family: Literal["auto", "sd1", "sd2"] = setting("auto", "Model family", also=("v2", "sdxl", "model_type"))
     """`auto` looks at the model's files."""
     vae: str | None = setting(None, "Other VAE")
     """Folder or hub id of a VAE to use in place of the model's own."""

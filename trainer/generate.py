@@ -24,8 +24,8 @@ from trainer.config import ModelSettings
 from trainer.devices import compute_dtype, is_out_of_memory
 from trainer.errors import Problem, UserError
 from trainer.families import load_family
+from trainer.families.base import Conditioning
 from trainer.lora.file import LoraFile, read_lora
-from trainer.lora.keys import kohya_key
 from trainer.pictures import LoraUse, PictureSettings, save_png
 from trainer.runs.events import EventSink
 
@@ -53,7 +53,7 @@ class Painter:
         self.device = device
         self.family = load_family(ModelSettings(base=model), device=device, dtype=compute_dtype("auto", device))
         self._layers = {
-            kohya_key(part, path): _Place(f"{part}.{path}", tuple(module.weight.shape))
+            self.family.lora_key(part, path): _Place(f"{part}.{path}", tuple(module.weight.shape))
             for part, model_part in self._parts().items()
             for path, module in model_part.named_modules()
             if isinstance(module, nn.Linear | nn.Conv2d)
@@ -102,8 +102,10 @@ class Painter:
 
         with _told_when_memory_is_short():
             latents = pipeline(
-                prompt_embeds=self._encode(settings.prompt, settings.clip_skip),
-                negative_prompt_embeds=self._encode(settings.negative, settings.clip_skip),
+                **self.family.pipeline_inputs(
+                    self._encode(settings.prompt, settings.clip_skip),
+                    self._encode(settings.negative, settings.clip_skip),
+                ),
                 width=width,
                 height=height,
                 num_inference_steps=settings.steps,
@@ -116,18 +118,16 @@ class Painter:
         return pipeline.image_processor.postprocess(pixels, output_type="pil")[0]
 
     @torch.no_grad()
-    def _encode(self, prompt: str, clip_skip: int) -> torch.Tensor:
+    def _encode(self, prompt: str, clip_skip: int) -> Conditioning:
         """One prompt, by itself: in a batch the text encoder rounds differently than diffusers' own pipeline."""
-        encoded = self.family.encode_captions([prompt], max_token_length=75, clip_skip=clip_skip, weighted=False)
-        return encoded.hidden_states
+        return self.family.encode_captions([prompt], max_token_length=75, clip_skip=clip_skip, weighted=False)
 
     def _parts(self) -> dict[str, nn.Module]:
         """The modules that LoRAs go on, by their name in a diffusers pipeline."""
         return {"unet": self.family.denoiser, **self.family.text_encoders}
 
     def _check_clip_skip(self, clip_skip: int) -> None:
-        configs: list[Any] = [encoder.config for encoder in self.family.text_encoders.values()]
-        layers = min(config.num_hidden_layers for config in configs)
+        layers = self.family.max_clip_skip
         if clip_skip > layers:
             raise UserError(
                 "clip_skip.too_large",
@@ -185,7 +185,7 @@ class Painter:
         for part, module in self._parts().items():
             for path, layer in module.named_modules():
                 if isinstance(layer, LoraTunerLayer) and name in layer.lora_alpha:
-                    layer.lora_alpha[name] = lora.layers[kohya_key(part, path)].alpha
+                    layer.lora_alpha[name] = lora.layers[self.family.lora_key(part, path)].alpha
                     found += 1
         return found
 

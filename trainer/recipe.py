@@ -147,7 +147,7 @@ def batch_loss(ingredients: Ingredients, batch: Batch, index: int) -> Tensor:
 
     with autocast(device, ingredients.dtype):
         condition = ingredients.encode(batch.captions)  # (B, T, C)
-        prediction = family.predict(noisy, timesteps, condition)  # (B, 4, h, w)
+        prediction = family.predict(noisy, timesteps, condition, batch.sizes)  # (B, 4, h, w)
     target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)  # (B, 4, h, w)
 
     losses = loss_per_picture(prediction, target, settings)  # (B,)

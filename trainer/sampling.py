@@ -13,7 +13,7 @@ from trainer.config import Config, SamplePrompt
 from trainer.data.buckets import resolutions
 from trainer.devices import is_out_of_memory
 from trainer.errors import StoppedOnRequest
-from trainer.families.base import Family
+from trainer.families.base import Conditioning, Family, stacked
 from trainer.pictures import save_png
 from trainer.session import Session
 
@@ -68,8 +68,8 @@ def draw(
     """
     pipeline = family.pipeline(settings.sampler)
 
-    def encode(texts: list[str]) -> torch.Tensor:
-        return family.encode_captions(texts, max_token_length=75, clip_skip=clip_skip, weighted=False).hidden_states
+    def encode(text: str) -> Conditioning:
+        return family.encode_captions([text], max_token_length=75, clip_skip=clip_skip, weighted=False)
 
     def after_step(pipe: object, step: int, timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
@@ -78,8 +78,9 @@ def draw(
 
     with _for_drawing(family):
         latents = pipeline(
-            prompt_embeds=torch.cat([encode([prompt]) for prompt in prompts]),
-            negative_prompt_embeds=encode([settings.negative]).expand(len(prompts), -1, -1),
+            **family.pipeline_inputs(
+                stacked([encode(prompt) for prompt in prompts]), stacked([encode(settings.negative)] * len(prompts))
+            ),
             width=width,
             height=height,
             num_inference_steps=settings.steps,

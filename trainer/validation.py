@@ -37,7 +37,8 @@ def validation_loss(
             timesteps = torch.full((len(latents),), _timestep(level, config), device=device)  # (B,)
             noisy = add_noise(latents, noise, alphas, timesteps)  # (B, 4, h, w)
             with autocast(device, dtype):
-                prediction = family.predict(noisy, timesteps, encode(batch.captions))  # (B, 4, h, w)
+                condition = encode(batch.captions)  # (B, T, C)
+                prediction = family.predict(noisy, timesteps, condition, batch.sizes)  # (B, 4, h, w)
             target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)  # (B, 4, h, w)
             total += loss_per_picture(prediction, target, config.loss).sum()
             count += len(latents)

@@ -41,7 +41,7 @@ def test_gradient_checkpointing_and_precision_change_only_rounding() -> None:
         generator = torch.Generator().manual_seed(1)
         noisy = torch.randn(1, 4, 8, 8, generator=generator)
         states = torch.randn(1, 77, 64, generator=generator, requires_grad=True)
-        answer = family.predict(noisy, torch.tensor([10]), Conditioning(states, {}))
+        answer = family.predict(noisy, torch.tensor([10]), Conditioning(states, {}), torch.zeros(1, 6))
         answer.float().sum().backward()
         answers.append((answer.detach().float(), states.grad))
     plain, checkpointed, half = answers

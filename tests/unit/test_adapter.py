@@ -42,7 +42,7 @@ def answer(model: Family, unet: torch.nn.Module | None = None, text: torch.Tenso
     noisy = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     if unet is not None:
         return unet(noisy, torch.tensor([500]), encoder_hidden_states=states).sample
-    return model.predict(noisy, torch.tensor([500]), Conditioning(states, {}))
+    return model.predict(noisy, torch.tensor([500]), Conditioning(states, {}), torch.zeros(1, 6))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import ROOT
 from tests.unit.dataset_samples import Recorded, config_for, cut_off, never_stop, write_picture, write_pictures
@@ -69,6 +70,37 @@ def test_shapes_and_contents_of_a_batch(family: Family, pictures: Path, tmp_path
             placement = place(*SIZES[int(path.stem)], config.dataset)
             alone = family.encode_pixels(load_pixels(path.read_bytes(), placement, no_augmentation(placement))[None])
             torch.testing.assert_close(latents, alone[0], atol=1e-5, rtol=1e-5)
+
+
+class PixelFamily:
+    """Its latents are the pixels themselves."""
+
+    fingerprint_vae = "pixels"
+
+    def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels
+
+
+def test_sizes_tell_where_the_crop_lies_in_the_picture_as_it_is_shown(tmp_path: Path) -> None:
+    """Red counts the columns and green the rows, so that the first pixel tells where it comes from."""
+    width, height = 100, 70
+    picture = Image.new("RGB", (width, height))
+    picture.putdata([(x, y, 0) for y in range(height) for x in range(width)])
+    (tmp_path / "pictures").mkdir()
+    picture.save(tmp_path / "pictures" / "0.png")
+    dataset = {"resolution": 128, "cache": {"latents": False}, "augment": {"flip": True, "random_crop": True}}
+    data = prepared(config_of(tmp_path / "pictures", dataset=dataset), PixelFamily(), tmp_path)  # type: ignore
+    seen = set()
+    for index in range(40):
+        batch = data.batch(index)
+        first, second = ((batch.latents[0, 0, 0, :2] + 1) / 2 * 255).round().int().tolist()
+        top = int(((batch.latents[0, 1, 0, 0] + 1) / 2 * 255).round())
+        mirrored = second < first
+        left = width - 1 - first if mirrored else first
+        assert batch.sizes.tolist() == [[height, width, top, left, 64, 64]]
+        seen.add((mirrored, top, left))
+    assert {mirrored for mirrored, _, _ in seen} == {True, False}
+    assert len(seen) > 20
 
 
 def test_every_picture_is_seen_its_repeats_times_an_epoch(family: Family, pictures: Path, tmp_path: Path) -> None:

@@ -38,12 +38,15 @@ class Batch:
         latents: (B, 4, h, w) float32, scaled, on the CPU; the mean of the VAE's distribution.
         captions: B captions as they are trained on this time.
         loss_weights: (B,) float32; ``train.prior_loss_weight`` for regularization pictures, 1 for the others.
+        sizes: (B, 6) int64, pixels: original height and width, what the crop left out at the top and on the left of the
+            scaled picture, height and width of the bucket; SDXL reads them (Podell et al. 2023, 2307.01952, 2.2).
         paths: B picture files.
     """
 
     latents: Tensor
     captions: list[str]
     loss_weights: Tensor
+    sizes: Tensor
     paths: list[Path]
 
 
@@ -126,6 +129,7 @@ class TrainingSet:
             latents=self._source.latents(members),
             captions=captions,
             loss_weights=torch.tensor([entry.loss_weight for entry in entries], dtype=torch.float32),
+            sizes=torch.tensor([_sizes(entry, augmentation) for entry, augmentation in members]),
             paths=[entry.picture.path for entry in entries],
         )
 
@@ -186,6 +190,14 @@ class _LiveLatents:
     def latents(self, members: list[tuple[Entry, Augmentation]]) -> Tensor:
         pixels = [_load_or_stop(entry, augmentation) for entry, augmentation in members]
         return encode_pixels(self._family, torch.stack(pixels))
+
+
+def _sizes(entry: Entry, augmentation: Augmentation) -> list[int]:
+    """A row of ``Batch.sizes``. Of a mirrored picture, what was cut off on the right lies on the left."""
+    picture, place, left = entry.picture, entry.placement, augmentation.crop_left
+    if augmentation.flip:
+        left = place.scaled_width - place.width - left
+    return [picture.height, picture.width, augmentation.crop_top, left, place.height, place.width]
 
 
 def _load_or_stop(entry: Entry, augmentation: Augmentation) -> Tensor:

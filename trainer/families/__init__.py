@@ -19,9 +19,9 @@ from trainer.demo import MODEL_DIR
 from trainer.devices import use_threads_for
 from trainer.errors import UserError
 from trainer.families.base import Family, FamilyLoader
-from trainer.families.sd import SdLoader
+from trainer.families.sd import SD1, SD2, SdLoader
 
-FAMILIES: dict[str, FamilyLoader] = {"sd1": SdLoader()}
+FAMILIES: dict[str, FamilyLoader] = {"sd1": SdLoader(SD1), "sd2": SdLoader(SD2)}
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["model_index.json", "*/*.json", "*/merges.txt", "*/model.safetensors", "*/*_model.safetensors"]
@@ -45,10 +45,11 @@ def load_family(
         prediction_type: ``auto`` for the model's own, or ``epsilon`` or ``v_prediction``.
         zero_terminal_snr: rescale the noise schedule so that its last step is pure noise.
 
-    Raises UserError(field="model.base" or "model.vae") when something is missing, broken or of another family.
+    Raises UserError(field="model.base", "model.family" or "model.vae") when something is missing, broken or of another
+    family than the settings say.
     """
     folder = model_folder(model.base, model.revision)
-    loader = FAMILIES[model.family] if model.family != "auto" else _recognise(folder)
+    loader = _loader_for(folder, model.family)
     vae = model_folder(model.vae, None, field="model.vae") if model.vae else None
     family = loader.load(
         folder,
@@ -112,15 +113,18 @@ def _refuse_own_code(folder: Path, field: str) -> None:
             raise UserError("model.own_code", message, "Use a model in plain diffusers layout.", field)
 
 
-def _recognise(folder: Path) -> FamilyLoader:
-    for loader in FAMILIES.values():
-        if loader.recognises(folder):
-            return loader
-    kind = _read_json(folder / "model_index.json").get("_class_name", "unknown")
-    message = (
-        f"model.base: {folder} is of a family ({kind}) that cannot be trained here; known is {', '.join(FAMILIES)}."
-    )
-    raise UserError("model.family", message, "Choose a Stable Diffusion 1.x model.", "model.base")
+def _loader_for(folder: Path, wanted: str) -> FamilyLoader:
+    """The loader of the family that the model is of. Raises UserError for a family other than the wanted one."""
+    found = next((name for name, loader in FAMILIES.items() if loader.recognises(folder)), None)
+    if found is None:
+        kind = _read_json(folder / "model_index.json").get("_class_name", "unknown")
+        known = ", ".join(loader.title for loader in FAMILIES.values())
+        message = f"model.base: {folder} is of a kind ({kind}) that cannot be trained here; known are {known}."
+        raise UserError("model.family", message, f"Choose a model of {known}.", "model.base")
+    if wanted not in ("auto", found):
+        message = f"model.family: {wanted} is set, but {folder} is a model of {FAMILIES[found].title} ({found})."
+        raise UserError("model.family", message, f"Set it to auto or {found}, or choose another model.", "model.family")
+    return FAMILIES[found]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -18,11 +18,18 @@ class Conditioning:
 
     Attributes:
         hidden_states: (B, T, C) text encoder output.
-        extra: further inputs by name, each with B rows (SDXL: pooled text and size ids); empty for SD 1.x.
+        extra: further inputs by name, each with B rows (SDXL: ``pooled``); empty for SD 1.x and 2.x.
     """
 
     hidden_states: Tensor
     extra: dict[str, Tensor]
+
+
+def stacked(conditionings: list[Conditioning]) -> Conditioning:
+    """The rows of several conditionings, one after the other."""
+    states = torch.cat([each.hidden_states for each in conditionings])
+    names = conditionings[0].extra
+    return Conditioning(states, {name: torch.cat([each.extra[name] for each in conditionings]) for name in names})
 
 
 class Family(Protocol):
@@ -30,7 +37,7 @@ class Family(Protocol):
 
     @property
     def name(self) -> str:
-        """Short name such as ``sd1``."""
+        """Short name such as ``sd1``, as in ``model.family``."""
 
     @property
     def base_model_version(self) -> str:
@@ -46,7 +53,11 @@ class Family(Protocol):
 
     @property
     def text_encoders(self) -> dict[str, nn.Module]:
-        """By pipeline attribute: ``text_encoder``."""
+        """By pipeline attribute: ``text_encoder``, and ``text_encoder_2`` where there are two."""
+
+    @property
+    def max_clip_skip(self) -> int:
+        """The largest ``clip_skip`` that ``encode_captions`` takes."""
 
     @property
     def prediction_type(self) -> str:
@@ -80,13 +91,27 @@ class Family(Protocol):
     def encode_captions(
         self, captions: list[str], *, max_token_length: int, clip_skip: int, weighted: bool
     ) -> Conditioning:
-        """Captions to what the denoiser reads. Keeps gradients when text encoder adapters are trained."""
+        """Captions to what the denoiser reads. Keeps gradients when text encoder adapters are trained.
 
-    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """The denoiser's output for (B, 4, h, w) noisy latents and (B,) int64 timesteps."""
+        Raises UserError(field="train.clip_skip") when ``clip_skip`` is more than ``max_clip_skip``.
+        """
+
+    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
+        """The denoiser's output for (B, 4, h, w) noisy latents and (B,) int64 timesteps.
+
+        ``sizes`` are those of ``data.training_set.Batch``; families without size conditioning do not look at them.
+        """
 
     def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
         """Full names of the layers an adapter goes on, by part: ``{"unet": [...], "text_encoder": [...]}``."""
+
+    def lora_key(self, part: str, path: str) -> str:
+        """A layer's name in LoRA files, without prefix and suffix of its tensors, as kohya's tools write it.
+
+        Args:
+            part: ``unet`` or a key of ``text_encoders``.
+            path: dotted name of the layer in that part.
+        """
 
     def save_memory(self) -> None:
         """Gradient checkpointing: layers' inputs are computed again in the backward pass instead of being kept."""
@@ -96,6 +121,9 @@ class Family(Protocol):
 
         The VAE is float32 whatever the rest is: ask for ``output_type="latent"`` and use ``decode_latents``.
         """
+
+    def pipeline_inputs(self, prompt: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
+        """What the pipeline is called with in place of texts: encoded prompts and as many negative ones."""
 
     def move(
         self,
@@ -108,7 +136,13 @@ class Family(Protocol):
 
 
 class FamilyLoader(Protocol):
-    """How a family recognises and loads its models."""
+    """How a family recognises and loads its models.
+
+    Attributes:
+        title: the family's name for people.
+    """
+
+    title: str
 
     def recognises(self, folder: Path) -> bool:
         """Whether the model in this diffusers folder is of this family."""

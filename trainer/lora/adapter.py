@@ -20,7 +20,6 @@ from trainer.errors import UserError
 from trainer.families.base import Family
 from trainer.lora.dropout import add_dropout
 from trainer.lora.file import LoraFile, LoraLayer, product_norm, read_lora
-from trainer.lora.keys import kohya_key
 from trainer.parameter_groups import Trainable
 
 ADAPTER = "default"
@@ -91,11 +90,11 @@ def norm_limiter(family: Family, settings: LoraSettings) -> Callable[[], Tensor]
 
 def plan_layers(family: Family, settings: LoraSettings) -> dict[str, list[LayerPlan]]:
     """Which layers get a LoRA, and of what rank and alpha, by part. Raises UserError when none does."""
-    wanted = {"unet": settings.train != "text_encoder", "text_encoder": settings.train != "unet"}
     plans: dict[str, list[LayerPlan]] = {}
     for part, names in family.adapter_targets(settings.target, conv=settings.conv_rank > 0).items():
         modules = dict(_parts_of(family)[part].named_modules())
-        layers = [_plan(part, name, modules[name], settings) for name in names] if wanted[part] else []
+        wanted = settings.train != ("text_encoder" if part == "unet" else "unet")
+        layers = [_plan(part, name, modules[name], settings) for name in names] if wanted else []
         plans[part] = [layer for layer in layers if layer.rank > 0]
     if not any(plans.values()):
         raise UserError(
@@ -135,7 +134,7 @@ def _first_match(patterns: dict[str, Number], full_name: str) -> Number | None:
 def adapter_layers(family: Family) -> dict[str, LoraLayer]:
     """The LoRA as it is now, by kohya key: float32 copies on the CPU, for saving."""
     return {
-        kohya_key(part, name): LoraLayer(_copy(_down(layer)), _copy(_up(layer)), float(layer.lora_alpha[ADAPTER]))
+        family.lora_key(part, name): LoraLayer(_copy(_down(layer)), _copy(_up(layer)), float(layer.lora_alpha[ADAPTER]))
         for part, name, layer in _adapter_modules(family)
     }
 
@@ -149,7 +148,7 @@ def load_into_adapters(family: Family, lora: LoraFile, file_name: str) -> None:
     """
     found = 0
     for part, name, layer in _adapter_modules(family):
-        saved = lora.layers.get(kohya_key(part, name))
+        saved = lora.layers.get(family.lora_key(part, name))
         if saved is None:
             continue
         if saved.down.shape != _down(layer).shape or saved.up.shape != _up(layer).shape:

@@ -43,7 +43,7 @@ def training_metadata(
         "ss_min_snr_gamma": loss.min_snr_gamma,
         "ss_noise_offset": loss.noise_offset or None,
         "ss_ip_noise_gamma": loss.input_perturbation or None,
-        "ss_zero_terminal_snr": loss.zero_terminal_snr,
+        "ss_zero_terminal_snr": bool(family.alphas_cumprod[-1] == 0),
         "ss_debiased_estimation": loss.debiased_estimation,
     }
     described = {name: str(value) for name, value in values.items()}

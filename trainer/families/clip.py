@@ -1,0 +1,92 @@
+"""CLIP text encoders with their tokenizers: captions of any length to the states of one of the encoder's layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from trainer.families.emphasis import parse_emphasis
+
+CONTENT_TOKENS = 75
+"""Tokens of a caption that CLIP reads at once; begin and end come on top."""
+
+
+@dataclass(frozen=True)
+class ClipText:
+    """A CLIP text encoder and its tokenizer.
+
+    Attributes:
+        encoder: a ``CLIPTextModel``, or a ``CLIPTextModelWithProjection``, which also sums a caption up in one vector.
+        tokenizer: makes its ids.
+    """
+
+    encoder: Any
+    tokenizer: CLIPTokenizer
+
+    @property
+    def layers(self) -> int:
+        """Transformer layers of the encoder."""
+        return self.encoder.config.num_hidden_layers
+
+    def encode(
+        self, captions: list[str], *, max_token_length: int, weighted: bool, skip: int, final_norm: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Captions to states (B, T, C), and to their summaries (B, P) where the encoder makes them.
+
+        Args:
+            captions: B texts.
+            max_token_length: 75, or a multiple of it that is read in chunks of 75.
+            weighted: read ``(word:1.3)`` as emphasis.
+            skip: layers left out at the end: 0 gives the last layer's states, 1 those of the one before.
+            final_norm: whether the encoder's final layer norm follows.
+        """
+        ids, weights = self._tokenize(captions, chunks=max_token_length // CONTENT_TOKENS, weighted=weighted)
+        flat = ids.flatten(0, 1).to(self.encoder.device)
+        output = self.encoder(flat, output_hidden_states=skip > 0 or not final_norm)
+        if skip == 0 and final_norm:
+            states = output.last_hidden_state
+        else:
+            states = output.hidden_states[-1 - skip]
+            states = self.encoder.final_layer_norm(states) if final_norm else states
+        states = _join_chunks(states.unflatten(0, ids.shape[:2]))
+        if weighted:
+            states = _emphasise(states, weights.to(states))
+        if not isinstance(self.encoder, CLIPTextModelWithProjection):
+            return states, None
+        return states, output.text_embeds[:: ids.shape[1]]  # that of the first chunk, as sd-scripts takes it
+
+    def _tokenize(self, captions: list[str], *, chunks: int, weighted: bool) -> tuple[Tensor, Tensor]:
+        """Token ids (B, chunks, L) and, per token of the joined chunks, emphasis (B, T)."""
+        room = self.tokenizer.model_max_length - 2
+        begin, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        all_ids, all_weights = [], []
+        for caption in captions:
+            pieces = parse_emphasis(caption) if weighted else [(caption, 1.0)]
+            tokens = [
+                (token, weight)
+                for text, weight in pieces
+                for token in self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            ][: room * chunks]
+            ids = [token for token, _ in tokens]
+            rows = [ids[start : start + room] for start in range(0, room * chunks, room)]
+            # a short chunk is padded behind its end token, as CLIP was trained
+            all_ids.append([[begin, *row, end, *[pad] * (room - len(row))] for row in rows])
+            all_weights.append([1.0, *[weight for _, weight in tokens], *[1.0] * (room * chunks - len(tokens) + 1)])
+        return torch.tensor(all_ids), torch.tensor(all_weights)
+
+
+def _join_chunks(states: Tensor) -> Tensor:
+    """(B, chunks, L, C) to (B, T, C): one begin, every chunk's content, one end, as kohya's trainers join them."""
+    content = states[:, :, 1:-1].flatten(1, 2)
+    return torch.cat([states[:, 0, :1], content, states[:, -1, -1:]], dim=1)
+
+
+def _emphasise(states: Tensor, weights: Tensor) -> Tensor:
+    """Scale each token's state by its weight, then the whole so that its mean stays (A1111's way)."""
+    scaled = states * weights[..., None]
+    before, after = states.float().mean((-2, -1), keepdim=True), scaled.float().mean((-2, -1), keepdim=True)
+    return scaled * (before / after).to(scaled)

@@ -1,0 +1,127 @@
+"""The parts of a model folder in diffusers layout: weights, tokenizers and schedulers read, or told to be broken."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from transformers import CLIPTokenizer
+
+from trainer.demo import MODEL_DIR
+from trainer.errors import UserError
+from trainer.files import read_json
+
+
+def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
+    """The UNet of a model folder in ``dtype``. Raises UserError when it is missing or broken."""
+    return _load_part(UNet2DConditionModel, folder / "unet", torch_dtype=dtype)
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    """The VAE in its folder, in float32: in float16 that of SDXL gives no numbers. Raises UserError."""
+    return _load_part(AutoencoderKL, folder, torch_dtype=torch.float32)
+
+
+def load_text_encoder(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A text encoder of the transformers class ``kind`` in ``dtype``. Raises UserError when it is missing or broken."""
+    return _load_part(kind, folder, dtype=dtype)
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer in a folder. Raises UserError when it is missing or broken."""
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise _broken(folder, FileNotFoundError("tokenizer.json or vocab.json is missing"))
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise _broken(folder, error) from error
+
+
+def vae_folder(model: Path, other: Path | None) -> Path:
+    """Where the VAE lies: in the model, in another model, or in a folder of its own."""
+    if other is not None and (other / "config.json").is_file():
+        return other
+    return (other or model) / "vae"
+
+
+def read_scheduler(folder: Path, prediction_type: str, zero_terminal_snr: bool) -> dict[str, Any]:
+    """The noise schedule of a model folder as settings that every diffusers scheduler understands.
+
+    Args:
+        folder: the model.
+        prediction_type: ``auto`` for the model's own.
+        zero_terminal_snr: rescale the schedule to end in pure noise, also where the model does not say so.
+
+    Raises UserError when it is broken, or asked to end in pure noise while the noise is to be predicted.
+    """
+    try:
+        given = read_json(folder / "scheduler" / "scheduler_config.json")
+        resolved = DDPMScheduler.from_config(given).config
+    except (OSError, ValueError, TypeError) as error:
+        raise _broken(folder / "scheduler", error) from error
+    config = {
+        **given,  # what it leaves open stays open: each sampler has its own default there
+        "prediction_type": resolved["prediction_type"] if prediction_type == "auto" else prediction_type,
+        "rescale_betas_zero_snr": zero_terminal_snr or resolved["rescale_betas_zero_snr"],
+    }
+    if config["rescale_betas_zero_snr"] and given.get("timestep_spacing") != "linspace":
+        # Lin et al. 2023 (2305.08891), section 3.3: sampling must start at the last step, which "leading" leaves out
+        config["timestep_spacing"] = "trailing"
+    if config["prediction_type"] == "epsilon" and config["rescale_betas_zero_snr"]:
+        raise UserError(
+            "loss.zero_terminal_snr",
+            "loss.zero_terminal_snr: at zero signal the noise cannot be predicted; this model predicts the noise.",
+            "Set it to false, or use a v-prediction model.",
+            "loss.zero_terminal_snr",
+        )
+    return config
+
+
+def demo_config(part: str) -> dict[str, Any]:
+    """The settings of a part of the demo model, which small random models are made after."""
+    return read_json(MODEL_DIR / part / "config.json")
+
+
+def quiet() -> None:
+    """No progress bars of the libraries: loading is told by events."""
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
+
+
+def fingerprint(*folders: Path) -> str:
+    """A hash over the names and contents of the weights and settings in these folders."""
+    digest = hashlib.sha256()
+    for path in sorted(file for folder in folders for file in folder.iterdir() if file.is_file()):
+        if path.suffix in (".json", ".safetensors", ".txt"):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()[:32]
+
+
+def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
+    """One component from its safetensors file. Raises UserError when it is missing or broken."""
+    variant = (
+        "fp16" if list(folder.glob("*.fp16.safetensors")) and not list(folder.glob("*model.safetensors")) else None
+    )
+    try:
+        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, variant=variant, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise _broken(folder, error) from error
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":  # the class moved between versions
+            raise _broken(folder, error) from error
+        raise
+
+
+def _broken(folder: Path, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    message = f"model.base: the {folder.name} of {folder.parent} cannot be loaded: {reason}"
+    hint = "Get the model again, with its .safetensors files."
+    return UserError("model.broken", message, hint, "model.base")

@@ -1,0 +1,125 @@
+"""What all families with a UNet and a VAE of Stable Diffusion share."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+
+from trainer.errors import UserError
+from trainer.families.clip import ClipText
+from trainer.families.parts import fingerprint
+
+_ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
+_TRANSFORMER = re.compile(r"\.(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)$")
+_RESNET = re.compile(r"\.resnets\.\d+\.(time_emb_proj|conv_shortcut)$")
+_LARGE_CONV = re.compile(r"\.resnets\.\d+\.conv[12]$|\.(down|up)samplers\.\d+\.conv$")
+_TEXT_ATTENTION = re.compile(r"\.self_attn\.(q|k|v|out)_proj$")
+_TEXT_ALL = re.compile(r"\.self_attn\.(q|k|v|out)_proj$|\.mlp\.fc[12]$")
+
+
+@dataclass
+class UnetFamily:
+    """A UNet, its text encoders, a VAE and a noise schedule. ``families.base.Family`` says what the members mean.
+
+    Attributes:
+        texts: text encoders with their tokenizers, by the encoder's name in a diffusers pipeline.
+        scheduler_config: the noise schedule, as a diffusers scheduler's settings.
+    """
+
+    folder: Path
+    vae_folder: Path
+    denoiser: UNet2DConditionModel
+    texts: dict[str, ClipText]
+    vae: AutoencoderKL
+    scheduler_config: Mapping[str, Any]
+
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        return {name: text.encoder for name, text in self.texts.items()}
+
+    @property
+    def prediction_type(self) -> str:
+        return self.scheduler_config["prediction_type"]
+
+    @functools.cached_property
+    def alphas_cumprod(self) -> Tensor:
+        return DDPMScheduler.from_config(dict(self.scheduler_config)).alphas_cumprod
+
+    @property
+    def latent_scale(self) -> int:
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @functools.cached_property
+    def fingerprint_vae(self) -> str:
+        return fingerprint(self.vae_folder)
+
+    @functools.cached_property
+    def fingerprint_text(self) -> str:
+        parts = [part for name in self.texts for part in (name, name.replace("text_encoder", "tokenizer"))]
+        return fingerprint(*(self.folder / part for part in parts))
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        distribution = self.vae.encode(pixels.to(self.vae.device, torch.float32)).latent_dist
+        latents = distribution.mode() if generator is None else distribution.sample(generator)
+        return latents * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        scaled = latents.to(self.vae.device, torch.float32) / self.vae.config.scaling_factor
+        return self.vae.decode(scaled).sample
+
+    def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
+        unet = {"attention": [_ATTENTION], "attention_ff": [_TRANSFORMER], "full": [_TRANSFORMER, _RESNET]}[target]
+        if conv:
+            unet = [*unet, _LARGE_CONV]
+        text = [_TEXT_ATTENTION if target == "attention" else _TEXT_ALL]
+        parts = {name: _layers(encoder, text) for name, encoder in self.text_encoders.items()}
+        return {"unet": _layers(self.denoiser, unet), **parts}
+
+    def save_memory(self) -> None:
+        self.denoiser.enable_gradient_checkpointing()
+        for text in self.texts.values():
+            # reentrant checkpoints lose the gradients of adapters inside a frozen model
+            text.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def move(
+        self,
+        *,
+        denoiser: torch.device | str | None = None,
+        text: torch.device | str | None = None,
+        vae: torch.device | str | None = None,
+    ) -> None:
+        encoders = [(encoder, text) for encoder in self.text_encoders.values()]
+        for part, device in ((self.denoiser, denoiser), *encoders, (self.vae, vae)):
+            if device is not None:
+                part.to(device)
+
+    def freeze(self, device: torch.device) -> None:
+        """Bring everything to the device, without gradients and without dropout."""
+        for part in (self.denoiser, *self.text_encoders.values(), self.vae):
+            part.requires_grad_(False).eval()
+        self.move(denoiser=device, text=device, vae=device)
+
+
+def check_clip_skip(clip_skip: int, most: int) -> None:
+    """Raise UserError when the text encoders have not that many layers to leave out."""
+    if clip_skip > most:
+        message = f"train.clip_skip: {clip_skip} is more than the {most} layers of this model's text encoder."
+        raise UserError("clip_skip.too_large", message, f"Use 1 to {most}.", "train.clip_skip")
+
+
+def _layers(module: nn.Module, patterns: list[re.Pattern[str]]) -> list[str]:
+    return [
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and any(pattern.search(name) for pattern in patterns)
+    ]
