@@ -62,11 +62,12 @@ class ModelSettings(Section):
     """The model that the LoRA is made for."""
 
     base: str = setting("demo", "Base model", basic=True, also=("pretrained_model_name_or_path", "base_model_name"))
-    """`demo` for the built-in demo model, a folder in diffusers layout, or a Hugging Face id."""
+    """`demo` for the built-in demo model, a .safetensors or .ckpt file, a folder in diffusers layout, or a Hugging Face
+    id. A file is made into a folder once, which takes as much disk again."""
     family: Literal["auto", "sd1", "sd2"] = setting("auto", "Model family", also=("v2", "sdxl", "model_type"))
     """`auto` looks at the model's files."""
     vae: str | None = setting(None, "Other VAE")
-    """Folder or hub id of a VAE to use in place of the model's own."""
+    """File, folder or hub id of a VAE to use in place of the model's own."""
     revision: str | None = setting(None, "Hub revision")
     """Branch, tag or commit of a hub model; empty for its main branch."""
     quantize: Literal["none"] = setting("none", "Quantisation")

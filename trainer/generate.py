@@ -47,11 +47,13 @@ class _Place:
 class Painter:
     """A loaded model that draws. LoRAs stay in it as adapters, so that changing a weight costs nothing."""
 
-    def __init__(self, model: str, device: torch.device) -> None:
-        """Load the model. Raises UserError when ``model`` is not one."""
+    def __init__(self, model: str, device: torch.device, events: EventSink | None = None) -> None:
+        """Load the model; ``events`` are told while a single file is converted. Raises UserError for no model."""
         self.model = model
         self.device = device
-        self.family = load_family(ModelSettings(base=model), device=device, dtype=compute_dtype("auto", device))
+        self.family = load_family(
+            ModelSettings(base=model), device=device, dtype=compute_dtype("auto", device), events=events
+        )
         self._layers = {
             self.family.lora_key(part, path): _Place(f"{part}.{path}", tuple(module.weight.shape))
             for part, model_part in self._parts().items()
@@ -215,7 +217,7 @@ def generate(
     Raises UserError when the model or a LoRA is missing, or does not fit.
     """
     check_files(settings)
-    painter = Painter(settings.model, device)
+    painter = Painter(settings.model, device, events)
     painter.use(settings.loras)
     total = settings.count * settings.steps
     paths = []

@@ -15,7 +15,9 @@ from huggingface_hub import try_to_load_from_cache
 from trainer.config import LoraSettings, ModelSettings
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
-from trainer.files import read_json
+from trainer.single_file.cache import converted_folder, looks_like_a_file
+from trainer.single_file.header import Shapes
+from trainer.single_file.kinds import part_shapes
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
@@ -24,8 +26,6 @@ _FULL = re.compile(rf"{_TRANSFORMER.pattern}|\.resnets\.\d+\.(time_emb_proj|conv
 _LARGE_CONV = re.compile(r"\.resnets\.\d+\.conv[12]$|\.(down|up)samplers\.\d+\.conv$")
 _TEXT_ATTENTION = re.compile(r"\.self_attn\.(q|k|v|out)_proj$")
 _TEXT_ALL = re.compile(r"\.self_attn\.(q|k|v|out)_proj$|\.mlp\.fc[12]$")
-
-Shapes = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,16 @@ class ModelSizes:
 
 def model_sizes(model: ModelSettings, lora: LoraSettings) -> ModelSizes:
     """The sizes of the settings' model. Raises UserError(field="model.base") when the base cannot be a model."""
-    folder = local_folder(model)
-    if folder is None:
+    parts = _file_shapes(model) or _folder_shapes(model)
+    if parts is None:
         # Stable Diffusion 1.5; its LoRA of rank 1 on attention and feed-forward has 0.42 million parameters.
         return ModelSizes(859_520_964, 123_060_480, 83_653_863, 320, 768, 423_936 * lora.rank, known=False)
+    unet, text, vae = (parts[part] for part in ("unet", "text_encoder", "vae"))
     try:
-        unet, text, vae = (_shapes(folder / part) for part in ("unet", "text_encoder", "vae"))
-        channels = int(read_json(folder / "unet" / "config.json")["block_out_channels"][0])
-        text_width = int(read_json(folder / "text_encoder" / "config.json")["hidden_size"])
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
-        message = f"model.base: the files of {folder} cannot be read: {error}."
+        channels = unet["conv_in.weight"][0]
+        text_width = next(shape[1] for name, shape in text.items() if name.endswith("token_embedding.weight"))
+    except (KeyError, IndexError, StopIteration) as error:
+        message = f"model.base: {model.base} lacks weights that every such model has ({error})."
         raise UserError("model.broken", message, "Get the model again.", "model.base") from error
     return ModelSizes(
         denoiser=_parameters(unet),
@@ -76,7 +76,10 @@ def model_sizes(model: ModelSettings, lora: LoraSettings) -> ModelSizes:
 
 
 def local_folder(model: ModelSettings) -> Path | None:
-    """The model's folder on this machine; None for a hub id that is still to be downloaded. Raises UserError."""
+    """The model's folder on this machine; None where it is still to be downloaded, or made of a single file.
+
+    Raises UserError when the base can be neither.
+    """
     path = MODEL_DIR if model.base == "demo" else Path(model.base).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
@@ -86,11 +89,36 @@ def local_folder(model: ModelSettings) -> Path | None:
             )
             raise UserError("model.not_a_model", message, hint, "model.base")
         return path
+    if path.is_file():
+        if not looks_like_a_file(model.base):
+            message = f"model.base: {path.name} is not a .safetensors or .ckpt file."
+            raise UserError("model.single_file", message, "Choose such a file, or a folder.", "model.base")
+        return converted_folder(path)
+    if looks_like_a_file(model.base):
+        raise UserError("model.not_found", f"model.base: there is no file {path}.", "Check the path.", "model.base")
     if not _HUB_ID.fullmatch(model.base):
         message = f"model.base: {model.base!r} is not a folder on this machine, and not a Hugging Face id (owner/name)."
         raise UserError("model.not_found", message, "Check the path, or use `demo`.", "model.base")
     index = try_to_load_from_cache(model.base, "model_index.json", revision=model.revision)
     return Path(index).parent if isinstance(index, str) else None
+
+
+def _file_shapes(model: ModelSettings) -> dict[str, Shapes] | None:
+    """Shapes by part of a model that comes as a single .safetensors file; None for any other."""
+    path = Path(model.base).expanduser()
+    return part_shapes(path) if path.is_file() and path.suffix.lower() == ".safetensors" else None
+
+
+def _folder_shapes(model: ModelSettings) -> dict[str, Shapes] | None:
+    """Shapes by part of a model folder; None where there is none yet."""
+    folder = local_folder(model)
+    if folder is None:
+        return None
+    try:
+        return {part: _shapes(folder / part) for part in ("unet", "text_encoder", "vae")}
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        message = f"model.base: the files of {folder} cannot be read: {error}."
+        raise UserError("model.broken", message, "Get the model again.", "model.base") from error
 
 
 def _shapes(folder: Path) -> Shapes:
@@ -99,7 +127,7 @@ def _shapes(folder: Path) -> Shapes:
     plain = [file for file in files if ".fp16." not in file.name]
     shapes: Shapes = {}
     for file in plain or files:
-        shapes |= {name: entry["shape"] for name, entry in _header(file).items() if name != "__metadata__"}
+        shapes |= {name: tuple(entry["shape"]) for name, entry in _header(file).items() if name != "__metadata__"}
     if not shapes:
         raise ValueError(f"{folder.name} holds no safetensors file")
     return shapes

@@ -50,7 +50,7 @@ class PictureSettings(SamplePrompt):
     """All that decides what a picture looks like. Width and height empty: the model's own size."""
 
     model: str = Field("demo", min_length=1)
-    """`demo`, a folder in diffusers layout, or a Hugging Face id."""
+    """`demo`, a .safetensors or .ckpt file, a folder in diffusers layout, or a Hugging Face id."""
     loras: list[LoraUse] = Field(default=[], max_length=16)
     """LoRAs to use, together."""
     clip_skip: int = Field(1, ge=1, le=12)

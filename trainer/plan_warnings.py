@@ -11,6 +11,7 @@ from trainer.data.folders import repeats_folder
 from trainer.data.picture_notes import PictureNote, PictureNotes
 from trainer.errors import Problem
 from trainer.model_sizes import ModelSizes
+from trainer.single_file.cache import looks_like_a_file
 
 _NAMED = 3
 _MANY_REPEATS = 100
@@ -101,7 +102,11 @@ def _about_steps(config: Config, layout: Layout, steps: int, batches: int) -> It
 
 
 def _about_model(config: Config, sizes: ModelSizes) -> Iterator[Problem]:
-    if not sizes.known:
+    if not sizes.known and looks_like_a_file(config.model.base):
+        message = f"model.base: the sizes in {config.model.base} are known when the run has converted it."
+        hint = "The estimates are those of Stable Diffusion 1.5; a .safetensors file can be looked into before."
+        yield Problem("model.unread", message, hint, "model.base")
+    elif not sizes.known:
         message = f"model.base: {config.model.base} is not on this machine; it will be downloaded first."
         yield Problem("model.download", message, "Several GB; a network is needed.", "model.base")
 

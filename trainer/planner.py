@@ -180,7 +180,7 @@ def _estimate(config: Config, layout: Layout, sizes: ModelSizes, steps: int, wor
         seconds, note = measured[0] * steps / 1000, f"measured: {measured[0]:.0f} ms a step in run {measured[1]}"
     else:
         seconds, note = None, "not known before a run with these settings was made on this machine"
-    source = "the model's files" if sizes.known else "Stable Diffusion 1.5, as the model is not on this machine yet"
+    source = "the model's files" if sizes.known else "Stable Diffusion 1.5, as the model was not looked into yet"
     return Estimate(
         vram_bytes=memory.total,
         vram_parts=memory,

@@ -91,6 +91,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
             dtype=dtype,
             prediction_type=config.loss.prediction_type,
             zero_terminal_snr=config.loss.zero_terminal_snr,
+            events=events,
         )
         trainables = add_adapters(family, config.lora, seed=config.train.seed)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)

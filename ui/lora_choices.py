@@ -11,6 +11,7 @@ from contextlib import suppress
 from trainer.errors import Problem, UserError
 from trainer.pictures import LoraUse
 from trainer.runs.store import Workspace
+from trainer.single_file.cache import looks_like_a_file
 from ui.context import AppContext
 from ui.train_view import looks_like_a_path
 
@@ -66,17 +67,16 @@ def known_models(workspace: Workspace) -> list[tuple[str, str]]:
 
 
 def check_model(context: AppContext, model: str) -> str:
-    """The model as the trainer takes it. Raises UserError for a folder that is missing or not open to the page."""
+    """The model as the trainer takes it. Raises UserError for a path that leads nowhere or is not open to the page."""
     model = (model or "").strip()
     if model == DEMO_MODEL or (_HUB_ID.fullmatch(model) and not looks_like_a_path(model)):
         return model
     if not model:
         raise UserError("model.missing", "No model is chosen.", "Choose one.", "model")
     path = context.allowed(model)
-    if not path.is_dir():
-        raise UserError(
-            "model.missing", f"Model: {model} is not a folder.", "Choose a folder in diffusers layout.", "model"
-        )
+    if not path.is_dir() and not (path.is_file() and looks_like_a_file(path.name)):
+        message = f"Model: {model} is neither a folder nor a .safetensors or .ckpt file."
+        raise UserError("model.missing", message, "Choose a folder in diffusers layout, or such a file.", "model")
     return str(path)
 
 

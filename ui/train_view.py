@@ -13,6 +13,7 @@ import yaml
 from trainer.config import Config
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
+from trainer.single_file.cache import looks_like_a_file
 from ui.context import AppContext
 from ui.step_maths import StepMaths, step_maths
 
@@ -51,7 +52,8 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
 
 def looks_like_a_path(model: str) -> bool:
     """Whether a model is a place on this machine rather than ``demo`` or ``owner/name`` on the hub."""
-    return model.startswith((".", "~")) or Path(model).is_absolute() or "\\" in model or model.count("/") > 1
+    started = model.startswith((".", "~")) or Path(model).is_absolute()
+    return started or "\\" in model or model.count("/") > 1 or looks_like_a_file(model)
 
 
 def maths_html(config: Config) -> str:

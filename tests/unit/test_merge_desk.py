@@ -71,7 +71,12 @@ def test_files_must_be_open_to_the_page(context: AppContext, lora: LoraUse, tmp_
     assert [problem.field for problem in error.value.problems] == ["loras.0.path", "loras.1.path"]
     assert check_model(context, "demo") == "demo"
     assert check_model(context, "owner/name") == "owner/name"
-    for wrong in ("", str(tmp_path), "../../etc", str(context.workspace.dir / "missing")):
+    single_file = context.workspace.models_dir / "merged.safetensors"
+    single_file.write_bytes(b"x")
+    assert check_model(context, str(single_file)) == str(single_file)
+    other = context.workspace.models_dir / "notes.txt"
+    other.write_bytes(b"x")
+    for wrong in ("", str(other), str(tmp_path), "../../etc", str(context.workspace.dir / "missing")):
         with pytest.raises(UserError):
             check_model(context, wrong)
 

@@ -66,7 +66,9 @@ def test_hub_names_are_no_paths(model: str) -> None:
     assert not train_view.looks_like_a_path(model)
 
 
-@pytest.mark.parametrize("model", ["/models/x", "./x", "~/x", "../x", "a/b/c", r"C:\models"])
+@pytest.mark.parametrize(
+    "model", ["/models/x", "./x", "~/x", "../x", "a/b/c", r"C:\models", "models/a.safetensors", "b.ckpt"]
+)
 def test_paths_are_paths(model: str) -> None:
     assert train_view.looks_like_a_path(model)
 

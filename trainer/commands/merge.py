@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--lora", nargs="+", action="extend", required=True, metavar="FILE=RATIO", help="a LoRA and its ratio")
     add("--out", type=Path, required=True, help="new .safetensors file; with --base a new folder")
-    add("--base", default=None, help="model to merge into: demo, a folder or a hub id")
+    add("--base", default=None, help="model to merge into: demo, a folder, a .safetensors or .ckpt file, or a hub id")
     add("--mode", choices=MODES, default="exact", help="how LoRAs are merged with each other")
     add("--rank", type=int, default=None, help="rank of the result, for --mode svd")
     add("--precision", choices=PRECISIONS, default="float", help="number format of the sums; for --base")
@@ -80,7 +80,7 @@ def _into_model(args: argparse.Namespace, pairs: list[tuple[Path, float]], event
     if args.mode != "exact" or args.rank is not None:
         hint = "Leave --mode and --rank out."
         raise UserError("merge.mode", "mode: merging into a model is always exact.", hint, "mode")
-    base = model_folder(args.base, None, field="base")
+    base = model_folder(args.base, None, field="base", events=events)
     done = merge_into_model(
         base, pairs, args.out, precision=args.precision, save_precision=args.save_precision, events=events
     )

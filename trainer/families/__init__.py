@@ -20,12 +20,18 @@ from trainer.devices import use_threads_for
 from trainer.errors import UserError
 from trainer.families.base import Family, FamilyLoader
 from trainer.families.sd import SD1, SD2, SdLoader
+from trainer.runs.events import EventSink
+from trainer.single_file.cache import looks_like_a_file
+from trainer.single_file.convert import model_folder_of, vae_folder_of
 
 FAMILIES: dict[str, FamilyLoader] = {"sd1": SdLoader(SD1), "sd2": SdLoader(SD2)}
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["model_index.json", "*/*.json", "*/merges.txt", "*/model.safetensors", "*/*_model.safetensors"]
-_LAYOUT_HINT = "Choose a folder in diffusers layout: model_index.json, unet, vae, text_encoder, tokenizer, scheduler."
+_LAYOUT_HINT = (
+    "Choose a folder in diffusers layout (model_index.json, unet, vae, text_encoder, tokenizer, scheduler) "
+    "or a .safetensors or .ckpt file."
+)
 
 
 def load_family(
@@ -35,6 +41,7 @@ def load_family(
     dtype: torch.dtype,
     prediction_type: str = "auto",
     zero_terminal_snr: bool = False,
+    events: EventSink | None = None,
 ) -> Family:
     """Load the model of the settings, frozen, its denoiser and text encoders in ``dtype``, its VAE in float32.
 
@@ -44,13 +51,14 @@ def load_family(
         dtype: compute format.
         prediction_type: ``auto`` for the model's own, or ``epsilon`` or ``v_prediction``.
         zero_terminal_snr: rescale the noise schedule so that its last step is pure noise.
+        events: gets the progress when a single file is made into a model folder.
 
     Raises UserError(field="model.base", "model.family" or "model.vae") when something is missing, broken or of another
     family than the settings say.
     """
-    folder = model_folder(model.base, model.revision)
+    folder = model_folder(model.base, model.revision, events=events)
     loader = _loader_for(folder, model.family)
-    vae = model_folder(model.vae, None, field="model.vae") if model.vae else None
+    vae = _vae_folder(model.vae, folder, events) if model.vae else None
     family = loader.load(
         folder,
         vae=vae,
@@ -75,12 +83,18 @@ def _on_its_threads(family: Family) -> Family:
     return family
 
 
-def model_folder(base: str, revision: str | None, *, field: str = "model.base") -> Path:
-    """The folder on this machine that ``demo``, a path or a hub id stands for; hub models are downloaded once.
+def model_folder(
+    base: str, revision: str | None, *, field: str = "model.base", events: EventSink | None = None
+) -> Path:
+    """The folder on this machine that ``demo``, a path or a hub id stands for.
+
+    Hub models are downloaded once; a single file is made into a folder once, which ``events`` are told of.
 
     Raises UserError when it is none of these, or when what it names carries its own code.
     """
     path = MODEL_DIR if base == "demo" else Path(base).expanduser()
+    if path.is_file():
+        return model_folder_of(path, field=field, events=events)
     if not path.is_dir():
         path = _download(base, revision, field)
     _refuse_own_code(path, field)
@@ -90,9 +104,8 @@ def model_folder(base: str, revision: str | None, *, field: str = "model.base") 
 
 
 def _download(base: str, revision: str | None, field: str) -> Path:
-    if Path(base).expanduser().is_file():
-        message = f"{field}: {base} is a single file; models are read from folders."
-        raise UserError("model.single_file", message, _LAYOUT_HINT, field)
+    if looks_like_a_file(base):
+        raise UserError("model.not_found", f"{field}: there is no file {base}.", "Check the path.", field)
     if not _HUB_ID.fullmatch(base):
         message = f"{field}: {base!r} is not a folder on this machine, and not a Hugging Face id (owner/name)."
         raise UserError("model.not_found", message, "Check the path, or use `demo`.", field)
@@ -102,6 +115,18 @@ def _download(base: str, revision: str | None, field: str) -> Path:
         reason = str(error).strip().splitlines()[0]
         message = f"{field}: {base!r} is not a folder on this machine, and could not be downloaded: {reason}"
         raise UserError("model.not_found", message, "Check the name and the network.", field) from error
+
+
+def _vae_folder(vae: str, base_folder: Path, events: EventSink | None) -> Path:
+    """The folder of another VAE for the model in ``base_folder``, whose latent scale a single file takes over."""
+    path = Path(vae).expanduser()
+    if not path.is_file():
+        return model_folder(vae, None, field="model.vae")
+    config = _read_json(base_folder / "vae" / "config.json")
+    if "scaling_factor" not in config:
+        message = f"model.base: {base_folder}/vae/config.json gives no scaling_factor for the latents."
+        raise UserError("model.broken", message, "Get the model again.", "model.base")
+    return vae_folder_of(path, config["scaling_factor"], events=events)
 
 
 def _refuse_own_code(folder: Path, field: str) -> None:
