@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from trainer.config_base import Probability, Section, Size, setting
-
-
-class Source(Section):
-    """One folder of pictures."""
-
-    path: str = Field(min_length=1, json_schema_extra={"label": "Folder"})
-    """Folder with pictures; subfolders are read too. Folders named like `10_name` inside it give 10 repeats."""
-    repeats: int = setting(1, "Repeats", also=("num_repeats", "dataset_repeats"), ge=1, le=10000)
-    """How often each picture is seen in one epoch."""
-    is_regularization: bool = setting(False, "Regularization", also=("is_reg", "reg_data_dir", "class_data_dir"))
-    """Pictures that show what the model should keep doing (prior preservation); their loss has its own weight."""
-    class_prompt: str | None = setting(None, "Class prompt", also=("class_tokens", "instance_prompt"))
-    """Caption of pictures that have no caption file."""
-    mask_path: None = None
-    """Folder of masks, one per picture."""
 
 
 class BucketSettings(Section):
@@ -88,6 +73,51 @@ class AugmentSettings(Section):
     """Crop anywhere instead of the middle. Needs the latent cache off."""
 
 
+_OVERRIDDEN: dict[str, tuple[type[Section], tuple[str, ...]]] = {
+    "captions": (CaptionSettings, ("max_token_length", "weighted")),  # the text encoder reads all captions alike
+    "augment": (AugmentSettings, ()),
+}
+"""Sections that a folder may have settings of its own for, and those of them that hold for all."""
+
+
+class Source(Section):
+    """One folder of pictures."""
+
+    path: str = Field(min_length=1, json_schema_extra={"label": "Folder"})
+    """Folder with pictures; subfolders are read too. Folders named like `10_name` inside it give 10 repeats."""
+    repeats: int = setting(1, "Repeats", also=("num_repeats", "dataset_repeats"), ge=1, le=10000)
+    """How often each picture is seen in one epoch."""
+    is_regularization: bool = setting(False, "Regularization", also=("is_reg", "reg_data_dir", "class_data_dir"))
+    """Pictures that show what the model should keep doing (prior preservation); their loss has its own weight."""
+    class_prompt: str | None = setting(None, "Class prompt", also=("class_tokens", "instance_prompt"))
+    """Caption of pictures that have no caption file."""
+    metadata_file: str | None = setting(None, "Caption table", also=("in_json", "metadata_file"))
+    """A kohya JSON, `.jsonl` or `.csv` with captions that lies elsewhere; one in the folder is found by itself."""
+    caption_column: str | None = setting(None, "Caption column", also=("caption_column",))
+    """Column of a `metadata.jsonl`, `metadata.csv` or kohya JSON that holds the captions. Empty for `text`, `caption`
+    or `prompt`, and for kohya's caption and tags together."""
+    captions: dict[str, Any] = setting({}, "Own caption settings")
+    """Caption settings that differ for this folder, such as `shuffle: true` or `prefix: photo`."""
+    augment: dict[str, Any] = setting({}, "Own augmentation")
+    """Augmentation that differs for this folder, such as `flip: false`."""
+    mask_path: None = None
+    """Folder of masks, one per picture."""
+
+    @field_validator("captions", "augment")
+    @classmethod
+    def _settings_of_a_folder(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        section, fixed = _OVERRIDDEN[str(info.field_name)]
+        names = [name for name in section.model_fields if name not in fixed]
+        wrong = [name for name in given if name not in names]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is not a setting of a folder; these are: {', '.join(names)}")
+        try:
+            return section.model_validate(given).model_dump(include=set(given))
+        except ValidationError as error:
+            told = [f"{each['loc'][0]}: {each['msg']}" for each in error.errors() if each["loc"]]
+            raise ValueError("; ".join(told)) from error
+
+
 class CacheSettings(Section):
     """What is computed once before training."""
 
@@ -116,9 +146,18 @@ class DatasetSettings(Section):
     augment: AugmentSettings = setting(AugmentSettings, "Augmentation")
     cache: CacheSettings = setting(CacheSettings, "Cache")
 
+    def captions_of(self, source: int) -> CaptionSettings:
+        """The caption settings of the ``source``-th folder."""
+        return self.captions.model_copy(update=self.sources[source].captions)
+
+    def augment_of(self, source: int) -> AugmentSettings:
+        """The augmentation of the ``source``-th folder."""
+        return self.augment.model_copy(update=self.sources[source].augment)
+
     @model_validator(mode="after")
     def _augmentation_needs_pixels(self) -> DatasetSettings:
-        moving = [name for name in ("color", "random_crop") if getattr(self.augment, name)]
+        every = [self.augment, *map(self.augment_of, range(len(self.sources)))]
+        moving = [name for name in ("color", "random_crop") if any(getattr(each, name) for each in every)]
         if moving and self.cache.latents:
             raise ValueError(f"augment.{moving[0]} changes the pixels each time: set dataset.cache.latents to false")
         return self

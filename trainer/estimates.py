@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 
 from trainer.config import Config
-from trainer.data.epoch import Layout
+from trainer.data.epoch import Layout, known_captions
 from trainer.errors import UserError
 from trainer.model_sizes import ModelSizes
 from trainer.runs.events import read_events
@@ -74,13 +74,15 @@ def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout) -> int:
     total = 0
     cache = config.dataset.cache
     if cache.to_disk and cache.latents:
-        flips = 2 if config.dataset.augment.flip else 1
-        pixels = [math.prod(entry.bucket) * flips for entry in layout.training]
+        pixels = [
+            math.prod(entry.bucket) * (2 if config.dataset.augment_of(entry.picture.source).flip else 1)
+            for entry in layout.training
+        ]
         pixels += [math.prod(entry.bucket) for entry in layout.validation]
         total += sum(pixels) // _LATENT_SCALE**2 * _LATENT_CHANNELS * 4
     if cache.to_disk and cache.text and config.lora.train == "unet":
         tokens = config.dataset.captions.max_token_length // 75 * 77
-        captions = len({entry.picture.caption for entry in layout.training})
+        captions = len(known_captions(config.dataset, layout.training, layout.validation))
         total += captions * tokens * sizes.text_width * (4 if config.train.mixed_precision == "no" else 2)
     file = sizes.lora * (4 if config.output.precision == "float" else 2)
     state = sizes.lora * (4 + _OPTIMIZER_BYTES[config.train.optimizer])

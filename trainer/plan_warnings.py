@@ -58,8 +58,11 @@ def _about_captions(config: Config, layout: Layout, notes: PictureNotes) -> Iter
         hint = "Shorten them, or raise dataset.captions.max_token_length."
         yield _named("dataset.long_caption", what, notes.long_caption, hint, field)
     trigger = config.output.trigger
-    read = [config.dataset.captions.prefix, config.dataset.captions.suffix]
-    read += [entry.picture.caption for entry in layout.training if not entry.picture.is_regularization]
+    read = []
+    for entry in layout.training:
+        if not entry.picture.is_regularization:
+            captions = config.dataset.captions_of(entry.picture.source)
+            read += [captions.prefix, entry.picture.caption, captions.suffix]
     if trigger and not any(trigger.lower() in text.lower() for text in read):
         message = f"output.trigger: {trigger!r} is in no caption, so it will not be learned."
         yield Problem("output.trigger_unused", message, "Put it into the captions or the prefix.", "output.trigger")

@@ -43,6 +43,8 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
     """Fields that name files or folders of this machine. A model may also be ``demo`` or a name on the hub."""
     for number, source in enumerate(config.dataset.sources):
         yield f"dataset.sources.{number}.path", source.path
+        if source.metadata_file:
+            yield f"dataset.sources.{number}.metadata_file", source.metadata_file
     for field, model in (("model.base", config.model.base), ("model.vae", config.model.vae)):
         if model and looks_like_a_path(model):
             yield field, model

@@ -190,3 +190,36 @@ def test_light_modules_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(' '.join({{'torch', 'diffusers', 'gradio'}} & set(sys.modules)) or 0)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"captions": {"shuffel": True}}, "'shuffel' is not a setting of a folder"),
+        ({"captions": {"max_token_length": 150}}, "'max_token_length' is not a setting of a folder"),
+        ({"captions": {"dropout": 2}}, "dropout: "),
+        ({"augment": {"flip": "perhaps"}}, "flip: "),
+        ({"augment": {"rotate": True}}, "flip, color, random_crop"),
+    ],
+)
+def test_what_a_folder_cannot_set_is_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Source.model_validate({"path": "x", **given})
+    [error] = caught.value.errors()
+    assert told in error["msg"] and error["loc"] == (next(iter(given)),)
+
+
+def test_a_folders_settings_lie_over_the_datasets() -> None:
+    dataset = Config.model_validate(
+        {
+            "dataset": {
+                "captions": {"prefix": "all", "dropout": 0.5},
+                "augment": {"flip": True},
+                "sources": [{"path": "a"}, {"path": "b", "captions": {"dropout": 0}, "augment": {"flip": False}}],
+            }
+        }
+    ).dataset
+    assert dataset.captions_of(0) == dataset.captions and dataset.augment_of(0) == dataset.augment
+    assert dataset.captions_of(1) == dataset.captions.model_copy(update={"dropout": 0.0})
+    assert not dataset.augment_of(1).flip
+    assert Config.model_validate(Config(dataset=dataset).model_dump(mode="json")).dataset == dataset

@@ -103,6 +103,45 @@ def test_kohya_metadata_by_path_and_by_stem(tmp_path: Path) -> None:
     assert captions(collected(tmp_path)) == {"a.png": "a dog, dog, grass", "b.png": "cat", "c.png": ""}
 
 
+def test_a_named_column_holds_the_captions(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        write_picture(tmp_path / name)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "no", "long": "yes a"}')
+    (tmp_path / "metadata.csv").write_text("file_name,text,long\nb.png,no,yes b\n")
+    (tmp_path / "meta_cap.json").write_text(json.dumps({"c": {"caption": "no", "long": "yes c"}, "d": {"tags": "no"}}))
+    found = collected({"path": str(tmp_path), "caption_column": "long"})
+    assert captions(found) == {"a.png": "yes a", "b.png": "yes b", "c.png": "yes c", "d.png": ""}
+    wrong = collected({"path": str(tmp_path), "caption_column": "lang"})
+    assert (
+        len(wrong.warnings) == 2 and "no column 'lang', only 'file_name', 'text', 'long'" in wrong.warnings[0].message
+    )
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
+def test_a_table_that_lies_elsewhere(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "pictures"
+    for name in ("a.png", "sub/b.png", "c.v2.png"):
+        write_picture(folder / name)
+    rows = {"a.png": "one", "sub/b.png": "two", str(folder / "c.v2.png"): "three"}
+    table = tmp_path / f"my captions.{kind}"
+    if kind == "json":
+        short = {"a": {"caption": "one"}, "sub/b": {"tags": "two"}, "/old/place/c.v2": {"caption": "three"}}
+        table.write_text(json.dumps(short))
+    elif kind == "jsonl":
+        table.write_text("\n".join(json.dumps({"file_name": name, "text": text}) for name, text in rows.items()))
+    else:
+        table.write_text("file_name,text\n" + "\n".join(f"{name},{text}" for name, text in rows.items()))
+    found = collected({"path": str(folder), "metadata_file": str(table)})
+    assert captions(found) == {"a.png": "one", "b.png": "two", "c.v2.png": "three"}
+
+
+def test_a_missing_table_is_told_with_its_field(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    with pytest.raises(UserError) as caught:
+        collected({"path": str(tmp_path), "metadata_file": str(tmp_path / "no.json")})
+    assert caught.value.problems[0].field == "dataset.sources.0.metadata_file"
+
+
 def test_a_broken_table_is_a_warning(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "kept"}\n{broken')

@@ -297,3 +297,51 @@ def test_known_captions_are_all_that_come_and_few(family: Family, tmp_path: Path
     shuffled = config_of(tmp_path / "one", dataset={"captions": {"shuffle": True}}, validation={"split": 0.34})
     held = prepared(shuffled, family, tmp_path).known_captions()
     assert len(held) == 1  # only what is held back is known
+
+
+def test_a_folder_may_have_settings_of_its_own(family: Family, tmp_path: Path) -> None:
+    for name in ("plain", "own"):
+        write_pictures(tmp_path / name, [(64, 64)] * 2, "a, b, c, {}".format)
+    own = {"captions": {"prefix": "photo,", "shuffle": True, "keep_tokens": 1}, "augment": {"flip": True}}
+    sources = [
+        {"path": str(tmp_path / "plain"), "repeats": 30, "captions": {"dropout": 0}},
+        {"path": str(tmp_path / "own"), "repeats": 30, **own},
+    ]
+    config = config_for(dataset={"sources": sources, "captions": {"dropout": 0.5, "suffix": "end"}})
+    data = prepared(config, family, tmp_path)
+    batches = [data.batch(index) for index in range(data.batches_per_epoch)]
+    seen = {name: [b for b in batches if b.paths[0].parent.name == name] for name in ("plain", "own")}
+    assert {batch.captions[0] for batch in seen["plain"]} == {f"a, b, c, {n} end" for n in (0, 1)}
+    texts = Counter(batch.captions[0] for batch in seen["own"])
+    assert 15 < texts.pop("") < 45  # the dataset's dropout
+    assert all(text.startswith("photo, ") and sorted(text.replace(" end", "")[7:].split(", ")) for text in texts)
+    assert len(texts) > 10
+    kinds = {name: {batch.latents.numpy().tobytes() for batch in seen[name]} for name in seen}
+    assert len(kinds["plain"]) == 2 and len(kinds["own"]) == 4  # only these are mirrored
+    assert data.known_captions() == {f"a, b, c, {n} end" for n in (0, 1)}
+
+
+def test_two_epochs_of_uneven_buckets_show_every_picture_as_often_as_its_repeats(
+    family: Family, tmp_path: Path
+) -> None:
+    """Seven buckets, three folders with their own repeats, two resolutions, a batch size that divides nothing."""
+    shapes = [(64, 64), (128, 64), (64, 128), (192, 64), (64, 192), (128, 128), (192, 128)]
+    repeats = {"1_a": 1, "3_b": 3, "2_c": 2}
+    for number, name in enumerate(repeats):
+        write_pictures(tmp_path / "in" / name, [s for n, s in enumerate(shapes) for _ in range(1 + (n + number) % 4)])
+    dataset = {
+        "sources": [{"path": str(tmp_path / "in"), "repeats": 2}],
+        "resolution": [[192, 128], [64, 64]],
+        "buckets": {"min": 64, "step": 64, "max": 256},
+    }
+    config = config_for(dataset=dataset, train={"batch_size": 5})
+    data = prepared(config, family, tmp_path)
+    sizes = set()
+    for epoch in range(2):
+        batches = [data.batch(epoch * data.batches_per_epoch + n) for n in range(data.batches_per_epoch)]
+        seen = Counter(path for batch in batches for path in batch.paths)
+        expected = {path: 2 * 2 * repeats[path.parent.name] for path in (tmp_path / "in").rglob("*.png")}
+        assert seen == expected
+        assert all(1 <= len(batch.paths) <= 5 for batch in batches)
+        sizes |= {tuple(batch.latents.shape[2:]) for batch in batches}
+    assert len(sizes) >= 7 and data.skipped == []

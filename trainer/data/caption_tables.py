@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from trainer.data.image_files import is_picture_file
 from trainer.errors import Problem
 
 _TEXT_COLUMNS = ("text", "caption", "prompt")
+_KOHYA_KEYS = ("caption", "tags")
 
 
 @dataclass(frozen=True)
@@ -26,33 +27,37 @@ class CaptionTables:
     warnings: list[Problem] = field(default_factory=list)
 
 
-def read_caption_tables(folder: Path) -> CaptionTables:
-    """Read all caption tables under ``folder``. A broken one counts up to the fault, with a warning."""
+def read_caption_tables(folder: Path, column: str | None = None, elsewhere: Path | None = None) -> CaptionTables:
+    """Read all caption tables under ``folder``. A broken one counts up to the fault, with a warning.
+
+    Args:
+        folder: tables in it and below it are read.
+        column: what holds the captions; without it ``text``, ``caption`` or ``prompt``, and kohya's caption and tags
+            together.
+        elsewhere: one more table, which lies anywhere and whose names are those of pictures in ``folder``.
+    """
     tables = CaptionTables()
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            reader = _reader(name)
-            if reader is None:
-                continue
-            path = Path(parent, name)
-            try:
-                tables.captions.update(reader(path, names))
-            except (OSError, ValueError, csv.Error) as error:
-                message = f"{path} cannot be read to its end: {error}."
-                tables.warnings.append(Problem("dataset.caption_table", message, "Correct or remove the file."))
+            if name in ("metadata.jsonl", "metadata.csv") or (name.startswith("meta") and name.endswith(".json")):
+                _read(Path(parent, name), Path(parent), column, tables)
+    if elsewhere is not None:
+        _read(elsewhere, folder, column, tables)
     return tables
 
 
-def _reader(name: str) -> Callable[[Path, list[str]], Iterator[tuple[Path, str]]] | None:
-    if name == "metadata.jsonl":
-        return _read_jsonl
-    if name == "metadata.csv":
-        return _read_csv
-    return _read_kohya if name.startswith("meta") and name.endswith(".json") else None
+def _read(path: Path, folder: Path, column: str | None, tables: CaptionTables) -> None:
+    """Add what the table at ``path`` says of the pictures in ``folder``."""
+    reader = {".jsonl": _read_jsonl, ".csv": _read_csv}.get(path.suffix.lower(), _read_kohya)
+    try:
+        tables.captions.update(reader(path, folder, column))
+    except (OSError, ValueError, csv.Error) as error:
+        message = f"{path} cannot be read to its end: {error}."
+        tables.warnings.append(Problem("dataset.caption_table", message, "Correct or remove the file."))
 
 
-def _read_jsonl(path: Path, beside: list[str]) -> Iterator[tuple[Path, str]]:
+def _read_jsonl(path: Path, folder: Path, column: str | None) -> Iterator[tuple[Path, str]]:
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if not line.strip():
             continue
@@ -62,36 +67,40 @@ def _read_jsonl(path: Path, beside: list[str]) -> Iterator[tuple[Path, str]]:
             raise ValueError(f"line {number} is not JSON") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not an object")
-        yield from _row(path, row, f"line {number}")
+        yield from _row(folder, row, f"line {number}", column)
 
 
-def _read_csv(path: Path, beside: list[str]) -> Iterator[tuple[Path, str]]:
+def _read_csv(path: Path, folder: Path, column: str | None) -> Iterator[tuple[Path, str]]:
     for number, row in enumerate(csv.DictReader(io.StringIO(_text(path))), start=2):
-        yield from _row(path, row, f"line {number}")
+        yield from _row(folder, row, f"line {number}", column)
 
 
-def _row(path: Path, row: dict[str, Any], where: str) -> Iterator[tuple[Path, str]]:
+def _row(folder: Path, row: dict[str, Any], where: str, column: str | None) -> Iterator[tuple[Path, str]]:
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where} has no file_name")
-    text = next((row[column] for column in _TEXT_COLUMNS if isinstance(row.get(column), str)), None)
+    if column is not None and column not in row:
+        raise ValueError(f"{where} has no column {column!r}, only {', '.join(map(repr, row))}")
+    columns = _TEXT_COLUMNS if column is None else (column,)
+    text = next((row[name] for name in columns if isinstance(row.get(name), str)), None)
     if text is not None:
-        yield path.parent / name, text
+        yield folder / name, text
 
 
-def _read_kohya(path: Path, beside: list[str]) -> Iterator[tuple[Path, str]]:
+def _read_kohya(path: Path, folder: Path, column: str | None) -> Iterator[tuple[Path, str]]:
     """``{path or stem: {"caption": ..., "tags": ...}}``; both together are joined by a comma."""
     table = json.loads(_text(path))
     if not isinstance(table, dict):
         raise ValueError("it is not a mapping of pictures to captions")
-    by_stem = {Path(name).stem: path.parent / name for name in beside if is_picture_file(Path(name))}
+    pictures = {path.with_suffix(""): path for path in folder.rglob("*") if is_picture_file(path)}
     for name, entry in table.items():
         if not isinstance(entry, dict):
             continue
-        texts = [entry[key] for key in ("caption", "tags") if isinstance(entry.get(key), str) and entry[key]]
-        picture = path.parent / name
-        if not is_picture_file(picture):  # kohya leaves the ending away
-            picture = by_stem.get(picture.name, picture)
+        keys = _KOHYA_KEYS if column is None else (column,)
+        texts = [entry[key] for key in keys if isinstance(entry.get(key), str) and entry[key]]
+        picture = folder / name
+        if not is_picture_file(picture):  # kohya leaves the ending away, and often the folder
+            picture = pictures.get(picture) or pictures.get(folder / picture.name, picture)
         if texts:
             yield picture, ", ".join(texts)
 

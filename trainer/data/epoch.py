@@ -11,10 +11,14 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trainer.config import Config, TrainSettings
+from trainer.config import Config, DatasetSettings, TrainSettings
 from trainer.data.buckets import Placement, Resolution, place, resolutions
+from trainer.data.captions import caption_forms, for_validation
 from trainer.data.folders import Collection, Picture, collect
 from trainer.errors import UserError
+
+MOST_CACHED_FORMS = 64
+"""Texts that wildcards may make of one caption and that are still all cached; beyond, it is encoded when it comes."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,18 @@ def epoch_batches(entries: list[Entry], batch_size: int, seed: int, epoch: int) 
         batches.extend(showings[start : start + batch_size] for start in range(0, len(showings), batch_size))
     rng.shuffle(batches)
     return batches
+
+
+def known_captions(settings: DatasetSettings, training: list[Entry], validation: list[Entry]) -> set[str]:
+    """The captions that are sure to be of a short list, as they are trained on and validated with."""
+    known: set[str] = set()
+    for entry in training:
+        how = settings.captions_of(entry.picture.source)
+        known.update(caption_forms(entry.picture.caption, how, MOST_CACHED_FORMS) or [])
+    for entry in validation:
+        how = for_validation(settings.captions_of(entry.picture.source))
+        known.update(caption_forms(entry.picture.caption, how, MOST_CACHED_FORMS) or [])
+    return known
 
 
 def total_steps(train: TrainSettings, batches: int) -> int:

@@ -26,6 +26,7 @@ class Picture:
 
     Attributes:
         path: the file.
+        source: number of its source in ``dataset.sources``.
         key: the source's number and the path within it; the same wherever the dataset lies.
         caption: raw, with every line; empty where there is none.
         caption_path: the caption file beside the picture; None where the caption comes from elsewhere or is missing.
@@ -37,6 +38,7 @@ class Picture:
     """
 
     path: Path
+    source: int
     key: str
     caption: str
     caption_path: Path | None
@@ -115,8 +117,13 @@ def collect_source(number: int, source: Source, caption_extension: str) -> tuple
         what = "is a file, not a folder" if folder.is_file() else "does not exist"
         hint = "Choose the folder that holds the pictures."
         return found, Problem("dataset.missing_folder", f"{name}: the folder {source.path} {what}.", hint, name)
+    elsewhere = Path(source.metadata_file).expanduser() if source.metadata_file else None
+    if elsewhere is not None and not elsewhere.is_file():
+        place = f"dataset.sources.{number}.metadata_file"
+        message = f"{place}: there is no file {source.metadata_file}."
+        return found, Problem("dataset.missing_metadata", message, "Choose the table, or leave this empty.", place)
     files = picture_files(folder)
-    tables = read_caption_tables(folder)
+    tables = read_caption_tables(folder, source.caption_column, elsewhere)
     found.warnings.extend(tables.warnings)
     for path in files:
         _add_picture(found, path, number, source, tables.captions.get(path), caption_extension)
@@ -142,6 +149,7 @@ def _add_picture(
     found.pictures.append(
         Picture(
             path=path,
+            source=number,
             key=f"{number}/{inside.as_posix()}",
             caption=caption or "",
             caption_path=caption_file,

@@ -75,9 +75,9 @@ def about_tokens(caption: str) -> int:
 
 
 def _long_captions(config: Config, pictures: list[Picture]) -> list[PictureNote]:
-    settings = for_validation(config.dataset.captions)
     notes = []
     for picture in pictures:
+        settings = for_validation(config.dataset.captions_of(picture.source))
         tokens = about_tokens(process_caption(picture.caption, settings, random.Random(0)))
         if tokens > settings.max_token_length:
             notes.append(PictureNote(str(picture.path), f"about {tokens} tokens"))

@@ -11,19 +11,25 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from trainer.config import CaptionSettings, Config
+from trainer.config import Config
 from trainer.data.augment import Augmentation, draw_augmentation, load_pixels, no_augmentation
 from trainer.data.cache import LatentCache, View, encode_pixels
-from trainer.data.captions import BEGINNING, Moment, caption_forms, for_validation, process_caption
-from trainer.data.epoch import Entry, Layout, Showing, batches_per_epoch, epoch_batches, lay_out, total_steps
+from trainer.data.captions import Moment, for_validation, process_caption
+from trainer.data.epoch import (
+    Entry,
+    Layout,
+    Showing,
+    batches_per_epoch,
+    epoch_batches,
+    known_captions,
+    lay_out,
+    total_steps,
+)
 from trainer.data.folders import SkippedPicture
 from trainer.data.image_files import PICTURE_ERRORS, read_rgb, why_unreadable
 from trainer.errors import UserError
 from trainer.families.base import Family
 from trainer.runs.events import EventSink
-
-MOST_CACHED_FORMS = 64
-"""Texts that wildcards may make of one caption and that are still all cached; beyond, it is encoded when it comes."""
 
 _NAMED_WARNINGS = 20
 _READERS = 8
@@ -85,37 +91,41 @@ class TrainingSet:
     def batch(self, index: int) -> Batch:
         """The ``index``-th batch since the start of the run, counted from 0. May be asked in any order."""
         epoch, position = divmod(index, self.batches_per_epoch)
-        settings, train, seed = self._config.dataset, self._config.train, self._config.train.seed
+        step = index // self._config.train.gradient_accumulation_steps
+        moment = Moment(epoch, step, self._max_steps)
         showings = self._batches_of(epoch)[position]
-        moment = Moment(epoch, index // train.gradient_accumulation_steps, self._max_steps)
-        members = [
-            (each.entry, draw_augmentation(settings.augment, each.entry.placement, each.rng(seed, "augmentation")))
-            for each in showings
-        ]
-        return self._assemble(members, _captions(showings, settings.captions, seed, moment))
+        members = [(each.entry, self._augmentation(each)) for each in showings]
+        return self._assemble(members, [self._caption(each, moment) for each in showings])
 
     def known_captions(self) -> set[str]:
         """The captions that are sure to be of a short list, as they are trained on and validated with."""
-        settings = self._config.dataset.captions
-        sides = [(self._training, settings), (self._validation, for_validation(settings))]
-        return {
-            form
-            for entries, how in sides
-            for entry in entries
-            for form in caption_forms(entry.picture.caption, how, MOST_CACHED_FORMS) or []
-        }
+        return known_captions(self._config.dataset, self._training, self._validation)
 
     def validation_batches(self) -> list[Batch]:
         """The pictures held back, each once, unchanged, with captions that do not vary; empty without a split."""
-        batch_size, seed = self._config.train.batch_size, self._config.train.seed
-        captions = for_validation(self._config.dataset.captions)
+        batch_size = self._config.train.batch_size
         once_each = sorted(self._validation, key=lambda entry: (entry.bucket, entry.key))
         batches = []
         for start, end in _runs(once_each, batch_size):
             showings = [Showing(entry, 0, 0) for entry in once_each[start:end]]
             members = [(each.entry, no_augmentation(each.entry.placement)) for each in showings]
-            batches.append(self._assemble(members, _captions(showings, captions, seed, BEGINNING)))
+            batches.append(self._assemble(members, [self._steady_caption(each) for each in showings]))
         return batches
+
+    def _augmentation(self, showing: Showing) -> Augmentation:
+        settings = self._config.dataset.augment_of(showing.entry.picture.source)
+        rng = showing.rng(self._config.train.seed, "augmentation")
+        return draw_augmentation(settings, showing.entry.placement, rng)
+
+    def _caption(self, showing: Showing, moment: Moment) -> str:
+        picture = showing.entry.picture
+        rng = showing.rng(self._config.train.seed, "caption")
+        return process_caption(picture.caption, self._config.dataset.captions_of(picture.source), rng, moment)
+
+    def _steady_caption(self, showing: Showing) -> str:
+        picture = showing.entry.picture
+        settings = for_validation(self._config.dataset.captions_of(picture.source))
+        return process_caption(picture.caption, settings, showing.rng(self._config.train.seed, "caption"))
 
     def _batches_of(self, epoch: int) -> list[list[Showing]]:
         if self._epoch is None or self._epoch[0] != epoch:
@@ -214,8 +224,8 @@ def _load_or_stop(entry: Entry, augmentation: Augmentation) -> Tensor:
 
 
 def _views(layout: Layout, config: Config) -> Iterable[View]:
-    flips = (False, True) if config.dataset.augment.flip else (False,)
     for entry in layout.training:
+        flips = (False, True) if config.dataset.augment_of(entry.picture.source).flip else (False,)
         yield from (View(entry.picture.path, entry.placement, flip) for flip in flips)
     for entry in layout.validation:
         yield View(entry.picture.path, entry.placement, False)
@@ -241,12 +251,6 @@ def _why_unusable(path: Path) -> str | None:
     except PICTURE_ERRORS as error:
         return why_unreadable(error)
     return None
-
-
-def _captions(showings: list[Showing], settings: CaptionSettings, seed: int, moment: Moment) -> list[str]:
-    return [
-        process_caption(each.entry.picture.caption, settings, each.rng(seed, "caption"), moment) for each in showings
-    ]
 
 
 def _runs(entries: list[Entry], batch_size: int) -> Iterable[tuple[int, int]]:
