@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,9 +11,19 @@ from pydantic import Field, field_validator, model_validator
 from trainer.config_base import Probability, Section, setting
 
 Target = Literal["attention", "attention_ff", "full"]
-Optimizer = Literal["adamw", "adamw8bit", "adafactor", "sgd"]
-LrScheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+Optimizer = Literal[
+    "adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule_free_adamw", "dadapt_adam", "sgd", "custom"
+]
+LrScheduler = Literal[
+    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "rex"
+]
+StepsOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
 LossType = Literal["l2", "l1", "huber", "smooth_l1"]
+CONSTANT: tuple[LrScheduler, ...] = ("constant", "constant_with_warmup")
+OWN_RATE: tuple[Optimizer, ...] = ("prodigy", "dadapt_adam")
+"""Optimizers that estimate a rate ``d`` for all parts together and move by ``d`` times the learning rate."""
+CLASS_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
+"""A class by its full name: ``package.module.Class``."""
 TimestepSampling = Literal["uniform", "logit_normal"]
 
 
@@ -91,13 +102,24 @@ class TrainSettings(Section):
     loraplus_lr_ratio: float = setting(1.0, "LoRA+ ratio", also=("loraplus_lr_ratio",), gt=0, le=1000)
     """How many times as fast the LoRA's up parts learn; 16 is LoRA+, 1 the usual LoRA."""
     optimizer: Optimizer = setting("adamw", "Optimizer", also=("optimizer_type",))
-    """`adamw` is right for almost everyone; `adamw8bit` needs an NVIDIA GPU."""
+    """`adamw` is right for almost everyone; `adamw8bit` needs an NVIDIA GPU; `prodigy` and `dadapt_adam` find their own
+    learning rate (set it to 1); `custom` is the class below."""
+    optimizer_class: str | None = setting(None, "Optimizer class", pattern=CLASS_PATH)
+    """`package.Class` of a custom optimizer; only classes allowed under Settings are loaded."""
     optimizer_args: dict[str, Any] = setting({}, "Optimizer arguments")
     """Further arguments by name, such as `weight_decay: 0.01`."""
     lr_scheduler: LrScheduler = setting("cosine", "Learning rate schedule", also=("lr_scheduler_type",))
     """How the learning rate goes over the run."""
-    lr_warmup_steps: int = setting(0, "Warm-up steps", also=("lr_warmup", "warmup_steps"), ge=0)
-    """Steps over which the learning rate rises from zero."""
+    lr_warmup_steps: StepsOrShare = setting(0, "Warm-up steps", also=("lr_warmup", "warmup_steps", "warmup_ratio"))
+    """Steps over which the learning rate rises from zero; below 1 it is a share of the run, 0.1 a tenth."""
+    lr_decay_steps: StepsOrShare | None = setting(None, "Decay steps", also=("lr_decay_steps",))
+    """Steps at the end over which the learning rate falls, or a share below 1; empty for all after the warm-up."""
+    lr_min_ratio: float = setting(0.0, "Lowest rate", also=("lr_scheduler_min_lr_ratio", "min_lr_ratio"), ge=0, lt=1)
+    """Share of the learning rate that is left at the end."""
+    lr_num_cycles: int = setting(1, "Cycles", also=("lr_scheduler_num_cycles", "lr_scheduler_cycles"), ge=1, le=1000)
+    """How often `cosine_with_restarts` falls."""
+    lr_power: float = setting(1.0, "Power", also=("lr_scheduler_power",), gt=0, le=100)
+    """Bend of `polynomial`: 1 is a straight line, more falls sooner."""
     max_grad_norm: float = setting(1.0, "Gradient clipping", also=("clip_grad_norm", "max_grad_norm"), ge=0)
     """Largest length of a step's gradient; 0 for no limit."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = setting("auto", "Precision", also=("train_dtype", "dtype"))
@@ -114,6 +136,48 @@ class TrainSettings(Section):
     """Keep a running mean of the LoRA and save that one; 0.99 suits runs of 1000 steps and more. Empty for none."""
     prior_loss_weight: float = setting(1.0, "Regularization weight", also=("prior_loss_weight",), ge=0, le=100)
     """How much the regularization pictures count."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _class_given_as_optimizer(cls, values: Any) -> Any:
+        """Other trainers take `package.Class` in the same place as their own names."""
+        if isinstance(values, dict) and "." in str(values.get("optimizer")) and not values.get("optimizer_class"):
+            return {**values, "optimizer": "custom", "optimizer_class": values["optimizer"]}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSettings:
+        problems = [*_optimizer_problems(self), *_schedule_problems(self)]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _optimizer_problems(train: TrainSettings) -> Iterator[str]:
+    if train.optimizer == "custom" and train.optimizer_class is None:
+        yield "optimizer custom needs optimizer_class, such as torch.optim.RAdam"
+    if train.optimizer != "custom" and train.optimizer_class is not None:
+        yield f"optimizer_class ({train.optimizer_class}) needs optimizer custom, and it is {train.optimizer}"
+    if train.optimizer == "schedule_free_adamw":
+        if train.lr_scheduler not in CONSTANT:
+            yield f"schedule_free_adamw needs lr_scheduler constant, and it is {train.lr_scheduler}"
+        if train.ema is not None:
+            yield "schedule_free_adamw keeps a mean of its own: leave ema empty"
+    if train.optimizer == "adafactor" and any(map(train.optimizer_args.get, ("relative_step", "warmup_init"))):
+        yield "optimizer_args: relative_step and warmup_init of adafactor would ignore learning_rate and lr_scheduler"
+
+
+def _schedule_problems(train: TrainSettings) -> Iterator[str]:
+    name = train.lr_scheduler
+    if train.lr_num_cycles != 1 and name != "cosine_with_restarts":
+        yield f"lr_num_cycles ({train.lr_num_cycles}) needs lr_scheduler cosine_with_restarts, and it is {name}"
+    if train.lr_power != 1 and name != "polynomial":
+        yield f"lr_power ({train.lr_power:g}) needs lr_scheduler polynomial, and it is {name}"
+    if name in (*CONSTANT, "one_cycle"):
+        if train.lr_decay_steps is not None:
+            yield f"lr_decay_steps ({train.lr_decay_steps}) has no effect with lr_scheduler {name}: leave it empty"
+        if train.lr_min_ratio:
+            yield f"lr_min_ratio ({train.lr_min_ratio:g}) has no effect with lr_scheduler {name}: set it to 0"
 
 
 class Multires(Section):

@@ -6,7 +6,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from trainer.config import Config
+from trainer.config import Config, Optimizer
 from trainer.data.epoch import Layout, known_captions
 from trainer.errors import UserError
 from trainer.model_sizes import ModelSizes
@@ -25,7 +25,17 @@ _ACTIVATION_BYTES = {"attention": 1024, "attention_ff": 1280, "full": 1280}
 _CHECKPOINTED_BYTES = 288
 _FLOAT32_FACTOR = 1.4
 
-_OPTIMIZER_BYTES = {"adamw": 8, "adamw8bit": 2, "adafactor": 1, "sgd": 4}
+_OPTIMIZER_BYTES: dict[Optimizer, int] = {
+    "adamw": 8,
+    "adamw8bit": 2,
+    "adafactor": 1,
+    "lion": 4,
+    "prodigy": 16,
+    "schedule_free_adamw": 8,
+    "dadapt_adam": 12,
+    "sgd": 4,
+    "custom": 8,
+}
 _CUDA_BYTES = 512 * 2**20
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainer.config import TrainSettings
 from trainer.ema import Ema
-from trainer.optimizers import make_optimizer
+from trainer.optimizers import averaged, effective_learning_rate, make_optimizer
 from trainer.parameter_groups import ParameterGroup
 from trainer.schedulers import learning_rate_factor, set_learning_rate
 
@@ -23,7 +23,7 @@ class Learning:
     Attributes:
         step: optimizer steps done.
         skipped: updates left out in a row, up to now, because a gradient was not finite.
-        learning_rate: the latest step's, of the first group.
+        learning_rate: the latest step's, of the first group, as the weights felt it.
         layers_scaled: how many layers the latest step's norm limit has shortened; None without a limit.
     """
 
@@ -35,6 +35,7 @@ class Learning:
         *,
         scaled: bool,
         limit_norms: Callable[[], Tensor] | None = None,
+        allowed_optimizers: Sequence[str] = (),
     ) -> None:
         """Begin at step 0.
 
@@ -44,9 +45,10 @@ class Learning:
             max_steps: steps of the run, for the learning rate's schedule.
             scaled: multiply losses up, as the small gradients of float16 need it.
             limit_norms: called after each update; shortens layers and returns how many, a scalar on the device.
+            allowed_optimizers: classes that ``train.optimizer_class`` may name.
         """
         self._parameters = [parameter for group in groups for parameter in group.parameters]
-        self._optimizer = make_optimizer(groups, settings)
+        self._optimizer = make_optimizer(groups, settings, allowed_optimizers)
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
         self._factor = learning_rate_factor(settings, max_steps)
         self._scaler = torch.amp.GradScaler(self._parameters[0].device.type, enabled=scaled)
@@ -70,7 +72,7 @@ class Learning:
     def update(self, grad_norm: float) -> None:
         """Change the weights by the step's gradients, unless one is not finite, and forget the gradients."""
         set_learning_rate(self._optimizer, self._base_rates, self._factor(self.step))
-        self.learning_rate = self._optimizer.param_groups[0]["lr"]
+        self.learning_rate = effective_learning_rate(self._optimizer)
         self.step += 1
         if math.isfinite(grad_norm):
             self._scaler.step(self._optimizer)
@@ -88,7 +90,8 @@ class Learning:
     def result(self) -> Iterator[None]:
         """Inside, the parameters are the ones to save and to look at: the running mean where there is one."""
         if self._ema is None:
-            yield
+            with averaged(self._optimizer, self._parameters):
+                yield
         else:
             with self._ema.applied():
                 yield

@@ -1,72 +1,184 @@
-"""Optimizers by the names of ``config.Optimizer``."""
+"""Optimizers by the names of ``config.Optimizer``: where their classes are, and how they are made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from transformers.optimization import Adafactor
+from torch import nn
 
 from trainer.config import Optimizer, TrainSettings
+from trainer.config_training import CONSTANT, OWN_RATE
 from trainer.errors import UserError
 from trainer.parameter_groups import ParameterGroup
 
-ParameterGroups = list[dict[str, Any]]
+FIELD = "train.optimizer"
 
 
-def make_optimizer(groups: list[ParameterGroup], settings: TrainSettings) -> torch.optim.Optimizer:
+@dataclass(frozen=True)
+class OptimizerSource:
+    """Where an optimizer comes from.
+
+    Attributes:
+        path: ``package.module.Class``.
+        install: what to install where it is not there; empty for what always is.
+        arguments: those that differ from the class's own defaults.
+    """
+
+    path: str
+    install: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+OPTIMIZERS: dict[Optimizer, OptimizerSource] = {
+    "adamw": OptimizerSource("torch.optim.AdamW", arguments={"fused": True}),
+    "adamw8bit": OptimizerSource("bitsandbytes.optim.AdamW8bit", "bitsandbytes"),
+    # with scale_parameter or its own relative steps, Adafactor would not keep to the learning rate and the schedule
+    "adafactor": OptimizerSource(
+        "transformers.optimization.Adafactor", arguments={"scale_parameter": False, "relative_step": False}
+    ),
+    "lion": OptimizerSource("lion_pytorch.Lion", "lion-pytorch"),  # Chen et al. 2023, 2302.06675
+    "prodigy": OptimizerSource("prodigyopt.Prodigy", "prodigyopt"),  # Mishchenko, Defazio 2306.06101
+    "schedule_free_adamw": OptimizerSource("schedulefree.AdamWScheduleFree", "schedulefree"),  # 2405.15682
+    "dadapt_adam": OptimizerSource("dadaptation.DAdaptAdam", "dadaptation"),  # 2301.07733
+    "sgd": OptimizerSource("torch.optim.SGD"),
+}
+"""All but ``custom``, which is whatever class the user names and has allowed."""
+
+
+@runtime_checkable
+class ScheduleFree(Protocol):
+    """An optimizer that trains at one point and gives another, the mean, as its result (Defazio 2024, 2405.15682)."""
+
+    def train(self) -> None:
+        """Put the point to train at into the parameters."""
+
+    def eval(self) -> None:
+        """Put the mean into the parameters."""
+
+
+def make_optimizer(
+    groups: list[ParameterGroup], settings: TrainSettings, allowed: Sequence[str] = ()
+) -> torch.optim.Optimizer:
     """The optimizer of the settings over named groups, each with its learning rate.
 
-    Raises UserError for arguments the optimizer does not take, and where adamw8bit cannot run.
+    Raises UserError for arguments the optimizer does not take, and what ``optimizer_class`` raises.
     """
-    described = [
+    described: list[dict[str, Any]] = [
         {"params": group.parameters, "lr": group.learning_rate, "name": group.name}
         for group in groups
         if group.parameters
     ]
+    make = optimizer_class(settings, allowed)
+    arguments = settings.optimizer_args
+    if settings.optimizer != "custom":
+        arguments = {**OPTIMIZERS[settings.optimizer].arguments, **arguments}
+    if settings.optimizer in OWN_RATE:
+        _check_one_rate(settings.optimizer, {group.learning_rate for group in groups})
     try:
-        return OPTIMIZERS[settings.optimizer](described, settings.optimizer_args)
-    except (TypeError, ValueError) as error:
-        message = f"train.optimizer_args: {settings.optimizer} does not take {settings.optimizer_args}: {error}."
+        with contextlib.redirect_stdout(sys.stderr):  # some tell their settings; stdout belongs to --json
+            optimizer = make(described, **_tuples(arguments))
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        reason = str(error) or "a value is out of range"
+        message = f"train.optimizer_args: {settings.optimizer} does not take {settings.optimizer_args}: {reason}."
         raise UserError("optimizer.arguments", message, "Correct or remove it.", "train.optimizer_args") from error
+    if isinstance(optimizer, ScheduleFree):
+        optimizer.train()
+    return optimizer
 
 
-def _adamw(groups: ParameterGroups, arguments: dict[str, Any]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, **{"fused": True, **_tuples(arguments)})
+def optimizer_class(settings: TrainSettings, allowed: Sequence[str] = ()) -> type[torch.optim.Optimizer]:
+    """The class of the settings' optimizer, imported.
 
+    Args:
+        settings: of the run.
+        allowed: classes that the user lets configs name; nothing else is imported for ``custom``.
 
-def _adamw8bit(groups: ParameterGroups, arguments: dict[str, Any]) -> torch.optim.Optimizer:
-    field = "train.optimizer"
-    if not torch.cuda.is_available():
-        message = f"{field}: adamw8bit needs an NVIDIA GPU, and there is none."
-        raise UserError("optimizer.needs_gpu", message, "Use adamw.", field)
+    Raises:
+        UserError: not allowed, not installed, not an optimizer, or where adamw8bit has no GPU.
+    """
+    if settings.optimizer == "custom":
+        return _allowed_class(settings, allowed)
+    source = OPTIMIZERS[settings.optimizer]
+    if settings.optimizer == "adamw8bit" and not torch.cuda.is_available():
+        message = f"{FIELD}: adamw8bit needs an NVIDIA GPU, and there is none."
+        raise UserError("optimizer.needs_gpu", message, "Use adamw.", FIELD)
     try:
-        from bitsandbytes.optim import AdamW8bit
+        return _imported(source.path)
     except ImportError as error:
-        message = f"{field}: adamw8bit needs the package bitsandbytes."
-        raise UserError("optimizer.missing", message, "Install requirements-gpu.txt, or use adamw.", field) from error
-    return AdamW8bit(groups, **_tuples(arguments))
+        message = f"{FIELD}: {settings.optimizer} needs the package {source.install}, which is not installed."
+        hint = f"Install it with `.venv/bin/pip install {source.install}`, or use adamw."
+        raise UserError("optimizer.missing", message, hint, FIELD) from error
 
 
-def _adafactor(groups: ParameterGroups, arguments: dict[str, Any]) -> torch.optim.Optimizer:
-    # With its own relative steps it would ignore the learning rate and the schedule: off unless asked for
-    own_steps = {"scale_parameter": False, "relative_step": False, "warmup_init": False}
-    return Adafactor(groups, **{**own_steps, **_tuples(arguments)})
+def effective_learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The rate that the next step moves the first group with: ``d * lr`` where the optimizer estimates a ``d``."""
+    group = optimizer.param_groups[0]
+    return group["lr"] * group.get("d", 1.0)
 
 
-def _sgd(groups: ParameterGroups, arguments: dict[str, Any]) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, **_tuples(arguments))
+@contextlib.contextmanager
+def averaged(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Inside, parameters hold the mean that a schedule-free optimizer keeps; others leave them as they are.
+
+    Afterwards they are what they were to the last bit: the optimizer's own way back rounds, and a run must not depend
+    on how often it was looked at.
+    """
+    if not isinstance(optimizer, ScheduleFree):
+        yield
+        return
+    exact = [parameter.detach().clone() for parameter in parameters]
+    optimizer.eval()
+    try:
+        yield
+    finally:
+        optimizer.train()
+        with torch.no_grad():
+            for parameter, value in zip(parameters, exact, strict=True):
+                parameter.copy_(value)
+
+
+def _allowed_class(settings: TrainSettings, allowed: Sequence[str]) -> type[torch.optim.Optimizer]:
+    """The custom class. Raises UserError unless the user allowed it and it is an optimizer."""
+    path, name = str(settings.optimizer_class), "train.optimizer_class"
+    if path not in allowed:
+        listing = ", ".join(allowed) or "none"
+        message = f"{name}: {path} is not allowed to be loaded; allowed are: {listing}."
+        raise UserError("optimizer.not_allowed", message, "If you trust it, add it on the Settings tab.", name)
+    try:
+        found = _imported(path)
+    except (ImportError, AttributeError) as error:
+        message = f"{name}: {path} cannot be loaded: {error}."
+        hint = f"Install its package ({path.partition('.')[0]}) into .venv, or check the name."
+        raise UserError("optimizer.missing", message, hint, name) from error
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        message = f"{name}: {path} is not a torch optimizer."
+        raise UserError("optimizer.not_one", message, "Name a class derived from torch.optim.Optimizer.", name)
+    if issubclass(found, ScheduleFree) and (settings.lr_scheduler not in CONSTANT or settings.ema is not None):
+        message = f"{name}: {path} is schedule-free: it needs train.lr_scheduler constant and no train.ema."
+        raise UserError("optimizer.schedule_free", message, "Change these.", "train.lr_scheduler")
+    return found
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _check_one_rate(name: str, rates: set[float]) -> None:
+    if len(rates - {0.0}) > 1:
+        given = " and ".join(f"{rate:g}" for rate in sorted(rates))
+        message = f"{FIELD}: {name} finds one learning rate for all groups; {given} are given."
+        raise UserError(
+            "optimizer.one_rate", message, "Give all parts the same rate, or 0, without block rates and LoRA+.", FIELD
+        )
 
 
 def _tuples(arguments: dict[str, Any]) -> dict[str, Any]:
     """YAML has lists where optimizers take tuples (``betas``)."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
-
-
-OPTIMIZERS: dict[Optimizer, Callable[[ParameterGroups, dict[str, Any]], torch.optim.Optimizer]] = {
-    "adamw": _adamw,
-    "adamw8bit": _adamw8bit,
-    "adafactor": _adafactor,
-    "sgd": _sgd,
-}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.config import Config
+from trainer.config import Config, TrainSettings
+from trainer.config_training import OWN_RATE
 from trainer.data.epoch import Layout, views_per_bucket
 from trainer.data.folders import repeats_folder
 from trainer.data.picture_notes import PictureNote, PictureNotes
@@ -27,8 +28,17 @@ def find_warnings(
         *_about_captions(config, layout, notes),
         *_about_folders(config, layout),
         *_about_steps(config, layout, steps, batches),
+        *about_optimizer(config.train),
         *_about_model(config, sizes),
     ]
+
+
+def about_optimizer(train: TrainSettings) -> Iterator[Problem]:
+    """What is allowed of an optimizer and probably not meant."""
+    if train.optimizer in OWN_RATE and train.learning_rate != 1:
+        given = f"{train.learning_rate:g}"
+        message = f"train.learning_rate: {train.optimizer} multiplies the rate it finds with {given}; 1 is usual."
+        yield Problem("optimizer.own_rate", message, "Set train.learning_rate to 1.", "train.learning_rate")
 
 
 def _about_pictures(notes: PictureNotes) -> Iterator[Problem]:

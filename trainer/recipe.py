@@ -25,8 +25,10 @@ from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
 from trainer.losses import loss_per_picture, noise_level_weights
 from trainer.noise import add_noise, draw_noise, draw_timesteps, perturb, prediction_target, signal_to_noise
+from trainer.optimizers import optimizer_class
 from trainer.parameter_groups import parameter_groups
 from trainer.runs.events import EventSink
+from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
 from trainer.session import open_session
 from trainer.upkeep import Upkeep
@@ -81,6 +83,8 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
     begun = time.monotonic()
     with open_session(run, workspace, events) as session:
         config, device, events = run.config(), session.device, session.events
+        allowed_optimizers = read_settings(workspace).allowed_optimizers
+        optimizer_class(config.train, allowed_optimizers)  # before the long work: one that is missing ends the run
         dtype = compute_dtype(config.train.mixed_precision, device)
 
         # The frozen model, LoRA layers on it, the pictures as latents, the captions as embeddings
@@ -102,8 +106,14 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         # What learns, as it was at the newest checkpoint
         max_steps = total_steps(config.train, data.batches_per_epoch)
         groups = parameter_groups(trainables, config.train)
-        limit = norm_limiter(family, config.lora)
-        learning = Learning(groups, config.train, max_steps, scaled=dtype == torch.float16, limit_norms=limit)
+        learning = Learning(
+            groups,
+            config.train,
+            max_steps,
+            scaled=dtype == torch.float16,
+            limit_norms=norm_limiter(family, config.lora),
+            allowed_optimizers=allowed_optimizers,
+        )
         upkeep = Upkeep(session, config, family, data, encode, learning, max_steps)
         upkeep.begin()
 

@@ -17,6 +17,7 @@ from trainer.lora.adapter import adapter_layers
 from trainer.lora.file import LoraFile, write_lora
 from trainer.lora.metadata import training_metadata
 from trainer.metrics import Metrics
+from trainer.plan_warnings import about_optimizer
 from trainer.sampling import draw_previews
 from trainer.session import Session
 from trainer.validation import validation_loss
@@ -57,6 +58,8 @@ class Upkeep:
         self._session.enter("training", max_steps=self._max_steps, extend_to=None)
         if self._config.samples.every_steps and not self._config.samples.prompts:
             self._session.warn("samples.no_prompts", "No preview prompts are given.", "No previews will be drawn.")
+        for problem in about_optimizer(self._config.train):
+            self._session.warn(problem.code, problem.message, problem.hint)
         if step == 0:
             self._validate()
         if self._config.samples.at_start if step == 0 else _due(step, self._config.samples.every_steps):

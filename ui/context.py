@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
 from ui.page import Page
-from ui.settings_file import read_settings
 
 
 @dataclass(frozen=True)

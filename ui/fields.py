@@ -113,7 +113,7 @@ def _field(full_name: str, name: str, info: FieldInfo, group: str) -> Field:
 def _kind(annotation: Any) -> Kind:
     if annotation is bool:
         return "switch"
-    if annotation in (int, float):
+    if {_plain(member) for member in get_args(annotation) or [annotation]} - {type(None)} <= {int, float}:
         return "number"
     if annotation is str:
         return "text"

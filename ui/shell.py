@@ -8,10 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from trainer.runs.settings import read_settings
 from ui import journeys, welcome
 from ui.context import AppContext
 from ui.page import Handler, joined
-from ui.settings_file import read_settings
 from ui.tabs import dataset, generate, merge, runs, settings, train
 from ui.welcome import Welcome
 

@@ -67,7 +67,7 @@ def _problem(text: str, folder: Path) -> Problem:
         ("dataset: {sources: x}", "dataset.sources", "allowed is a list", "Correct"),
         ("train: {learning_rate: fast}", "train.learning_rate", "'fast' is not allowed; allowed is a number", ""),
         ("train: {learning_rate: .nan}", "train.learning_rate", "nan is not allowed; allowed is a finite", ""),
-        ("train: {optimizer: adam}", "train.optimizer", "allowed is 'adamw', 'adamw8bit', 'adafactor' or 'sgd'", ""),
+        ("train: {optimizer: adam}", "train.optimizer", "allowed is 'adamw', 'adamw8bit', 'adafactor', 'lion',", ""),
         ("loss: {min_timestep: 9, max_timestep: 3}", "loss", "min_timestep (9) must be below max_timestep (3)", ""),
         ("name: a/b", "name", "must work as a file name", ""),
         ("version: 2", "version", "written by a newer LoRA Atelier; this one reads up to 1", "Update the program"),

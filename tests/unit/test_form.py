@@ -126,6 +126,21 @@ def random_source(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def random_training(lr_scheduler: str, rng: random.Random) -> dict[str, Any]:
+    """Optimizer and schedule, with what belongs to them and nothing else."""
+    falls = lr_scheduler not in ("constant", "constant_with_warmup", "one_cycle")
+    optimizer = rng.choice(["adamw", "prodigy", "custom"])
+    return {
+        "optimizer": optimizer,
+        "optimizer_class": "torch.optim.RAdam" if optimizer == "custom" else None,
+        "lr_warmup_steps": rng.choice([0, 10, 0.05]),
+        "lr_decay_steps": rng.choice([None, 10, 0.25]) if falls else None,
+        "lr_min_ratio": rng.choice([0, 0.1]) if falls else 0,
+        "lr_num_cycles": 3 if lr_scheduler == "cosine_with_restarts" else 1,
+        "lr_power": 2.5 if lr_scheduler == "polynomial" else 1,
+    }
+
+
 def random_config(rng: random.Random) -> Config:
     """A valid config; settings that exclude each other are set apart."""
     plain: dict[str, Any] = {}
@@ -136,6 +151,7 @@ def random_config(rng: random.Random) -> Config:
             target = target.setdefault(part, {})
         target[last] = random_value(field, rng)
     loss, dataset = plain["loss"], plain["dataset"]
+    plain["train"] |= random_training(plain["train"]["lr_scheduler"], rng)
     loss["min_timestep"], loss["max_timestep"] = sorted(rng.sample(range(1000), 2))
     loss["debiased_estimation"] = loss["debiased_estimation"] and loss["min_snr_gamma"] is None
     dataset["cache"]["latents"] = not (dataset["augment"]["color"] or dataset["augment"]["random_crop"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from trainer.config import TrainSettings
 from trainer.learning import Learning
+from trainer.optimizers import OPTIMIZERS
 from trainer.parameter_groups import ParameterGroup
 
 
@@ -88,3 +90,120 @@ def test_a_state_of_another_size_is_refused() -> None:
     state["parameters"] = [torch.zeros(3)]
     with pytest.raises(ValueError, match="size"):
         learner.load_state(state)
+
+
+def skip_if_missing(name: str) -> None:
+    source = OPTIMIZERS[name]  # type: ignore
+    pytest.importorskip(source.path.partition(".")[0], reason=f"the package {source.install} is not installed")
+
+
+def quadratic(name: str, steps: int, **settings: object) -> tuple[list[float], list[float], Learning, nn.Parameter]:
+    """Minimise x^2 / 2 from x = 1: reported learning rates and x before each step."""
+    skip_if_missing(name)
+    parameter = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    values = {"learning_rate": 1.0, "lr_scheduler": "constant", "max_grad_norm": 0.0, **settings}
+    learner = Learning(
+        [ParameterGroup("unet", values["learning_rate"], [parameter])],
+        TrainSettings(optimizer=name, **values),
+        steps,
+        scaled=False,
+    )  # type: ignore
+    rates, points = [], []
+    for _ in range(steps):
+        points.append(float(parameter.detach()))
+        learner.backward((parameter**2 / 2).sum())
+        learner.update(float(learner.clip_gradients()))
+        rates.append(learner.learning_rate)
+    return rates, points, learner, parameter
+
+
+def test_prodigys_rate_is_the_one_the_weights_feel() -> None:
+    """Mishchenko & Defazio 2023, algorithm 4, in float64."""
+    rates, points, *_ = quadratic("prodigy", 300, learning_rate=0.9)
+    rate, beta1, beta2, d = 0.9, 0.9, 0.999, 1e-6
+    x, m, v, r, s = 1.0, 0.0, 0.0, 0.0, 0.0
+    for reported, point in zip(rates, points, strict=True):
+        assert (reported, point) == (pytest.approx(d * rate, rel=1e-4), pytest.approx(x, abs=1e-4))
+        g = x
+        m, v = beta1 * m + (1 - beta1) * d * g, beta2 * v + (1 - beta2) * d * d * g * g
+        r = math.sqrt(beta2) * r + (1 - math.sqrt(beta2)) * rate * d * d * g * (1.0 - x)
+        s = math.sqrt(beta2) * s + (1 - math.sqrt(beta2)) * rate * d * d * g
+        x -= rate * d * m / (math.sqrt(v) + d * 1e-8)
+        d = max(d, r / abs(s))
+    assert d > 1e-3, "it found a rate"
+
+
+def test_d_adaptations_rate_is_the_one_the_weights_feel() -> None:
+    """Defazio & Mishchenko 2023, algorithm 5, in float64."""
+    rates, points, *_ = quadratic("dadapt_adam", 300)
+    beta1, beta2, d = 0.9, 0.999, 1e-6
+    x, m, v, r, s = 1.0, 0.0, 0.0, 0.0, 0.0
+    for reported, point in zip(rates, points, strict=True):
+        assert (reported, point) == (pytest.approx(d, rel=1e-4), pytest.approx(x, abs=1e-4))
+        g, root = x, math.sqrt(beta2)
+        r = root * r + (1 - root) * d * g * s / (math.sqrt(v) + 1e-8)
+        m, v = beta1 * m + (1 - beta1) * d * g, beta2 * v + (1 - beta2) * g * g
+        s = root * s + (1 - root) * d * g
+        x -= m / (math.sqrt(v) + 1e-8)
+        d = max(d, r / ((1 - root) * abs(s)))
+    assert d > 1e-4, "it found a rate"
+
+
+def test_lion_moves_by_the_sign() -> None:
+    """Chen et al. 2023, algorithm 2: x -= rate * sign(...), here always downhill."""
+    _, points, *_ = quadratic("lion", 5, learning_rate=0.01)
+    assert points == pytest.approx([1.0, 0.99, 0.98, 0.97, 0.96])
+
+
+def test_schedule_free_trains_at_one_point_and_gives_the_mean() -> None:
+    """Defazio et al. 2024, algorithm 1, in float64: y is trained at, x is the result, z takes the steps."""
+    _, points, learner, parameter = quadratic("schedule_free_adamw", 30, learning_rate=0.05)
+    beta1, beta2, z, x, v = 0.9, 0.999, 1.0, 1.0, 0.0
+    for step, point in enumerate(points):
+        y = (1 - beta1) * z + beta1 * x
+        assert point == pytest.approx(y, abs=1e-6)
+        v = beta2 * v + (1 - beta2) * y * y
+        z -= 0.05 * y / (math.sqrt(v / (1 - beta2 ** (step + 1))) + 1e-8)
+        x += (z - x) / (step + 1)
+    before = parameter.detach().clone()
+    with learner.result():
+        assert float(parameter.detach()) == pytest.approx(x, abs=1e-6)
+    assert abs(float(before) - x) > 1e-3
+    assert torch.equal(parameter, before), "looking changes nothing, to the last bit"
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "adamw8bit"])
+def test_every_optimizer_goes_on_exactly(name: str, tmp_path: Path) -> None:
+    """Saved after three of six steps, looked at on the way or not: the same bytes."""
+    settings = {"learning_rate": 0.05, "lr_scheduler": "constant", "lr_warmup_steps": 2, "max_grad_norm": 0.5}
+    skip_if_missing(name)
+
+    def fresh() -> tuple[Learning, dict[str, list[nn.Parameter]]]:
+        generator = torch.Generator().manual_seed(1)
+        parts = {
+            "unet": [nn.Parameter(torch.randn(5, 7, generator=generator)), nn.Parameter(torch.zeros(3, 4))],
+            "text_encoder": [nn.Parameter(torch.randn(4, generator=generator))],
+        }
+        groups = [ParameterGroup(part, 0.05, members) for part, members in parts.items()]
+        return Learning(groups, TrainSettings(optimizer=name, **settings), 6, scaled=False), parts  # type: ignore
+
+    def steps(learner: Learning, parts: dict[str, list[nn.Parameter]], count: int, look: bool = False) -> None:
+        for _ in range(count):
+            learner.backward(sum(((p - 0.3) ** 3).abs().sum() for members in parts.values() for p in members))  # type: ignore
+            learner.update(float(learner.clip_gradients()))
+            if look:
+                with learner.result():
+                    pass
+
+    whole, expected = fresh()
+    steps(whole, expected, 6)
+    first, first_parts = fresh()
+    steps(first, first_parts, 3, look=True)
+    torch.save(first.state(), tmp_path / "state.pt")
+    second, parts = fresh()
+    second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    steps(second, parts, 3)
+    for part, members in expected.items():
+        assert all(torch.equal(*pair) for pair in zip(parts[part], members, strict=True))
+        assert not torch.equal(members[0], fresh()[1][part][0])
+    assert second.learning_rate == whole.learning_rate

@@ -1,19 +1,24 @@
-"""Optimizers, learning-rate schedules and the running mean of weights, against torch and diffusers."""
+"""Optimizers: what they are made of, what is refused, and the running mean of weights by hand."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Sequence
+
 import pytest
 import torch
-from diffusers.optimization import get_scheduler
+from pydantic import ValidationError
 from torch import nn
 
 from trainer import config
 from trainer.config import TrainSettings
+from trainer.config_training import OWN_RATE
 from trainer.ema import Ema
 from trainer.errors import UserError
 from trainer.optimizers import OPTIMIZERS, make_optimizer
 from trainer.parameter_groups import ParameterGroup, Trainable, parameter_groups
-from trainer.schedulers import learning_rate_factor, set_learning_rate
+from trainer.plan_warnings import about_optimizer
 
 
 def groups(settings: TrainSettings) -> list[ParameterGroup]:
@@ -21,20 +26,29 @@ def groups(settings: TrainSettings) -> list[ParameterGroup]:
     return parameter_groups([Trainable(nn.Parameter(torch.ones(4, 4)), part) for part in parts], settings)
 
 
-def optimizer_of(settings: TrainSettings) -> torch.optim.Optimizer:
-    return make_optimizer(groups(settings), settings)
+def optimizer_of(settings: TrainSettings, allowed: Sequence[str] = ()) -> torch.optim.Optimizer:
+    return make_optimizer(groups(settings), settings, allowed)
+
+
+def skip_if_missing(name: str) -> None:
+    source = OPTIMIZERS[name]  # type: ignore
+    if importlib.util.find_spec(source.path.partition(".")[0]) is None:
+        pytest.skip(f"the package {source.install} is not installed")
 
 
 def test_every_name_has_an_optimizer() -> None:
-    assert tuple(OPTIMIZERS) == config.options(config.Optimizer)
+    assert (*OPTIMIZERS, "custom") == config.options(config.Optimizer)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor", "sgd"])
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "adamw8bit"])
 def test_optimizers_minimise_with_a_rate_for_each_part(name) -> None:
-    settings = TrainSettings(optimizer=name, learning_rate=0.1, text_encoder_learning_rate=0.0)
+    skip_if_missing(name)
+    rate = {"prodigy": 1.0, "dadapt_adam": 1.0, "lion": 0.03}.get(name, 0.1)
+    constant = {"lr_scheduler": "constant"}
+    settings = TrainSettings(optimizer=name, learning_rate=rate, text_encoder_learning_rate=0.0, **constant)
     unet, text = groups(settings)
     optimizer = make_optimizer([unet, text], settings)
-    for _ in range(20):
+    for _ in range(200 if name in OWN_RATE else 20):
         optimizer.zero_grad()
         sum((group.parameters[0] ** 2).sum() for group in (unet, text)).backward()
         optimizer.step()
@@ -66,21 +80,83 @@ def test_adamw8bit_without_a_gpu_is_refused() -> None:
         optimizer_of(TrainSettings(optimizer="adamw8bit"))
 
 
-@pytest.mark.parametrize("name", config.options(config.LrScheduler))
-@pytest.mark.parametrize("warmup", [0, 3])
-def test_learning_rates_are_diffusers_own(name, warmup: int) -> None:
-    settings = TrainSettings(lr_scheduler=name, lr_warmup_steps=warmup, learning_rate=1e-2)
-    ours = optimizer_of(settings)
-    factor = learning_rate_factor(settings, max_steps=12)
-    theirs = optimizer_of(settings)
-    diffusers_name = "constant_with_warmup" if name == "constant" and warmup else name
-    schedule = get_scheduler(diffusers_name, theirs, num_warmup_steps=warmup, num_training_steps=12)
-    for step in range(12):
-        set_learning_rate(ours, [1e-2, 1e-2], factor(step))
-        rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in (ours, theirs)]
-        assert rates[0] == pytest.approx(rates[1], abs=1.1e-6)  # diffusers' polynomial ends a little above zero
-        theirs.step()
-        schedule.step()
+def test_a_class_that_is_not_allowed_is_not_even_imported() -> None:
+    settings = TrainSettings(optimizer="custom", optimizer_class="this.Surely")
+    for allowed in ((), ("torch.optim.RAdam",)):
+        with pytest.raises(UserError, match="not allowed") as caught:
+            optimizer_of(settings, allowed)
+        assert caught.value.problems[0].field == "train.optimizer_class"
+    assert "this" not in sys.modules, "the standard library's joke was not told"
+
+
+def test_an_allowed_class_is_used() -> None:
+    settings = TrainSettings(optimizer="torch.optim.RAdam", optimizer_args={"betas": [0.5, 0.9]})
+    assert (settings.optimizer, settings.optimizer_class) == ("custom", "torch.optim.RAdam")
+    optimizer = optimizer_of(settings, ["torch.optim.RAdam"])
+    assert isinstance(optimizer, torch.optim.RAdam) and optimizer.defaults["betas"] == (0.5, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("torch.nn.Linear", "not a torch optimizer"), ("torch.optim.No", "cannot be loaded"), ("no_such.A", "no_such")],
+)
+def test_allowed_names_that_are_no_optimizers(path: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        optimizer_of(TrainSettings(optimizer=path), [path])
+
+
+def test_a_schedule_free_class_needs_a_constant_rate() -> None:
+    pytest.importorskip("schedulefree", reason="the package schedulefree is not installed")
+    path = "schedulefree.RAdamScheduleFree"
+    with pytest.raises(UserError, match="schedule-free"):
+        optimizer_of(TrainSettings(optimizer=path, lr_scheduler="cosine"), [path])
+    assert optimizer_of(TrainSettings(optimizer=path, lr_scheduler="constant"), [path])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "custom"}, "needs optimizer_class"),
+        ({"optimizer_class": "torch.optim.RAdam"}, "needs optimizer custom"),
+        ({"optimizer": "os.system;"}, "optimizer_class"),
+        ({"optimizer": "schedule_free_adamw"}, "needs lr_scheduler constant"),
+        ({"optimizer": "schedule_free_adamw", "lr_scheduler": "constant", "ema": 0.9}, "mean of its own"),
+        ({"optimizer": "adafactor", "optimizer_args": {"relative_step": True}}, "would ignore learning_rate"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainSettings(**settings)
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(ValidationError, match=r"lr_scheduler constant.*leave ema empty.*lr_power"):
+        TrainSettings(optimizer="schedule_free_adamw", ema=0.9, lr_power=2)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prodigyopt", None)
+    with pytest.raises(UserError, match="pip install prodigyopt"):
+        optimizer_of(TrainSettings(optimizer="prodigy"))
+
+
+@pytest.mark.parametrize("name", OWN_RATE)
+def test_one_rate_for_all_parts(name, capsys: pytest.CaptureFixture[str]) -> None:
+    skip_if_missing(name)
+    rates = {"learning_rate": 1.0, "text_encoder_learning_rate": 0.5}
+    with pytest.raises(UserError, match=r"0\.5 and 1"):
+        optimizer_of(TrainSettings(optimizer=name, **rates))
+    arguments = {"decouple": True, "weight_decay": 0.1}
+    settings = TrainSettings(optimizer=name, **rates | {"text_encoder_learning_rate": 0.0}, optimizer_args=arguments)
+    assert optimizer_of(settings)
+    assert capsys.readouterr().out == "", "stdout belongs to --json"
+
+
+def test_a_rate_that_is_probably_not_meant_is_told() -> None:
+    [problem] = about_optimizer(TrainSettings(optimizer="prodigy", learning_rate=1e-4))
+    assert "0.0001" in problem.message and problem.field == "train.learning_rate"
+    assert not list(about_optimizer(TrainSettings(optimizer="prodigy", learning_rate=1)))
+    assert not list(about_optimizer(TrainSettings(learning_rate=1e-4)))
 
 
 def test_the_running_mean_by_hand() -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace, this_process
 from ui import disk_use, machine
 from ui.context import AppContext
-from ui.settings_file import read_settings
-from ui.tabs.settings import add_folder, change, remove_folder
+from ui.tabs.settings import add_folder, allow_optimizers, change, remove_folder
 
 
 @pytest.fixture
@@ -108,3 +108,13 @@ def test_no_driver_means_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin")
     assert machine.gpus() == []
+
+
+def test_allowed_optimizers_are_kept_one_a_line(context: AppContext) -> None:
+    allow_optimizers(context.workspace, " torch.optim.RAdam \n\ntorch.optim.NAdam\ntorch.optim.RAdam\n")
+    assert read_settings(context.workspace).allowed_optimizers == ["torch.optim.RAdam", "torch.optim.NAdam"]
+    with pytest.raises(UserError, match="full name of a class"):
+        allow_optimizers(context.workspace, "RAdam")
+    assert len(read_settings(context.workspace).allowed_optimizers) == 2
+    allow_optimizers(context.workspace, "")
+    assert read_settings(context.workspace).allowed_optimizers == []

@@ -26,7 +26,7 @@ def training_metadata(
         "ss_learning_rate": train.learning_rate,
         "ss_unet_lr": train.learning_rate if config.lora.train != "text_encoder" else None,
         "ss_text_encoder_lr": text_rate if config.lora.train != "unet" else None,
-        "ss_optimizer": train.optimizer,
+        "ss_optimizer": train.optimizer_class or train.optimizer,
         "ss_lr_scheduler": train.lr_scheduler,
         "ss_lr_warmup_steps": train.lr_warmup_steps,
         "ss_total_batch_size": train.batch_size,

@@ -12,6 +12,7 @@ import gradio as gr
 from trainer.config import Sampler, options
 from trainer.errors import UserError
 from trainer.pictures import SAMPLER_NAMES, PictureSettings, parse_settings, read_settings
+from trainer.runs.settings import read_settings as read_app_settings
 from trainer.studio import Studio
 from ui import picture_html
 from ui.context import AppContext
@@ -19,7 +20,6 @@ from ui.generate_desk import GenerateDesk, LastUse
 from ui.lora_choices import check_loras, check_model, known_models
 from ui.lora_rows import LoraRows
 from ui.messages import tells_problems
-from ui.settings_file import read_settings as read_app_settings
 from ui.theme import script
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}

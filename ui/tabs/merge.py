@@ -14,6 +14,7 @@ import gradio as gr
 from trainer.errors import UserError
 from trainer.pictures import PictureSettings, parse_settings
 from trainer.pictures import read_settings as read_picture
+from trainer.runs.settings import read_settings
 from trainer.studio import Answer, Studio
 from ui import picture_html
 from ui.context import AppContext
@@ -21,7 +22,6 @@ from ui.lora_choices import check_loras, check_model, known_models
 from ui.lora_rows import LoraRows
 from ui.merge_desk import Merge, MergeDesk
 from ui.messages import tells_problems
-from ui.settings_file import read_settings
 from ui.tabs.generate import UseLora
 from ui.theme import script
 

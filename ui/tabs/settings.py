@@ -1,21 +1,23 @@
-"""The Settings tab: folders, look, picture model, machine, disk."""
+"""The Settings tab: folders, look, picture model, optimizers, machine, disk."""
 
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from trainer.config_training import CLASS_PATH
 from trainer.errors import UserError
+from trainer.runs.settings import AppSettings, read_settings, write_settings
 from trainer.runs.store import Workspace
 from ui import disk_use, machine
 from ui.context import AppContext
 from ui.messages import as_html, tells_problems
 from ui.run_view import file_size
-from ui.settings_file import AppSettings, read_settings, write_settings
 
 THEMES = {"system": "As the system", "light": "Light", "dark": "Dark"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -41,6 +43,7 @@ def build(context: AppContext) -> SettingsTab:
         with gr.Column(scale=3, min_width=320, elem_classes=["side"]):
             _look(context)
             _studio(context)
+            _optimizers(context)
             _machine()
     return SettingsTab(folders)
 
@@ -79,6 +82,16 @@ def change(workspace: Workspace, **changes: Any) -> None:
             "settings.minutes", f"{minutes} minutes are not allowed.", "Give a whole number from 1 to 1440."
         )
     write_settings(workspace, AppSettings.model_validate({**values, "studio_idle_minutes": int(minutes)}))
+
+
+def allow_optimizers(workspace: Workspace, lines: str) -> None:
+    """Let runs use optimizer classes, one a line. Raises UserError for lines that name no class."""
+    given = [line.strip() for line in lines.splitlines() if line.strip()]
+    for line in given:
+        if not re.fullmatch(CLASS_PATH, line):
+            message = f"{line!r} is not the full name of a class."
+            raise UserError("settings.optimizer", message, "Write it like torch.optim.RAdam, one a line.")
+    change(workspace, allowed_optimizers=list(dict.fromkeys(given)))
 
 
 def _folders(context: AppContext) -> gr.HTML:
@@ -161,6 +174,34 @@ def _studio(context: AppContext) -> None:
         return ""
 
     gr.on([minutes.blur, minutes.submit], on_change, minutes, problem, **QUIET)
+
+
+def _optimizers(context: AppContext) -> None:
+    with gr.Column(elem_classes=["card"]):
+        _title("Other optimizers", "Classes that the setting Optimizer class may name; runs load their code.")
+        lines = gr.Textbox(
+            label="Allowed classes, one a line",
+            placeholder="torch.optim.RAdam",
+            lines=2,
+            max_lines=6,
+            elem_id="allowed-optimizers",
+            elem_classes=["field"],
+            interactive=True,
+        )
+        problem = gr.HTML("", padding=False)
+
+    def shown() -> list[str]:
+        return ["\n".join(read_settings(context.workspace).allowed_optimizers)]
+
+    def on_change(given: str) -> str:
+        try:
+            allow_optimizers(context.workspace, given or "")
+        except UserError as error:
+            return as_html(error)
+        return ""
+
+    lines.blur(on_change, lines, problem, **QUIET)
+    context.page.load(shown, outputs=[lines])
 
 
 def _machine() -> None:

@@ -1,4 +1,4 @@
-"""``WORKSPACE/settings.json``: what the Settings tab keeps. Secrets are not kept here, or anywhere."""
+"""``WORKSPACE/settings.json``: what holds for all runs of a workspace. Secrets are not kept here, or anywhere."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class AppSettings(BaseModel):
     """light, dark or system."""
     studio_idle_minutes: int = 10
     """Minutes after which the loaded picture model is let go."""
+    allowed_optimizers: list[str] = []
+    """Classes, as ``package.Class``, that a config's ``train.optimizer_class`` may name; nothing else is imported."""
 
 
 def read_settings(workspace: Workspace) -> AppSettings:
