@@ -84,7 +84,8 @@ class Source(Section):
     """One folder of pictures."""
 
     path: str = Field(min_length=1, json_schema_extra={"label": "Folder"})
-    """Folder with pictures; subfolders are read too. Folders named like `10_name` inside it give 10 repeats."""
+    """Folder with pictures; subfolders are read too. Folders named like `10_name` inside it give 10 repeats. Also a
+    data set of Hugging Face's `datasets`: a saved folder, Parquet, or `hf://datasets/owner/name`."""
     repeats: int = setting(1, "Repeats", also=("num_repeats", "dataset_repeats"), ge=1, le=10000)
     """How often each picture is seen in one epoch."""
     is_regularization: bool = setting(False, "Regularization", also=("is_reg", "reg_data_dir", "class_data_dir"))
@@ -94,8 +95,10 @@ class Source(Section):
     metadata_file: str | None = setting(None, "Caption table", also=("in_json", "metadata_file"))
     """A kohya JSON, `.jsonl` or `.csv` with captions that lies elsewhere; one in the folder is found by itself."""
     caption_column: str | None = setting(None, "Caption column", also=("caption_column",))
-    """Column of a `metadata.jsonl`, `metadata.csv` or kohya JSON that holds the captions. Empty for `text`, `caption`
-    or `prompt`, and for kohya's caption and tags together."""
+    """Column of a `metadata.jsonl`, `metadata.csv`, kohya JSON or data set that holds the captions. Empty for `text`,
+    `caption` or `prompt`, and for kohya's caption and tags together."""
+    image_column: str | None = setting(None, "Picture column", also=("image_column",))
+    """Column of a data set that holds the pictures; empty for the first one that does. Not used for folders."""
     captions: dict[str, Any] = setting({}, "Own caption settings")
     """Caption settings that differ for this folder, such as `shuffle: true` or `prefix: photo`."""
     augment: dict[str, Any] = setting({}, "Own augmentation")

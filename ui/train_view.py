@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from trainer.config import Config
+from trainer.data.datasets_library import HUB_PREFIX
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.single_file.cache import looks_like_a_file
@@ -42,7 +43,8 @@ def check_paths(context: AppContext, config: Config) -> None:
 def _paths(config: Config) -> Iterator[tuple[str, str]]:
     """Fields that name files or folders of this machine. A model may also be ``demo`` or a name on the hub."""
     for number, source in enumerate(config.dataset.sources):
-        yield f"dataset.sources.{number}.path", source.path
+        if not source.path.startswith(HUB_PREFIX):
+            yield f"dataset.sources.{number}.path", source.path
         if source.metadata_file:
             yield f"dataset.sources.{number}.metadata_file", source.metadata_file
     for field, model in (("model.base", config.model.base), ("model.vae", config.model.vae)):

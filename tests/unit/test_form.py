@@ -120,6 +120,7 @@ def random_source(rng: random.Random) -> dict[str, Any]:
         "repeats": rng.choice([1, 10]),
         "is_regularization": rng.random() < 0.5,
         "class_prompt": rng.choice([None, "a dog"]),
+        "image_column": rng.choice([None, "image"]),
         "metadata_file": rng.choice([None, "/pictures/a.json"]),
         "captions": rng.choice([{}, {"shuffle": True, "prefix": "a: b"}]),
         "augment": rng.choice([{}, {"flip": True}]),

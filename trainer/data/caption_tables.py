@@ -15,7 +15,9 @@ from trainer.data.caption_files import decode
 from trainer.data.image_files import is_picture_file
 from trainer.errors import Problem
 
-_TEXT_COLUMNS = ("text", "caption", "prompt")
+TEXT_COLUMNS = ("text", "caption", "prompt")
+"""Columns that hold captions where none is named, in the order in which they are looked for."""
+
 _KOHYA_KEYS = ("caption", "tags")
 
 
@@ -81,7 +83,7 @@ def _row(folder: Path, row: dict[str, Any], where: str, column: str | None) -> I
         raise ValueError(f"{where} has no file_name")
     if column is not None and column not in row:
         raise ValueError(f"{where} has no column {column!r}, only {', '.join(map(repr, row))}")
-    columns = _TEXT_COLUMNS if column is None else (column,)
+    columns = TEXT_COLUMNS if column is None else (column,)
     text = next((row[name] for name in columns if isinstance(row.get(name), str)), None)
     if text is not None:
         yield folder / name, text

@@ -19,6 +19,7 @@ from trainer.config import DatasetSettings, Source
 from trainer.data import similar
 from trainer.data.caption_edits import count_tags
 from trainer.data.caption_files import read_caption_file
+from trainer.data.datasets_library import is_library_dataset, unpacked_dataset
 from trainer.data.folders import Collection, Picture, collect_source
 from trainer.data.image_files import MAX_PREVIEW_PIXELS, PICTURE_ERRORS, why_unreadable
 from trainer.errors import UserError
@@ -98,6 +99,8 @@ def examine(folder: Path, resolution: int, events: EventSink) -> Report:
         UserError: there is no such folder, or nothing in it that is meant to be a picture.
     """
     folder = folder.expanduser().resolve()
+    if is_library_dataset(str(folder)):
+        folder = unpacked_dataset(Source(path=str(folder)), "dataset")
     settings = DatasetSettings()
     collection, problem = collect_source(0, Source(path=str(folder)), settings.caption_extension)
     if problem is not None and not collection.skipped:

@@ -13,6 +13,7 @@ from pathlib import Path
 from trainer.config import DatasetSettings, Source
 from trainer.data.caption_files import caption_path, read_caption
 from trainer.data.caption_tables import read_caption_tables
+from trainer.data.datasets_library import is_library_dataset, unpacked_dataset
 from trainer.data.image_files import PICTURE_ENDINGS, PICTURE_ERRORS, is_picture_file, read_size, why_unreadable
 from trainer.errors import Problem, UserError
 
@@ -113,6 +114,12 @@ def collect_source(number: int, source: Source, caption_extension: str) -> tuple
     """One source as ``collect`` sees it; instead of raising, what is wrong with it as a whole is given beside it."""
     name, folder = f"dataset.sources.{number}.path", Path(source.path).expanduser()
     found = Collection()
+    column = source.caption_column
+    if is_library_dataset(source.path):
+        try:
+            folder, column = unpacked_dataset(source, f"dataset.sources.{number}"), None
+        except UserError as error:
+            return found, error.problems[0]
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.is_file() else "does not exist"
         hint = "Choose the folder that holds the pictures."
@@ -123,17 +130,24 @@ def collect_source(number: int, source: Source, caption_extension: str) -> tuple
         message = f"{place}: there is no file {source.metadata_file}."
         return found, Problem("dataset.missing_metadata", message, "Choose the table, or leave this empty.", place)
     files = picture_files(folder)
-    tables = read_caption_tables(folder, source.caption_column, elsewhere)
+    tables = read_caption_tables(folder, column, elsewhere)
     found.warnings.extend(tables.warnings)
     for path in files:
-        _add_picture(found, path, number, source, tables.captions.get(path), caption_extension)
+        _add_picture(
+            found, path, path.relative_to(folder), number, source, tables.captions.get(path), caption_extension
+        )
     return found, None if found.pictures else _no_pictures(name, source, found.skipped)
 
 
 def _add_picture(
-    found: Collection, path: Path, number: int, source: Source, tabled: str | None, caption_extension: str
+    found: Collection,
+    path: Path,
+    inside: Path,
+    number: int,
+    source: Source,
+    tabled: str | None,
+    caption_extension: str,
 ) -> None:
-    inside = path.relative_to(Path(source.path).expanduser())
     repeats, class_prompt = _folder_says(inside)
     if repeats == 0:
         found.skipped.append(SkippedPicture(path, "its folder's name asks for 0 repeats"))
