@@ -21,7 +21,14 @@ _UNFINISHED = ".unfinished-"
 _DAMAGED = "damaged-"
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], write_lora: Callable[[Path], None]) -> Path:
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    state: dict[str, Any],
+    write_lora: Callable[[Path], None],
+    *,
+    validation_loss: float | None = None,
+) -> Path:
     """Write ``folder/step-000100`` with the LoRA, the training state and a manifest of their hashes.
 
     It is made beside its place, flushed to disk and renamed, so that a crash leaves it whole or absent.
@@ -31,11 +38,12 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], write_lora: 
         step: optimizer steps done.
         state: what training needs to go on; only what ``torch.load(weights_only=True)`` reads.
         write_lora: writes the LoRA as it is now to the path it is given.
+        validation_loss: of this very step, for the manifest; None where it was not validated.
 
     Raises:
         OSError: the disk is full or refuses; nothing is left behind then.
     """
-    target = folder / f"step-{step:06d}"
+    target = checkpoint_at(folder, step)
     if is_valid(target):
         return target  # saved already, by a pause or a request
     unfinished = folder / f"{_UNFINISHED}{target.name}"
@@ -48,7 +56,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], write_lora: 
             file.flush()
             os.fsync(file.fileno())
         files = {name: {"sha256": _sha256(unfinished / name)} for name in (LORA, STATE)}
-        write_json(unfinished / MANIFEST, {"step": step, "files": files})
+        write_json(unfinished / MANIFEST, {"step": step, "validation_loss": validation_loss, "files": files})
         if target.exists():
             shutil.rmtree(target)
         unfinished.rename(target)
@@ -102,10 +110,16 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     return torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
 
 
-def keep_newest(folder: Path, count: int) -> None:
-    """Remove all checkpoints but the newest ``count``."""
-    for old in checkpoints(folder)[:-count]:
-        shutil.rmtree(old)
+def checkpoint_at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies, or would."""
+    return folder / f"step-{step:06d}"
+
+
+def prune(folder: Path, keep_last: int, best_step: int | None) -> None:
+    """Remove all checkpoints but the newest ``keep_last`` and the one of ``best_step``."""
+    for old in checkpoints(folder)[:-keep_last]:
+        if step_of(old) != best_step:
+            shutil.rmtree(old)
 
 
 def _sha256(path: Path) -> str:

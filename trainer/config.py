@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from trainer.config_base import Probability, Section, Size, setting
 from trainer.config_dataset import (
@@ -99,7 +99,9 @@ class SampleSettings(Section):
     """Preview pictures while training."""
 
     every_steps: int = setting(250, "Preview every", basic=True, also=("sample_every_n_steps", "sample_every"), ge=0)
-    """Steps between previews; 0 for none."""
+    """Steps between previews; 0 for none. Not used when epochs are given."""
+    every_epochs: int | None = setting(None, "Preview every epochs", also=("sample_every_n_epochs",), ge=1, le=100_000)
+    """Epochs between previews; when given, they win over steps."""
     at_start: bool = setting(True, "Preview at start", also=("sample_at_first",))
     """Also draw them before the first step, to compare with."""
     prompts: list[SamplePrompt] = setting([], "Preview prompts", basic=True, also=("sample_prompts",))
@@ -114,21 +116,60 @@ class SampleSettings(Section):
 
 
 class ValidationSettings(Section):
-    """Loss on pictures that are not trained on."""
+    """Loss on pictures that are not trained on, with the same noise and noise levels each time."""
 
     split: Annotated[float, Field(ge=0, lt=1)] = setting(0.0, "Validation share", also=("validation_split",))
     """Share of the pictures held back; 0 for none."""
+    path: str | None = setting(None, "Validation folder", also=("validation_path", "validation_data_dir"), min_length=1)
+    """A folder of pictures with captions that are only validated on, in place of a share of the training pictures."""
     every_steps: int = setting(250, "Validate every", also=("validate_every_n_steps",), ge=1)
-    """Steps between validations."""
+    """Steps between validations. Not used when epochs are given."""
+    every_epochs: int | None = setting(
+        None, "Validate every epochs", also=("validate_every_n_epochs",), ge=1, le=100_000
+    )
+    """Epochs between validations; when given, they win over steps."""
+    timesteps: int = setting(4, "Noise levels", also=("validation_timesteps",), ge=1, le=100)
+    """Noise levels that each picture is tried at, evenly spread over those that are trained. Each stands for a band of
+    them, and its loss is told too: much noise is about composition, little noise about detail."""
+    noises: int = setting(1, "Noises per picture", also=("validation_seed",), ge=1, le=100)
+    """Different noises that each picture is tried with at every noise level. More take longer and waver less."""
+    early_stop_patience: int | None = setting(
+        None, "Stop early after", also=("early_stopping_patience", "early_stop"), ge=1, le=100_000
+    )
+    """Validations in a row without a better one after which the run ends; its best checkpoint is kept. Empty: the run
+    goes on to its end."""
+
+    @model_validator(mode="after")
+    def _one_choice_of_pictures(self) -> ValidationSettings:
+        if self.path is not None and self.split > 0:
+            raise ValueError("split and path both choose the validation pictures: set only one")
+        if self.early_stop_patience is not None and not self.has_pictures:
+            raise ValueError("early_stop_patience needs pictures to validate on: set split or path")
+        return self
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there is something to validate on."""
+        return self.split > 0 or self.path is not None
 
 
 class OutputSettings(Section):
     """What is saved."""
 
     save_every_steps: int = setting(250, "Save every", basic=True, also=("save_every_n_steps", "save_every"), ge=0)
-    """Steps between checkpoints; 0 for only at the end."""
-    keep_last: int = setting(3, "Keep", also=("save_last_n_steps", "max_step_saves_to_keep"), ge=1)
-    """How many checkpoints are kept."""
+    """Steps between checkpoints; 0 for only at the end. Not used when epochs are given."""
+    save_every_epochs: int | None = setting(None, "Save every epochs", also=("save_every_n_epochs",), ge=1, le=100_000)
+    """Epochs between checkpoints; when given, they win over steps."""
+    save_at: list[Annotated[int, Field(ge=1)]] = setting([], "Also save at")
+    """Steps at which a checkpoint is saved besides, such as `[100, 300]`."""
+    keep_last: int = setting(
+        3, "Keep", also=("save_last_n_steps", "save_last_n_epochs", "max_step_saves_to_keep"), ge=1
+    )
+    """How many of the newest checkpoints are kept."""
+    keep_best: bool = setting(False, "Keep the best", also=("save_best",))
+    """Also save a checkpoint at each validation that is the best so far, and keep the best one beside the newest."""
+    use_best: bool = setting(False, "Finish with the best")
+    """The finished LoRA is the one of the lowest validation loss, not the last one. Keeps the best checkpoint too."""
     precision: Literal["fp16", "bf16", "float"] = setting("fp16", "File precision", also=("save_precision",))
     """Number format of the finished file."""
     formats: list[Literal["kohya"]] = Field(default=["kohya"])
@@ -162,6 +203,20 @@ class Config(Section):
     output: OutputSettings = setting(OutputSettings, "Output")
     trackers: list[str] = Field(default_factory=list, max_length=0)
     """Experiment trackers."""
+
+    @field_validator("output")
+    @classmethod
+    def _best_is_known_by_validation(cls, output: OutputSettings, info: ValidationInfo) -> OutputSettings:
+        wanted = next((name for name in ("use_best", "keep_best") if getattr(output, name)), None)
+        validation = info.data.get("validation")  # absent where it is wrong itself
+        if wanted and validation is not None and not validation.has_pictures:
+            raise ValueError(f"{wanted} needs a validation: set validation.split or validation.path")
+        return output
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best checkpoint by validation loss is saved and kept."""
+        return self.output.keep_best or self.output.use_best or self.validation.early_stop_patience is not None
 
     @field_validator("name")
     @classmethod

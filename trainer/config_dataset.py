@@ -149,13 +149,13 @@ class DatasetSettings(Section):
     augment: AugmentSettings = setting(AugmentSettings, "Augmentation")
     cache: CacheSettings = setting(CacheSettings, "Cache")
 
-    def captions_of(self, source: int) -> CaptionSettings:
-        """The caption settings of the ``source``-th folder."""
-        return self.captions.model_copy(update=self.sources[source].captions)
+    def captions_of(self, source: int | None) -> CaptionSettings:
+        """The caption settings of the ``source``-th folder; the general ones for None."""
+        return self.captions if source is None else self.captions.model_copy(update=self.sources[source].captions)
 
-    def augment_of(self, source: int) -> AugmentSettings:
-        """The augmentation of the ``source``-th folder."""
-        return self.augment.model_copy(update=self.sources[source].augment)
+    def augment_of(self, source: int | None) -> AugmentSettings:
+        """The augmentation of the ``source``-th folder; the general one for None."""
+        return self.augment if source is None else self.augment.model_copy(update=self.sources[source].augment)
 
     @model_validator(mode="after")
     def _augmentation_needs_pixels(self) -> DatasetSettings:

@@ -21,14 +21,16 @@ PRESETS_DIR = Path(__file__).resolve().parent.parent / "presets"
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """Read a config file, apply ``a.b=value`` overrides and validate everything at once.
 
-    Relative dataset folders are taken from the config file's own folder. Raises UserError with every problem.
+    Relative folders of pictures are taken from the config file's own folder. Raises UserError with every problem.
     """
     values = read_yaml(path)
     for override in overrides or []:
         apply_override(values, override)
     config = parse_config(values)
     for source in config.dataset.sources:
-        source.path = str((path.parent / Path(source.path).expanduser()).resolve())
+        source.path = _from_here(path, source.path)
+    if config.validation.path is not None:
+        config.validation.path = _from_here(path, config.validation.path)
     return config
 
 
@@ -134,6 +136,10 @@ def problems_of(error: ValidationError, values: dict[str, Any]) -> list[Problem]
     order = {name: place for place, name in enumerate(Config.model_fields)}
     plain.sort(key=lambda detail: order.get(str(detail["loc"][0]) if detail["loc"] else "", -1))
     return [_problem(_field_name(detail["loc"]), detail) for detail in plain]
+
+
+def _from_here(config_path: Path, folder: str) -> str:
+    return str((config_path.parent / Path(folder).expanduser()).resolve())
 
 
 def _is_form(part: int | str) -> bool:

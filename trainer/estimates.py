@@ -96,7 +96,7 @@ def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout) -> int:
         total += captions * tokens * sizes.text_width * (4 if config.train.mixed_precision == "no" else 2)
     file = sizes.lora * (4 if config.output.precision == "float" else 2)
     state = sizes.lora * (4 + _OPTIMIZER_BYTES[config.train.optimizer])
-    return total + config.output.keep_last * (file + state) + file
+    return total + (config.output.keep_last + config.keeps_best) * (file + state) + file
 
 
 def measured_step(config: Config, workspace: Workspace) -> tuple[float, str] | None:

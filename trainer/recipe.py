@@ -118,7 +118,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         upkeep.begin()
 
         loss = None
-        while learning.step < max_steps:
+        while not upkeep.over:
             step_begun = time.perf_counter()
             loss, grad_norm = train_step(ingredients, learning, data.batch)
             step_ms = (time.perf_counter() - step_begun) * 1000

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from trainer.config import Config, SamplePrompt
 from trainer.data.buckets import resolutions
 from trainer.devices import is_out_of_memory
 from trainer.errors import StoppedOnRequest
+from trainer.evaluation import without_dropout
 from trainer.families.base import Conditioning, Family, stacked
 from trainer.pictures import save_png
 from trainer.session import Session
@@ -76,7 +76,7 @@ def draw(
             on_step()
         return tensors
 
-    with _for_drawing(family):
+    with without_dropout(family):
         latents = pipeline(
             **family.pipeline_inputs(
                 stacked([encode(prompt) for prompt in prompts]), stacked([encode(settings.negative)] * len(prompts))
@@ -123,17 +123,3 @@ def _settings_of(config: Config, prompt: SamplePrompt, picture: Image.Image, ste
     size = {"width": picture.width, "height": picture.height}
     shared = {"model": config.model.base, "clip_skip": config.train.clip_skip, "step": step, "run": config.name}
     return {**prompt.model_dump(), **size, **shared}
-
-
-@contextmanager
-def _for_drawing(family: Family) -> Iterator[None]:
-    """Dropout off meanwhile."""
-    modules = [family.denoiser, *family.text_encoders.values()]
-    training = [module.training for module in modules]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in zip(modules, training, strict=True):
-            module.train(was_training)

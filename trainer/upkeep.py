@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
 
-from trainer.checkpoint import checkpoints, keep_newest, load_state, newest_checkpoint, save_checkpoint
+from trainer.checkpoint import (
+    LORA,
+    checkpoint_at,
+    checkpoints,
+    is_valid,
+    load_state,
+    newest_checkpoint,
+    prune,
+    save_checkpoint,
+)
 from trainer.conditioning import CaptionEncoder
 from trainer.config import Config, TrainSettings
 from trainer.data.training_set import TrainingSet
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.families.base import Family
+from trainer.files import atomic_path
 from trainer.learning import Learning
 from trainer.lora.adapter import adapter_layers
 from trainer.lora.file import LoraFile, write_lora
 from trainer.lora.metadata import training_metadata
 from trainer.metrics import Metrics
 from trainer.plan_warnings import about_optimizer
+from trainer.rhythm import Rhythm
 from trainer.sampling import draw_previews
 from trainer.session import Session
-from trainer.validation import validation_loss
+from trainer.validation import timestep_bands, validation_loss
+from trainer.validation_history import ValidationHistory
 
 BAD_STEPS_IN_A_ROW = 12
 """Steps without a finite gradient after which a run is given up; fp16 may need ten to find its loss scale."""
@@ -48,36 +61,51 @@ class Upkeep:
         self._max_steps = max_steps
         self._metrics = Metrics(session.events, max_steps)
         self._validation = data.validation_batches()
+        self._history = ValidationHistory(config.validation.early_stop_patience)
+        samples, validation, output = config.samples, config.validation, config.output
+        self._sampling = Rhythm(samples.every_steps, samples.every_epochs)
+        self._validating = Rhythm(validation.every_steps, validation.every_epochs)
+        self._saving = Rhythm(output.save_every_steps, output.save_every_epochs, output.save_at)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to learn: all steps are done, or validation has not improved for too long."""
+        return self._learning.step >= self._max_steps or self._history.enough
 
     def begin(self) -> None:
         """Go on from the newest valid checkpoint, if there is one, and draw the previews due there."""
         self._restore()
         set_training_mode(self._family, self._config.train)
         step = self._learning.step
+        self._history.go_on(step, self._max_steps)
         self._session.at_step(step, self._epoch)
         self._session.enter("training", max_steps=self._max_steps, extend_to=None)
-        if self._config.samples.every_steps and not self._config.samples.prompts:
+        if self._sampling.ever and not self._config.samples.prompts:
             self._session.warn("samples.no_prompts", "No preview prompts are given.", "No previews will be drawn.")
         for problem in about_optimizer(self._config.train):
             self._session.warn(problem.code, problem.message, problem.hint)
         if step == 0:
             self._validate()
-        if self._config.samples.at_start if step == 0 else _due(step, self._config.samples.every_steps):
+        if self._config.samples.at_start if step == 0 else self._due(self._sampling):
             self._draw_previews()
 
     def after_step(self, *, loss: float, grad_norm: float, step_ms: float) -> None:
         """Tell the step's numbers, then do what is due or asked for. Raises StoppedOnRequest after a stop is saved."""
         self._tell(loss, grad_norm, step_ms)
-        step, config = self._learning.step, self._config
+        step = self._learning.step
         if step == self._max_steps:
             return  # the rest is ``finish``'s
         asked = self._session.requests()
-        healthy = not self._learning.skipped  # a run that goes wrong must not push its good checkpoints out
-        if (_due(step, config.output.save_every_steps) and healthy) or asked & {"save", "pause"}:
-            self._save_or_warn()
-        if _due(step, config.validation.every_steps):
+        # Validation before saving: a checkpoint knows the validations up to it, so that a resumed run decides alike
+        if self._due(self._validating):
             self._validate()
-        if _due(step, config.samples.every_steps) or "sample" in asked:
+        if self.over:
+            return
+        healthy = not self._learning.skipped  # a run that goes wrong must not push its good checkpoints out
+        best = self._config.keeps_best and self._history.best_step == step
+        if ((self._due(self._saving) or best) and healthy) or asked & {"save", "pause"}:
+            self._save_or_warn()
+        if self._due(self._sampling) or "sample" in asked:
             self._draw_previews()
         if "pause" in asked and "stop" not in asked:
             self._pause()
@@ -85,11 +113,12 @@ class Upkeep:
             self._stop()
 
     def finish(self) -> Path:
-        """Save the last checkpoint and the LoRA, draw the last previews, and be finished. Returns the LoRA's path."""
+        """Validate, save the last checkpoint and the LoRA, draw the last previews, and end. Returns the LoRA's path."""
         self._metrics.flush()
-        output = self._save_all()
         self._validate()
-        if self._config.samples.every_steps:
+        self._history.end_at(self._max_steps)
+        output = self._save_all()
+        if self._sampling.ever:
             self._draw_previews()
         self._session.end("finished", 0)
         return output
@@ -97,7 +126,14 @@ class Upkeep:
     @property
     def _epoch(self) -> int:
         """Epochs done."""
-        return self._learning.step * self._config.train.gradient_accumulation_steps // self._data.batches_per_epoch
+        return self._epochs_at(self._learning.step)
+
+    def _epochs_at(self, step: int) -> int:
+        """Whole epochs behind so many steps."""
+        return step * self._config.train.gradient_accumulation_steps // self._data.batches_per_epoch
+
+    def _due(self, rhythm: Rhythm) -> bool:
+        return rhythm.due(self._learning.step, self._epochs_at)
 
     def _tell(self, loss: float, grad_norm: float, step_ms: float) -> None:
         learning, device = self._learning, self._session.device
@@ -131,7 +167,10 @@ class Upkeep:
         if checkpoint is None:
             return
         try:
-            self._learning.load_state(load_state(checkpoint))
+            state = load_state(checkpoint)
+            self._learning.load_state(state)
+            if "validation" in state:  # those of version 0.1 have none
+                self._history.load_state(state["validation"])
         except (ValueError, KeyError, RuntimeError) as error:
             message = f"{checkpoint.name} does not fit config.yaml: {error}."
             hint = "Undo the changes to the config, or start a new run with it."
@@ -151,18 +190,38 @@ class Upkeep:
             self._session.warn("checkpoint.failed", message, "Free some space; the next one is tried as usual.")
 
     def _save(self) -> None:
-        run, step = self._session.run, self._learning.step
-        checkpoint = save_checkpoint(run.checkpoints_dir, step, self._learning.state(), self._write_lora)
-        keep_newest(run.checkpoints_dir, self._config.output.keep_last)
+        run, step, history = self._session.run, self._learning.step, self._history
+        state = {**self._learning.state(), "validation": history.state()}
+        loss = history.loss(step) if step in history else None
+        checkpoint = save_checkpoint(run.checkpoints_dir, step, state, self._write_lora, validation_loss=loss)
+        best = history.best_step if self._config.keeps_best else None
+        prune(run.checkpoints_dir, self._config.output.keep_last, best)
         path = checkpoint.relative_to(run.dir).as_posix()
-        self._session.events.emit("checkpoint", step, path=path)
+        self._session.events.emit("checkpoint", step, path=path, best=step == best)
 
     def _save_all(self) -> Path:
         """The checkpoint first: from it the LoRA could be written again."""
         self._save()
         output = self._session.run.output_path
-        self._write_lora(output)
+        best = self._best_lora() if self._config.output.use_best else None
+        if best is None:
+            self._write_lora(output)
+        else:
+            with atomic_path(output) as temporary:
+                shutil.copyfile(best, temporary)
         return output
+
+    def _best_lora(self) -> Path | None:
+        """The LoRA of the best checkpoint; None where it is not known or cannot be used."""
+        step = self._history.best_step
+        if step is None:
+            return None
+        checkpoint = checkpoint_at(self._session.run.checkpoints_dir, step)
+        if is_valid(checkpoint):
+            return checkpoint / LORA
+        message = f"The best checkpoint, {checkpoint.name}, is missing or damaged."
+        self._session.warn("checkpoint.best_lost", message, "The finished LoRA is the last one.")
+        return None
 
     def _write_lora(self, path: Path) -> None:
         with self._learning.result():
@@ -178,12 +237,33 @@ class Upkeep:
         write_lora(path, LoraFile(layers, metadata), precision=self._config.output.precision)
 
     def _validate(self) -> None:
-        if not self._validation:
+        """Measure the validation loss of this step, unless that was done, and tell what follows from it."""
+        step, history = self._learning.step, self._history
+        if not self._validation or step in history:
             return
         self._metrics.flush()
         with self._learning.result():
             loss = validation_loss(self._family, self._config, self._validation, self._encode, self._session.device)
-        self._session.events.emit("validation", self._learning.step, loss=loss)
+        history.add(step, loss.total)
+        bands = timestep_bands(self._config.loss, self._config.validation.timesteps)
+        told = [
+            {"from": band.low, "to": band.high, "timestep": band.timestep, "loss": value}
+            for band, value in zip(bands, loss.bands, strict=True)
+        ]
+        best = step == history.best_step
+        self._session.events.emit(
+            "validation", step, loss=loss.total, relative=history.relative(step), best=best, bands=told
+        )
+        if history.enough and step < self._max_steps:
+            self._tell_early_stop()
+
+    def _tell_early_stop(self) -> None:
+        best = self._history.best_step
+        than = f"{checkpoint_at(Path(), best)} ({self._history.loss(best):.5g})" if best else "before"
+        waited = f"{self._history.waited} validations in a row were no better than {than}"
+        message = f"Stopped early at step {self._learning.step} of {self._max_steps}: {waited}."
+        hint = "To train on nevertheless, extend the run: patience then starts anew."
+        self._session.warn("validation.early_stop", message, hint)
 
     def _draw_previews(self) -> None:
         self._metrics.flush()
@@ -217,7 +297,3 @@ def set_training_mode(family: Family, settings: TrainSettings) -> None:
         module.train()
     if settings.gradient_checkpointing:
         family.save_memory()
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step > 0 and step % every == 0

@@ -1,50 +1,115 @@
-"""The loss on pictures that are held back, with the same noise and noise levels each time, so that it is comparable."""
+"""The loss on pictures that are not trained on, always with the same noise at the same noise levels.
+
+A training loss jumps with the noise level that was drawn; it says little. Here every picture is tried at the same K
+timesteps with the same M noises, in every validation and in every run of the same seed: a difference is learning.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
+from torch import Tensor
 
-from trainer.config import Config
+from trainer.conditioning import CaptionEncoder
+from trainer.config import Config, LossSettings
 from trainer.data.training_set import Batch
 from trainer.devices import autocast, compute_dtype, seeded_generator
-from trainer.families.base import Conditioning, Family
-from trainer.losses import loss_per_picture
+from trainer.evaluation import without_dropout
+from trainer.families.base import Family
 from trainer.noise import add_noise, prediction_target
 
-NOISE_LEVELS = 4
-"""Noise levels tried per picture, evenly spread over those that are trained."""
+
+@dataclass(frozen=True)
+class Band:
+    """A part of the trained timesteps, and the one in its middle that stands for it.
+
+    Attributes:
+        low: first timestep of the band.
+        high: the timestep after its last.
+        timestep: where it is measured.
+    """
+
+    low: int
+    high: int
+    timestep: int
+
+
+@dataclass(frozen=True)
+class ValidationLoss:
+    """Mean squared errors: ``total`` over everything, ``bands`` one for each band of timesteps."""
+
+    total: float
+    bands: list[float]
+
+
+def timestep_bands(settings: LossSettings, count: int) -> list[Band]:
+    """``count`` bands of equal width over the timesteps that are trained, from little noise to much."""
+    low, width = settings.min_timestep, (settings.max_timestep - settings.min_timestep) / count
+    edges = [low + int(number * width) for number in range(count + 1)]
+    return [Band(start, end, low + int((number + 0.5) * width)) for number, (start, end) in enumerate(pairwise(edges))]
 
 
 @torch.no_grad()
 def validation_loss(
+    family: Family, config: Config, batches: list[Batch], encode: CaptionEncoder, device: torch.device
+) -> ValidationLoss:
+    """The unweighted mean squared error over all pictures, timesteps and noises, in evaluation mode (dropout off).
+
+    Always squared errors, whatever loss is trained with, so that runs with different losses can be compared. The noise
+    depends on the seed, the picture's place among the validation pictures and the number of the noise alone.
+
+    Args:
+        family: the model as it is now.
+        config: the run's settings.
+        batches: of the pictures that are not trained on.
+        encode: captions to what the denoiser reads.
+        device: where the model is.
+    """
+    bands = timestep_bands(config.loss, config.validation.timesteps)
+    sums = torch.zeros(len(bands), dtype=torch.float64, device=device)
+    first = 0
+    with without_dropout(family):
+        for batch in batches:
+            sums += _losses(family, config, batch, _noises(batch.latents, first, config), bands, encode, device)
+            first += len(batch.captions)
+    means = (sums / (first * config.validation.noises)).tolist()
+    return ValidationLoss(sum(means) / len(means), means)
+
+
+def _noises(latents: Tensor, first: int, config: Config) -> list[Tensor]:
+    """M noises (B, C, h, w) for pictures ``first`` and following."""
+    seed, shape = config.train.seed, latents.shape[1:]
+
+    def noise(picture: int, number: int) -> Tensor:
+        return torch.randn(shape, generator=seeded_generator(seed, "validation", picture, number))
+
+    pictures = range(first, first + len(latents))
+    return [torch.stack([noise(each, number) for each in pictures]) for number in range(config.validation.noises)]
+
+
+def _losses(
     family: Family,
     config: Config,
-    batches: list[Batch],
-    encode: Callable[[list[str]], Conditioning],
+    batch: Batch,
+    noises: list[Tensor],
+    bands: list[Band],
+    encode: CaptionEncoder,
     device: torch.device,
-) -> float:
-    """Mean unweighted loss over the pictures of ``batches`` and four noise levels each."""
+) -> Tensor:
+    """The batch's squared errors in each band, added up over its pictures and noises: (K,) float64."""
     alphas = family.alphas_cumprod.to(device)
-    dtype = compute_dtype(config.train.mixed_precision, device)
-    total, count = torch.zeros((), device=device), 0
-    for index, batch in enumerate(batches):
-        latents = batch.latents.to(device)  # (B, 4, h, w)
-        for level in range(NOISE_LEVELS):
-            generator = seeded_generator(config.train.seed, "validation", index, level)
-            noise = torch.randn(batch.latents.shape, generator=generator).to(device)  # (B, 4, h, w)
-            timesteps = torch.full((len(latents),), _timestep(level, config), device=device)  # (B,)
-            noisy = add_noise(latents, noise, alphas, timesteps)  # (B, 4, h, w)
-            with autocast(device, dtype):
-                condition = encode(batch.captions)  # (B, T, C)
-                prediction = family.predict(noisy, timesteps, condition, batch.sizes)  # (B, 4, h, w)
-            target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)  # (B, 4, h, w)
-            total += loss_per_picture(prediction, target, config.loss).sum()
-            count += len(latents)
-    return float(total) / count
-
-
-def _timestep(level: int, config: Config) -> int:
-    low, high = config.loss.min_timestep, config.loss.max_timestep
-    return low + int((level + 0.5) / NOISE_LEVELS * (high - low))
+    latents = batch.latents.to(device)  # (B, C, h, w)
+    sums = torch.zeros(len(bands), dtype=torch.float64, device=device)
+    with autocast(device, compute_dtype(config.train.mixed_precision, device)):
+        condition = encode(batch.captions)
+        for noise in (each.to(device) for each in noises):  # (B, C, h, w)
+            for number, band in enumerate(bands):
+                timesteps = torch.full((len(latents),), band.timestep, device=device)  # (B,)
+                noisy = add_noise(latents, noise, alphas, timesteps)  # (B, C, h, w)
+                prediction = family.predict(noisy, timesteps, condition, batch.sizes)  # (B, C, h, w)
+                target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)
+                errors = (prediction.float() - target.float()).square().flatten(1).mean(1)  # (B,)
+                sums[number] += errors.double().sum()
+    return sums

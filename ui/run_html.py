@@ -99,7 +99,10 @@ def checkpoints(view: RunView) -> str:
     """Which states are saved, newest first."""
     if not view.checkpoints:
         return '<p class="quiet">None saved yet.</p>'
-    rows = "".join(f"<li>Step {c.step} <span>{file_size(c.size_bytes)}</span></li>" for c in view.checkpoints)
+    rows = "".join(
+        f"<li>Step {c.step} <span>{'best by validation, ' if c.best else ''}{file_size(c.size_bytes)}</span></li>"
+        for c in view.checkpoints
+    )
     return f'<ul class="checkpoints">{rows}</ul>'
 
 

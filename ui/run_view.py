@@ -57,10 +57,11 @@ class SampleWall:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state of the run."""
+    """A saved state of the run; ``best`` is the one of the lowest validation loss."""
 
     step: int
     size_bytes: int
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class RunReader:
         self._validation: dict[int, float] = {}
         self._samples: dict[tuple[int, int], tuple[str, str]] = {}
         self._notes: dict[tuple[str, str], Note] = {}
+        self._best: int | None = None
         self._progress: tuple[str, int, int] | None = None
         self._recent: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
         self._count = 0
@@ -139,6 +141,9 @@ class RunReader:
             case "validation":
                 if (loss := _number(event.get("loss"))) is not None:
                     self._validation[step] = loss
+            case "checkpoint":
+                if event.get("best") is True:
+                    self._best = step
             case "sample":
                 self._take_sample(event)
             case "progress":
@@ -177,7 +182,7 @@ class RunReader:
             seconds_left=left / rate if rate and left > 0 and info.state == "training" else None,
             latest=latest,
             wall=make_wall(self._samples),
-            checkpoints=find_checkpoints(self.run),
+            checkpoints=find_checkpoints(self.run, self._best),
             notes=list(self._notes.values()),
             log=log_tail(self.run.log_path),
             has_lora=self.run.output_path.is_file(),
@@ -254,14 +259,14 @@ def thinned(items: list[int], most: int) -> list[int]:
     return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
 
 
-def find_checkpoints(run: Run) -> list[Checkpoint]:
-    """The checkpoints whose manifest is there, newest first."""
+def find_checkpoints(run: Run, best: int | None) -> list[Checkpoint]:
+    """The checkpoints whose manifest is there, newest first; ``best`` is the step of the best one."""
     found = []
     for folder in run.checkpoints_dir.glob("step-*"):
         number = folder.name.removeprefix("step-")
         if number.isdigit() and (folder / "manifest.json").is_file():
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            found.append(Checkpoint(int(number), size))
+            found.append(Checkpoint(int(number), size, int(number) == best))
     return sorted(found, key=lambda checkpoint: -checkpoint.step)
 
 

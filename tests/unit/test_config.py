@@ -24,6 +24,8 @@ from trainer.config import (
     TrainSettings,
     options,
 )
+from trainer.config_io import parse_config
+from trainer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 DESIGN_KEYS = {
@@ -138,12 +140,33 @@ def test_every_sampler_is_built() -> None:
         ("dataset", {"augment": {"random_crop": True}}),
         ("dataset", {"caption_extension": "txt"}),
         ("validation", {"split": 1.0}),
+        ("validation", {"split": 0.1, "path": "x"}),
+        ("validation", {"early_stop_patience": 3}),
+        ("validation", {"split": 0.1, "early_stop_patience": 0}),
+        ("output", {"keep_best": True}),
+        ("output", {"use_best": True}),
+        ("output", {"save_at": [0]}),
         ("output", {"keep_last": 0}),
     ],
 )
 def test_impossible_values_are_refused(section: str, values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Config.model_validate({section: values})
+
+
+def test_the_best_checkpoint_needs_a_validation_and_is_kept_where_something_needs_it() -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config({"output": {"use_best": True}, "validation": {"early_stop_patience": 2}})
+    assert [problem.field for problem in caught.value.problems] == ["validation"], "what it hangs on is told first"
+    with pytest.raises(
+        UserError, match=r"output: use_best needs a validation: set validation.split or validation.path"
+    ):
+        parse_config({"output": {"use_best": True}})
+    validated = {"split": 0.2}
+    assert not parse_config({"validation": validated}).keeps_best
+    assert parse_config({"validation": validated, "output": {"keep_best": True}}).keeps_best
+    assert parse_config({"validation": validated, "output": {"use_best": True}}).keeps_best
+    assert parse_config({"validation": {"path": "x", "early_stop_patience": 1}}).keeps_best
 
 
 def test_zero_is_a_value() -> None:

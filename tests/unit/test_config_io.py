@@ -179,3 +179,8 @@ def test_changes_are_only_what_differs() -> None:
     assert "loss" not in changes
     assert parse_config(changes) == config
     assert yaml.safe_load(dump_changes(Config())) == {"version": 1}
+
+
+def test_the_validation_folder_is_taken_from_the_config_files_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("validation:\n  path: held\n")
+    assert load_config(tmp_path / "a.yaml").validation.path == str(tmp_path / "held")

@@ -151,3 +151,27 @@ def test_every_resolution_shows_every_picture(tmp_path: Path) -> None:
 )
 def test_steps_of_a_run(train: dict[str, int], batches: int, steps: int) -> None:
     assert total_steps(TrainSettings(**train), batches) == steps
+
+
+def test_a_folder_of_its_own_is_validated_on_and_not_trained_on(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "held", [(64, 64), (128, 64)])
+    layout = layout_of(tmp_path / "in", validation={"path": str(tmp_path / "held")})
+    assert len(layout.training) == len(SIZES)
+    assert [entry.picture.path.parent.name for entry in layout.validation] == ["held"] * 2
+    assert {entry.picture.key for entry in layout.validation} == {"validation/0/00.png", "validation/0/01.png"}
+    assert {entry.picture.source for entry in layout.validation} == {None}, "no folder's own settings are theirs"
+    assert all(entry.repeats == 1 for entry in layout.validation)
+
+
+def test_a_validation_folder_that_cannot_be_used_is_told_with_the_other_problems(tmp_path: Path) -> None:
+    config = config_for(tmp_path / "nothing", validation={"path": str(tmp_path / "neither")})
+    with pytest.raises(UserError) as caught:
+        lay_out(config)
+    assert [problem.field for problem in caught.value.problems] == ["dataset.sources.0.path", "validation.path"]
+    assert caught.value.problems[1].message.startswith("validation.path: the folder ")
+
+
+def test_validating_on_what_is_trained_on_is_refused(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in" / "held", [(64, 64)])
+    with pytest.raises(UserError, match=r"validation.path: 1 of its pictures are trained on too"):
+        layout_of(tmp_path / "in", validation={"path": str(tmp_path / "in" / "held")})

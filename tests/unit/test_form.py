@@ -100,6 +100,8 @@ def random_mapping(name: str, rng: random.Random) -> Any:
         return {"^down_blocks.0": rng.randint(0, 1024), "mid: block": 4}
     if name == "lora.block_lrs":
         return {"^unet.mid_block": rng.choice([0, 0.5, 2]), "a: b": 1}
+    if name == "output.save_at":
+        return rng.sample(range(1, 500), rng.randint(0, 3))
     return {"weight_decay": rng.choice([0, 0.01]), "betas": [0.9, 0.99], "text": "a: b"}
 
 
@@ -151,8 +153,13 @@ def random_config(rng: random.Random) -> Config:
         for part in parents:
             target = target.setdefault(part, {})
         target[last] = random_value(field, rng)
-    loss, dataset = plain["loss"], plain["dataset"]
+    loss, dataset, validation = plain["loss"], plain["dataset"], plain["validation"]
     plain["train"] |= random_training(plain["train"]["lr_scheduler"], rng)
+    if validation["path"] is not None:
+        validation["split"] = 0
+    elif not validation["split"]:
+        validation["early_stop_patience"] = None
+        plain["output"] |= {"keep_best": False, "use_best": False}
     loss["min_timestep"], loss["max_timestep"] = sorted(rng.sample(range(1000), 2))
     loss["debiased_estimation"] = loss["debiased_estimation"] and loss["min_snr_gamma"] is None
     dataset["cache"]["latents"] = not (dataset["augment"]["color"] or dataset["augment"]["random_crop"])

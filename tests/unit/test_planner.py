@@ -298,6 +298,9 @@ def test_disk_counts_caches_and_checkpoints(tmp_path: Path) -> None:
 
     lora = model_sizes(ModelSettings(), LoraSettings()).lora
     assert disk(cache={"to_disk": False}) == lora * (4 + 12) + lora * 4
+    best = {"keep_last": 1, "precision": "float", "keep_best": True}
+    kept = planned(tmp_path, dataset={"cache": {"to_disk": False}}, output=best, validation={"split": 0.5})
+    assert kept.estimate.disk_bytes == 2 * lora * (4 + 12) + lora * 4
     latents = disk(cache={"text": False}) - disk(cache={"to_disk": False})
     assert latents == 4 * 8 * 8 * 4 * 4
     assert disk(cache={"text": False}, augment={"flip": True}) == disk(cache={"text": False}) + latents

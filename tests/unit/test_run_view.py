@@ -11,6 +11,7 @@ import pytest
 
 from trainer.config import Config
 from trainer.runs.store import Run, Workspace, this_process
+from ui import run_html
 from ui.run_view import (
     MAX_POINTS,
     RunReader,
@@ -142,7 +143,11 @@ def test_progress_notes_and_checkpoints(run: Run) -> None:
         folder.mkdir()
         (folder / "lora.safetensors").write_bytes(b"12345")
     (whole / "manifest.json").write_text("{}")
+    best = {"type": "checkpoint", "path": "checkpoints/step-000050", "best": True}
+    tell(run, {**best, "step": 20}, {**best, "step": 50}, {**best, "step": 100, "best": False})
     view = RunReader(run).view()
+    assert [checkpoint.best for checkpoint in view.checkpoints] == [True]
+    assert "best by validation" in run_html.checkpoints(view)
     assert view.progress == ("encoding pictures", 3, 24)
     assert [note.message for note in view.notes] == ["cat.png cannot be read."]
     assert [(checkpoint.step, checkpoint.size_bytes) for checkpoint in view.checkpoints] == [(50, 7)]

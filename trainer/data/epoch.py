@@ -9,13 +9,13 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from trainer.config import Config, DatasetSettings, TrainSettings
+from trainer.config import Config, DatasetSettings, Source, TrainSettings
 from trainer.data.buckets import Placement, Resolution, place, resolutions
 from trainer.data.captions import caption_forms, for_validation
 from trainer.data.folders import Collection, Picture, collect
-from trainer.errors import UserError
+from trainer.errors import Problem, UserError
 
 MOST_CACHED_FORMS = 64
 """Texts that wildcards may make of one caption and that are still all cached; beyond, it is encoded when it comes."""
@@ -80,7 +80,7 @@ class Layout:
 
 def lay_out(config: Config) -> Layout:
     """Collect the dataset and decide what is trained on. Raises UserError, see ``folders.collect``."""
-    collection = collect(config.dataset)
+    collection, apart = _collect_both(config)
     own = [picture for picture in collection.pictures if not picture.is_regularization]
     prior = [picture for picture in collection.pictures if picture.is_regularization]
     if not own:
@@ -102,7 +102,9 @@ def lay_out(config: Config) -> Layout:
     return Layout(
         training=training,
         validation=[
-            entry for picture in own if picture.key in held_back for entry in _entries(config, picture, 1, 1.0)
+            entry
+            for picture in [*(picture for picture in own if picture.key in held_back), *apart]
+            for entry in _entries(config, picture, 1, 1.0)
         ],
         unused=[picture for picture, repeats in zip(prior, prior_repeats, strict=True) if not repeats],
         collection=collection,
@@ -190,6 +192,45 @@ def total_steps(train: TrainSettings, batches: int) -> int:
     if train.epochs is None:
         return train.max_steps
     return math.ceil(train.epochs * batches / train.gradient_accumulation_steps)
+
+
+def _collect_both(config: Config) -> tuple[Collection, list[Picture]]:
+    """The dataset's pictures, and those of a folder that is only validated on. Raises UserError with all problems."""
+    problems: list[Problem] = []
+    found: list[Collection] = []
+    validation = config.validation.path
+    apart = config.dataset.model_copy(update={"sources": [Source(path=validation)] if validation else []})
+    for settings, wanted in ((config.dataset, True), (apart, validation is not None)):
+        try:
+            found.append(collect(settings) if wanted else Collection())
+        except UserError as error:
+            problems += error.problems if settings is config.dataset else map(_about_validation, error.problems)
+    if problems:
+        raise UserError.many(problems)
+    collection, extra = found
+    _check_apart(collection.pictures, extra.pictures)
+    skipped = [*collection.skipped, *extra.skipped]
+    pictures = [replace(picture, source=None, key=f"validation/{picture.key}") for picture in extra.pictures]
+    return replace(collection, skipped=skipped, warnings=[*collection.warnings, *extra.warnings]), pictures
+
+
+def _check_apart(trained: list[Picture], validated: list[Picture]) -> None:
+    """Raises UserError for pictures that are trained on and validated on."""
+    files = {picture.path.resolve() for picture in trained}
+    both = [picture.path.name for picture in validated if picture.path.resolve() in files]
+    if both:
+        raise UserError(
+            "validation.not_apart",
+            f"validation.path: {len(both)} of its pictures are trained on too, such as {both[0]}.",
+            "Choose a folder outside of those in dataset.sources.",
+            "validation.path",
+        )
+
+
+def _about_validation(problem: Problem) -> Problem:
+    """What was found wrong with the one source that the validation folder was taken for."""
+    name = "validation.path"
+    return replace(problem, message=problem.message.replace("dataset.sources.0.path", name), field=name)
 
 
 def _entries(config: Config, picture: Picture, repeats: int, loss_weight: float) -> Iterable[Entry]:

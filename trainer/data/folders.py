@@ -27,7 +27,7 @@ class Picture:
 
     Attributes:
         path: the file.
-        source: number of its source in ``dataset.sources``.
+        source: number of its source in ``dataset.sources``; None for a picture of the validation folder.
         key: the source's number and the path within it; the same wherever the dataset lies.
         caption: raw, with every line; empty where there is none.
         caption_path: the caption file beside the picture; None where the caption comes from elsewhere or is missing.
@@ -39,7 +39,7 @@ class Picture:
     """
 
     path: Path
-    source: int
+    source: int | None
     key: str
     caption: str
     caption_path: Path | None

@@ -1,0 +1,44 @@
+"""When a run saves, validates and draws: every so many steps or epochs, and at steps that were named. Never torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """When one of the things that a run does between its steps is due.
+
+    Attributes:
+        every_steps: steps between two times; 0 for never.
+        every_epochs: epochs between two times; when given, it wins over steps.
+        also_at: further steps.
+    """
+
+    every_steps: int
+    every_epochs: int | None = None
+    also_at: Collection[int] = ()
+
+    @property
+    def ever(self) -> bool:
+        """Whether it is done in the course of a run at all."""
+        return bool(self.every_epochs or self.every_steps or self.also_at)
+
+    def due(self, step: int, epochs_done: Callable[[int], int]) -> bool:
+        """Whether it is due after ``step`` optimizer steps. Nothing is due before the first.
+
+        A step may end in the middle of an epoch, as gradient accumulation runs on across its end: what is due at the
+        end of an epoch is due after the first step that reaches it.
+
+        Args:
+            step: optimizer steps done.
+            epochs_done: whole epochs behind a number of steps.
+        """
+        if step <= 0:
+            return False
+        if step in self.also_at:
+            return True
+        if self.every_epochs is not None:
+            return epochs_done(step) // self.every_epochs > epochs_done(step - 1) // self.every_epochs
+        return self.every_steps > 0 and step % self.every_steps == 0

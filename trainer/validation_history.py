@@ -1,0 +1,79 @@
+"""What the validations of a run came to: which checkpoint is the best, and whether to stop early. Never torch.
+
+All decisions follow from the losses alone, and the losses are part of every checkpoint: a run that was killed and
+resumed decides as one that nobody touched.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+class ValidationHistory:
+    """The validation losses of a run by step, and what follows from them.
+
+    The best step is the one of the lowest loss, the earlier one of equals. Step 0 is the base model's own loss, to
+    compare with; it is not a result, and never the best.
+    """
+
+    def __init__(self, patience: int | None) -> None:
+        """``patience``: validations without a better one after which it is enough; None for no limit."""
+        self._patience = patience
+        self._losses: dict[int, float] = {}
+        self._waiting_since = 0
+        self._ended_at_max_steps: int | None = None
+
+    def add(self, step: int, loss: float) -> None:
+        """Take the loss of a step."""
+        self._losses[step] = loss
+
+    def __contains__(self, step: int) -> bool:
+        return step in self._losses
+
+    def relative(self, step: int) -> float | None:
+        """A step's loss as a share of the one before training; None where either is missing or not finite."""
+        loss, first = self._losses.get(step), self._losses.get(0)
+        if loss is None or not first or not math.isfinite(loss / first):
+            return None
+        return loss / first
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the lowest finite loss; None before there is one."""
+        steps = [step for step, loss in sorted(self._losses.items()) if step > 0 and math.isfinite(loss)]
+        return min(steps, key=lambda step: self._losses[step], default=None)
+
+    @property
+    def waited(self) -> int:
+        """Validations since the best one, or since a run that had ended was extended."""
+        since = max(self.best_step or 0, self._waiting_since)
+        return sum(step > since for step in self._losses)
+
+    @property
+    def enough(self) -> bool:
+        """Whether patience has run out."""
+        return self._patience is not None and self.waited >= self._patience
+
+    def loss(self, step: int) -> float:
+        """The loss of a step that was validated."""
+        return self._losses[step]
+
+    def end_at(self, max_steps: int) -> None:
+        """Note that the run ends, early or not, of this many steps that it was to have."""
+        self._ended_at_max_steps = max_steps
+
+    def go_on(self, step: int, max_steps: int) -> None:
+        """A run that had ended goes on at ``step``: where it was given another length, patience starts anew."""
+        if self._ended_at_max_steps not in (None, max_steps):
+            self._waiting_since, self._ended_at_max_steps = step, None
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        losses = [[step, loss] for step, loss in sorted(self._losses.items())]
+        return {"losses": losses, "waiting_since": self._waiting_since, "ended_at": self._ended_at_max_steps}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        self._losses = {int(step): float(loss) for step, loss in state["losses"]}
+        self._waiting_since, self._ended_at_max_steps = state["waiting_since"], state["ended_at"]
