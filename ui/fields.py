@@ -113,7 +113,8 @@ def _field(full_name: str, name: str, info: FieldInfo, group: str) -> Field:
 def _kind(annotation: Any) -> Kind:
     if annotation is bool:
         return "switch"
-    if {_plain(member) for member in get_args(annotation) or [annotation]} - {type(None)} <= {int, float}:
+    forms = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    if {_plain(form) for form in forms} - {type(None)} <= {int, float}:
         return "number"
     if annotation is str:
         return "text"
