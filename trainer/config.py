@@ -20,6 +20,7 @@ from trainer.config_dataset import (
     Source,
 )
 from trainer.config_training import (
+    HuberSchedule,
     LoraSettings,
     LossSettings,
     LossType,
@@ -38,6 +39,7 @@ __all__ = [
     "CacheSettings",
     "CaptionSettings",
     "DatasetSettings",
+    "HuberSchedule",
     "LoraSettings",
     "LossSettings",
     "LossType",

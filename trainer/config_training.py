@@ -24,7 +24,8 @@ OWN_RATE: tuple[Optimizer, ...] = ("prodigy", "dadapt_adam")
 """Optimizers that estimate a rate ``d`` for all parts together and move by ``d`` times the learning rate."""
 CLASS_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
 """A class by its full name: ``package.module.Class``."""
-TimestepSampling = Literal["uniform", "logit_normal"]
+HuberSchedule = Literal["constant", "exponential", "snr"]
+TimestepSampling = Literal["uniform", "logit_normal", "mode"]
 
 
 class LoraSettings(Section):
@@ -196,12 +197,22 @@ class LossSettings(Section):
     """`l2` is the usual one; huber and smooth_l1 forgive bad pictures."""
     huber_c: float = setting(0.1, "Huber threshold", also=("huber_c",), gt=0, le=10)
     """Where huber and smooth_l1 turn from square to linear."""
+    huber_schedule: HuberSchedule = setting("constant", "Huber schedule", also=("huber_schedule",))
+    """The threshold by noise level: the same everywhere, or falling from 1 at no noise to it at full noise."""
     min_snr_gamma: float | None = setting(None, "Min-SNR gamma", also=("min_snr_gamma", "snr_gamma"), gt=0)
     """5 evens out how much the noise levels count; often learns faster. Empty for off."""
     debiased_estimation: bool = setting(False, "Debiased estimation", also=("debiased_estimation_loss",))
     """Another weighting of noise levels; not together with min-SNR."""
+    scale_v_pred_loss_like_noise_pred: bool = setting(
+        False, "Scale v loss like noise loss", also=("scale_v_pred_loss_like_noise_pred",)
+    )
+    """Weight a v-prediction model's noise levels as if it predicted noise; not with the other weightings."""
     noise_offset: float = setting(0.0, "Noise offset", ge=0, le=1)
     """0.03 to 0.1 helps with very dark and very bright pictures."""
+    noise_offset_random_strength: bool = setting(False, "Random noise offset", also=("noise_offset_random_strength",))
+    """Draw the offset's strength anew for each picture, from 0 to the noise offset."""
+    adaptive_noise_scale: float = setting(0.0, "Adaptive noise offset", also=("adaptive_noise_scale",), ge=-1, le=1)
+    """Added to the noise offset, times how far the picture's channel is from zero on average."""
     multires_noise: Multires | None = setting(
         None, "Pyramid noise", also=("multires_noise_iterations", "multires_noise_discount")
     )
@@ -214,8 +225,14 @@ class LossSettings(Section):
         "auto", "Prediction", also=("v_parameterization",)
     )
     """`auto` reads it from the model."""
-    timestep_sampling: TimestepSampling = setting("uniform", "Timestep sampling", also=("timestep_type",))
-    """How noise levels are drawn."""
+    timestep_sampling: TimestepSampling = setting("uniform", "Timestep sampling", also=("timestep_type", "sigmoid"))
+    """How noise levels are drawn: all alike, more of the middle (`logit_normal`, also known as sigmoid), or `mode`."""
+    logit_mean: float = setting(0.0, "Logit mean", also=("noising_bias", "sigmoid_bias"), ge=-10, le=10)
+    """For `logit_normal`: above 0 prefers more noise, below 0 less."""
+    logit_std: float = setting(1.0, "Logit width", also=("noising_weight", "sigmoid_scale"), gt=0, le=10)
+    """For `logit_normal`: smaller stays closer to the middle."""
+    mode_scale: float = setting(1.29, "Mode scale", also=("mode_scale",), ge=-1, le=1.75)
+    """For `mode`: above 0 prefers the middle, below 0 both ends."""
     min_timestep: int = setting(0, "Lowest timestep", ge=0, le=999)
     """0 is no noise."""
     max_timestep: int = setting(1000, "Highest timestep", ge=1, le=1000)
@@ -225,8 +242,28 @@ class LossSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> LossSettings:
-        if self.min_timestep >= self.max_timestep:
-            raise ValueError(f"min_timestep ({self.min_timestep}) must be below max_timestep ({self.max_timestep})")
-        if self.debiased_estimation and self.min_snr_gamma is not None:
-            raise ValueError("debiased_estimation and min_snr_gamma both weight the noise levels: set only one")
+        problems = list(_loss_problems(self))
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+
+def _loss_problems(loss: LossSettings) -> Iterator[str]:
+    if loss.min_timestep >= loss.max_timestep:
+        yield f"min_timestep ({loss.min_timestep}) must be below max_timestep ({loss.max_timestep})"
+    weightings = {
+        "min_snr_gamma": loss.min_snr_gamma is not None,
+        "debiased_estimation": loss.debiased_estimation,
+        "scale_v_pred_loss_like_noise_pred": loss.scale_v_pred_loss_like_noise_pred,
+    }
+    chosen = [name for name, is_set in weightings.items() if is_set]
+    if len(chosen) > 1:
+        yield f"{' and '.join(chosen)} weight the noise levels, each in its way: set only one"
+    if loss.huber_schedule != "constant" and loss.type not in ("huber", "smooth_l1"):
+        yield f"huber_schedule ({loss.huber_schedule}) needs type huber or smooth_l1, and it is {loss.type}"
+    if not loss.noise_offset and (loss.noise_offset_random_strength or loss.adaptive_noise_scale):
+        yield "noise_offset_random_strength and adaptive_noise_scale change noise_offset, and it is 0"
+    if loss.timestep_sampling != "logit_normal" and (loss.logit_mean, loss.logit_std) != (0, 1):
+        yield f"logit_mean and logit_std need timestep_sampling logit_normal, and it is {loss.timestep_sampling}"
+    if loss.timestep_sampling != "mode" and loss.mode_scale != 1.29:
+        yield f"mode_scale ({loss.mode_scale:g}) needs timestep_sampling mode, and it is {loss.timestep_sampling}"

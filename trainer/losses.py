@@ -7,11 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainer.config import LossSettings, LossType
+from trainer.config import HuberSchedule, LossSettings, LossType
+from trainer.errors import UserError
 
-DEBIASED_SNR_LIMIT = 1000.0
+SNR_LIMIT = 1000.0
+"""Almost clean pictures would count for too much, or for nothing, beyond it."""
 
-_ELEMENTS: dict[LossType, Callable[[Tensor, float], Tensor]] = {
+_ELEMENTS: dict[LossType, Callable[[Tensor, Tensor], Tensor]] = {
     "l2": lambda difference, c: difference**2,
     "l1": lambda difference, c: difference.abs(),
     "huber": lambda difference, c: 2 * c * ((difference**2 + c**2).sqrt() - c),
@@ -19,14 +21,49 @@ _ELEMENTS: dict[LossType, Callable[[Tensor, float], Tensor]] = {
 }
 
 
-def loss_per_picture(prediction: Tensor, target: Tensor, settings: LossSettings) -> Tensor:
-    """Mean loss of each picture, (B,) float32, of predictions and targets (B, C, h, w).
+def check_prediction_type(settings: LossSettings, prediction_type: str) -> None:
+    """Raise UserError when a setting needs a model that predicts something else."""
+    name = "loss.scale_v_pred_loss_like_noise_pred"
+    if settings.scale_v_pred_loss_like_noise_pred and prediction_type != "v_prediction":
+        message = f"{name}: this needs a v-prediction model, and the model is {prediction_type}."
+        raise UserError("loss.prediction_type", message, "Turn it off, or choose another model.", name)
+
+
+def loss_per_picture(prediction: Tensor, target: Tensor, kind: LossType, thresholds: Tensor) -> Tensor:
+    """Mean loss of each picture, (B,) float32, of predictions and targets (B, C, h, w); thresholds ``c`` (B,).
 
     huber and smooth_l1 are the pseudo-Huber losses ``2c (sqrt(d^2 + c^2) - c)`` and ``2 (sqrt(d^2 + c^2) - c)``
     (Charbonnier 1994): square below c, linear above; the first meets l2 near zero, the second l1 far out.
     """
     difference = prediction.float() - target.float()
-    return _ELEMENTS[settings.type](difference, settings.huber_c).flatten(1).mean(1)
+    return _ELEMENTS[kind](difference, thresholds.view(-1, 1, 1, 1)).flatten(1).mean(1)
+
+
+def huber_thresholds(settings: LossSettings, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """``c`` of the pseudo-Huber losses for each picture, (B,) float32, by its noise level."""
+    return _THRESHOLDS[settings.huber_schedule](settings.huber_c, alphas_cumprod, timesteps)
+
+
+def _constant(c: float, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    return torch.full(timesteps.shape, c, device=timesteps.device)
+
+
+def _exponential(c: float, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """``c ** (t / T)``: 1 at no noise, c at full noise (as sd-scripts)."""
+    return torch.full(timesteps.shape, c, device=timesteps.device) ** (timesteps / len(alphas_cumprod))
+
+
+def _by_snr(c: float, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """``(1 - c) / (1 + sigma)^2 + c`` with ``sigma = sqrt((1 - a_t) / a_t)`` (as sd-scripts)."""
+    kept = alphas_cumprod[timesteps]
+    return (1 - c) / (1 + ((1 - kept) / kept).sqrt()) ** 2 + c
+
+
+_THRESHOLDS: dict[HuberSchedule, Callable[[float, Tensor, Tensor], Tensor]] = {
+    "constant": _constant,
+    "exponential": _exponential,
+    "snr": _by_snr,
+}
 
 
 def noise_level_weights(snr: Tensor, prediction_type: str, settings: LossSettings) -> Tensor:
@@ -35,6 +72,8 @@ def noise_level_weights(snr: Tensor, prediction_type: str, settings: LossSetting
         return min_snr_weights(snr, settings.min_snr_gamma, prediction_type)
     if settings.debiased_estimation:
         return debiased_weights(snr, prediction_type)
+    if settings.scale_v_pred_loss_like_noise_pred:
+        return noise_like_weights(snr)
     return torch.ones_like(snr)
 
 
@@ -52,5 +91,14 @@ def debiased_weights(snr: Tensor, prediction_type: str) -> Tensor:
     Yu et al. 2023, 2310.08442.
     """
     if prediction_type == "epsilon":
-        return snr.clamp(max=DEBIASED_SNR_LIMIT).rsqrt()
+        return snr.clamp(max=SNR_LIMIT).rsqrt()
     return 1 / (snr + 1)
+
+
+def noise_like_weights(snr: Tensor) -> Tensor:
+    """``snr / (snr + 1)`` with snr up to 1000, (B,): a v loss weighted as an epsilon loss is (as sd-scripts).
+
+    For the same picture the squared error of v is ``(snr + 1) / snr`` times that of epsilon (2202.00512, appendix D).
+    """
+    limited = snr.clamp(max=SNR_LIMIT)
+    return limited / (limited + 1)

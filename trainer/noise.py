@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,23 +11,36 @@ from torch import Tensor
 from trainer.config import LossSettings, Multires
 
 
-def draw_noise(shape: torch.Size, settings: LossSettings, generator: torch.Generator) -> Tensor:
-    """Noise (B, C, h, w) float32 on the CPU: normal, with the settings' offset and pyramid."""
-    noise = torch.randn(shape, generator=generator)
+def draw_noise(latents: Tensor, settings: LossSettings, generator: torch.Generator) -> Tensor:
+    """Noise for latents (B, C, h, w), float32 on the CPU: normal, with the settings' offset and pyramid."""
+    noise = torch.randn(latents.shape, generator=generator)
     if settings.noise_offset:
-        noise = offset_noise(noise, settings.noise_offset, generator)
+        noise = offset_noise(noise, offset_strengths(latents, settings, generator), generator)
     if settings.multires_noise:
         noise = pyramid_noise(noise, settings.multires_noise, generator)
     return noise
 
 
-def offset_noise(noise: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Noise that also shifts whole channels: ``noise + strength * N(0, 1)`` per picture and channel.
+def offset_strengths(latents: Tensor, settings: LossSettings, generator: torch.Generator) -> Tensor:
+    """How strong each channel's offset is, (B, C, 1, 1), at least 0.
+
+    ``noise_offset``, or uniform below it for each picture, plus ``adaptive_noise_scale * |mean of the channel|`` (as
+    sd-scripts, which draws one strength for the whole batch).
+    """
+    base = torch.full((len(latents), 1, 1, 1), settings.noise_offset)
+    if settings.noise_offset_random_strength:
+        base = base * torch.rand(base.shape, generator=generator)
+    level = latents.detach().cpu().float().mean((2, 3), keepdim=True).abs()
+    return (base + settings.adaptive_noise_scale * level).clamp(min=0)
+
+
+def offset_noise(noise: Tensor, strengths: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise that also shifts whole channels: ``noise + strength * N(0, 1)``, strengths (B, C, 1, 1).
 
     Guttenberg 2023, "Diffusion with Offset Noise": lets a model reach very dark and very bright pictures.
     """
     shift = torch.randn(*noise.shape[:2], 1, 1, generator=generator)
-    return noise + strength * shift
+    return noise + strengths * shift
 
 
 def pyramid_noise(noise: Tensor, settings: Multires, generator: torch.Generator) -> Tensor:
@@ -57,13 +72,22 @@ def perturb(noise: Tensor, strength: float, generator: torch.Generator) -> Tenso
 def draw_timesteps(count: int, settings: LossSettings, generator: torch.Generator) -> Tensor:
     """Noise levels (B,) int64 in [min_timestep, max_timestep).
 
-    ``logit_normal`` (Esser et al. 2024, 2403.03206, eq. 19 with m=0, s=1) prefers the middle.
+    Shares of that range by Esser et al. 2024 (2403.03206): ``logit_normal``, eq. 19, is the sigmoid of a normal number
+    with the settings' mean and width; ``mode``, eq. 20, bends a uniform one.
     """
     low, high = settings.min_timestep, settings.max_timestep
     if settings.timestep_sampling == "uniform":
         return torch.randint(low, high, (count,), generator=generator)
-    share = torch.sigmoid(torch.randn(count, generator=generator))
-    return (low + (share * (high - low)).long()).clamp_(max=high - 1)
+    if settings.timestep_sampling == "logit_normal":
+        normal = torch.randn(count, generator=generator)
+        share = torch.sigmoid(settings.logit_mean + settings.logit_std * normal)
+    else:
+        share = _mode_share(torch.rand(count, generator=generator), settings.mode_scale)
+    return (low + (share * (high - low)).long()).clamp_(low, high - 1)
+
+
+def _mode_share(uniform: Tensor, scale: float) -> Tensor:
+    return 1 - uniform - scale * ((math.pi / 2 * uniform).cos() ** 2 - 1 + uniform)
 
 
 def add_noise(latents: Tensor, noise: Tensor, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from trainer.families import load_family
 from trainer.families.base import Family
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
-from trainer.losses import loss_per_picture, noise_level_weights
+from trainer.losses import check_prediction_type, huber_thresholds, loss_per_picture, noise_level_weights
 from trainer.noise import add_noise, draw_noise, draw_timesteps, perturb, prediction_target, signal_to_noise
 from trainer.optimizers import optimizer_class
 from trainer.parameter_groups import parameter_groups
@@ -97,6 +97,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
             zero_terminal_snr=config.loss.zero_terminal_snr,
             events=events,
         )
+        check_prediction_type(config.loss, family.prediction_type)
         trainables = add_adapters(family, config.lora, seed=config.train.seed)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
         captions = data.known_captions()
@@ -151,7 +152,7 @@ def batch_loss(ingredients: Ingredients, batch: Batch, index: int) -> Tensor:
     torch.manual_seed(seeded_generator(seed, index, "dropout").initial_seed())  # layers draw from torch's own
 
     latents = batch.latents.to(device)  # (B, 4, h, w)
-    noise = draw_noise(latents.shape, settings, seeded_generator(seed, index, "noise")).to(device)  # (B, 4, h, w)
+    noise = draw_noise(batch.latents, settings, seeded_generator(seed, index, "noise")).to(device)  # (B, 4, h, w)
     timesteps = draw_timesteps(len(latents), settings, seeded_generator(seed, index, "timesteps")).to(device)  # (B,)
     added = perturb(noise, settings.input_perturbation, seeded_generator(seed, index, "perturbation"))  # (B, 4, h, w)
     noisy = add_noise(latents, added, alphas, timesteps)  # (B, 4, h, w)
@@ -161,7 +162,8 @@ def batch_loss(ingredients: Ingredients, batch: Batch, index: int) -> Tensor:
         prediction = family.predict(noisy, timesteps, condition, batch.sizes)  # (B, 4, h, w)
     target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)  # (B, 4, h, w)
 
-    losses = loss_per_picture(prediction, target, settings)  # (B,)
+    thresholds = huber_thresholds(settings, alphas, timesteps)  # (B,)
+    losses = loss_per_picture(prediction, target, settings.type, thresholds)  # (B,)
     snr = signal_to_noise(alphas, timesteps)  # (B,)
     weights = noise_level_weights(snr, family.prediction_type, settings)  # (B,)
     return (losses * weights * batch.loss_weights.to(device)).mean()  # ()

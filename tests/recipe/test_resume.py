@@ -34,6 +34,7 @@ EVERYTHING_RANDOM = {
     "dataset__captions": {"shuffle": True, "dropout": 0.3},
     "dataset__augment": {"flip": True},
     "loss__noise_offset": 0.1,
+    "loss__noise_offset_random_strength": True,
     "loss__input_perturbation": 0.1,
     "loss__multires_noise": {"iterations": 3, "discount": 0.5},
     "loss__timestep_sampling": "logit_normal",

@@ -144,6 +144,25 @@ def random_training(lr_scheduler: str, rng: random.Random) -> dict[str, Any]:
     }
 
 
+def random_weighting(min_snr_gamma: float | None, rng: random.Random) -> dict[str, Any]:
+    names = ("debiased_estimation", "scale_v_pred_loss_like_noise_pred")
+    chosen = rng.choice([*names, None]) if min_snr_gamma is None else None
+    return {name: name == chosen for name in names}
+
+
+def random_noise(timestep_sampling: str, rng: random.Random) -> dict[str, Any]:
+    """Noise offset and timestep sampling, with what belongs to them and nothing else."""
+    offset, normal = rng.choice([0, 0.05]), timestep_sampling == "logit_normal"
+    return {
+        "noise_offset": offset,
+        "noise_offset_random_strength": bool(offset) and rng.random() < 0.5,
+        "adaptive_noise_scale": -0.01 if offset else 0,
+        "logit_mean": -0.5 if normal else 0,
+        "logit_std": 1.5 if normal else 1,
+        "mode_scale": 0.8 if timestep_sampling == "mode" else 1.29,
+    }
+
+
 def random_config(rng: random.Random) -> Config:
     """A valid config; settings that exclude each other are set apart."""
     plain: dict[str, Any] = {}
@@ -161,7 +180,8 @@ def random_config(rng: random.Random) -> Config:
         validation["early_stop_patience"] = None
         plain["output"] |= {"keep_best": False, "use_best": False}
     loss["min_timestep"], loss["max_timestep"] = sorted(rng.sample(range(1000), 2))
-    loss["debiased_estimation"] = loss["debiased_estimation"] and loss["min_snr_gamma"] is None
+    loss |= random_weighting(loss["min_snr_gamma"], rng) | random_noise(loss["timestep_sampling"], rng)
+    loss["huber_schedule"] = loss["huber_schedule"] if loss["type"] in ("huber", "smooth_l1") else "constant"
     dataset["cache"]["latents"] = not (dataset["augment"]["color"] or dataset["augment"]["random_crop"])
     return parse_config(plain)
 

@@ -11,7 +11,15 @@ from diffusers.training_utils import compute_snr
 
 from trainer import config
 from trainer.config import LossSettings
-from trainer.losses import _ELEMENTS, loss_per_picture, noise_level_weights
+from trainer.errors import UserError
+from trainer.losses import (
+    _ELEMENTS,
+    _THRESHOLDS,
+    check_prediction_type,
+    huber_thresholds,
+    loss_per_picture,
+    noise_level_weights,
+)
 from trainer.noise import signal_to_noise
 
 # difference 0.3 and -0.4, c = 0.1: sqrt(0.09 + 0.01) = 0.316228, sqrt(0.16 + 0.01) = 0.412311
@@ -25,6 +33,32 @@ BY_HAND = {
 
 def test_every_name_has_a_loss() -> None:
     assert tuple(_ELEMENTS) == config.options(config.LossType)
+    assert tuple(_THRESHOLDS) == config.options(config.HuberSchedule)
+
+
+# c = 0.1, a_t = 0.8 (sigma 1/2), 0.2 (sigma 2) and 0 (sigma infinite) at t = 0, 500, 999 of 1000
+SCHEDULES = {
+    "constant": [0.1, 0.1, 0.1],
+    "exponential": [1.0, 0.1**0.5, 0.1**0.999],
+    "snr": [0.9 / 1.5**2 + 0.1, 0.9 / 9 + 0.1, 0.1],
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_huber_thresholds_by_hand(schedule) -> None:
+    alphas = torch.full((1000,), 0.2)
+    alphas[0], alphas[999] = 0.8, 0.0
+    settings = LossSettings(type="huber", huber_c=0.1, huber_schedule=schedule)
+    thresholds = huber_thresholds(settings, alphas, torch.tensor([0, 500, 999]))
+    assert thresholds.tolist() == pytest.approx(SCHEDULES[schedule], rel=1e-6)
+
+
+def test_what_only_v_prediction_knows_is_refused_for_noise_prediction() -> None:
+    settings = LossSettings(scale_v_pred_loss_like_noise_pred=True)
+    check_prediction_type(settings, "v_prediction")
+    with pytest.raises(UserError, match="v-prediction") as caught:
+        check_prediction_type(settings, "epsilon")
+    assert caught.value.problems[0].field == "loss.scale_v_pred_loss_like_noise_pred"
 
 
 @pytest.mark.parametrize("kind", BY_HAND)
@@ -32,14 +66,14 @@ def test_losses_by_hand(kind) -> None:
     prediction = torch.tensor([1.3, 0.0]).view(1, 1, 1, 2)
     target = torch.tensor([1.0, 0.4]).view(1, 1, 1, 2)
     both = torch.cat([prediction, target]), torch.cat([target, target])
-    losses = loss_per_picture(*both, LossSettings(type=kind, huber_c=0.1))
+    losses = loss_per_picture(*both, kind, torch.tensor([0.1, 0.1]))
     assert losses.shape == (2,) and losses[1] == 0
     assert float(losses[0]) == pytest.approx(BY_HAND[kind], rel=1e-5)
 
 
 def test_losses_are_float32_also_for_half_precision_predictions() -> None:
     prediction = torch.full((1, 4, 8, 8), 3e4, dtype=torch.float16)
-    loss = loss_per_picture(prediction, torch.zeros(1, 4, 8, 8), LossSettings())
+    loss = loss_per_picture(prediction, torch.zeros(1, 4, 8, 8), "l2", torch.tensor([0.1]))
     assert loss.dtype == torch.float32 and float(loss) == pytest.approx(9e8, rel=1e-3)
 
 
@@ -49,6 +83,7 @@ WEIGHTS = [
     ("v_prediction", {"min_snr_gamma": 5.0}, [0.25 / 1.25, 5 / 6, 5 / 101]),
     ("epsilon", {"debiased_estimation": True}, [2.0, 1 / math.sqrt(5), 0.1]),
     ("v_prediction", {"debiased_estimation": True}, [0.8, 1 / 6, 1 / 101]),
+    ("v_prediction", {"scale_v_pred_loss_like_noise_pred": True}, [0.2, 5 / 6, 100 / 101]),
     ("epsilon", {}, [1.0, 1.0, 1.0]),
 ]
 

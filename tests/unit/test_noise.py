@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -9,7 +11,15 @@ from torch import Tensor
 
 from trainer import config
 from trainer.config import LossSettings, Multires
-from trainer.noise import add_noise, draw_noise, draw_timesteps, prediction_target, pyramid_noise, velocity
+from trainer.noise import (
+    add_noise,
+    draw_noise,
+    draw_timesteps,
+    offset_strengths,
+    prediction_target,
+    pyramid_noise,
+    velocity,
+)
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 TIMESTEPS = torch.tensor([0, 17, 500, 999])
@@ -53,15 +63,31 @@ def test_the_target_is_what_the_model_predicts() -> None:
 
 def test_plain_noise_is_torchs_own() -> None:
     shape = torch.Size((2, 4, 8, 8))
-    assert torch.equal(draw_noise(shape, LossSettings(), seeded(3)), normal(3, *shape))
+    assert torch.equal(draw_noise(torch.zeros(shape), LossSettings(), seeded(3)), normal(3, *shape))
 
 
 def test_offset_noise_shifts_whole_channels() -> None:
     shape = torch.Size((64, 4, 16, 16))
-    shift = draw_noise(shape, LossSettings(noise_offset=0.5), seeded(3)) - normal(3, *shape)
+    shift = draw_noise(torch.zeros(shape), LossSettings(noise_offset=0.5), seeded(3)) - normal(3, *shape)
     per_channel = shift.mean((2, 3))
     torch.testing.assert_close(shift, per_channel[..., None, None].expand_as(shift), atol=1e-5, rtol=0)
     assert float(per_channel.std()) == pytest.approx(0.5, abs=0.07)
+
+
+def test_an_adaptive_offset_follows_the_channels_level() -> None:
+    """Channel means 0, 1, -2, 0.5: strengths 0.1 + 0.2 * |mean|; a negative scale ends at 0."""
+    latents = torch.tensor([0.0, 1.0, -2.0, 0.5]).view(1, 4, 1, 1).expand(1, 4, 8, 8)
+    settings = LossSettings(noise_offset=0.1, adaptive_noise_scale=0.2)
+    assert offset_strengths(latents, settings, seeded()).flatten().tolist() == pytest.approx([0.1, 0.3, 0.5, 0.2])
+    settings = LossSettings(noise_offset=0.1, adaptive_noise_scale=-0.1)
+    assert offset_strengths(latents, settings, seeded()).flatten().tolist() == pytest.approx([0.1, 0, 0, 0.05])
+
+
+def test_a_random_offset_is_drawn_for_each_picture() -> None:
+    settings = LossSettings(noise_offset=0.2, noise_offset_random_strength=True)
+    strengths = offset_strengths(torch.zeros(5000, 4, 1, 1), settings, seeded(2)).flatten()
+    assert len(strengths.unique()) > 4900 and float(strengths.min()) >= 0 and float(strengths.max()) < 0.2
+    assert float(strengths.mean()) == pytest.approx(0.1, abs=0.003)
 
 
 def test_pyramid_noise_has_unit_variance_and_more_low_frequencies() -> None:
@@ -101,11 +127,33 @@ def test_uniform_timesteps_are_uniform_and_logit_normal_ones_prefer_the_middle()
     assert float(middle.mean()) == pytest.approx(499.5, abs=6) and float(middle.std()) == pytest.approx(208.3, abs=4)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-1.0, 0.5), (0.7, 2.0)])
+def test_logit_normal_timesteps_have_their_quantiles(mean: float, std: float) -> None:
+    """The share below sigmoid(m + s z) is the share of normal numbers below z."""
+    settings = LossSettings(timestep_sampling="logit_normal", logit_mean=mean, logit_std=std)
+    drawn = draw_timesteps(40000, settings, seeded(3)).double() / 1000
+    for z, share in ((-1.0, 0.158655), (0.0, 0.5), (1.0, 0.841345)):
+        limit = 1 / (1 + math.exp(-(mean + std * z)))
+        assert float((drawn < limit).double().mean()) == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("scale", [1.29, -0.8])
+def test_mode_timesteps_have_their_quantiles(scale: float) -> None:
+    """f(u) = 1 - u - s (cos^2(pi u / 2) - 1 + u) falls: the share below f(u) is 1 - u."""
+    settings = LossSettings(timestep_sampling="mode", mode_scale=scale)
+    drawn = draw_timesteps(40000, settings, seeded(4)).double() / 1000
+    for u in (0.1, 0.25, 0.5, 0.8):
+        limit = 1 - u - scale * (math.cos(math.pi * u / 2) ** 2 - 1 + u)
+        assert float((drawn < limit).double().mean()) == pytest.approx(1 - u, abs=0.01)
+    middle = float(((drawn > 0.4) & (drawn < 0.6)).double().mean())
+    assert middle > 0.25 if scale > 0 else middle < 0.18
+
+
 def test_every_draw_depends_on_its_generator_alone() -> None:
     settings = LossSettings(noise_offset=0.1, multires_noise=Multires(), timestep_sampling="logit_normal")
     shape = torch.Size((2, 4, 8, 8))
     torch.manual_seed(1)
-    first = draw_noise(shape, settings, seeded(8)), draw_timesteps(4, settings, seeded(9))
+    first = draw_noise(torch.zeros(shape), settings, seeded(8)), draw_timesteps(4, settings, seeded(9))
     torch.manual_seed(2)
-    second = draw_noise(shape, settings, seeded(8)), draw_timesteps(4, settings, seeded(9))
+    second = draw_noise(torch.zeros(shape), settings, seeded(8)), draw_timesteps(4, settings, seeded(9))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])

@@ -40,11 +40,18 @@ def training_metadata(
         "ss_network_dropout": config.lora.dropout or None,
         "ss_prior_loss_weight": train.prior_loss_weight,
         "ss_loss_type": loss.type,
+        "ss_huber_c": loss.huber_c if loss.type in ("huber", "smooth_l1") else None,
+        "ss_huber_schedule": loss.huber_schedule if loss.type in ("huber", "smooth_l1") else None,
         "ss_min_snr_gamma": loss.min_snr_gamma,
         "ss_noise_offset": loss.noise_offset or None,
+        "ss_noise_offset_random_strength": loss.noise_offset_random_strength,
+        "ss_adaptive_noise_scale": loss.adaptive_noise_scale or None,
+        "ss_multires_noise_iterations": loss.multires_noise.iterations if loss.multires_noise else None,
+        "ss_multires_noise_discount": loss.multires_noise.discount if loss.multires_noise else None,
         "ss_ip_noise_gamma": loss.input_perturbation or None,
         "ss_zero_terminal_snr": bool(family.alphas_cumprod[-1] == 0),
         "ss_debiased_estimation": loss.debiased_estimation,
+        "ss_scale_v_pred_loss_like_noise_pred": loss.scale_v_pred_loss_like_noise_pred,
     }
     described = {name: str(value) for name, value in values.items()}
     described |= network_metadata(layers, family.base_model_version)
