@@ -13,6 +13,7 @@ from trainer.data.picture_notes import PictureNote, PictureNotes
 from trainer.errors import Problem
 from trainer.model_sizes import ModelSizes
 from trainer.single_file.cache import looks_like_a_file
+from trainer.single_file.kinds import guess_warning, prediction_guess
 
 _NAMED = 3
 _MANY_REPEATS = 100
@@ -29,7 +30,7 @@ def find_warnings(
         *_about_folders(config, layout),
         *_about_steps(config, layout, steps, batches),
         *about_optimizer(config.train),
-        *_about_model(config, sizes),
+        *about_model(config, sizes),
     ]
 
 
@@ -114,7 +115,13 @@ def _about_steps(config: Config, layout: Layout, steps: int, batches: int) -> It
         yield Problem("validation.nothing", message, "Add pictures, or set it to 0.", "validation.split")
 
 
-def _about_model(config: Config, sizes: ModelSizes) -> Iterator[Problem]:
+def about_model(config: Config, sizes: ModelSizes) -> Iterator[Problem]:
+    """What is not known about the model yet, and what will be done about it."""
+    base = Path(config.model.base).expanduser()
+    if config.loss.prediction_type == "auto" and base.is_file() and base.suffix.lower() == ".safetensors":
+        guess = prediction_guess(base)
+        if guess:
+            yield guess_warning(base.name, guess)
     if not sizes.known and looks_like_a_file(config.model.base):
         message = f"model.base: the sizes in {config.model.base} are known when the run has converted it."
         hint = "The estimates are those of Stable Diffusion 1.5; a .safetensors file can be looked into before."

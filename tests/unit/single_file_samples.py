@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from trainer.single_file.tokenizer import write_tokenizer
 
@@ -85,10 +92,68 @@ def sd1_pipeline() -> StableDiffusionPipeline:
     )
 
 
+@functools.lru_cache(maxsize=1)
+def sd2_pipeline() -> StableDiffusionPipeline:
+    """A random model of SD 2's structure: linear projections, heads of 64, 23 of OpenCLIP's 24 layers."""
+    torch.manual_seed(1)
+    return StableDiffusionPipeline(
+        unet=small_unet(
+            block_out_channels=(32, 64, 128, 128),
+            attention_head_dim=(1, 1, 2, 2),
+            use_linear_projection=True,
+            upcast_attention=True,
+        ).half(),
+        vae=small_vae().float(),
+        text_encoder=CLIPTextModel(text_config(num_hidden_layers=23, hidden_act="gelu", pad_token_id=0)).half(),
+        tokenizer=None,
+        scheduler=scaled_linear_ddim(prediction_type="v_prediction"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def sdxl_pipeline() -> StableDiffusionXLPipeline:
+    """A random model of SDXL's structure: three levels, deep attention, two text encoders, size conditioning."""
+    torch.manual_seed(2)
+    second = text_config(hidden_size=128, num_attention_heads=2, hidden_act="gelu", projection_dim=40, pad_token_id=0)
+    return StableDiffusionXLPipeline(
+        unet=small_unet(
+            block_out_channels=(32, 64, 128),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 3),
+            attention_head_dim=(1, 1, 2),
+            cross_attention_dim=64 + 128,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=40 + 6 * 8,
+        ).half(),
+        vae=small_vae(scaling_factor=0.13025).float(),
+        text_encoder=CLIPTextModel(text_config()).half(),
+        text_encoder_2=CLIPTextModelWithProjection(second).half(),
+        tokenizer=None,
+        tokenizer_2=None,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
+    )
+
+
 def save_folder(pipeline: Any, folder: Path) -> Path:
-    """The model as a diffusers folder with CLIP's tokenizer."""
-    write_tokenizer(folder / "tokenizer", pad_token="<|endoftext|>", max_tokens=77)
-    pipeline.register_modules(tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"))
+    """The model as a diffusers folder with CLIP's tokenizers."""
+    for part in [name for name in pipeline.components if name.startswith("text_encoder")]:
+        name = part.replace("text_encoder", "tokenizer")
+        pad_token = "!" if getattr(pipeline, part).config.hidden_act == "gelu" else "<|endoftext|>"
+        write_tokenizer(folder / name, pad_token=pad_token, max_tokens=77)
+        pipeline.register_modules(**{name: CLIPTokenizer.from_pretrained(folder / name)})
     pipeline.save_pretrained(folder)
     return folder
 
@@ -106,6 +171,42 @@ def sd1_weights(pipeline: StableDiffusionPipeline) -> Weights:
     }
 
 
+def sd2_weights(pipeline: StableDiffusionPipeline) -> Weights:
+    """The model's weights under the names of Stability's Stable Diffusion 2, with OpenCLIP's 24th layer."""
+    text = open_clip(pipeline.text_encoder)
+    last = "transformer.resblocks.22."
+    text |= {
+        name.replace(last, "transformer.resblocks.23."): -text[name] for name in list(text) if name.startswith(last)
+    }
+    text |= {"text_projection": torch.ones(64, 64), "logit_scale": torch.tensor(4.6), "attn_mask": torch.zeros(77, 77)}
+    return {
+        **_under("model.diffusion_model.", ldm_unet(pipeline.unet)),
+        **_under("first_stage_model.", ldm_vae(pipeline.vae)),
+        **_under("cond_stage_model.model.", text),
+    }
+
+
+def sdxl_weights(pipeline: StableDiffusionXLPipeline) -> Weights:
+    """The model's weights under the names of Stability's generative-models."""
+    return {
+        **_under("model.diffusion_model.", ldm_unet(pipeline.unet)),
+        **_under("first_stage_model.", ldm_vae(pipeline.vae)),
+        **_under("conditioner.embedders.0.transformer.text_model.", _flat(pipeline.text_encoder)),
+        **_under("conditioner.embedders.1.model.", open_clip(pipeline.text_encoder_2)),
+        "conditioner.embedders.1.model.logit_scale": torch.tensor(4.6),
+    }
+
+
+def sample(kind: str) -> tuple[Any, Weights]:
+    """The model of a family, and its single file's weights."""
+    pipeline, weights = {
+        "sd1": (sd1_pipeline, sd1_weights),
+        "sd2": (sd2_pipeline, sd2_weights),
+        "sdxl": (sdxl_pipeline, sdxl_weights),
+    }[kind]
+    return pipeline(), weights(pipeline())
+
+
 def write_file(path: Path, weights: Weights, metadata: dict[str, str] | None = None) -> Path:
     """Save weights as .safetensors, or as .ckpt in the way of PyTorch Lightning."""
     if path.suffix == ".ckpt":
@@ -117,10 +218,12 @@ def write_file(path: Path, weights: Weights, metadata: dict[str, str] | None = N
 
 def ldm_unet(unet: UNet2DConditionModel) -> Weights:
     """The UNet in the original naming: blocks in one row, changes of size counted as blocks of their own."""
-    return {_ldm_unet_name(name): tensor for name, tensor in unet.state_dict().items()}
+    weights = unet.state_dict()
+    with_attention = {".".join(name.split(".")[:2]) for name in weights if ".attentions." in name}
+    return {_ldm_unet_name(name, with_attention): tensor for name, tensor in weights.items()}
 
 
-def _ldm_unet_name(name: str) -> str:
+def _ldm_unet_name(name: str, with_attention: set[str]) -> str:
     words = name.split(".")
     if words[0] == "mid_block":
         place = "1" if words[1] == "attentions" else str(2 * int(words[2]))
@@ -132,7 +235,7 @@ def _ldm_unet_name(name: str) -> str:
     if kind == "downsamplers":
         return f"input_blocks.{3 * block + 3}.0.op.{words[-1]}"
     if kind == "upsamplers":
-        place = 1 if block == 0 else 2  # the lowest level of SD 1 has no attention before it
+        place = 2 if f"up_blocks.{block}" in with_attention else 1
         return f"output_blocks.{3 * block + 2}.{place}.conv.{words[-1]}"
     number = (
         f"input_blocks.{3 * block + layer + 1}" if words[0] == "down_blocks" else f"output_blocks.{3 * block + layer}"
@@ -174,6 +277,36 @@ def _ldm_vae_name(name: str) -> str:
         name = name.replace(f"down_blocks.{level}.", f"down.{level}.").replace(
             f"up_blocks.{level}.", f"up.{3 - level}."
         )
+    return name
+
+
+def open_clip(text_encoder: Any) -> Weights:
+    """A text encoder in OpenCLIP's naming: q, k and v in one weight, the projection the other way round."""
+    weights: Weights = {}
+    given = _flat(text_encoder)
+    for name, tensor in given.items():
+        if ".q_proj." in name:
+            fused = torch.cat([given[name.replace(".q_proj.", f".{letter}_proj.")] for letter in "qkv"])
+            weights[_open_clip_name(name.replace("self_attn.q_proj.", "attn.in_proj_"))] = fused
+        elif name == "text_projection.weight":
+            weights["text_projection"] = tensor.T
+        elif ".k_proj." not in name and ".v_proj." not in name:
+            weights[_open_clip_name(name)] = tensor
+    return weights
+
+
+def _open_clip_name(name: str) -> str:
+    for ours, theirs in (
+        ("embeddings.token_embedding", "token_embedding"),
+        ("embeddings.position_embedding.weight", "positional_embedding"),
+        ("final_layer_norm", "ln_final"),
+        ("encoder.layers", "transformer.resblocks"),
+        ("layer_norm", "ln_"),
+        ("self_attn.", "attn."),
+        ("fc1", "c_fc"),
+        ("fc2", "c_proj"),
+    ):
+        name = name.replace(ours, theirs)
     return name
 
 

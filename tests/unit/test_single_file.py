@@ -11,12 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import (
-    convert_ldm_clip_checkpoint,
-    convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
-)
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT
@@ -24,6 +19,7 @@ from tests.recipe.tiny_runs import Watcher
 from tests.unit.single_file_samples import (
     Weights,
     ldm_vae,
+    sample,
     save_folder,
     sd1_pipeline,
     sd1_weights,
@@ -32,16 +28,18 @@ from tests.unit.single_file_samples import (
     text_config,
     write_file,
 )
-from trainer.config import LoraSettings, ModelSettings
+from trainer.config import Config, LoraSettings, ModelSettings
 from trainer.errors import UserError
 from trainer.families import load_family, model_folder
 from trainer.model_sizes import model_sizes
+from trainer.plan_warnings import about_model
 from trainer.single_file import convert
 from trainer.single_file.cache import cache_dir, converted_folder
 from trainer.single_file.configs import part_configs
 from trainer.single_file.convert import model_folder_of, vae_folder_of
 
 CPU = torch.device("cpu")
+KINDS = ("sd1", "sd2", "sdxl")
 
 
 @pytest.fixture(autouse=True)
@@ -68,39 +66,53 @@ def assert_same(given: Weights, expected: Weights) -> None:
         assert given[name].dtype == tensor.dtype and torch.equal(given[name], tensor), name
 
 
-def test_diffusers_converts_the_sample_to_the_model_it_was_made_of() -> None:
-    """The judge: were our samples named otherwise than real files, diffusers' converter would not understand them."""
-    pipeline = sd1_pipeline()
-    weights = sd1_weights(pipeline)
-    assert_same(convert_ldm_unet_checkpoint(dict(weights), pipeline.unet.config), pipeline.unet.state_dict())
-    assert_same(convert_ldm_vae_checkpoint(dict(weights), pipeline.vae.config), pipeline.vae.state_dict())
-    text = convert_ldm_clip_checkpoint(weights)
-    text.pop("text_model.embeddings.position_ids")
-    assert_same({name.removeprefix("text_model."): tensor for name, tensor in text.items()}, text_weights(pipeline))
-
-
 def text_weights(pipeline: Any, part: str = "text_encoder") -> Weights:
     return {name.removeprefix("text_model."): tensor for name, tensor in getattr(pipeline, part).state_dict().items()}
 
 
+def as_diffusers_reads_it(path: Path, pipeline: Any, configs: Path) -> Any:
+    """The model in the file, read by diffusers with the configs of the model that the file was made of."""
+    options = {} if hasattr(pipeline, "text_encoder_2") else {"safety_checker": None}
+    return type(pipeline).from_single_file(
+        str(path),
+        config=str(save_folder(pipeline, configs)),
+        local_files_only=True,
+        torch_dtype=torch.float32,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_diffusers_reads_the_sample_as_the_model_it_was_made_of(kind: str, tmp_path: Path) -> None:
+    """The judge: were our samples named otherwise than real files, diffusers would not understand them."""
+    pipeline, weights = sample(kind)
+    path = write_file(tmp_path / "model.safetensors", weights)
+    theirs = as_diffusers_reads_it(path, pipeline, tmp_path / "configs")
+    for part in ("unet", "vae", *(name for name in pipeline.components if name.startswith("text_encoder"))):
+        expected = {name: tensor.float() for name, tensor in getattr(pipeline, part).state_dict().items()}
+        assert_same(dict(getattr(theirs, part).state_dict()), expected)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-def test_the_folder_holds_the_files_weights_in_their_format(tmp_path: Path, suffix: str) -> None:
-    pipeline = sd1_pipeline()
-    folder = model_folder_of(write_file(tmp_path / f"model{suffix}", sd1_weights(pipeline)))
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_folder_holds_the_files_weights_in_their_format(tmp_path: Path, kind: str, suffix: str) -> None:
+    pipeline, weights = sample(kind)
+    folder = model_folder_of(write_file(tmp_path / f"model{suffix}", weights))
     assert_same(weights_of(folder / "unet"), pipeline.unet.state_dict())
     assert_same(weights_of(folder / "vae"), pipeline.vae.state_dict())
-    assert_same(weights_of(folder / "text_encoder"), text_weights(pipeline))
+    for part in (name for name in pipeline.components if name.startswith("text_encoder")):
+        assert_same(weights_of(folder / part), text_weights(pipeline, part))
 
 
-def test_the_folder_draws_what_diffusers_draws_from_the_file(sd1_file: Path, tmp_path: Path) -> None:
-    """diffusers reads the file with the configs of the model it was made of; ours were read off the weights."""
-    configs = save_folder(sd1_pipeline(), tmp_path / "configs")
-    theirs = StableDiffusionPipeline.from_single_file(
-        str(sd1_file), config=str(configs), local_files_only=True, safety_checker=None, torch_dtype=torch.float32
-    )
-    ours = StableDiffusionPipeline.from_pretrained(model_folder_of(sd1_file), torch_dtype=torch.float32)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_folder_draws_what_diffusers_draws_from_the_file(kind: str, tmp_path: Path) -> None:
+    """Our configs are read off the weights; tokenizer, scheduler and heads must be right too for the same picture."""
+    pipeline, weights = sample(kind)
+    path = write_file(tmp_path / "model.safetensors", weights)
+    theirs = as_diffusers_reads_it(path, pipeline, tmp_path / "configs")
+    ours = type(pipeline).from_pretrained(model_folder_of(path), torch_dtype=torch.float32)
     latents = [
-        pipeline(
+        each(
             "a photo of a cat",
             num_inference_steps=2,
             width=64,
@@ -108,47 +120,116 @@ def test_the_folder_draws_what_diffusers_draws_from_the_file(sd1_file: Path, tmp
             generator=torch.Generator().manual_seed(1),
             output_type="latent",
         ).images
-        for pipeline in (ours, theirs)
+        for each in (ours, theirs)
     ]
     assert torch.isfinite(latents[0]).all() and torch.equal(*latents)
+    assert ours.vae.config.scaling_factor == theirs.vae.config.scaling_factor
 
 
-def test_real_sd15_has_the_published_configs() -> None:
-    """Shapes only: the configs that are read off SD 1.5's weights build SD 1.5."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            sample_size=512,
-        )
-    text = {
-        "text_model.embeddings.token_embedding.weight": (49408, 768),
-        "text_model.embeddings.position_embedding.weight": (77, 768),
-        **{f"text_model.encoder.layers.{layer}.mlp.fc1.weight": (3072, 768) for layer in range(12)},
+PUBLISHED_UNETS: dict[str, dict[str, Any]] = {
+    "sd1": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+    "sd2": {
+        "sample_size": 64,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": [5, 10, 20, 20],
+        "use_linear_projection": True,
+        "upcast_attention": True,
+    },
+    "sdxl": {
+        "sample_size": 128,
+        "block_out_channels": [320, 640, 1280],
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": [1, 2, 10],
+        "cross_attention_dim": 2048,
+        "attention_head_dim": [5, 10, 20],
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}
+PUBLISHED_VAE = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+}
+PUBLISHED_VAE_SIZES = {"sd1": (512, 0.18215), "sd2": (768, 0.18215), "sdxl": (1024, 0.13025)}
+PUBLISHED_TEXT: dict[str, tuple[int, int, int, str]] = {  # width, layers, heads, activation
+    "sd1 text_encoder": (768, 12, 12, "quick_gelu"),
+    "sd2 text_encoder": (1024, 23, 16, "gelu"),
+    "sdxl text_encoder": (768, 12, 12, "quick_gelu"),
+    "sdxl text_encoder_2": (1280, 32, 20, "gelu"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_real_sizes_give_the_published_configs(kind: str) -> None:
+    """From shapes alone: what is read off the weights of SD 1.5, SD 2.1 and SDXL builds SD 1.5, SD 2.1 and SDXL."""
+    size, scale = PUBLISHED_VAE_SIZES[kind]
+    published = {
+        "unet": (UNet2DConditionModel, PUBLISHED_UNETS[kind]),
+        "vae": (AutoencoderKL, {**PUBLISHED_VAE, "sample_size": size, "scaling_factor": scale}),
     }
-    shapes = {
-        part: {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        for part, model in (("unet", unet), ("vae", vae))
-    }
-    found = part_configs("sd1", {**shapes, "text_encoder": text})
-    for part, model in (("unet", unet), ("vae", vae)):
-        rebuilt = type(model).from_config(found[part]).config if part == "vae" else on_meta(found[part])
-        published = {name: value for name, value in model.config.items() if not name.startswith("_")}
-        assert {name: as_list(rebuilt[name]) for name in published} == {k: as_list(v) for k, v in published.items()}
-    expected = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    assert found["text_encoder"].items() >= {**expected, "vocab_size": 49408, "hidden_act": "quick_gelu"}.items()
-
-
-def on_meta(config: dict[str, Any]) -> Any:
     with torch.device("meta"):
-        return UNet2DConditionModel.from_config(config).config
+        models = {part: made.from_config(config) for part, (made, config) in published.items()}
+    shapes = {part: shapes_of(model) for part, model in models.items()}
+    for part in [name.split()[1] for name in PUBLISHED_TEXT if name.startswith(f"{kind} ")]:
+        shapes[part] = text_shapes(*PUBLISHED_TEXT[f"{kind} {part}"][:2], projected=part.endswith("2"))
+    found = part_configs(kind, shapes)
+    for part, model in models.items():
+        with torch.device("meta"):
+            rebuilt = type(model).from_config(found[part])
+        assert settings_of(rebuilt) == settings_of(model)
+    for part in [name for name in found if name.startswith("text_encoder")]:
+        width, layers, heads, activation = PUBLISHED_TEXT[f"{kind} {part}"]
+        expected = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+        assert found[part].items() >= {**expected, "intermediate_size": 4 * width, "hidden_act": activation}.items()
+    assert kind != "sdxl" or found["text_encoder_2"]["projection_dim"] == 1280
 
 
-def as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def text_shapes(width: int, layers: int, *, projected: bool) -> dict[str, tuple[int, ...]]:
+    return {
+        "text_model.embeddings.token_embedding.weight": (49408, width),
+        "text_model.embeddings.position_embedding.weight": (77, width),
+        **{f"text_model.encoder.layers.{layer}.mlp.fc1.weight": (4 * width, width) for layer in range(layers)},
+        **({"text_projection.weight": (1280, width)} if projected else {}),
+    }
+
+
+def settings_of(model: Any) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in model.config.items()
+        if not name.startswith("_")
+    }
+
+
+def test_sd2_without_a_word_is_taken_for_the_v_model_and_that_is_said(tmp_path: Path) -> None:
+    _, weights = sample("sd2")
+    told = {"modelspec.prediction_type": "epsilon"}
+    for metadata, prediction_type, side, warned in ((None, "v_prediction", 96, True), (told, "epsilon", 64, False)):
+        base = str(write_file(tmp_path / "model.safetensors", weights, metadata))
+        watcher = Watcher()
+        family = load_family(ModelSettings(base=base), device=CPU, dtype=torch.float32, events=watcher)
+        assert family.name == "sd2" and family.prediction_type == prediction_type
+        assert family.denoiser.config.sample_size == side  # type: ignore[union-attr]
+        warnings = [event for event in watcher.events if event["type"] == "warning"]
+        assert [event["code"] for event in warnings] == ["model.prediction_type"] * warned
+        config = Config(model={"base": base})  # type: ignore[arg-type]
+        sizes = model_sizes(config.model, config.lora)
+        assert [problem.code for problem in about_model(config, sizes)] == ["model.prediction_type"] * warned
+        chosen = Config(model={"base": base}, loss={"prediction_type": "epsilon"})  # type: ignore[arg-type]
+        assert not list(about_model(chosen, sizes))
+    watcher = Watcher()
+    options = {"device": CPU, "dtype": torch.float32, "events": watcher}
+    load_family(ModelSettings(base=base), prediction_type="epsilon", **options)  # type: ignore[arg-type]
+    assert not [event for event in watcher.events if event["type"] == "warning"]
 
 
 def test_a_file_is_converted_once_and_again_when_it_changes(sd1_file: Path, tmp_path: Path) -> None:
@@ -158,7 +239,7 @@ def test_a_file_is_converted_once_and_again_when_it_changes(sd1_file: Path, tmp_
     progress = [event for event in watcher.events if event["type"] == "progress"]
     assert progress[-1]["done"] == progress[-1]["total"] == len(progress)
     assert converted_folder(path) == folder and folder.parent == cache_dir()
-    assert json.loads((folder / "single_file.json").read_text()) == {"made_of": str(path.resolve())}
+    assert json.loads((folder / "single_file.json").read_text()) == {"made_of": str(path.resolve()), "guess": {}}
 
     watcher = Watcher()
     assert model_folder(str(path), None, events=watcher) == folder and not watcher.events

@@ -22,7 +22,8 @@ from trainer.families.base import Family, FamilyLoader
 from trainer.families.sd import SD1, SD2, SdLoader
 from trainer.runs.events import EventSink
 from trainer.single_file.cache import looks_like_a_file
-from trainer.single_file.convert import model_folder_of, vae_folder_of
+from trainer.single_file.convert import ORIGIN_FILE, model_folder_of, vae_folder_of
+from trainer.single_file.kinds import guess_warning
 
 FAMILIES: dict[str, FamilyLoader] = {"sd1": SdLoader(SD1), "sd2": SdLoader(SD2)}
 
@@ -57,8 +58,10 @@ def load_family(
     family than the settings say.
     """
     folder = model_folder(model.base, model.revision, events=events)
-    loader = _loader_for(folder, model.family)
+    loader = _loader_for(folder, model)
     vae = _vae_folder(model.vae, folder, events) if model.vae else None
+    if prediction_type == "auto" and events is not None:
+        _tell_of_guess(model.base, folder, events)
     family = loader.load(
         folder,
         vae=vae,
@@ -129,6 +132,14 @@ def _vae_folder(vae: str, base_folder: Path, events: EventSink | None) -> Path:
     return vae_folder_of(path, config["scaling_factor"], events=events)
 
 
+def _tell_of_guess(base: str, folder: Path, events: EventSink) -> None:
+    """A warning where the prediction type of a model made of a single file is only likely."""
+    origin = _read_json(folder / ORIGIN_FILE)
+    if origin.get("guess"):
+        warning = guess_warning(Path(base).name, origin["guess"])
+        events.emit("warning", code=warning.code, message=warning.message, hint=warning.hint)
+
+
 def _refuse_own_code(folder: Path, field: str) -> None:
     """A config that names Python code to run is refused, rather than trusted to be ignored by a library."""
     for config in sorted([*folder.glob("*.json"), *folder.glob("*/*config.json")]):
@@ -138,16 +149,17 @@ def _refuse_own_code(folder: Path, field: str) -> None:
             raise UserError("model.own_code", message, "Use a model in plain diffusers layout.", field)
 
 
-def _loader_for(folder: Path, wanted: str) -> FamilyLoader:
+def _loader_for(folder: Path, model: ModelSettings) -> FamilyLoader:
     """The loader of the family that the model is of. Raises UserError for a family other than the wanted one."""
     found = next((name for name, loader in FAMILIES.items() if loader.recognises(folder)), None)
     if found is None:
         kind = _read_json(folder / "model_index.json").get("_class_name", "unknown")
         known = ", ".join(loader.title for loader in FAMILIES.values())
-        message = f"model.base: {folder} is of a kind ({kind}) that cannot be trained here; known are {known}."
+        message = f"model.base: {model.base} is of a kind ({kind}) that cannot be trained here; known are {known}."
         raise UserError("model.family", message, f"Choose a model of {known}.", "model.base")
-    if wanted not in ("auto", found):
-        message = f"model.family: {wanted} is set, but {folder} is a model of {FAMILIES[found].title} ({found})."
+    if model.family not in ("auto", found):
+        is_of = f"{model.base} is a model of {FAMILIES[found].title} ({found})"
+        message = f"model.family: {model.family} is set, but {is_of}."
         raise UserError("model.family", message, f"Set it to auto or {found}, or choose another model.", "model.family")
     return FAMILIES[found]
 

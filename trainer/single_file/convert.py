@@ -35,6 +35,9 @@ from trainer.single_file.tokenizer import VOCABULARY_SIZE, write_tokenizer
 
 _DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _TRANSFORMERS_WEIGHTS = "model.safetensors"
+ORIGIN_FILE = "single_file.json"
+"""In the folder: what it was made of, and which scheduler settings are a guess."""
+
 _SPARE_BYTES = 64 << 20
 _PAD_TOKENS = {0: "!", 49407: "<|endoftext|>"}
 _NAMED = 3
@@ -131,6 +134,11 @@ def vae_folder_of(
 def _write_model(folder: Path, job: _Job, layout: Layout) -> None:
     names = layout.names(job.checkpoint.shapes)
     configs = _read_off(job, lambda shapes: part_configs(layout.family, shapes), names)
+    said = prediction(job.checkpoint.shapes, job.checkpoint.metadata)
+    guess = {} if "prediction_type" in said else layout.guess
+    scheduler = {**standard(layout.family, "scheduler"), **guess, **said}
+    if layout.sample_sizes:
+        configs["unet"]["sample_size"] = layout.sample_sizes[scheduler["prediction_type"]]
     parts = {part: _Part(configs[part], names[part]) for part in names}
     for part, values in parts.items():
         _check_structure(job, part, values)
@@ -143,9 +151,8 @@ def _write_model(folder: Path, job: _Job, layout: Layout) -> None:
             tokenizer = folder / part.replace("text_encoder", "tokenizer")
             pad_token = _PAD_TOKENS[values.config["pad_token_id"]]
             write_tokenizer(tokenizer, pad_token=pad_token, max_tokens=values.config["max_position_embeddings"])
-    scheduler = {**standard(layout.family, "scheduler"), **prediction(job.checkpoint.shapes, job.checkpoint.metadata)}
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    write_json(folder / "single_file.json", {"made_of": str(job.path.resolve())})
+    write_json(folder / ORIGIN_FILE, {"made_of": str(job.path.resolve()), "guess": guess})
     write_json(folder / "model_index.json", standard(layout.family, "model_index"))
 
 

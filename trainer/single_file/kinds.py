@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import UserError
+from trainer.errors import Problem, UserError
 from trainer.single_file.header import Shapes, read_header
 from trainer.single_file.names import (
     Mapper,
     Names,
     clip_names,
+    open_clip_names,
+    penultimate_open_clip_names,
     target_shapes,
     unet_names,
     vae_names,
@@ -29,10 +31,14 @@ class Layout:
     Attributes:
         family: the family's short name; its standard configs lie in ``configs/<family>/``.
         parts: by folder name: where the part's weights are (a prefix) and what maps their names.
+        guess: scheduler settings that are only likely: there are models with and without them, of the same shapes.
+        sample_sizes: latent cells along a side that the model was trained at, by prediction type where it differs.
     """
 
     family: str
     parts: dict[str, tuple[str, Mapper]]
+    guess: dict[str, str] = field(default_factory=dict)
+    sample_sizes: dict[str, int] = field(default_factory=dict)
 
     def names(self, shapes: Shapes) -> dict[str, Names]:
         """Every weight of the model folder, by part: where in the file it comes from."""
@@ -46,6 +52,25 @@ LAYOUTS: tuple[Layout, ...] = (
             "unet": (UNET, unet_names),
             "vae": (VAE, vae_names),
             "text_encoder": ("cond_stage_model.transformer.", clip_names),
+        },
+    ),
+    Layout(
+        "sd2",
+        {
+            "unet": (UNET, unet_names),
+            "vae": (VAE, vae_names),
+            "text_encoder": ("cond_stage_model.model.", penultimate_open_clip_names),
+        },
+        guess={"prediction_type": "v_prediction"},
+        sample_sizes={"epsilon": 64, "v_prediction": 96},
+    ),
+    Layout(
+        "sdxl",
+        {
+            "unet": (UNET, unet_names),
+            "vae": (VAE, vae_names),
+            "text_encoder": ("conditioner.embedders.0.transformer.", clip_names),
+            "text_encoder_2": ("conditioner.embedders.1.model.", open_clip_names),
         },
     ),
 )
@@ -118,6 +143,22 @@ def prediction(shapes: Shapes, metadata: dict[str, str]) -> dict[str, Any]:
     elif told in ("epsilon", "eps"):
         found["prediction_type"] = "epsilon"
     return found
+
+
+def prediction_guess(path: Path) -> dict[str, str]:
+    """What is only likely about a .safetensors model, as scheduler settings. Raises UserError for a broken file."""
+    header = read_header(path)
+    layout = identify(path, header.shapes)
+    return {} if "prediction_type" in prediction(header.shapes, header.metadata) else layout.guess
+
+
+def guess_warning(name: str, guess: dict[str, str]) -> Problem:
+    """What to tell where a file named ``name`` does not say what it predicts, and the likely is assumed."""
+    message = (
+        f"{name} does not say what it predicts; {guess['prediction_type']} is assumed, as for SD 2.x at 768 pixels."
+    )
+    hint = "For a model of another kind, such as SD 2.x base at 512 pixels, set loss.prediction_type to epsilon."
+    return Problem("model.prediction_type", message, hint, "loss.prediction_type")
 
 
 def is_vae(shapes: Shapes) -> bool:
