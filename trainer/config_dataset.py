@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from trainer.config_base import Probability, Section, Size, setting
 
@@ -68,9 +68,14 @@ class AugmentSettings(Section):
     flip: bool = setting(False, "Mirror", also=("flip_aug", "random_flip"))
     """Train half of the time on the mirrored picture. Not for text, or for faces and things that are not symmetric."""
     color: bool = setting(False, "Colour shift", also=("color_aug",))
-    """Small random changes of hue and brightness. Needs the latent cache off."""
+    """Small random changes of hue and brightness. With cached latents there are as many as `cache.variants`."""
     random_crop: bool = setting(False, "Random crop", also=("random_crop",))
-    """Crop anywhere instead of the middle. Needs the latent cache off."""
+    """Crop anywhere instead of the middle. With cached latents there are as many crops as `cache.variants`."""
+
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether there are more forms of a picture than itself and its mirror image."""
+        return self.color or self.random_crop
 
 
 _OVERRIDDEN: dict[str, tuple[type[Section], tuple[str, ...]]] = {
@@ -126,6 +131,9 @@ class CacheSettings(Section):
 
     latents: bool = setting(True, "Cache latents", also=("cache_latents",))
     """Encode every picture once, before training; much faster."""
+    variants: int = setting(4, "Cached variants", also=("image_variations",), ge=1, le=256)
+    """How many random forms of each picture are cached where its colours or its crop are random. More vary better and
+    take longer to prepare."""
     text: bool = setting(True, "Cache captions", also=("cache_text_encoder_outputs",))
     """Encode captions once, with all their wildcards. Not used where tags are shuffled, dropped or warmed up, or where
     the text encoder is trained."""
@@ -156,11 +164,3 @@ class DatasetSettings(Section):
     def augment_of(self, source: int | None) -> AugmentSettings:
         """The augmentation of the ``source``-th folder; the general one for None."""
         return self.augment if source is None else self.augment.model_copy(update=self.sources[source].augment)
-
-    @model_validator(mode="after")
-    def _augmentation_needs_pixels(self) -> DatasetSettings:
-        every = [self.augment, *map(self.augment_of, range(len(self.sources)))]
-        moving = [name for name in ("color", "random_crop") if any(getattr(each, name) for each in every)]
-        if moving and self.cache.latents:
-            raise ValueError(f"augment.{moving[0]} changes the pixels each time: set dataset.cache.latents to false")
-        return self

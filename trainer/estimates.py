@@ -84,10 +84,7 @@ def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout) -> int:
     total = 0
     cache = config.dataset.cache
     if cache.to_disk and cache.latents:
-        pixels = [
-            math.prod(entry.bucket) * (2 if config.dataset.augment_of(entry.picture.source).flip else 1)
-            for entry in layout.training
-        ]
+        pixels = [math.prod(entry.bucket) * _cached_forms(config, entry.picture.source) for entry in layout.training]
         pixels += [math.prod(entry.bucket) for entry in layout.validation]
         total += sum(pixels) // _LATENT_SCALE**2 * _LATENT_CHANNELS * 4
     if cache.to_disk and cache.text and config.lora.train == "unet":
@@ -97,6 +94,12 @@ def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout) -> int:
     file = sizes.lora * (4 if config.output.precision == "float" else 2)
     state = sizes.lora * (4 + _OPTIMIZER_BYTES[config.train.optimizer])
     return total + (config.output.keep_last + config.keeps_best) * (file + state) + file
+
+
+def _cached_forms(config: Config, source: int | None) -> int:
+    """In how many forms a picture is cached, at most."""
+    augment = config.dataset.augment_of(source)
+    return (config.dataset.cache.variants if augment.changes_pixels else 1) * (2 if augment.flip else 1)
 
 
 def measured_step(config: Config, workspace: Workspace) -> tuple[float, str] | None:

@@ -32,7 +32,7 @@ EVERYTHING_RANDOM = {
     "train__gradient_accumulation_steps": 2,
     "train__batch_size": 1,
     "dataset__captions": {"shuffle": True, "dropout": 0.3},
-    "dataset__augment": {"flip": True},
+    "dataset__augment": {"flip": True, "color": True},
     "loss__noise_offset": 0.1,
     "loss__noise_offset_random_strength": True,
     "loss__input_perturbation": 0.1,

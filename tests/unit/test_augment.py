@@ -16,7 +16,15 @@ from PIL import Image
 
 from tests.unit.dataset_samples import noise_picture
 from trainer.config import AugmentSettings
-from trainer.data.augment import Augmentation, draw_augmentation, load_pixels, no_augmentation
+from trainer.data.augment import (
+    Augmentation,
+    cached_augmentations,
+    draw_augmentation,
+    draw_variant,
+    load_pixels,
+    no_augmentation,
+    pick_cached,
+)
 from trainer.data.buckets import Placement
 from trainer.data.resample import resize
 
@@ -105,6 +113,28 @@ def test_flips_do_not_change_when_other_settings_do() -> None:
     for seed in range(50):
         drawn = [draw_augmentation(settings, placement, random.Random(seed)).flip for settings in (few, many)]
         assert drawn[0] == drawn[1]
+
+
+def test_what_is_picked_was_cached_and_all_of_it_is() -> None:
+    placement = Placement(12, 12, 40, 40, 14, 14)
+    for settings, count in (
+        (AugmentSettings(), 1),
+        (AugmentSettings(flip=True), 2),
+        (AugmentSettings(random_crop=True), 6),
+        (AugmentSettings(random_crop=True, color=True, flip=True), 12),
+    ):
+        cached = cached_augmentations(settings, placement, "0/a.png@12x12", 6)
+        assert len(cached) == len(set(cached)) == count
+        picked = {pick_cached(settings, placement, "0/a.png@12x12", 6, random.Random(seed)) for seed in range(300)}
+        assert picked == set(cached)
+
+
+def test_variants_depend_on_the_picture_and_their_number_only() -> None:
+    placement, settings = Placement(12, 12, 400, 400, 194, 194), AugmentSettings(random_crop=True, flip=True)
+    drawn = {(key, number): draw_variant(settings, placement, key, number) for key in "ab" for number in range(4)}
+    assert len(set(drawn.values())) == 8
+    assert drawn["a", 2] == draw_variant(AugmentSettings(random_crop=True), placement, "a", 2)
+    assert not any(variant.flip for variant in drawn.values())
 
 
 def one_colour(color: tuple[int, int, int], **changes: float) -> npt.NDArray[np.float64]:

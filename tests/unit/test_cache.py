@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.unit.dataset_samples import Recorded, cut_off, never_stop, noise_picture, write_picture
-from trainer.config import AugmentSettings, CaptionSettings, DatasetSettings, ModelSettings
+from trainer.config import CaptionSettings, DatasetSettings, ModelSettings
 from trainer.data import cache as cache_module
 from trainer.data.augment import load_pixels, no_augmentation
 from trainer.data.buckets import place
@@ -66,7 +66,8 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 
 def view(path: Path, flip: bool = False, size: tuple[int, int] = (70, 64), resolution: int = 64) -> View:
-    return View(path, place(*size, DatasetSettings(resolution=resolution)), flip)
+    placement = place(*size, DatasetSettings(resolution=resolution))
+    return View(path, placement, no_augmentation(placement, flip=flip))
 
 
 def filled(watched: Watched, views: list[View], folder: Path | None, events: Recorded | None = None) -> LatentCache:
@@ -79,8 +80,7 @@ def test_latents_are_the_vaes_mean(watched: Watched, family: Family, pictures: l
     views = [view(path, flip) for path in pictures for flip in (False, True)]
     cache = filled(watched, views, tmp_path / "cache")
     for each in views:
-        augmentation = no_augmentation(each.placement, flip=each.flip)
-        alone = family.encode_pixels(load_pixels(each.path.read_bytes(), each.placement, augmentation)[None])[0]
+        alone = family.encode_pixels(load_pixels(each.path.read_bytes(), each.placement, each.augmentation)[None])[0]
         found = cache.latents(each)
         assert found.shape == (4, 8, 8) and found.dtype == torch.float32 and found.is_contiguous()
         torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
@@ -127,11 +127,13 @@ def test_a_renamed_picture_is_not_encoded_again(watched: Watched, pictures: list
 def test_the_key_holds_everything_that_latents_depend_on(pictures: list[Path]) -> None:
     base = view(pictures[0])
     keys = {latent_key("digest", "vae", base), latent_key("other", "vae", base), latent_key("digest", "other", base)}
-    keys.add(latent_key("digest", "vae", dataclasses.replace(base, flip=True)))
-    for name in ("width", "height", "scaled_width", "scaled_height", "crop_left", "crop_top"):
+    for name in ("width", "height", "scaled_width", "scaled_height"):
         moved = dataclasses.replace(base.placement, **{name: getattr(base.placement, name) + 8})
         keys.add(latent_key("digest", "vae", dataclasses.replace(base, placement=moved)))
-    assert len(keys) == 4 + 6
+    for change in ({"flip": True}, {"crop_left": 1}, {"crop_top": 1}, {"hue_degrees": 0.5}, {"gamma": 1.01}):
+        changed = dataclasses.replace(base.augmentation, **change)
+        keys.add(latent_key("digest", "vae", dataclasses.replace(base, augmentation=changed)))
+    assert len(keys) == 3 + 4 + 5
     assert latent_key("digest", "vae", dataclasses.replace(base, path=Path("elsewhere"))) in keys
 
 
@@ -378,8 +380,3 @@ def test_extra_conditioning_is_kept_by_name(watched: Watched, tmp_path: Path) ->
     watched.encode_captions = with_pooled  # type: ignore[method-assign]
     found = fill(text_cache(watched, tmp_path), ["a", "b"]).encode(["b", "a", "b", "c"])
     torch.testing.assert_close(found.extra["text_embeds"], found.hidden_states.mean(1))
-
-
-def test_augmentations_that_move_pixels_are_refused_with_the_cache() -> None:
-    with pytest.raises(ValueError, match=r"cache\.latents"):
-        DatasetSettings(augment=AugmentSettings(random_crop=True))

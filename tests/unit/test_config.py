@@ -136,8 +136,6 @@ def test_every_sampler_is_built() -> None:
         ("loss", {"debiased_estimation": True, "min_snr_gamma": 5}),
         ("dataset", {"resolution": 100}),
         ("dataset", {"resolution": [[512, 100]]}),
-        ("dataset", {"augment": {"color": True}}),
-        ("dataset", {"augment": {"random_crop": True}}),
         ("dataset", {"caption_extension": "txt"}),
         ("validation", {"split": 1.0}),
         ("validation", {"split": 0.1, "path": "x"}),

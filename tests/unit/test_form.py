@@ -172,7 +172,7 @@ def random_config(rng: random.Random) -> Config:
         for part in parents:
             target = target.setdefault(part, {})
         target[last] = random_value(field, rng)
-    loss, dataset, validation = plain["loss"], plain["dataset"], plain["validation"]
+    loss, validation = plain["loss"], plain["validation"]
     plain["train"] |= random_training(plain["train"]["lr_scheduler"], rng)
     if validation["path"] is not None:
         validation["split"] = 0
@@ -182,7 +182,6 @@ def random_config(rng: random.Random) -> Config:
     loss["min_timestep"], loss["max_timestep"] = sorted(rng.sample(range(1000), 2))
     loss |= random_weighting(loss["min_snr_gamma"], rng) | random_noise(loss["timestep_sampling"], rng)
     loss["huber_schedule"] = loss["huber_schedule"] if loss["type"] in ("huber", "smooth_l1") else "constant"
-    dataset["cache"]["latents"] = not (dataset["augment"]["color"] or dataset["augment"]["random_crop"])
     return parse_config(plain)
 
 

@@ -113,7 +113,7 @@ def test_every_picture_is_seen_its_repeats_times_an_epoch(family: Family, pictur
 
 def random_config(folder: Path, *, cached: bool) -> Config:
     """Everything that chance may touch, switched on."""
-    augment = {"flip": True} if cached else {"flip": True, "color": True, "random_crop": True}
+    augment = {"flip": True, "color": True, "random_crop": True}
     dataset = {"captions": LIVELY, "augment": augment, "cache": {"latents": cached, "to_disk": False}}
     return config_of(folder, repeats=2, dataset=dataset, train={"batch_size": 3, "seed": 7})
 
@@ -345,3 +345,40 @@ def test_two_epochs_of_uneven_buckets_show_every_picture_as_often_as_its_repeats
         assert all(1 <= len(batch.paths) <= 5 for batch in batches)
         sizes |= {tuple(batch.latents.shape[2:]) for batch in batches}
     assert len(sizes) >= 7 and data.skipped == []
+
+
+def test_cached_variants_differ_and_are_chosen_anew_each_epoch(family: Family, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "one", [(96, 64)] * 2)
+    dataset = {"resolution": 64, "augment": {"random_crop": True, "color": True}, "cache": {"variants": 5}}
+    dataset["buckets"] = {"enabled": False}
+
+    def seen(seed: int, **changes: Any) -> list[list[str]]:
+        """The latents of each picture, epoch by epoch."""
+        config = config_of(tmp_path / "one", dataset={**dataset, **changes}, train={"seed": seed})
+        data = prepared(config, family, tmp_path)
+        found: dict[str, list[str]] = {"00": [], "01": []}
+        for index in range(60):
+            batch = data.batch(index)
+            found[batch.paths[0].stem].append(hashlib.sha256(batch.latents.numpy().tobytes()).hexdigest())
+        return list(found.values())
+
+    first = seen(1)
+    assert all(len(set(latents)) == 5 for latents in first) and not set(first[0]) & set(first[1])
+    assert first == seen(1)
+    other = seen(2)
+    assert other != first and [set(latents) for latents in other] == [set(latents) for latents in first]
+    more = seen(1, cache={"variants": 9})
+    assert all(len(set(latents)) > 5 for latents in more)
+    alone = seen(1, augment={"random_crop": False})
+    assert all(len(set(latents)) == 1 for latents in alone)
+
+
+def test_variants_are_encoded_once_and_found_again(family: Family, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "one", [(96, 64)] * 2)
+    dataset = {"resolution": 64, "augment": {"random_crop": True, "flip": True}, "buckets": {"enabled": False}}
+    for cached, variants in ((0, 3), (2, 3), (0, 4)):
+        events = Recorded()
+        config = config_of(tmp_path / "one", dataset={**dataset, "cache": {"variants": variants}})
+        prepared(config, family, tmp_path, events)
+        assert events.of("progress")[-1]["cached"] == cached
+    assert len(list((tmp_path / "cache" / "latents").rglob("*.safetensors"))) == 2 * 4 * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -62,6 +62,34 @@ def draw_augmentation(settings: AugmentSettings, placement: Placement, rng: rand
         else:
             gamma = rng.uniform(*_GAMMA_LIMITS)
     return Augmentation(left, top, flip, hue, gamma)
+
+
+def draw_variant(settings: AugmentSettings, placement: Placement, key: str, number: int) -> Augmentation:
+    """The ``number``-th cached form of the picture ``key``, not mirrored: the same in every run, whatever its seed."""
+    unmirrored = settings.model_copy(update={"flip": False})
+    return draw_augmentation(unmirrored, placement, random.Random(f"{key}/variant {number}"))
+
+
+def cached_augmentations(
+    settings: AugmentSettings, placement: Placement, key: str, variants: int
+) -> list[Augmentation]:
+    """Every form in which a picture is cached: as it is or its variants, each mirrored too where mirroring is on."""
+    if settings.changes_pixels:
+        forms = [draw_variant(settings, placement, key, number) for number in range(variants)]
+    else:
+        forms = [no_augmentation(placement)]
+    flips = (False, True) if settings.flip else (False,)
+    return list(dict.fromkeys(replace(form, flip=flip) for form in forms for flip in flips))
+
+
+def pick_cached(
+    settings: AugmentSettings, placement: Placement, key: str, variants: int, rng: random.Random
+) -> Augmentation:
+    """One of ``cached_augmentations``. The mirror is drawn as ``draw_augmentation`` does."""
+    flip = settings.flip and rng.random() < 0.5
+    if not settings.changes_pixels:
+        return no_augmentation(placement, flip=flip)
+    return replace(draw_variant(settings, placement, key, rng.randrange(variants)), flip=flip)
 
 
 def load_pixels(data: bytes, placement: Placement, augmentation: Augmentation) -> Tensor:

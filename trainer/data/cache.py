@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import CaptionSettings
-from trainer.data.augment import load_pixels, no_augmentation
+from trainer.data.augment import Augmentation, load_pixels
 from trainer.data.buckets import Placement
 from trainer.data.image_files import PICTURE_ERRORS, why_unreadable
 from trainer.data.tensor_store import TensorStore, hash_key
@@ -29,11 +29,11 @@ _READ_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class View:
-    """One way of looking at a picture file: its bucket, scaling and centre crop, mirrored or not."""
+    """One way of looking at a picture file: its bucket and scaling, and its crop, mirror image and colours."""
 
     path: Path
     placement: Placement
-    flip: bool
+    augmentation: Augmentation
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class _Group:
 class LatentCache:
     """Latents of picture views: the mean of the VAE's distribution, so that the same picture is the same each time.
 
-    Keyed by the picture's bytes, the VAE, the placement and the mirroring. Held in memory, and on disk where a folder
-    is given.
+    Keyed by the picture's bytes, the VAE, the placement and the augmentation. Held in memory, and on disk where a
+    folder is given.
     """
 
     def __init__(self, family: Family, folder: Path | None, events: EventSink) -> None:
@@ -181,9 +181,9 @@ class TextCache:
 
 def latent_key(digest: str, fingerprint_vae: str, view: View) -> str:
     """The key of a view's latents; ``digest`` is the SHA-256 of the picture file."""
-    place = view.placement
-    numbers = [place.width, place.height, place.scaled_width, place.scaled_height, place.crop_left, place.crop_top]
-    return hash_key("latents", digest, fingerprint_vae, numbers, view.flip)
+    place, change = view.placement, view.augmentation
+    numbers = [place.width, place.height, place.scaled_width, place.scaled_height, change.crop_left, change.crop_top]
+    return hash_key("latents", digest, fingerprint_vae, numbers, change.flip, change.hue_degrees, change.gamma)
 
 
 def encode_pixels(family: Family, pixels: Tensor) -> Tensor:
@@ -266,7 +266,7 @@ def _usable(loaded: dict[View, Tensor | BaseException], failed: dict[Path, str])
 
 def _load(view: View) -> Tensor | BaseException:
     try:
-        return load_pixels(view.path.read_bytes(), view.placement, no_augmentation(view.placement, flip=view.flip))
+        return load_pixels(view.path.read_bytes(), view.placement, view.augmentation)
     except PICTURE_ERRORS as error:
         return error
 

@@ -89,7 +89,7 @@ class TensorStore:
         return folder / key[:2] / f"{key}.safetensors"
 
 
-def hash_key(*parts: str | int | bool | list[int]) -> str:
+def hash_key(*parts: str | float | bool | list[int]) -> str:
     """One key for everything that a cached result depends on."""
     return hashlib.sha256(json.dumps([_FORMAT, *parts]).encode()).hexdigest()
 

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.data.augment import Augmentation, draw_augmentation, load_pixels, no_augmentation
+from trainer.data.augment import (
+    Augmentation,
+    cached_augmentations,
+    draw_augmentation,
+    load_pixels,
+    no_augmentation,
+    pick_cached,
+)
 from trainer.data.cache import LatentCache, View, encode_pixels
 from trainer.data.captions import Moment, for_validation, process_caption
 from trainer.data.epoch import (
@@ -113,9 +120,12 @@ class TrainingSet:
         return batches
 
     def _augmentation(self, showing: Showing) -> Augmentation:
-        settings = self._config.dataset.augment_of(showing.entry.picture.source)
+        entry, cache = showing.entry, self._config.dataset.cache
+        settings = self._config.dataset.augment_of(entry.picture.source)
         rng = showing.rng(self._config.train.seed, "augmentation")
-        return draw_augmentation(settings, showing.entry.placement, rng)
+        if cache.latents:
+            return pick_cached(settings, entry.placement, entry.key, cache.variants, rng)
+        return draw_augmentation(settings, entry.placement, rng)
 
     def _caption(self, showing: Showing, moment: Moment) -> str:
         picture = showing.entry.picture
@@ -187,7 +197,7 @@ class _CachedLatents:
         self._cache = cache
 
     def latents(self, members: list[tuple[Entry, Augmentation]]) -> Tensor:
-        views = [View(entry.picture.path, entry.placement, augmentation.flip) for entry, augmentation in members]
+        views = [View(entry.picture.path, entry.placement, augmentation) for entry, augmentation in members]
         return torch.stack([self._cache.latents(view) for view in views])
 
 
@@ -225,10 +235,11 @@ def _load_or_stop(entry: Entry, augmentation: Augmentation) -> Tensor:
 
 def _views(layout: Layout, config: Config) -> Iterable[View]:
     for entry in layout.training:
-        flips = (False, True) if config.dataset.augment_of(entry.picture.source).flip else (False,)
-        yield from (View(entry.picture.path, entry.placement, flip) for flip in flips)
+        settings, variants = config.dataset.augment_of(entry.picture.source), config.dataset.cache.variants
+        for augmentation in cached_augmentations(settings, entry.placement, entry.key, variants):
+            yield View(entry.picture.path, entry.placement, augmentation)
     for entry in layout.validation:
-        yield View(entry.picture.path, entry.placement, False)
+        yield View(entry.picture.path, entry.placement, no_augmentation(entry.placement))
 
 
 def _check_pictures(paths: list[Path], events: EventSink, check_stop: Callable[[], None]) -> dict[Path, str]:
