@@ -44,7 +44,8 @@ def caption_encoder(
         return encode
     if not config.dataset.cache.text:
         return torch.no_grad()(encode)
-    folder = cache_dir / "text" if config.dataset.cache.to_disk else None
+    kept = config.dataset.cache.to_disk and not config.lora.merge_before_training  # they change the text encoder
+    folder = cache_dir / "text" if kept else None
     cache = TextCache(family, settings, clip_skip=clip_skip, folder=folder, events=events)
     cache.fill(captions, check_stop)
     return cache.encode

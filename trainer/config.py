@@ -25,6 +25,7 @@ from trainer.config_training import (
     LossSettings,
     LossType,
     LrScheduler,
+    MergedLora,
     Multires,
     Optimizer,
     Target,
@@ -44,6 +45,7 @@ __all__ = [
     "LossSettings",
     "LossType",
     "LrScheduler",
+    "MergedLora",
     "Multires",
     "Optimizer",
     "Probability",
@@ -205,6 +207,16 @@ class Config(Section):
     output: OutputSettings = setting(OutputSettings, "Output")
     trackers: list[str] = Field(default_factory=list, max_length=0)
     """Experiment trackers."""
+
+    @field_validator("train")
+    @classmethod
+    def _rates_of_the_kind(cls, train: TrainSettings, info: ValidationInfo) -> TrainSettings:
+        lora = info.data.get("lora")  # absent where it is wrong itself
+        if train.loraplus_lr_ratio != 1 and lora is not None and lora.type in ("loha", "lokr"):
+            raise ValueError(
+                f"loraplus_lr_ratio has no use for lora.type {lora.type}, which has no up part: set it to 1"
+            )
+        return train
 
     @field_validator("output")
     @classmethod

@@ -18,6 +18,7 @@ LrScheduler = Literal[
     "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "rex"
 ]
 StepsOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
+LoraType = Literal["lora", "dora", "loha", "lokr"]
 LossType = Literal["l2", "l1", "huber", "smooth_l1"]
 CONSTANT: tuple[LrScheduler, ...] = ("constant", "constant_with_warmup")
 OWN_RATE: tuple[Optimizer, ...] = ("prodigy", "dadapt_adam")
@@ -28,11 +29,21 @@ HuberSchedule = Literal["constant", "exponential", "snr"]
 TimestepSampling = Literal["uniform", "logit_normal", "mode"]
 
 
+class MergedLora(Section):
+    """A LoRA file that is merged into the model."""
+
+    path: str
+    """The file: LoRA, DoRA, LoHa or LoKr."""
+    ratio: float = Field(1.0, ge=-100, le=100)
+    """How much of it."""
+
+
 class LoraSettings(Section):
     """The shape of the LoRA."""
 
-    type: Literal["lora"] = setting("lora", "Kind", also=("network_module", "LoRA_type"))
-    """Kind of adapter."""
+    type: LoraType = setting("lora", "Kind", also=("network_module", "LoRA_type", "algo", "dora_wd"))
+    """`lora` for almost everything. `dora` follows full training more closely and is slower; `loha` and `lokr` are
+    LyCORIS' kinds, `lokr` with very small files."""
     rank: int = setting(16, "Rank", basic=True, also=("network_dim", "dim", "linear"), ge=1, le=1024)
     """Size of the LoRA: higher can hold more, and learns by heart sooner. 8 to 32 does for most things."""
     alpha: float = setting(16.0, "Alpha", basic=True, also=("network_alpha", "linear_alpha"), gt=0, le=1024)
@@ -43,6 +54,8 @@ class LoraSettings(Section):
     """Rank for the 3x3 convolutions; 0 leaves them alone."""
     conv_alpha: float | None = setting(None, "Convolution alpha", gt=0, le=1024)
     """Alpha for the convolutions; empty for the convolution rank."""
+    lokr_factor: int = setting(-1, "LoKr factor", also=("factor", "decompose_factor"), ge=-1, le=1024)
+    """For `lokr`: the size of its first matrix, such as 8; smaller makes a larger file. -1 for the smallest file."""
     dropout: Probability = setting(0.0, "Dropout", also=("network_dropout",), lt=1)
     """Share of the LoRA's inputs set to zero in each step, against learning by heart."""
     rank_dropout: Probability = setting(0.0, "Rank dropout", lt=1)
@@ -65,6 +78,11 @@ class LoraSettings(Section):
     """Regular expression to what the learning rate of matching layers is multiplied with; the first match counts."""
     init_from: str | None = setting(None, "Start from", also=("network_weights",))
     """A LoRA file to continue from."""
+    merge_before_training: list[MergedLora] = setting(
+        [], "Merge before training", also=("base_weights", "base_weights_multiplier")
+    )
+    """LoRA files, as `path` and `ratio`, that become part of the base model first: what is trained goes on top of them,
+    and is used together with them."""
     train: Literal["unet", "text_encoder", "both"] = setting(
         "unet", "Train", basic=True, also=("network_train_unet_only", "network_train_text_encoder_only")
     )
@@ -79,6 +97,21 @@ class LoraSettings(Section):
             except re.error as error:
                 raise ValueError(f"{pattern!r} is not a regular expression ({error})") from error
         return patterns
+
+    @model_validator(mode="after")
+    def _options_of_the_kind(self) -> LoraSettings:
+        problems = []
+        if self.lokr_factor == 0:
+            problems.append("lokr_factor 0 is not allowed: -1, or 1 and more")
+        if self.lokr_factor > 0 and self.type != "lokr":
+            problems.append(f"lokr_factor has no use for type {self.type}: set it to -1")
+        if self.rank_stabilized and self.type == "lokr":
+            problems.append(
+                "rank_stabilized has no use for type lokr, whose strength often has no rank in it: set it off"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
 
 class TrainSettings(Section):

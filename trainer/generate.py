@@ -2,7 +2,7 @@
 
 LoRA files of every naming are read by our own reader and given to diffusers in PEFT's names, after a check that the
 model has each layer: diffusers itself leaves out what it does not recognise without an error (a text encoder LoRA
-without output projections, for one).
+without output projections, for one; DoRA's magnitude, for another). DoRA, LoHa and LoKr are added into the weights.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ from trainer.errors import Problem, UserError
 from trainer.families import load_family
 from trainer.families.base import Conditioning
 from trainer.lora.file import LoraFile, read_lora
+from trainer.lora.layers import LoraLayer
+from trainer.lora.patches import WeightPatches, check_fits, layers_by_key, shape_of
 from trainer.pictures import LoraUse, PictureSettings, save_png
 from trainer.runs.events import EventSink
 
@@ -34,14 +35,6 @@ OnStep = Callable[[int, int], None]
 
 KEPT_LORAS = 8
 """LoRAs that stay loaded beside those in use."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a LoRA layer goes: dotted path with the pipeline's part in front, and the weight's shape."""
-
-    path: str
-    shape: tuple[int, ...]
 
 
 class Painter:
@@ -54,12 +47,15 @@ class Painter:
         self.family = load_family(
             ModelSettings(base=model), device=device, dtype=compute_dtype("auto", device), events=events
         )
-        self._layers = {
-            self.family.lora_key(part, path): _Place(f"{part}.{path}", tuple(module.weight.shape))
+        self._modules = layers_by_key(self.family)
+        self._paths = {
+            self.family.lora_key(part, path): f"{part}.{path}"
             for part, model_part in self._parts().items()
             for path, module in model_part.named_modules()
             if isinstance(module, nn.Linear | nn.Conv2d)
         }
+        self._patches = WeightPatches(self._modules)
+        self._patch_loras: dict[str, LoraFile] = {}
         self._loaded: dict[str, str] = {}
 
     @property
@@ -147,7 +143,11 @@ class Painter:
             self._loaded[name] = self._loaded.pop(name)
             return name
         lora = read_lora(path)
-        self._check_fits(lora, path)
+        check_fits(lora, self._modules, path.name)
+        if not self._is_plain(lora):
+            self._patch_loras[name] = lora
+            self._loaded[name] = str(path)
+            return name
         self.family.pipeline("ddim").load_lora_weights(self._tensors(lora), adapter_name=name)
         self._loaded[name] = str(path)
         if self._set_alphas(name, lora) != len(lora.layers):
@@ -159,26 +159,19 @@ class Painter:
             )
         return name
 
-    def _check_fits(self, lora: LoraFile, path: Path) -> None:
-        wrong = [
-            key
-            for key, layer in lora.layers.items()
-            if key not in self._layers or self._layers[key].shape != layer.weight_shape
-        ]
-        wrong += lora.unknown
-        if wrong:
-            raise UserError(
-                "lora.wrong_model",
-                f"{path.name} is not for this model: {len(wrong)} of its layers do not fit, such as {wrong[0]}.",
-                "Choose the model that it was trained on, or another LoRA.",
-            )
+    def _is_plain(self, lora: LoraFile) -> bool:
+        """Whether diffusers can hold it as an adapter: LoRA only, in the very shapes of the model."""
+        return all(
+            layer.is_plain and layer.weight_shape == shape_of(self._modules[key]) for key, layer in lora.layers.items()
+        )
 
     def _tensors(self, lora: LoraFile) -> dict[str, torch.Tensor]:
         """The LoRA in the names of diffusers' own PEFT layout, which say exactly which layer is meant."""
         tensors: dict[str, torch.Tensor] = {}
         for key, layer in lora.layers.items():
-            tensors[f"{self._layers[key].path}.lora_A.weight"] = layer.down
-            tensors[f"{self._layers[key].path}.lora_B.weight"] = layer.up
+            if isinstance(layer, LoraLayer):
+                tensors[f"{self._paths[key]}.lora_A.weight"] = layer.down
+                tensors[f"{self._paths[key]}.lora_B.weight"] = layer.up
         return tensors
 
     def _set_alphas(self, name: str, lora: LoraFile) -> int:
@@ -193,9 +186,11 @@ class Painter:
 
     def _activate(self, weights: dict[str, float]) -> None:
         pipeline = self.family.pipeline("ddim")
-        if weights:
+        self._patches.use([(lora, weights[name]) for name, lora in self._patch_loras.items() if name in weights])
+        plain = {name: weight for name, weight in weights.items() if name not in self._patch_loras}
+        if plain:
             pipeline.enable_lora()
-            pipeline.set_adapters(list(weights), list(weights.values()))
+            pipeline.set_adapters(list(plain), list(plain.values()))
         else:
             pipeline.disable_lora()
 
@@ -205,7 +200,8 @@ class Painter:
             self._forget(name)
 
     def _forget(self, name: str) -> None:
-        self.family.pipeline("ddim").delete_adapters([name])
+        if self._patch_loras.pop(name, None) is None:
+            self.family.pipeline("ddim").delete_adapters([name])
         self._loaded.pop(name)
 
 

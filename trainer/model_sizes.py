@@ -15,6 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from trainer.config import LoraSettings, ModelSettings
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
+from trainer.lora.sizes import adapter_parameters
 from trainer.single_file.cache import converted_folder, looks_like_a_file
 from trainer.single_file.header import Shapes
 from trainer.single_file.kinds import part_shapes
@@ -166,7 +167,8 @@ def _adapters(part: str, shapes: Shapes, target: re.Pattern[str], rank: int, lor
         if not name.endswith(".weight") or not target.search(layer) or not _wanted(layer, lora):
             continue
         ranks = [own for pattern, own in lora.block_ranks.items() if re.search(pattern, layer)]
-        total += (ranks[0] if ranks else rank) * (math.prod(shape[1:]) + shape[0])
+        own_rank = ranks[0] if ranks else rank
+        total += adapter_parameters(lora.type, shape, own_rank, lora.lokr_factor) if own_rank else 0
     return total
 
 

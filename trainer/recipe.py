@@ -23,6 +23,7 @@ from trainer.families import load_family
 from trainer.families.base import Family
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
+from trainer.lora.patches import merge_before_training
 from trainer.losses import check_prediction_type, huber_thresholds, loss_per_picture, noise_level_weights
 from trainer.noise import add_noise, draw_noise, draw_timesteps, perturb, prediction_target, signal_to_noise
 from trainer.optimizers import optimizer_class
@@ -98,6 +99,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
             events=events,
         )
         check_prediction_type(config.loss, family.prediction_type)
+        merge_before_training(family, config.lora.merge_before_training)
         trainables = add_adapters(family, config.lora, seed=config.train.seed)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
         captions = data.known_captions()

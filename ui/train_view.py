@@ -52,6 +52,8 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
             yield field, model
     if config.lora.init_from:
         yield "lora.init_from", config.lora.init_from
+    for number, merged in enumerate(config.lora.merge_before_training):
+        yield f"lora.merge_before_training.{number}.path", merged.path
 
 
 def looks_like_a_path(model: str) -> bool:

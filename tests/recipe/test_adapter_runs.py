@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from tests.recipe.tiny_runs import losses_of, of_type, train_here
+from tests.recipe.tiny_runs import losses_of, of_type, stop_at, train_here
+from trainer.generate import Painter
 from trainer.lora.file import read_lora
+from trainer.pictures import LoraUse, PictureSettings
 from trainer.runs.store import Workspace
 
 FEW = {"train__max_steps": 3, "train__learning_rate": 1e-2, "train__lr_scheduler": "constant"}
@@ -48,3 +54,56 @@ def test_the_norm_limit_holds_in_the_file_and_is_told(workspace: Workspace, conf
     assert max(norms) <= 0.005 * 1.0001
     told = [event["layers_scaled"] for event in of_type(run, "metric")]
     assert len(told) == 3 and 0 < told[-1] <= len(norms)
+
+
+@pytest.mark.parametrize("kind", ["dora", "loha", "lokr"])
+def test_a_kind_trains_resumes_and_draws_the_same_in_generate(kind: str, workspace: Workspace, config_of) -> None:
+    """Every dropout on, stopped halfway: the same bytes; and the file draws the run's own preview."""
+    prompt = {"prompt": "a big red circle", "steps": 3, "guidance": 3.0, "seed": 11, "width": 64, "height": 64}
+    options = dict.fromkeys(("lora__dropout", "lora__rank_dropout", "lora__module_dropout"), 0.2)
+    config = config_of(
+        lora__type=kind,
+        lora__train="both",
+        lora__conv_rank=2,
+        lora__target="full",
+        lora__max_norm=3.0,
+        train__max_steps=4,
+        train__learning_rate=2e-2,
+        train__lr_scheduler="constant",
+        output__save_every_steps=2,
+        samples__prompts=[prompt],
+        samples__every_steps=4,
+        samples__at_start=True,
+        **options,
+    )
+    whole, stopped = (workspace.create_run(config) for _ in range(2))
+    train_here(whole)
+    stop_at(stopped, ("checkpoint", 2))
+    train_here(stopped)
+    assert losses_of(stopped) == losses_of(whole)
+    assert stopped.output_path.read_bytes() == whole.output_path.read_bytes()
+
+    before, after = (pixels(whole.dir / event["path"]) for event in of_type(whole, "sample"))
+    assert np.abs(after - before).mean() > 2, "strong enough to see"
+    painter = Painter("demo", torch.device("cpu"))
+    painter.use([LoraUse(path=str(whole.output_path), weight=1.0)])
+    drawn = painter.draw(PictureSettings(**prompt), prompt["seed"])
+    assert np.abs(np.asarray(drawn.convert("RGB"), dtype=np.int16) - after).max() <= 1
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"), dtype=np.int16)
+
+
+def test_merging_before_training_changes_the_run_and_needs_no_cache_of_its_captions(
+    losses, workspace: Workspace, config_of
+) -> None:
+    first = workspace.create_run(config_of(**FEW, lora__train="both"))
+    train_here(first)
+    merged = [{"path": str(first.output_path), "ratio": 1.0}]
+    run = workspace.create_run(config_of(**FEW, lora__merge_before_training=merged))
+    train_here(run)
+    assert losses_of(run)[1] != losses[1], "the base is another from the first step on"
+    again = workspace.create_run(config_of(**FEW))
+    train_here(again)
+    assert losses_of(again) == losses, "nothing of it stays in the caches"

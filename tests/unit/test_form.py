@@ -98,6 +98,8 @@ def random_mapping(name: str, rng: random.Random) -> Any:
         return {"iterations": rng.randint(1, 16), "discount": rng.choice([0.3, 0.123456789])}
     if name == "lora.block_ranks":
         return {"^down_blocks.0": rng.randint(0, 1024), "mid: block": 4}
+    if name == "lora.merge_before_training":
+        return [{"path": "a b.safetensors", "ratio": rng.choice([1, -0.5])}] * rng.randint(0, 2)
     if name == "lora.block_lrs":
         return {"^unet.mid_block": rng.choice([0, 0.5, 2]), "a: b": 1}
     if name == "output.save_at":
@@ -172,13 +174,17 @@ def random_config(rng: random.Random) -> Config:
         for part in parents:
             target = target.setdefault(part, {})
         target[last] = random_value(field, rng)
-    loss, validation = plain["loss"], plain["validation"]
+    loss, validation, lora = plain["loss"], plain["validation"], plain["lora"]
     plain["train"] |= random_training(plain["train"]["lr_scheduler"], rng)
     if validation["path"] is not None:
         validation["split"] = 0
     elif not validation["split"]:
         validation["early_stop_patience"] = None
         plain["output"] |= {"keep_best": False, "use_best": False}
+    lora["lokr_factor"] = rng.choice([-1, 8]) if lora["type"] == "lokr" else -1
+    lora["rank_stabilized"] = lora["rank_stabilized"] and lora["type"] != "lokr"
+    if lora["type"] in ("loha", "lokr"):
+        plain["train"]["loraplus_lr_ratio"] = 1
     loss["min_timestep"], loss["max_timestep"] = sorted(rng.sample(range(1000), 2))
     loss |= random_weighting(loss["min_snr_gamma"], rng) | random_noise(loss["timestep_sampling"], rng)
     loss["huber_schedule"] = loss["huber_schedule"] if loss["type"] in ("huber", "smooth_l1") else "constant"
@@ -270,7 +276,7 @@ def test_a_field_added_to_the_model_needs_no_edit_here() -> None:
 
 def test_settings_without_a_choice_are_not_shown() -> None:
     names = {field.name for field in CONFIG_FIELDS}
-    assert not names & {"version", "model.quantize", "lora.type", "train.compile", "loss.masked", "output.formats"}
+    assert not names & {"version", "model.quantize", "train.compile", "loss.masked", "output.formats"}
     assert not names & {"trackers", "output.hub_repo"}
     assert {"train.learning_rate", "loss.multires_noise", "dataset.sources"} <= names
 

@@ -179,7 +179,7 @@ def test_unknown_names_are_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("dora_scale", "DoRA"), ("hada_w1_a", "LoHa"), ("lokr_w1", "LoKr"), ("oft_blocks", "OFT")]
+    ("name", "kind"), [("oft_blocks", "OFT"), ("a1.weight", "GLoRA"), ("diff", "full-difference or other")]
 )
 def test_other_kinds_are_refused_by_name(tmp_path: Path, name: str, kind: str) -> None:
     save_file({f"{QUERY}.{name}": torch.ones(2)}, tmp_path / "a.safetensors")

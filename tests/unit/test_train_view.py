@@ -38,13 +38,17 @@ def test_all_wrong_places_are_told_at_once(context: AppContext, tmp_path: Path) 
     wrong = config(
         tmp_path / "outside",
         model={"base": "/etc/model", "vae": "../vae"},
-        lora={"init_from": str(context.workspace.dir / "gone.safetensors")},
+        lora={
+            "init_from": str(context.workspace.dir / "gone.safetensors"),
+            "merge_before_training": [{"path": "/etc/a.safetensors"}],
+        },
     )
     assert problems_of(context, wrong) == {
         "dataset.sources.0.path": "path.not_allowed",
         "model.base": "path.not_allowed",
         "model.vae": "path.not_allowed",
         "lora.init_from": "path.missing",
+        "lora.merge_before_training.0.path": "path.not_allowed",
     }
 
 

@@ -27,6 +27,7 @@ def describe(answer: dict[str, Any]) -> str:
     lines = [
         f"{answer['file']}  {answer['size_bytes'] / 1e6:.1f} MB  {answer['precision']}",
         f"family   {answer['family']}",
+        f"kind     {_listing(answer['kinds'])}",
         f"layers   {answer['modules']} ({parts}; {answer['convolutions']} large convolutions)",
         f"rank     {_listing(answer['ranks'])}",
         f"alpha    {_listing(answer['alphas'])}",

@@ -1,4 +1,7 @@
-"""LoRA layers on a loaded model, through PEFT: putting them on, reading them out, filling them."""
+"""Adapters on a loaded model: putting them on, reading them out, filling them.
+
+A plain LoRA is PEFT's (``peft_adapter.py``), the other kinds are our own (``weight_adapters.py``); here they are alike.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from peft import LoraConfig
 from peft.tuners.lora import LoraLayer as PeftLayer
 from torch import Tensor, nn
 
@@ -18,11 +20,13 @@ from trainer.config import LoraSettings
 from trainer.devices import seeded_generator
 from trainer.errors import UserError
 from trainer.families.base import Family
-from trainer.lora.dropout import add_dropout
-from trainer.lora.file import LoraFile, LoraLayer, product_norm, read_lora
+from trainer.lora.file import LoraFile, read_lora
+from trainer.lora.layers import Layer
+from trainer.lora.peft_adapter import ADAPTER, PeftAdapter, add_peft_adapters
+from trainer.lora.weight_adapters import CHILD, WEIGHT_ADAPTERS, WeightAdapter
 from trainer.parameter_groups import Trainable
 
-ADAPTER = "default"
+Adapter = PeftAdapter | WeightAdapter
 
 Number = TypeVar("Number", int, float)
 
@@ -38,51 +42,49 @@ class LayerPlan:
 
 
 def add_adapters(family: Family, settings: LoraSettings, *, seed: int) -> list[Trainable]:
-    """Put LoRA layers on the model and return their float32 parameters, in the model's order.
+    """Put adapters on the model and return their float32 parameters, in the model's order.
 
-    The down parts are drawn from ``seed`` and the up parts are zero, so that the model starts unchanged; with
-    ``init_from`` both are the file's. Raises UserError when no layer is left to train or the file does not fit.
+    Their first values are drawn from ``seed`` and change nothing; with ``init_from`` they are the file's. Raises
+    UserError when no layer is left to train or the file does not fit.
     """
     plans = plan_layers(family, settings)
     for part, layers in plans.items():
-        if layers:
-            module = _parts_of(family)[part]
-            module.add_adapter(_peft_config(layers, settings.dropout), adapter_name=ADAPTER)
-            module.train(module.training)  # new layers come in training mode, whatever the model is in
-    for part, name, layer in _adapter_modules(family):
-        generator = seeded_generator(seed, "lora", part, name)
-        layer.lora_A.float()
-        layer.lora_B.float()
-        nn.init.kaiming_uniform_(_down(layer), a=math.sqrt(5), generator=generator)
-        nn.init.zeros_(_up(layer))
-        add_dropout(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], settings)
+        module = _parts_of(family)[part]
+        if layers and settings.type == "lora":
+            add_peft_adapters(module, [(layer.name, layer.rank, layer.alpha) for layer in layers], settings)
+        elif layers:
+            for layer in layers:
+                base: Any = module.get_submodule(layer.name)
+                WEIGHT_ADAPTERS[settings.type](base, layer.rank, layer.alpha, settings).attach(base)
+    for part, name, adapter, base in _adapters(family):
+        adapter.start(base.weight, seeded_generator(seed, "lora", part, name))
     if settings.init_from:
         load_into_adapters(family, read_lora(Path(settings.init_from).expanduser()), settings.init_from)
     factors = {(part, layer.name): layer.rate_factor for part, layers in plans.items() for layer in layers}
     return [
         Trainable(parameter, part, is_up=is_up, rate_factor=factors[part, name])
-        for part, name, layer in _adapter_modules(family)
-        for parameter, is_up in ((_down(layer), False), (_up(layer), True))
+        for part, name, adapter, _ in _adapters(family)
+        for parameter, is_up in adapter.trained()
     ]
 
 
 def norm_limiter(family: Family, settings: LoraSettings) -> Callable[[], Tensor] | None:
     """What keeps the layers' norms within ``max_norm``, as sd-scripts' ``scale_weight_norms``; None without a limit.
 
-    Called, it multiplies both factors of each layer whose ``||alpha / rank * up @ down||`` (Frobenius) is above the
-    limit with the same number, so that it comes down to it, and returns how many layers that were, on the device.
+    Called, it multiplies the factors of each layer whose scaled product is longer than the limit (Frobenius), each with
+    the same number, so that it comes down to it, and returns how many layers that were, on the device.
     """
     if settings.max_norm is None:
         return None
     limit = settings.max_norm
-    layers = [(_down(layer), _up(layer), layer.scaling[ADAPTER]) for _, _, layer in _adapter_modules(family)]
+    adapters = [adapter for _, _, adapter, _ in _adapters(family)]
 
     @torch.no_grad()
     def limit_norms() -> Tensor:
-        norms = torch.stack([abs(scale) * product_norm(up, down) for down, up, scale in layers])
-        for (down, up, _), factor in zip(layers, (limit / norms).clamp(max=1).sqrt(), strict=True):
-            down.mul_(factor)
-            up.mul_(factor)
+        norms = torch.stack([adapter.norm() for adapter in adapters])
+        for adapter, shorter in zip(adapters, (limit / norms).clamp(max=1), strict=True):
+            for factor in adapter.factors:  # the product is linear in each
+                factor.mul_(shorter ** (1 / len(adapter.factors)))
         return (norms > limit).sum()
 
     return limit_norms
@@ -131,31 +133,24 @@ def _first_match(patterns: dict[str, Number], full_name: str) -> Number | None:
     return next((value for pattern, value in patterns.items() if re.search(pattern, full_name)), None)
 
 
-def adapter_layers(family: Family) -> dict[str, LoraLayer]:
-    """The LoRA as it is now, by kohya key: float32 copies on the CPU, for saving."""
-    return {
-        family.lora_key(part, name): LoraLayer(_copy(_down(layer)), _copy(_up(layer)), float(layer.lora_alpha[ADAPTER]))
-        for part, name, layer in _adapter_modules(family)
-    }
+def adapter_layers(family: Family) -> dict[str, Layer]:
+    """The adapters as they are now, by kohya key: float32 copies on the CPU, for saving."""
+    return {family.lora_key(part, name): adapter.saved() for part, name, adapter, _ in _adapters(family)}
 
 
-@torch.no_grad()
 def load_into_adapters(family: Family, lora: LoraFile, file_name: str) -> None:
     """Fill the adapters with a file's layers; its strengths are kept when its alpha differs from the adapter's.
 
     Layers that the file lacks start from zero. Raises UserError when the file has none of the adapter's layers, or
-    one of another shape.
+    one of another kind or shape.
     """
     found = 0
-    for part, name, layer in _adapter_modules(family):
+    for part, name, adapter, base in _adapters(family):
         saved = lora.layers.get(family.lora_key(part, name))
         if saved is None:
             continue
-        if saved.down.shape != _down(layer).shape or saved.up.shape != _up(layer).shape:
-            raise _does_not_fit(file_name, name, saved, layer)
-        ratio = saved.scale / layer.scaling[ADAPTER]
-        _down(layer).copy_(saved.down)
-        _up(layer).copy_(saved.up.float() * ratio)
+        if not adapter.take(saved, base.weight):
+            raise _does_not_fit(file_name, name, saved, adapter.saved())
         found += 1
     if not found:
         raise UserError(
@@ -166,46 +161,27 @@ def load_into_adapters(family: Family, lora: LoraFile, file_name: str) -> None:
         )
 
 
-def _does_not_fit(file_name: str, name: str, saved: LoraLayer, layer: PeftLayer) -> UserError:
-    wanted = _down(layer).shape[0]
-    if saved.rank != wanted:
-        message = f"lora.init_from: {file_name} has rank {saved.rank} for {name}, the settings have {wanted}."
+def _does_not_fit(file_name: str, name: str, saved: Layer, wanted: Layer) -> UserError:
+    if saved.name != wanted.name:
+        message = f"lora.init_from: {file_name} is a {saved.name}, the settings have {wanted.name}."
+        return UserError("lora.init_from", message, "Set lora.type to the file's kind.", "lora.init_from")
+    if saved.rank != wanted.rank:
+        message = f"lora.init_from: {file_name} has rank {saved.rank} for {name}, the settings have {wanted.rank}."
         return UserError("lora.init_from", message, f"Set lora.rank to {saved.rank}.", "lora.init_from")
     message = f"lora.init_from: {name} in {file_name} has another size than this model's."
     return UserError("lora.init_from", message, "Choose a LoRA for the same base model.", "lora.init_from")
-
-
-def _peft_config(layers: list[LayerPlan], dropout: float) -> LoraConfig:
-    """PEFT matches names by regular expression: anchored ones, or ``conv1`` of one block would hit every block."""
-    return LoraConfig(
-        r=layers[0].rank,
-        lora_alpha=layers[0].alpha,
-        lora_dropout=dropout,
-        target_modules=[layer.name for layer in layers],
-        rank_pattern={f"^{re.escape(layer.name)}": layer.rank for layer in layers if layer.rank != layers[0].rank},
-        alpha_pattern={f"^{re.escape(layer.name)}": layer.alpha for layer in layers if layer.alpha != layers[0].alpha},
-    )
 
 
 def _parts_of(family: Family) -> dict[str, Any]:
     return {"unet": family.denoiser, **family.text_encoders}
 
 
-def _adapter_modules(family: Family) -> Iterator[tuple[str, str, PeftLayer]]:
-    """Every adapted layer as (part, name, PEFT layer), in the model's order."""
+def _adapters(family: Family) -> Iterator[tuple[str, str, Adapter, Any]]:
+    """Every adapter as (part, name of its layer, adapter, the layer it changes), in the model's order."""
     for part, module in _parts_of(family).items():
         for name, layer in module.named_modules():
             if isinstance(layer, PeftLayer) and ADAPTER in layer.lora_A:
-                yield part, name, layer
-
-
-def _down(layer: PeftLayer) -> nn.Parameter:
-    return layer.lora_A[ADAPTER].weight
-
-
-def _up(layer: PeftLayer) -> nn.Parameter:
-    return layer.lora_B[ADAPTER].weight
-
-
-def _copy(weight: Tensor) -> Tensor:
-    return weight.detach().to("cpu", torch.float32, copy=True)
+                yield part, name, PeftAdapter(layer), layer.base_layer
+            elif isinstance(layer, WeightAdapter):
+                base_name = name.removesuffix(f".{CHILD}")
+                yield part, base_name, layer, module.get_submodule(base_name)

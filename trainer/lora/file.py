@@ -7,8 +7,9 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,12 @@ import torch
 from torch import Tensor
 
 from trainer.errors import UserError
-from trainer.lora.keys import Role, other_kind, parse_name, unify_text_prefixes
+from trainer.lora.build import Tensors, build_layer
+from trainer.lora.keys import other_kind, parse_name, unify_text_prefixes
+from trainer.lora.layers import Layer, LoraLayer, plain_shape
 from trainer.lora.tensor_file import DTYPES, Entry, entry, header, layout, open_tensors, tensor_bytes, write_tensors
+
+__all__ = ["LoraFile", "LoraLayer", "Precision", "network_metadata", "read_lora", "write_lora"]
 
 Precision = Literal["fp16", "bf16", "float"]
 
@@ -26,63 +31,24 @@ _MAX_PATTERN_QUANTIFIERS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class LoraLayer:
-    """One layer's LoRA.
-
-    Attributes:
-        down: (rank, in) for a linear layer, (rank, in, k, k) for a convolution.
-        up: (out, rank) or (out, rank, 1, 1).
-        alpha: strength; the weights change by ``alpha / rank * up @ down``.
-    """
-
-    down: Tensor
-    up: Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-    @property
-    def scale(self) -> float:
-        """What ``up @ down`` is multiplied with."""
-        return self.alpha / self.rank
-
-    @property
-    def is_conv(self) -> bool:
-        return self.down.ndim == 4
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        """Shape of the base weight that this layer changes."""
-        return (self.up.shape[0], *self.down.shape[1:])
-
-    def delta(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The change of the base weight, shaped like it, computed in ``dtype``."""
-        product = self.up.to(dtype).flatten(1) @ self.down.to(dtype).flatten(1)
-        return product.mul_(self.scale).reshape(self.weight_shape)
-
-
-def product_norm(up: Tensor, down: Tensor) -> Tensor:
-    """Frobenius norm of ``up @ down`` as ``sqrt(tr((up^T up)(down down^T)))``, without forming the product."""
-    up, down = up.flatten(1), down.flatten(1)
-    return ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt()
-
-
-@dataclass(frozen=True, eq=False)
 class LoraFile:
     """A LoRA in memory: layers by kohya key, the file's text metadata, and the names that were not understood."""
 
-    layers: dict[str, LoraLayer]
+    layers: Mapping[str, Layer]
     metadata: dict[str, str]
     unknown: list[str] = field(default_factory=list)
 
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of its layers, by name: ``["LoRA"]``, ``["DoRA"]``, ``["LoHa", "LoRA"]``."""
+        return sorted({layer.name for layer in self.layers.values()})
+
 
 def read_lora(path: Path) -> LoraFile:
-    """Read a LoRA in kohya, diffusers, PEFT or old diffusers layout.
+    """Read a LoRA in kohya, diffusers, PEFT or old diffusers layout, or a DoRA, LoHa or LoKr in LyCORIS' names.
 
     Layers without alpha get their rank, as every tool does. Raises UserError for a file that is missing, broken, of
-    another kind (DoRA, LoHa, LoKr ...), not a LoRA, or whose tensors do not fit together or are not finite.
+    another kind (OFT, GLoRA ...), not a LoRA, or whose tensors do not fit together or are not finite.
     """
     with open_tensors(path) as file:
         names = list(file.keys())
@@ -94,13 +60,19 @@ def read_lora(path: Path) -> LoraFile:
             if known
         }
         metadata = dict(file.metadata() or {})
-    if not any(role in ("down", "up") for _, role in tensors):
+    if not any(role not in ("alpha", "mid") for _, role in tensors):
         raise UserError(
             "lora.none", f"{path.name} holds no LoRA layers of Stable Diffusion.", "Choose a LoRA .safetensors file."
         )
     alphas = _AdapterAlphas.of(path, metadata)
     paths = {known.module: known.path for known in parsed.values() if known}
-    layers = {module: _layer(path, module, paths[module], tensors, alphas) for module in sorted(paths)}
+    by_module: dict[str, Tensors] = {}
+    for (module, role), tensor in tensors.items():
+        by_module.setdefault(module, {})[role] = tensor
+    layers: dict[str, Layer] = {}
+    for module in sorted(by_module):
+        alpha_of = partial(alphas.alpha, paths[module])
+        layers[module] = build_layer(by_module[module], alpha_of, partial(_broken_layer, path, module))
     renamed = unify_text_prefixes(list(layers))
     if any(module in layers for module in renamed.values()):
         raise _broken(path, "it holds the text encoder twice, as lora_te_ and as lora_te1_")
@@ -125,16 +97,17 @@ def write_lora(path: Path, lora: LoraFile, *, precision: Precision) -> None:
     write_tensors(path, entries, {**metadata, "sshs_model_hash": model_hash, "sshs_legacy_hash": legacy_hash})
 
 
-def network_metadata(layers: dict[str, LoraLayer], base_model_version: str | None) -> dict[str, str]:
+def network_metadata(layers: Mapping[str, Layer], base_model_version: str | None) -> dict[str, str]:
     """The metadata that other tools need to know a LoRA: base model, rank and alpha, ``Dynamic`` where they differ."""
-    linear = [layer for layer in layers.values() if not _is_large_conv(layer)]
-    conv = [layer for layer in layers.values() if _is_large_conv(layer)]
+    linear = [layer for layer in layers.values() if len(plain_shape(layer.weight_shape)) == 2]
+    conv = [layer for layer in layers.values() if len(plain_shape(layer.weight_shape)) == 4]
     arguments = {"conv_dim": _common(conv, "rank"), "conv_alpha": _common(conv, "alpha")} if conv and linear else {}
+    plain = all(layer.is_plain for layer in layers.values())
     metadata = {
-        "ss_network_module": "networks.lora",
+        "ss_network_module": "networks.lora" if plain else "lycoris.kohya",
         "ss_network_dim": _common(linear or conv, "rank"),
         "ss_network_alpha": _common(linear or conv, "alpha"),
-        "ss_network_args": json.dumps(arguments),
+        "ss_network_args": json.dumps(arguments if plain else arguments | _lycoris_arguments(layers)),
     }
     if base_model_version:
         metadata["ss_base_model_version"] = base_model_version
@@ -142,20 +115,26 @@ def network_metadata(layers: dict[str, LoraLayer], base_model_version: str | Non
     return metadata
 
 
-def _is_large_conv(layer: LoraLayer) -> bool:
-    return layer.is_conv and layer.down.shape[2:] != (1, 1)
+def _lycoris_arguments(layers: Mapping[str, Layer]) -> dict[str, str]:
+    """What LyCORIS calls the kind, and the direction of DoRA's norm."""
+    kinds = {layer.kind for layer in layers.values()}
+    arguments = {"algo": {"LoRA": "locon"}.get(kind := kinds.pop(), kind.lower())} if len(kinds) == 1 else {}
+    magnitudes = [layer.magnitude for layer in layers.values() if layer.magnitude is not None]
+    if magnitudes:
+        arguments |= {"dora_wd": "True", "wd_on_output": str(magnitudes[0].shape[0] != 1)}
+    return arguments
 
 
-def _common(layers: list[LoraLayer], name: Literal["rank", "alpha"]) -> str:
+def _common(layers: list[Layer], name: Literal["rank", "alpha"]) -> str:
     values = {layer.rank if name == "rank" else layer.alpha for layer in layers}
     return f"{values.pop():g}" if len(values) == 1 else "Dynamic"
 
 
-def _entries(layers: dict[str, LoraLayer], dtype: torch.dtype) -> Iterator[Entry]:
+def _entries(layers: Mapping[str, Layer], dtype: torch.dtype) -> Iterator[Entry]:
     for module, layer in sorted(layers.items()):
         yield entry(f"{module}.alpha", torch.tensor(layer.alpha, dtype=torch.float32))
-        yield entry(f"{module}.lora_down.weight", layer.down.detach().to("cpu", dtype))
-        yield entry(f"{module}.lora_up.weight", layer.up.detach().to("cpu", dtype))
+        for name, tensor in layer.tensors().items():
+            yield entry(f"{module}.{name}", tensor.detach().to("cpu", dtype))
 
 
 def _refuse_overflow(path: Path, entries: list[Entry], precision: Precision) -> None:
@@ -194,8 +173,8 @@ def _refuse_other_kinds(path: Path, names: Iterable[str]) -> None:
         kind, count = kinds.most_common(1)[0]
         raise UserError(
             "lora.kind",
-            f"{path.name} is a {kind} file ({count} such tensors); only plain LoRA files can be read.",
-            "Convert it to a LoRA with the tool that made it.",
+            f"{path.name} is a {kind} file ({count} such tensors); LoRA, DoRA, LoHa and LoKr can be read.",
+            "Convert it to one of these with the tool that made it.",
         )
 
 
@@ -207,37 +186,6 @@ def _float_tensor(path: Path, name: str, tensor: Tensor) -> Tensor:
     if not bool(torch.isfinite(tensor).all()):
         raise _broken(path, f"{name} holds NaN or infinity")
     return tensor.clone()  # the file is mapped into memory: it may be replaced while the tensor lives
-
-
-def _layer(
-    path: Path, module: str, dotted: str, tensors: dict[tuple[str, Role], Tensor], alphas: _AdapterAlphas
-) -> LoraLayer:
-    """Put one layer together and check that its tensors fit."""
-    down, up = tensors.get((module, "down")), tensors.get((module, "up"))
-    if down is None or up is None:
-        raise _broken(path, f"{module} has no {'up' if up is None else 'down'} part")
-    mid = tensors.get((module, "mid"))
-    if mid is not None:
-        down = _with_mid(path, module, down, mid)
-    fits = down.ndim in (2, 4) and up.ndim in (2, 4) and up.shape[1] == down.shape[0] and down.numel() and up.numel()
-    if not fits or (up.ndim == 4 and up.shape[2:] != (1, 1)):
-        raise _broken(path, f"{module} has shapes {tuple(down.shape)} and {tuple(up.shape)}, which do not fit")
-    if up.ndim != down.ndim:
-        up = up.reshape(*up.shape[:2], *([1, 1] if down.ndim == 4 else []))
-    alpha = tensors.get((module, "alpha"))
-    if alpha is None:
-        return LoraLayer(down, up, alphas.alpha(dotted, down.shape[0]))
-    if alpha.numel() != 1:
-        raise _broken(path, f"{module}.alpha has {alpha.numel()} values")
-    return LoraLayer(down, up, float(alpha))
-
-
-def _with_mid(path: Path, module: str, down: Tensor, mid: Tensor) -> Tensor:
-    """The down part of a convolution that was split in three (1x1, kxk, 1x1), made one again: exact."""
-    if mid.ndim != 4 or down.ndim != 4 or down.shape[2:] != (1, 1) or mid.shape[1] != down.shape[0]:
-        raise _broken(path, f"{module} has a mid part {tuple(mid.shape)} that does not fit {tuple(down.shape)}")
-    composed = torch.einsum("rskl,si->rikl", mid.float(), down[:, :, 0, 0].float())
-    return composed.to(torch.promote_types(mid.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
@@ -287,6 +235,10 @@ class _AdapterAlphas:
             return re.match(rf"(.*\.)?({pattern})$", inner) is not None
         except re.error:
             return False
+
+
+def _broken_layer(path: Path, module: str, what: str) -> UserError:
+    return _broken(path, f"{module} {what}")
 
 
 def _broken(path: Path, what: str) -> UserError:

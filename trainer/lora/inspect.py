@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from trainer.lora.file import LoraFile, LoraLayer, product_norm, read_lora
+import torch
+
+from trainer.lora.file import LoraFile, read_lora
 from trainer.lora.keys import block_of, is_sai_unet_key, part_of
+from trainer.lora.layers import Layer, LoraLayer, product_norm
 from trainer.lora.merge import widest_precision
 
 _FAMILY_OF_VERSION = {"sd_v1": "sd1", "sd_v2": "sd2", "sd_v2_v": "sd2", "sdxl_base_v1-0": "sdxl"}
 _FAMILY_OF_TEXT_WIDTH = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+_LARGE_CONV_NAME = re.compile(r"_(conv[12]?|in_layers_2|out_layers_3|op)$")
 _SHOWN_TAGS = 10
 
 
@@ -27,7 +32,8 @@ def inspect_lora(path: Path) -> dict[str, Any]:
         "precision": widest_precision([lora]),
         "modules": len(lora.layers),
         "parts": dict(sorted(Counter(part_of(module) or "other" for module in lora.layers).items())),
-        "convolutions": sum(layer.is_conv and layer.down.shape[2:] != (1, 1) for layer in lora.layers.values()),
+        "kinds": dict(sorted(Counter(layer.name for layer in lora.layers.values()).items())),
+        "convolutions": sum(_is_large_conv(module, layer) for module, layer in lora.layers.items()),
         "ranks": _counts([layer.rank for layer in lora.layers.values()]),
         "alphas": _counts([layer.alpha for layer in lora.layers.values()]),
         "trigger": lora.metadata.get("modelspec.trigger_phrase"),
@@ -45,13 +51,22 @@ def family_of(lora: LoraFile) -> str:
         return said
     if any(module.startswith("lora_te2_") or is_sai_unet_key(module) for module in lora.layers):
         return "sdxl"
-    widths = {layer.down.shape[1] for module, layer in lora.layers.items() if module.endswith("attn2_to_k")}
+    widths = {layer.weight_shape[1] for module, layer in lora.layers.items() if module.endswith("attn2_to_k")}
     return next((_FAMILY_OF_TEXT_WIDTH[width] for width in sorted(widths) if width in _FAMILY_OF_TEXT_WIDTH), "unknown")
 
 
-def delta_norm(layer: LoraLayer) -> float:
-    """Frobenius norm of the layer's change."""
-    return abs(layer.scale) * float(product_norm(layer.up.double(), layer.down.double()))
+def delta_norm(layer: Layer) -> float:
+    """Frobenius norm of the layer's change; of a DoRA's without its magnitude, which needs the model's weights."""
+    if isinstance(layer, LoraLayer):
+        return abs(layer.scale) * float(product_norm(layer.up.double(), layer.down.double()))
+    return float(layer.delta(torch.float64).norm())
+
+
+def _is_large_conv(module: str, layer: Layer) -> bool:
+    """By the kernel; a LoHa or LoKr of factors does not tell it, and is known by its name."""
+    if len(layer.weight_shape) == 2:
+        return not isinstance(layer, LoraLayer) and _LARGE_CONV_NAME.search(module) is not None
+    return layer.weight_shape[2:] != (1, 1)
 
 
 def block_norms(lora: LoraFile) -> list[dict[str, Any]]:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Part = Literal["unet", "text_encoder", "text_encoder_2"]
-Role = Literal["down", "up", "mid", "alpha"]
+Role = Literal[
+    "down", "up", "mid", "alpha", "dora_scale", "magnitude",
+    "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
+    "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
+]  # fmt: skip
 
 PREFIXES: dict[str, str] = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}
 _SDXL_FIRST_ENCODER = "lora_te1_"
 
+_LYCORIS_NAMES: tuple[Role, ...] = tuple(name for name in get_args(Role) if name.startswith(("hada", "lokr", "dora")))
 _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
     (re.compile(r"\.lora_down\.weight$"), "down"),
     (re.compile(r"\.lora_up\.weight$"), "up"),
@@ -25,11 +30,10 @@ _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
     (re.compile(r"(\.lora|\.lora_linear_layer|_lora)\.down\.weight$"), "down"),
     (re.compile(r"(\.lora|\.lora_linear_layer|_lora)\.up\.weight$"), "up"),
     (re.compile(r"\.alpha$"), "alpha"),
+    (re.compile(r"\.lora_magnitude_vector(\.\w+)?$"), "magnitude"),  # PEFT's DoRA
+    *((re.compile(rf"\.{name}$"), name) for name in _LYCORIS_NAMES),
 )
 _OTHER_KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\.dora_scale$|\.lora_magnitude_vector(\.\w+)?(\.weight)?$"), "DoRA"),
-    (re.compile(r"\.hada_[wt]\d"), "LoHa"),
-    (re.compile(r"\.lokr_[wt]\d"), "LoKr"),
     (re.compile(r"\.(oft|boft)_(blocks|diag|R|r)\b|\.oft_r\."), "OFT"),
     (re.compile(r"\.[ab][12]\.weight$"), "GLoRA"),
     (re.compile(r"\.on_input$|\.ia3_l\b"), "IA3"),
@@ -68,7 +72,7 @@ def kohya_key(part: str, module_path: str, *, two_text_encoders: bool = False) -
 
 
 def parse_name(name: str) -> TensorName | None:
-    """Read a tensor name of any known layout; None when it is not one of a plain LoRA's."""
+    """Read a tensor name of any known layout; None when it is not one of a LoRA, DoRA, LoHa or LoKr."""
     for pattern, role in _ROLES:
         match = pattern.search(name)
         if match:
@@ -78,7 +82,7 @@ def parse_name(name: str) -> TensorName | None:
 
 
 def other_kind(name: str) -> str | None:
-    """The kind of adapter (``DoRA``, ``LoHa`` ...) that a tensor name belongs to when it is not a plain LoRA's."""
+    """The kind of adapter (``OFT``, ``GLoRA`` ...) that a tensor name belongs to when it is none that we read."""
     return next((kind for pattern, kind in _OTHER_KINDS if pattern.search(name)), None)
 
 

@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from trainer.errors import UserError
-from trainer.lora.file import LoraFile, LoraLayer, Precision, network_metadata
+from trainer.errors import Problem, UserError
+from trainer.lora.file import LoraFile, Precision, network_metadata
+from trainer.lora.layers import LoraLayer, plain_shape
 
 Mode = Literal["exact", "svd", "kohya"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -47,6 +48,7 @@ def merge_loras(
     Raises UserError when the LoRAs do not fit together, or nothing would be left.
     """
     _check(loras, mode, rank)
+    _check_kinds(loras, names)
     by_module = _by_module(loras, keep_zero=mode == "kohya")  # there the first one's alpha counts, ratio 0 or not
     _check_shapes(by_module)
     kept: list[float] = []
@@ -67,8 +69,8 @@ def merge_loras(
 
 def widest_precision(loras: list[LoraFile]) -> Precision:
     """The number format that holds every value of these LoRAs."""
-    dtypes = {layer.down.dtype for lora in loras for layer in lora.layers.values()}
-    dtypes |= {layer.up.dtype for lora in loras for layer in lora.layers.values()}
+    layers = [layer for lora in loras for layer in lora.layers.values()]
+    dtypes = {tensor.dtype for layer in layers for tensor in layer.tensors().values()}
     if dtypes <= {torch.float16}:
         return "fp16"
     return "bf16" if dtypes <= {torch.bfloat16} else "float"
@@ -93,12 +95,27 @@ def _check(loras: list[tuple[LoraFile, float]], mode: Mode, rank: int | None) ->
         raise UserError("merge.families", f"The LoRAs are for different models: {listing}.", "Merge within a family.")
 
 
+def _check_kinds(loras: list[tuple[LoraFile, float]], names: list[str] | None) -> None:
+    """Refuse what has no sum in the form of a LoRA: all problems at once."""
+    problems = []
+    for number, (lora, _) in enumerate(loras):
+        others = [kind for kind in lora.kinds if kind != "LoRA"]
+        if not others:
+            continue
+        name, needs_base = names[number] if names else f"LoRA {number + 1}", any("DoRA" in kind for kind in others)
+        reason = "what it does depends on the base model" if needs_base else "it has no factors that could be added"
+        message = f"{name} is a {' and '.join(others)}: {reason}, so it cannot be merged into a LoRA."
+        problems.append(Problem("merge.kind", message, "Merge it into a model: choose the base.", "lora"))
+    if problems:
+        raise UserError.many(problems)
+
+
 def _by_module(loras: list[tuple[LoraFile, float]], *, keep_zero: bool) -> dict[str, Parts]:
     """The layers to add up for each module; a ratio of 0 takes no part unless ``keep_zero``."""
     by_module: dict[str, Parts] = {}
     for lora, ratio in loras:
         for module, layer in lora.layers.items():
-            if ratio or keep_zero:
+            if (ratio or keep_zero) and isinstance(layer, LoraLayer):
                 by_module.setdefault(module, []).append((layer, ratio))
     return by_module
 
@@ -125,11 +142,6 @@ def _check_ranks(by_module: dict[str, Parts]) -> None:
         if len(ranks) > 1:
             message = f"mode: kohya cannot merge different ranks ({module} has {' and '.join(map(str, ranks))})."
             raise UserError("merge.ranks", message, "Choose exact or svd.", "mode")
-
-
-def plain_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A weight's shape with a 1x1 kernel left out: old and new models differ in how they keep such layers."""
-    return shape[:2] if shape[2:] == (1, 1) else shape
 
 
 def _as_conv(layer: LoraLayer) -> LoraLayer:

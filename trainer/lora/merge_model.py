@@ -1,4 +1,4 @@
-"""Merging LoRAs into a model: ``W + sum(ratio * alpha / rank * up @ down)``, written as a model folder of its own.
+"""Merging LoRAs of any kind into a model: ``W + sum(ratio * change)``, written as a model folder of its own.
 
 Weights pass through one tensor at a time, so that memory stays small next to the model.
 """
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from trainer.errors import UserError
 from trainer.files import read_json
-from trainer.lora.file import LoraFile, LoraLayer, Precision, read_lora
+from trainer.lora.file import LoraFile, Precision, read_lora
 from trainer.lora.keys import PREFIXES, kohya_key
-from trainer.lora.merge import MERGE_KEY, plain_shape
+from trainer.lora.layers import Layer, add_changes
+from trainer.lora.merge import MERGE_KEY
 from trainer.lora.tensor_file import DTYPES, Entry, dtype_of, open_tensors, write_tensors
 from trainer.runs.events import EventSink
 
@@ -29,12 +30,8 @@ _CAST_PARTS = (*PREFIXES, "vae")  # what --save-precision applies to
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx", ".h5")
 
 
-@dataclass(frozen=True)
-class _Change:
-    """What is added to one weight."""
-
-    layer: LoraLayer
-    ratio: float
+_Change = tuple[Layer, float]
+"""What is added to one weight, and how much of it."""
 
 
 @dataclass
@@ -107,14 +104,14 @@ def _plan(base_dir: Path, loras: list[tuple[Path, LoraFile, float]]) -> _Plan:
             f"{module} ({'x'.join(map(str, layer.weight_shape))}, the model has {'x'.join(map(str, shape))})"
             for module, layer in lora.layers.items()
             for _, _, shape in places.get(module, [])
-            if plain_shape(layer.weight_shape) != plain_shape(shape)
+            if not layer.fits(shape)
         ]
         if strangers or misfits:
             problems.append(_does_not_fit(path, strangers, misfits))
             continue
         for module, layer in lora.layers.items():
             for source, name, _ in places[module]:
-                plan.changes.setdefault(source, {}).setdefault(name, []).append(_Change(layer, ratio))
+                plan.changes.setdefault(source, {}).setdefault(name, []).append((layer, ratio))
     if problems:
         raise UserError.many([problem for error in problems for problem in error.problems])
     return plan
@@ -179,17 +176,14 @@ class _Writer:
     def _merged(self, name: str, weight: Tensor, changes: list[_Change]) -> Tensor:
         if not changes:
             return weight
-        result = weight.to(self.compute, copy=True).flatten(1)
-        for change in changes:
-            up, down = change.layer.up.flatten(1), change.layer.down.flatten(1)
-            result.addmm_(up.to(self.compute), down.to(self.compute), alpha=change.ratio * change.layer.scale)
+        result = add_changes(weight, changes, self.compute)
         target = self.save or weight.dtype
         if not bool(torch.isfinite(result.to(target)).all()):
             message = f"The merged weight {name} is too large for {str(target).removeprefix('torch.')}, or not finite."
             raise UserError(
                 "merge.overflow", message, "Use smaller ratios, or save as bf16 or float.", "save_precision"
             )
-        return result.reshape(weight.shape)
+        return result
 
 
 def _weight_files(part_dir: Path) -> list[Path]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trainer.config import Config
 from trainer.data.buckets import resolutions
 from trainer.families.base import Family
-from trainer.lora.file import LoraLayer, network_metadata
+from trainer.lora.file import network_metadata
+from trainer.lora.layers import Layer
 
 
 def training_metadata(
-    config: Config, family: Family, layers: dict[str, LoraLayer], *, step: int, epoch: int, pictures: int
+    config: Config, family: Family, layers: Mapping[str, Layer], *, step: int, epoch: int, pictures: int
 ) -> dict[str, str]:
     """``ss_*`` keys as kohya's tools write them and ``modelspec.*`` of sai_model_spec 1.0.1.
 

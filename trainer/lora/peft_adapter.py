@@ -1,0 +1,86 @@
+"""Plain LoRA layers through PEFT."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer as PeftLayer
+from torch import Tensor, nn
+
+from trainer.config import LoraSettings
+from trainer.lora.dropout import add_dropout
+from trainer.lora.layers import Layer, LoraLayer, product_norm
+
+ADAPTER = "default"
+"""PEFT's name for what is trained."""
+
+
+def add_peft_adapters(module: Any, layers: list[tuple[str, int, float]], settings: LoraSettings) -> None:
+    """Put PEFT's LoRA layers on a model, given as (name, rank, alpha), with dropouts, in the model's mode."""
+    module.add_adapter(_peft_config(layers, settings.dropout), adapter_name=ADAPTER)
+    module.train(module.training)  # new layers come in training mode, whatever the model is in
+    for layer in module.modules():
+        if isinstance(layer, PeftLayer) and ADAPTER in layer.lora_A:
+            layer.lora_A.float()
+            layer.lora_B.float()
+            add_dropout(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], settings)
+
+
+class PeftAdapter:
+    """One of PEFT's LoRA layers, with what ``weight_adapters.WeightAdapter`` has.
+
+    Attributes:
+        factors: down and up.
+    """
+
+    def __init__(self, layer: PeftLayer) -> None:
+        self._down: nn.Parameter = layer.lora_A[ADAPTER].weight
+        self._up: nn.Parameter = layer.lora_B[ADAPTER].weight
+        self._alpha, self._scale = float(layer.lora_alpha[ADAPTER]), float(layer.scaling[ADAPTER])
+        self.factors = [self._down, self._up]
+
+    def start(self, weight: Tensor, generator: torch.Generator) -> None:
+        """Kaiming uniform down, zero up, as every LoRA trainer does."""
+        nn.init.kaiming_uniform_(self._down, a=math.sqrt(5), generator=generator)
+        nn.init.zeros_(self._up)
+
+    def trained(self) -> list[tuple[nn.Parameter, bool]]:
+        """What learns, and whether it is the up part."""
+        return [(self._down, False), (self._up, True)]
+
+    def norm(self) -> Tensor:
+        """Frobenius norm of the scaled product."""
+        return abs(self._scale) * product_norm(self._up, self._down)
+
+    def saved(self) -> Layer:
+        """The layer as a file keeps it: float32 copies on the CPU."""
+        down, up = (factor.detach().to("cpu", torch.float32, copy=True) for factor in self.factors)
+        return LoraLayer(down, up, self._alpha)
+
+    @torch.no_grad()
+    def take(self, layer: Layer, weight: Tensor) -> bool:
+        """Take a file's values, in the same strength; False, and nothing is taken, where they do not fit."""
+        if not isinstance(layer, LoraLayer) or not layer.is_plain:
+            return False
+        if layer.down.shape != self._down.shape or layer.up.shape != self._up.shape:
+            return False
+        self._down.copy_(layer.down)
+        self._up.copy_(layer.up.float() * (layer.scale / self._scale))
+        return True
+
+
+def _peft_config(layers: list[tuple[str, int, float]], dropout: float) -> LoraConfig:
+    """PEFT matches names by regular expression: anchored ones, or ``conv1`` of one block would hit every block."""
+    _, first_rank, first_alpha = layers[0]
+    return LoraConfig(
+        r=first_rank,
+        lora_alpha=first_alpha,
+        lora_dropout=dropout,
+        target_modules=[name for name, _, _ in layers],
+        rank_pattern={f"^{re.escape(name)}": rank for name, rank, _ in layers if rank != first_rank},
+        alpha_pattern={f"^{re.escape(name)}": alpha for name, _, alpha in layers if alpha != first_alpha},
+    )
