@@ -28,6 +28,7 @@ from trainer.config_training import (
     MergedLora,
     Multires,
     Optimizer,
+    Preserve,
     Target,
     TimestepSampling,
     TrainSettings,
@@ -48,6 +49,7 @@ __all__ = [
     "MergedLora",
     "Multires",
     "Optimizer",
+    "Preserve",
     "Probability",
     "Section",
     "Source",
@@ -204,7 +206,7 @@ class Config(Section):
     loss: LossSettings = setting(LossSettings, "Loss")
     samples: SampleSettings = setting(SampleSettings, "Previews")
     validation: ValidationSettings = setting(ValidationSettings, "Validation")
-    output: OutputSettings = setting(OutputSettings, "Output")
+    output: OutputSettings = setting(OutputSettings, "Output", validate_default=True)
     trackers: list[str] = Field(default_factory=list, max_length=0)
     """Experiment trackers."""
 
@@ -217,6 +219,22 @@ class Config(Section):
                 f"loraplus_lr_ratio has no use for lora.type {lora.type}, which has no up part: set it to 1"
             )
         return train
+
+    @field_validator("train")
+    @classmethod
+    def _one_hand_on_the_weights(cls, train: TrainSettings, info: ValidationInfo) -> TrainSettings:
+        lora = info.data.get("lora")  # absent where it is wrong itself
+        if train.optimizer == "schedule_free_adamw" and lora is not None and lora.max_norm is not None:
+            raise ValueError("schedule_free_adamw averages weights that lora.max_norm would change: set one of them")
+        return train
+
+    @field_validator("output")
+    @classmethod
+    def _preserving_needs_a_trigger(cls, output: OutputSettings, info: ValidationInfo) -> OutputSettings:
+        loss = info.data.get("loss")
+        if loss is not None and loss.preserve is not None and not output.trigger:
+            raise ValueError("loss.preserve replaces the trigger word, and there is none: set output.trigger")
+        return output
 
     @field_validator("output")
     @classmethod

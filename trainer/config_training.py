@@ -223,6 +223,15 @@ class Multires(Section):
     """How much less each lower one counts."""
 
 
+class Preserve(Section):
+    """Differential output preservation: the class word on its own goes on meaning what it meant."""
+
+    class_word: str = Field(min_length=1)
+    """What the trigger word is one of, such as `dog`: stands in its place in the preserved captions."""
+    weight: float = Field(1.0, gt=0, le=100)
+    """How much it counts beside learning."""
+
+
 class LossSettings(Section):
     """What is minimised."""
 
@@ -270,6 +279,11 @@ class LossSettings(Section):
     """0 is no noise."""
     max_timestep: int = setting(1000, "Highest timestep", ge=1, le=1000)
     """1000 is all noise; the highest itself is not drawn."""
+    preserve: Preserve | None = setting(
+        None, "Preserve the class", also=("diff_output_preservation", "diff_output_preservation_class")
+    )
+    """`class_word` and `weight`: keeps what the model knows of the class while the trigger word learns; a step takes
+    about twice as long. Needs the trigger word under Output, and in the captions. Counts into the loss shown."""
     masked: Literal[False] = setting(False, "Masked loss")
     """Count only what the masks show."""
 

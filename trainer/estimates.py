@@ -69,7 +69,8 @@ def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int) -
     train = config.train
     full = train.mixed_precision == "no"
     per_cell = _CHECKPOINTED_BYTES if train.gradient_checkpointing else _ACTIVATION_BYTES[config.lora.target]
-    cells = train.batch_size * largest_bucket_px / _LATENT_SCALE**2
+    forwards = 1 if config.loss.preserve is None else 2  # whose activations are kept for the backward pass
+    cells = forwards * train.batch_size * largest_bucket_px / _LATENT_SCALE**2
     return Memory(
         weights=(sizes.denoiser + sizes.text) * (4 if full else 2) + sizes.vae * 4,
         lora=sizes.lora * (8 if train.ema is None else 12),
@@ -124,6 +125,7 @@ def _work_per_step(config: Config) -> dict[str, object]:
             include={"batch_size", "gradient_accumulation_steps", "mixed_precision", "gradient_checkpointing"}
         ),
         "lora": config.lora.model_dump(include={"train", "target"}),
+        "preserved": config.loss.preserve is not None,
         "cached": config.dataset.cache.latents,
     }
 

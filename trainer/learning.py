@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from trainer.config import TrainSettings
 from trainer.ema import Ema
-from trainer.optimizers import averaged, effective_learning_rate, make_optimizer
+from trainer.errors import UserError
+from trainer.optimizers import ScheduleFree, averaged, effective_learning_rate, make_optimizer
 from trainer.parameter_groups import ParameterGroup
 from trainer.schedulers import learning_rate_factor, set_learning_rate
 
@@ -49,6 +50,9 @@ class Learning:
         """
         self._parameters = [parameter for group in groups for parameter in group.parameters]
         self._optimizer = make_optimizer(groups, settings, allowed_optimizers)
+        if limit_norms is not None and isinstance(self._optimizer, ScheduleFree):
+            message = "lora.max_norm: it would change weights that a schedule-free optimizer averages."
+            raise UserError("lora.max_norm", message, "Leave it empty, or use adamw.", "lora.max_norm")
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
         self._factor = learning_rate_factor(settings, max_steps)
         self._scaler = torch.amp.GradScaler(self._parameters[0].device.type, enabled=scaled)

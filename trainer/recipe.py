@@ -28,6 +28,7 @@ from trainer.losses import check_prediction_type, huber_thresholds, loss_per_pic
 from trainer.noise import add_noise, draw_noise, draw_timesteps, perturb, prediction_target, signal_to_noise
 from trainer.optimizers import optimizer_class
 from trainer.parameter_groups import parameter_groups
+from trainer.preservation import plain_captions, preservation_loss
 from trainer.runs.events import EventSink
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
@@ -103,6 +104,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         trainables = add_adapters(family, config.lora, seed=config.train.seed)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
         captions = data.known_captions()
+        captions |= set(plain_captions(sorted(captions), config))
         encode = caption_encoder(family, config, captions, workspace.cache_dir, events, session.check_stop)
         ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
 
@@ -168,4 +170,10 @@ def batch_loss(ingredients: Ingredients, batch: Batch, index: int) -> Tensor:
     losses = loss_per_picture(prediction, target, settings.type, thresholds)  # (B,)
     snr = signal_to_noise(alphas, timesteps)  # (B,)
     weights = noise_level_weights(snr, family.prediction_type, settings)  # (B,)
-    return (losses * weights * batch.loss_weights.to(device)).mean()  # ()
+    loss = (losses * weights * batch.loss_weights.to(device)).mean()  # ()
+    if settings.preserve is not None:
+        plain = plain_captions(batch.captions, ingredients.config)
+        with autocast(device, ingredients.dtype):
+            drift = preservation_loss(family, ingredients.encode, plain, noisy, timesteps, batch.sizes)  # ()
+        loss = loss + settings.preserve.weight * drift
+    return loss

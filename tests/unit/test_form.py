@@ -96,6 +96,8 @@ def random_number(info: FieldInfo, default: Any, rng: random.Random) -> Any:
 def random_mapping(name: str, rng: random.Random) -> Any:
     if name == "loss.multires_noise":
         return {"iterations": rng.randint(1, 16), "discount": rng.choice([0.3, 0.123456789])}
+    if name == "loss.preserve":
+        return {"class_word": "dog: a", "weight": 0.5}
     if name == "lora.block_ranks":
         return {"^down_blocks.0": rng.randint(0, 1024), "mid: block": 4}
     if name == "lora.merge_before_training":
@@ -186,6 +188,8 @@ def random_config(rng: random.Random) -> Config:
     if lora["type"] in ("loha", "lokr"):
         plain["train"]["loraplus_lr_ratio"] = 1
     loss["min_timestep"], loss["max_timestep"] = sorted(rng.sample(range(1000), 2))
+    if loss["preserve"] is not None:
+        plain["output"]["trigger"] = "sks"
     loss |= random_weighting(loss["min_snr_gamma"], rng) | random_noise(loss["timestep_sampling"], rng)
     loss["huber_schedule"] = loss["huber_schedule"] if loss["type"] in ("huber", "smooth_l1") else "constant"
     return parse_config(plain)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,6 +89,21 @@ def norm_limiter(family: Family, settings: LoraSettings) -> Callable[[], Tensor]
         return (norms > limit).sum()
 
     return limit_norms
+
+
+@contextmanager
+def without_adapters(family: Family) -> Iterator[None]:
+    """Inside, the model is what it was before adapters were put on it. Raises ValueError when it has none."""
+    adapters = [adapter for _, _, adapter, _ in _adapters(family)]
+    if not adapters:
+        raise ValueError("the model has no adapters to switch off")
+    for adapter in adapters:
+        adapter.switch(False)
+    try:
+        yield
+    finally:
+        for adapter in adapters:
+            adapter.switch(True)
 
 
 def plan_layers(family: Family, settings: LoraSettings) -> dict[str, list[LayerPlan]]:

@@ -38,6 +38,7 @@ class PeftAdapter:
     """
 
     def __init__(self, layer: PeftLayer) -> None:
+        self._layer = layer
         self._down: nn.Parameter = layer.lora_A[ADAPTER].weight
         self._up: nn.Parameter = layer.lora_B[ADAPTER].weight
         self._alpha, self._scale = float(layer.lora_alpha[ADAPTER]), float(layer.scaling[ADAPTER])
@@ -51,6 +52,10 @@ class PeftAdapter:
     def trained(self) -> list[tuple[nn.Parameter, bool]]:
         """What learns, and whether it is the up part."""
         return [(self._down, False), (self._up, True)]
+
+    def switch(self, on: bool) -> None:
+        """Let the layer be as it was without the adapter, and back."""
+        self._layer.enable_adapters(on)
 
     def norm(self) -> Tensor:
         """Frobenius norm of the scaled product."""

@@ -50,6 +50,7 @@ class WeightAdapter(nn.Module, ABC):
         self._dropout, self._rank_dropout = settings.dropout, settings.rank_dropout
         self._module_dropout = settings.module_dropout
         self.factors: list[nn.Parameter] = []
+        self._on = True
 
     def attach(self, base: BaseLayer) -> None:
         """Hang on the layer, on its device and in its mode."""
@@ -82,6 +83,10 @@ class WeightAdapter(nn.Module, ABC):
         """What learns, and whether it is an up part in the sense of LoRA+."""
         return [(factor, False) for factor in self.factors]
 
+    def switch(self, on: bool) -> None:
+        """Let the layer be as it was without the adapter, and back."""
+        self._on = on
+
     def change(self, weight: Tensor) -> Tensor:
         """What is added to the weight, float32; in training with dropped ranks."""
         return self._without_some_rows(self.delta())
@@ -100,6 +105,8 @@ class WeightAdapter(nn.Module, ABC):
     def _add_to(self, base: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """The layer's forward hook."""
         assert isinstance(base, nn.Linear | nn.Conv2d)
+        if not self._on:
+            return output
         hidden = functional.dropout(inputs[0], self._dropout, self.training)
         with torch.autocast(hidden.device.type, enabled=False):
             # The product's parts, as large as the weight, are computed again in the backward pass instead of kept
