@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -237,7 +238,7 @@ def test_a_file_is_converted_once_and_again_when_it_changes(sd1_file: Path, tmp_
     watcher = Watcher()
     folder = model_folder(str(path), None, events=watcher)
     progress = [event for event in watcher.events if event["type"] == "progress"]
-    assert progress[-1]["done"] == progress[-1]["total"] == len(progress)
+    assert progress[-1]["done"] == progress[-1]["total"] > 900 and 50 < len(progress) <= 100
     assert converted_folder(path) == folder and folder.parent == cache_dir()
     assert json.loads((folder / "single_file.json").read_text()) == {"made_of": str(path.resolve()), "guess": {}}
 
@@ -300,6 +301,36 @@ def test_a_full_disk_is_told_before_anything_is_written(sd1_file: Path, monkeypa
     found = problem(sd1_file)
     assert found.code == "model.disk_full" and "GB" in found.message
     assert converted_folder(sd1_file) is None
+
+
+def test_a_disk_that_fills_up_on_the_way_leaves_nothing(sd1_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(convert, "write_tensors", full)
+    assert problem(sd1_file).code == "model.disk_full"
+    assert [path.suffix for path in cache_dir().iterdir()] == [".lock"]
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    sd1_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    found = problem(sd1_file)
+    assert found.code == "model.cache" and "XDG_CACHE_HOME" in found.hint
+
+
+@pytest.mark.parametrize(("root", "expected"), [("/caches", "/caches"), ("", "~/.cache"), ("not/absolute", "~/.cache")])
+def test_the_cache_lies_where_the_system_says(root: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", root)
+    assert cache_dir() == Path(expected).expanduser() / "lora-atelier" / "models"
+
+
+def test_a_wrong_family_is_told_what_the_file_is(sd1_file: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.safetensors is a model of Stable Diffusion 1\.x") as caught:
+        load_family(ModelSettings(base=str(sd1_file), family="sd2"), device=CPU, dtype=torch.float32)
+    assert caught.value.problems[0].field == "model.family"
 
 
 def test_an_incomplete_model_is_told_by_what_is_missing(tmp_path: Path) -> None:
@@ -369,6 +400,8 @@ def test_what_is_no_vae_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no VAE") as caught:
         vae_folder_of(write_file(tmp_path / "x.safetensors", {"a": torch.zeros(2)}), 0.18215)
     assert caught.value.problems[0].field == "model.vae"
+    with pytest.raises(UserError, match="16 latent channels"):
+        vae_folder_of(write_file(tmp_path / "x.safetensors", ldm_vae(small_vae(latent_channels=16))), 0.18215)
 
 
 def test_the_sizes_of_a_file_are_those_of_its_folder(sd1_file: Path, tmp_path: Path) -> None:

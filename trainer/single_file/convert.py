@@ -28,7 +28,7 @@ from trainer.runs.events import EventSink
 from trainer.single_file.cache import SUFFIXES, cache_dir, folder_of
 from trainer.single_file.configs import part_configs, standard, vae_config
 from trainer.single_file.header import Shapes, broken
-from trainer.single_file.kinds import VAE, Layout, identify, is_vae, prediction
+from trainer.single_file.kinds import LATENT_CHANNELS, VAE, Layout, identify, is_vae, prediction
 from trainer.single_file.names import Names, Source, target_shapes, vae_names
 from trainer.single_file.tensors import Checkpoint, open_checkpoint, unsupported
 from trainer.single_file.tokenizer import VOCABULARY_SIZE, write_tokenizer
@@ -85,12 +85,17 @@ class _Job:
         dtype = self.checkpoint.dtype(self.path, source.name, self.field)
 
         def load() -> Tensor:
-            self.done += 1
-            if self.events is not None:
-                self.events.emit("progress", what="converting the model file", done=self.done, total=self.total)
-            return _weight(self.checkpoint, source).reshape(shape)
+            weight = _weight(self.checkpoint, source).reshape(shape)
+            self.count()
+            return weight
 
         return Entry(target, dtype, shape, load)
+
+    def count(self) -> None:
+        """Tell that one more weight was read, where that is another percent of them."""
+        self.done += 1
+        if self.events is not None and 100 * self.done // self.total > 100 * (self.done - 1) // self.total:
+            self.events.emit("progress", what="converting the model file", done=self.done, total=self.total)
 
 
 def model_folder_of(path: Path, *, field: str = "model.base", events: EventSink | None = None) -> Path:
@@ -165,6 +170,12 @@ def _write_vae(folder: Path, job: _Job, scaling_factor: float) -> None:
     names = {"vae": vae_names(shapes, prefix)}
     base = {**standard("sd1", "vae"), "scaling_factor": scaling_factor}
     configs = _read_off(job, lambda found: {"vae": vae_config(base, found["vae"])}, names)
+    channels = configs["vae"]["latent_channels"]
+    if channels != LATENT_CHANNELS:
+        message = (
+            f"{job.field}: {job.path.name} is a VAE of {channels} latent channels; these models need {LATENT_CHANNELS}."
+        )
+        raise UserError("model.wrong_kind", message, "Choose a VAE of the model's own family.", job.field)
     part = _Part(configs["vae"], names["vae"])
     _check_structure(job, "vae", part)
     _check_disk(job, {"vae": part})

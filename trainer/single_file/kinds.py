@@ -82,19 +82,19 @@ _STRANGERS: tuple[tuple[str, str, str], ...] = (
         "is a LoRA, not a base model",
         "A LoRA to start from goes into lora.init_from; choose the model it was made for here.",
     ),
-    (r"(string_to_param|emb_params|clip_l|clip_g)(\..*)?$", "is an embedding (textual inversion)", _BASE_HINT),
+    (r"(string_to_param|emb_params|clip_l|clip_g)$", "is an embedding (textual inversion)", _BASE_HINT),
     (r"control_model\.|controlnet_|input_hint_block\.|zero_convs\.", "is a ControlNet", _BASE_HINT),
     (r"(.*\.)?double_blocks\.\d+\.img_", "is a FLUX model", "FLUX cannot be trained here yet."),
     (r"(.*\.)?joint_blocks\.\d+\.", "is a Stable Diffusion 3 model", "It cannot be trained here yet."),
     (r"conditioner\.embedders\.0\.model\.", "is the SDXL refiner", "LoRAs are trained on the SDXL base model."),
     (r"edm_mean$", "is a Playground 2.5 (EDM) model", "Choose another SDXL model."),
     (r"(.*\.)?motion_modules\.", "is a motion module (AnimateDiff)", _BASE_HINT),
-    (r"down_blocks\.\d+\..*(transformer_blocks|time_emb_proj)", "is only a UNet, in diffusers naming", _BASE_HINT),
+    (r"down_blocks\.\d+\..*(transformer_blocks|time_emb_proj)|input_blocks\.0\.0\.", "is only a UNet", _BASE_HINT),
 )
 """Pattern at the start of any name in the file, what the file is, what to do: the first that is found counts."""
 
 _CHANNELS = {9: "an inpainting", 8: "an edit (InstructPix2Pix)", 5: "a depth-to-image", 7: "an upscaling"}
-_LATENT_CHANNELS = 4
+LATENT_CHANNELS = 4
 
 
 def identify(path: Path, shapes: Shapes, *, field: str = "model.base") -> Layout:
@@ -170,7 +170,7 @@ def _refuse_other_inputs(path: Path, shapes: Shapes, field: str) -> None:
     shape = shapes.get(f"{UNET}input_blocks.0.0.weight")
     if shape is None or len(shape) != 4:
         raise _refused(path, "holds a denoiser of an unknown kind", _BASE_HINT, field)
-    if shape[1] != _LATENT_CHANNELS:
+    if shape[1] != LATENT_CHANNELS:
         what = f"is {_CHANNELS.get(shape[1], 'a special')} model ({shape[1]} input channels instead of 4)"
         raise _refused(path, what, "Choose the ordinary model it was made from.", field)
 
