@@ -8,12 +8,14 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from tests.conftest import ROOT
 from tests.recipe.tiny_runs import Watcher
@@ -24,6 +26,8 @@ from tests.unit.single_file_samples import (
     save_folder,
     sd1_pipeline,
     sd1_weights,
+    sd2_weights,
+    sdxl_weights,
     small_unet,
     small_vae,
     text_config,
@@ -38,6 +42,8 @@ from trainer.single_file import convert
 from trainer.single_file.cache import cache_dir, converted_folder
 from trainer.single_file.configs import part_configs
 from trainer.single_file.convert import model_folder_of, vae_folder_of
+from trainer.single_file.kinds import identify
+from trainer.single_file.names import target_shapes
 
 CPU = torch.device("cpu")
 KINDS = ("sd1", "sd2", "sdxl")
@@ -167,40 +173,45 @@ PUBLISHED_TEXT: dict[str, tuple[int, int, int, str]] = {  # width, layers, heads
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_real_sizes_give_the_published_configs(kind: str) -> None:
-    """From shapes alone: what is read off the weights of SD 1.5, SD 2.1 and SDXL builds SD 1.5, SD 2.1 and SDXL."""
-    size, scale = PUBLISHED_VAE_SIZES[kind]
-    published = {
-        "unet": (UNet2DConditionModel, PUBLISHED_UNETS[kind]),
-        "vae": (AutoencoderKL, {**PUBLISHED_VAE, "sample_size": size, "scaling_factor": scale}),
-    }
-    with torch.device("meta"):
-        models = {part: made.from_config(config) for part, (made, config) in published.items()}
-    shapes = {part: shapes_of(model) for part, model in models.items()}
-    for part in [name.split()[1] for name in PUBLISHED_TEXT if name.startswith(f"{kind} ")]:
-        shapes[part] = text_shapes(*PUBLISHED_TEXT[f"{kind} {part}"][:2], projected=part.endswith("2"))
-    found = part_configs(kind, shapes)
+    """From names and shapes alone: what is read off SD 1.5, SD 2.1 and SDXL builds SD 1.5, SD 2.1 and SDXL."""
+    models = real_models(kind)
+    weights = {"sd1": sd1_weights, "sd2": sd2_weights, "sdxl": sdxl_weights}[kind](SimpleNamespace(**models))
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    layout = identify(Path("model.safetensors"), shapes)
+    assert layout.family == kind
+    found = {part: target_shapes(names, shapes) for part, names in layout.names(shapes).items()}
     for part, model in models.items():
+        assert flat(found[part]) == flat({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    configs = part_configs(kind, found)
+    for part in ("unet", "vae"):
         with torch.device("meta"):
-            rebuilt = type(model).from_config(found[part])
-        assert settings_of(rebuilt) == settings_of(model)
-    for part in [name for name in found if name.startswith("text_encoder")]:
-        width, layers, heads, activation = PUBLISHED_TEXT[f"{kind} {part}"]
-        expected = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
-        assert found[part].items() >= {**expected, "intermediate_size": 4 * width, "hidden_act": activation}.items()
-    assert kind != "sdxl" or found["text_encoder_2"]["projection_dim"] == 1280
+            rebuilt = type(models[part]).from_config(configs[part])
+        assert settings_of(rebuilt) == settings_of(models[part])
+    for part in [name for name in models if name.startswith("text_encoder")]:
+        published = models[part].config
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"):
+            assert configs[part][name] == getattr(published, name)
+    assert kind != "sdxl" or configs["text_encoder_2"]["projection_dim"] == 1280
 
 
-def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+def real_models(kind: str) -> dict[str, Any]:
+    """The parts of a published model, without memory."""
+    size, scale = PUBLISHED_VAE_SIZES[kind]
+    with torch.device("meta"):
+        models: dict[str, Any] = {
+            "unet": UNet2DConditionModel.from_config(PUBLISHED_UNETS[kind]),
+            "vae": AutoencoderKL.from_config({**PUBLISHED_VAE, "sample_size": size, "scaling_factor": scale}),
+        }
+        for part in [name.split()[1] for name in PUBLISHED_TEXT if name.startswith(f"{kind} ")]:
+            width, layers, heads, activation = PUBLISHED_TEXT[f"{kind} {part}"]
+            sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+            config = text_config(**sizes, num_attention_heads=heads, hidden_act=activation, projection_dim=1280)
+            models[part] = (CLIPTextModelWithProjection if part.endswith("2") else CLIPTextModel)(config)
+    return models
 
 
-def text_shapes(width: int, layers: int, *, projected: bool) -> dict[str, tuple[int, ...]]:
-    return {
-        "text_model.embeddings.token_embedding.weight": (49408, width),
-        "text_model.embeddings.position_embedding.weight": (77, width),
-        **{f"text_model.encoder.layers.{layer}.mlp.fc1.weight": (4 * width, width) for layer in range(layers)},
-        **({"text_projection.weight": (1280, width)} if projected else {}),
-    }
+def flat(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name.removeprefix("text_model."): shape for name, shape in shapes.items()}
 
 
 def settings_of(model: Any) -> dict[str, Any]:
