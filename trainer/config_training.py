@@ -175,9 +175,17 @@ class TrainSettings(Section):
     @classmethod
     def _class_given_as_optimizer(cls, values: Any) -> Any:
         """Other trainers take `package.Class` in the same place as their own names."""
-        if isinstance(values, dict) and "." in str(values.get("optimizer")) and not values.get("optimizer_class"):
-            return {**values, "optimizer": "custom", "optimizer_class": values["optimizer"]}
+        given = values.get("optimizer") if isinstance(values, dict) else None
+        if isinstance(given, str) and "." in given and not values.get("optimizer_class"):
+            return {**values, "optimizer": "custom", "optimizer_class": given}
         return values
+
+    @field_validator("lr_warmup_steps", "lr_decay_steps", mode="before")
+    @classmethod
+    def _steps_or_share(cls, value: Any) -> Any:
+        if value is None or (isinstance(value, int | float) and (0 < value < 1 or (value >= 0 and value % 1 == 0))):
+            return value
+        raise ValueError(f"{value!r} is neither a whole number of steps nor a share of the run below 1")
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSettings:

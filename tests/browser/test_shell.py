@@ -89,6 +89,21 @@ def test_settings_tell_what_there_is_and_open_a_folder(page: Page, app: App, tmp
     expect(page.locator("#folder-problem")).not_to_contain_text("not a full path")
 
 
+def test_optimizers_are_allowed_in_the_settings(page: Page, app: App) -> None:
+    open_tab(page, "Settings")
+    lines = page.locator("#allowed-optimizers textarea")
+    lines.fill("RAdam")
+    lines.blur()
+    expect(page.get_by_text("is not the full name of a class")).to_be_visible()
+    lines.fill("torch.optim.RAdam")
+    lines.blur()
+    expect(page.get_by_text("is not the full name of a class")).to_be_hidden()
+    page.reload()
+    open_tab(page, "Settings")
+    expect(page.locator("#allowed-optimizers textarea")).to_have_value("torch.optim.RAdam")
+    assert "torch.optim.RAdam" in (app.workspace / "settings.json").read_text()
+
+
 @pytest.mark.parametrize("headers", [{"Host": "rebind.example"}, {"Origin": "https://evil.example"}])
 def test_other_pages_cannot_drive_this_one(app: App, headers: dict[str, str]) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", app.port, timeout=10)

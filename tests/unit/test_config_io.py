@@ -67,6 +67,13 @@ def _problem(text: str, folder: Path) -> Problem:
         ("dataset: {sources: x}", "dataset.sources", "allowed is a list", "Correct"),
         ("train: {learning_rate: fast}", "train.learning_rate", "'fast' is not allowed; allowed is a number", ""),
         ("train: {learning_rate: .nan}", "train.learning_rate", "nan is not allowed; allowed is a finite", ""),
+        (
+            "train: {lr_warmup_steps: 1.5}",
+            "train.lr_warmup_steps",
+            "1.5 is neither a whole number of steps nor a share",
+            "",
+        ),
+        ("train: {lr_decay_steps: .inf}", "train.lr_decay_steps", "inf is neither", ""),
         ("train: {optimizer: adam}", "train.optimizer", "allowed is 'adamw', 'adamw8bit', 'adafactor', 'lion',", ""),
         ("loss: {min_timestep: 9, max_timestep: 3}", "loss", "min_timestep (9) must be below max_timestep (3)", ""),
         ("name: a/b", "name", "must work as a file name", ""),

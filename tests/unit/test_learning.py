@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trainer.config import TrainSettings
+from trainer.errors import UserError
 from trainer.learning import Learning
 from trainer.optimizers import OPTIMIZERS
 from trainer.parameter_groups import ParameterGroup
@@ -170,6 +171,15 @@ def test_schedule_free_trains_at_one_point_and_gives_the_mean() -> None:
         assert float(parameter.detach()) == pytest.approx(x, abs=1e-6)
     assert abs(float(before) - x) > 1e-3
     assert torch.equal(parameter, before), "looking changes nothing, to the last bit"
+
+
+def test_a_schedule_free_class_takes_no_norm_limit() -> None:
+    pytest.importorskip("schedulefree", reason="the package schedulefree is not installed")
+    path = "schedulefree.SGDScheduleFree"
+    groups = [ParameterGroup("unet", 0.1, [nn.Parameter(torch.ones(2))])]
+    settings = TrainSettings(optimizer=path, lr_scheduler="constant")
+    with pytest.raises(UserError, match=r"lora\.max_norm"):
+        Learning(groups, settings, 3, scaled=False, limit_norms=lambda: torch.tensor(0), allowed_optimizers=[path])
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "adamw8bit"])
