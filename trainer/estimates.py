@@ -58,8 +58,8 @@ def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int) -
     """GPU memory of a training step.
 
     weights (denoiser and text encoder in the compute precision, VAE in float32) + LoRA (float32 with gradients, and
-    EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's first width) + what
-    CUDA itself takes.
+    EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's first width; and for
+    DoRA, LoHa and LoKr the changes of the weights, each kept for the backward pass) + what CUDA itself takes.
 
     Args:
         config: the run's settings.
@@ -71,11 +71,13 @@ def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int) -
     per_cell = _CHECKPOINTED_BYTES if train.gradient_checkpointing else _ACTIVATION_BYTES[config.lora.target]
     forwards = 1 if config.loss.preserve is None else 2  # whose activations are kept for the backward pass
     cells = forwards * train.batch_size * largest_bucket_px / _LATENT_SCALE**2
+    changes_are_kept = config.lora.type != "lora" and not train.gradient_checkpointing
+    changes = forwards * sizes.adapted * (4 if full else 2) if changes_are_kept else 0
     return Memory(
         weights=(sizes.denoiser + sizes.text) * (4 if full else 2) + sizes.vae * 4,
         lora=sizes.lora * (8 if train.ema is None else 12),
         optimizer=sizes.lora * _OPTIMIZER_BYTES[train.optimizer],
-        activations=int(cells * sizes.channels * per_cell * (_FLOAT32_FACTOR if full else 1)),
+        activations=int(cells * sizes.channels * per_cell * (_FLOAT32_FACTOR if full else 1)) + changes,
         cuda=_CUDA_BYTES,
     )
 
@@ -124,7 +126,7 @@ def _work_per_step(config: Config) -> dict[str, object]:
         "train": config.train.model_dump(
             include={"batch_size", "gradient_accumulation_steps", "mixed_precision", "gradient_checkpointing"}
         ),
-        "lora": config.lora.model_dump(include={"train", "target"}),
+        "lora": config.lora.model_dump(include={"train", "target", "type"}),
         "preserved": config.loss.preserve is not None,
         "cached": config.dataset.cache.latents,
     }

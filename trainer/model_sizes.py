@@ -6,6 +6,7 @@ import json
 import math
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class ModelSizes:
         channels: width of the denoiser's first level.
         text_width: numbers per token that the text encoder gives.
         lora: parameters of the LoRA that the settings ask for.
+        adapted: numbers in the weights that adapters go on.
         known: False where the model is not on this machine and the sizes of Stable Diffusion 1.5 stand in.
     """
 
@@ -50,14 +52,17 @@ class ModelSizes:
     text_width: int
     lora: int
     known: bool
+    adapted: int
 
 
 def model_sizes(model: ModelSettings, lora: LoraSettings) -> ModelSizes:
     """The sizes of the settings' model. Raises UserError(field="model.base") when the base cannot be a model."""
     parts = _file_shapes(model) or _folder_shapes(model)
     if parts is None:
-        # Stable Diffusion 1.5; its LoRA of rank 1 on attention and feed-forward has 0.42 million parameters.
-        return ModelSizes(859_520_964, 123_060_480, 83_653_863, 320, 768, 423_936 * lora.rank, known=False)
+        # Stable Diffusion 1.5; its LoRA of rank 1 on attention and feed-forward has 0.42 million parameters,
+        # beside weights of 267 million.
+        own = 423_936 * lora.rank
+        return ModelSizes(859_520_964, 123_060_480, 83_653_863, 320, 768, own, known=False, adapted=266_977_280)
     unet, text, vae = (parts[part] for part in ("unet", "text_encoder", "vae"))
     try:
         channels = unet["conv_in.weight"][0]
@@ -65,14 +70,16 @@ def model_sizes(model: ModelSettings, lora: LoraSettings) -> ModelSizes:
     except (KeyError, IndexError, StopIteration) as error:
         message = f"model.base: {model.base} lacks weights that every such model has ({error})."
         raise UserError("model.broken", message, "Get the model again.", "model.base") from error
+    parameters, adapted = _lora_sizes(unet, text, lora)
     return ModelSizes(
         denoiser=_parameters(unet),
         text=_parameters(text),
         vae=_parameters(vae),
         channels=channels,
         text_width=text_width,
-        lora=_lora_parameters(unet, text, lora),
+        lora=parameters,
         known=True,
+        adapted=adapted,
     )
 
 
@@ -146,30 +153,31 @@ def _parameters(shapes: Shapes) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def _lora_parameters(unet: Shapes, text: Shapes, lora: LoraSettings) -> int:
-    """Parameters of the adapters; a layer of m inputs and n outputs takes rank x (m + n)."""
-    total = 0
+def _lora_sizes(unet: Shapes, text: Shapes, lora: LoraSettings) -> tuple[int, int]:
+    """Parameters of the adapters, and numbers in the weights that they go on."""
+    found: list[tuple[int, int]] = []
     if lora.train != "text_encoder":
         target = {"attention": _ATTENTION, "attention_ff": _TRANSFORMER, "full": _FULL}[lora.target]
-        total += _adapters("unet", unet, target, lora.rank, lora)
-        total += _adapters("unet", unet, _LARGE_CONV, lora.conv_rank, lora)
+        found += _adapters("unet", unet, target, lora.rank, lora)
+        found += _adapters("unet", unet, _LARGE_CONV, lora.conv_rank, lora)
     if lora.train != "unet":
-        total += _adapters(
-            "text_encoder", text, _TEXT_ATTENTION if lora.target == "attention" else _TEXT_ALL, lora.rank, lora
-        )
-    return total
+        target = _TEXT_ATTENTION if lora.target == "attention" else _TEXT_ALL
+        found += _adapters("text_encoder", text, target, lora.rank, lora)
+    return sum(own for own, _ in found), sum(weight for _, weight in found)
 
 
-def _adapters(part: str, shapes: Shapes, target: re.Pattern[str], rank: int, lora: LoraSettings) -> int:
-    total = 0
+def _adapters(
+    part: str, shapes: Shapes, target: re.Pattern[str], rank: int, lora: LoraSettings
+) -> Iterator[tuple[int, int]]:
+    """For each adapter its own parameters and those of its layer's weight."""
     for name, shape in shapes.items():
         layer = f"{part}.{name.removesuffix('.weight').removeprefix('text_model.')}"  # as the adapters are named
         if not name.endswith(".weight") or not target.search(layer) or not _wanted(layer, lora):
             continue
         ranks = [own for pattern, own in lora.block_ranks.items() if re.search(pattern, layer)]
         own_rank = ranks[0] if ranks else rank
-        total += adapter_parameters(lora.type, shape, own_rank, lora.lokr_factor) if own_rank else 0
-    return total
+        if own_rank:
+            yield adapter_parameters(lora.type, shape, own_rank, lora.lokr_factor), math.prod(shape)
 
 
 def _wanted(layer: str, lora: LoraSettings) -> bool:

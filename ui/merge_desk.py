@@ -135,11 +135,12 @@ def inspection_rows(inspection: dict[str, Any]) -> list[tuple[str, str]]:
         name: ", ".join(
             key if len(inspection[name]) == 1 else f"{key} ({count})" for key, count in inspection[name].items()
         )
-        for name in ("ranks", "alphas", "parts")
+        for name in ("kinds", "ranks", "alphas", "parts")
     }
     return [
         ("Size", f"{file_size(int(inspection['size_bytes']))}, {inspection['precision']}"),
         ("Family", str(inspection["family"])),
+        ("Kind", listing["kinds"]),
         ("Layers", f"{inspection['modules']} ({listing['parts']})"),
         ("Rank", listing["ranks"]),
         ("Alpha", listing["alphas"]),

@@ -107,3 +107,16 @@ def test_merging_before_training_changes_the_run_and_needs_no_cache_of_its_capti
     again = workspace.create_run(config_of(**FEW))
     train_here(again)
     assert losses_of(again) == losses, "nothing of it stays in the caches"
+
+
+@pytest.mark.parametrize("kind", ["dora", "lokr"])
+def test_gradient_checkpointing_changes_nothing(kind: str, workspace: Workspace, config_of) -> None:
+    """The layers' own recomputation lies inside that of the blocks, dropouts and all."""
+    options = dict.fromkeys(("lora__dropout", "lora__rank_dropout", "lora__module_dropout"), 0.3)
+    losses = []
+    for checkpointing in (False, True):
+        config = config_of(**FEW, **options, lora__type=kind, train__gradient_checkpointing=checkpointing)
+        run = workspace.create_run(config)
+        train_here(run)
+        losses.append(losses_of(run))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 3

@@ -36,7 +36,7 @@ from trainer.planner import Plan, arithmetic, plan
 from trainer.runs.events import EventLog
 from trainer.runs.store import Workspace
 
-SD15 = ModelSizes(859_520_964, 123_060_480, 83_653_863, 320, 768, 3_190_000, known=True)
+SD15 = ModelSizes(859_520_964, 123_060_480, 83_653_863, 320, 768, 3_190_000, known=True, adapted=266_977_280)
 GIB = 2**30
 
 
@@ -263,6 +263,8 @@ def test_memory_grows_with_what_makes_it_grow() -> None:
     assert total(gradient_checkpointing=True) < base < total(mixed_precision="no")
     assert total(optimizer="adamw8bit") < base < total(ema=0.99)
     assert total(lora={"target": "attention"}) < base
+    assert total(lora={"type": "loha"}) == base + SD15.adapted * 2
+    assert total(lora={"type": "loha"}, gradient_checkpointing=True) == total(gradient_checkpointing=True)
 
 
 def make_run(workspace: Workspace, config: Config, step_ms: list[float]) -> str:

@@ -23,6 +23,7 @@ from trainer.lora.file import LoraFile, write_lora
 from trainer.lora.merge_model import merge_into_model
 from trainer.lora.patches import merge_before_training
 from trainer.lora.weight_adapters import WEIGHT_ADAPTERS, BaseLayer, WeightAdapter
+from trainer.model_sizes import model_sizes
 from trainer.pictures import LoraUse
 
 CPU = torch.device("cpu")
@@ -288,6 +289,33 @@ def test_a_file_of_another_kind_is_refused_by_name(saved: tuple[str, Family, Pat
     if kind != "dora":
         with pytest.raises(UserError, match=r"is a (LoHa|LoKr), the settings have DoRA"):
             add_adapters(family(), settings_of("dora", init_from=str(path)), seed=1)
+
+
+@pytest.mark.parametrize("kind", ["lora", *KINDS])
+def test_the_check_before_the_start_knows_their_sizes(kind: str) -> None:
+    settings = settings_of(kind, rank=3, block_ranks={"mid_block": 24}, lokr_factor=4 if kind == "lokr" else -1)
+    model = family()
+    trainables = add_adapters(model, settings, seed=1)
+    sizes = model_sizes(ModelSettings(), settings)
+    assert sizes.lora == sum(item.parameter.numel() for item in trainables)
+    assert sizes.adapted == sum(layer.delta().numel() for layer in adapter_layers(model).values())
+
+
+def test_a_small_change_is_not_lost_in_bfloat16() -> None:
+    """Added to the weight it would be: 1e-4 of it is less than bfloat16's steps."""
+    base = nn.Linear(64, 64, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+    base.weight.fill_(1.0)
+    adapter = WEIGHT_ADAPTERS["loha"](base, 1, 1.0, LoraSettings(type="loha"))
+    adapter.attach(base)
+    for factor, value in zip(adapter.factors, (1e-4, 1.0, 1.0, 1.0), strict=True):
+        nn.init.constant_(factor, value)
+    nn.init.zeros_(adapter.factors[1][:, 1:])
+    inputs = torch.ones(1, 64, dtype=torch.bfloat16)
+    inputs[:, 1::2] = -1  # the weight's own part of the output is 0
+    with torch.autocast("cpu", torch.bfloat16):
+        output = base(inputs)
+    assert torch.equal(base.weight + adapter.delta().to(torch.bfloat16), base.weight)
+    torch.testing.assert_close(output.float(), torch.full((1, 64), 1e-4), rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
