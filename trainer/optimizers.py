@@ -1,4 +1,4 @@
-"""Optimizers by the names of ``config.Optimizer``: where their classes are, and how they are made."""
+"""Optimizers by the names of ``config.Optimizer``: how they are made, and what they have learned."""
 
 from __future__ import annotations
 
@@ -6,49 +6,16 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from trainer.config import Optimizer, TrainSettings
+from trainer.config import TrainSettings
 from trainer.config_training import CONSTANT, OWN_RATE
 from trainer.errors import UserError
+from trainer.optimizer_classes import CLASS_FIELD, FIELD, OPTIMIZERS, class_path, optimizer_problems
 from trainer.parameter_groups import ParameterGroup
-
-FIELD = "train.optimizer"
-
-
-@dataclass(frozen=True)
-class OptimizerSource:
-    """Where an optimizer comes from.
-
-    Attributes:
-        path: ``package.module.Class``.
-        install: what to install where it is not there; empty for what always is.
-        arguments: those that differ from the class's own defaults.
-    """
-
-    path: str
-    install: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-OPTIMIZERS: dict[Optimizer, OptimizerSource] = {
-    "adamw": OptimizerSource("torch.optim.AdamW", arguments={"fused": True}),
-    "adamw8bit": OptimizerSource("bitsandbytes.optim.AdamW8bit", "bitsandbytes"),
-    # with scale_parameter or its own relative steps, Adafactor would not keep to the learning rate and the schedule
-    "adafactor": OptimizerSource(
-        "transformers.optimization.Adafactor", arguments={"scale_parameter": False, "relative_step": False}
-    ),
-    "lion": OptimizerSource("lion_pytorch.Lion", "lion-pytorch"),  # Chen et al. 2023, 2302.06675
-    "prodigy": OptimizerSource("prodigyopt.Prodigy", "prodigyopt"),  # Mishchenko, Defazio 2306.06101
-    "schedule_free_adamw": OptimizerSource("schedulefree.AdamWScheduleFree", "schedulefree"),  # 2405.15682
-    "dadapt_adam": OptimizerSource("dadaptation.DAdaptAdam", "dadaptation"),  # 2301.07733
-    "sgd": OptimizerSource("torch.optim.SGD"),
-}
-"""All but ``custom``, which is whatever class the user names and has allowed."""
 
 
 @runtime_checkable
@@ -102,18 +69,22 @@ def optimizer_class(settings: TrainSettings, allowed: Sequence[str] = ()) -> typ
     Raises:
         UserError: not allowed, not installed, not an optimizer, or where adamw8bit has no GPU.
     """
-    if settings.optimizer == "custom":
-        return _allowed_class(settings, allowed)
-    source = OPTIMIZERS[settings.optimizer]
     if settings.optimizer == "adamw8bit" and not torch.cuda.is_available():
         message = f"{FIELD}: adamw8bit needs an NVIDIA GPU, and there is none."
         raise UserError("optimizer.needs_gpu", message, "Use adamw.", FIELD)
+    if problems := list(optimizer_problems(settings, allowed)):
+        raise UserError.many(problems)
+    path = class_path(settings)
+    module, _, name = path.rpartition(".")
     try:
-        return _imported(source.path)
-    except ImportError as error:
-        message = f"{FIELD}: {settings.optimizer} needs the package {source.install}, which is not installed."
-        hint = f"Install it with `.venv/bin/pip install {source.install}`, or use adamw."
-        raise UserError("optimizer.missing", message, hint, FIELD) from error
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        where = CLASS_FIELD if settings.optimizer == "custom" else FIELD
+        message = f"{where}: {path} cannot be loaded: {error}."
+        raise UserError("optimizer.broken", message, "Check the name and its package, or use adamw.", where) from error
+    if settings.optimizer == "custom":
+        _check_class(found, settings)
+    return found
 
 
 def effective_learning_rate(optimizer: torch.optim.Optimizer) -> float:
@@ -143,31 +114,16 @@ def averaged(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -
                 parameter.copy_(value)
 
 
-def _allowed_class(settings: TrainSettings, allowed: Sequence[str]) -> type[torch.optim.Optimizer]:
-    """The custom class. Raises UserError unless the user allowed it and it is an optimizer."""
-    path, name = str(settings.optimizer_class), "train.optimizer_class"
-    if path not in allowed:
-        listing = ", ".join(allowed) or "none"
-        message = f"{name}: {path} is not allowed to be loaded; allowed are: {listing}."
-        raise UserError("optimizer.not_allowed", message, "If you trust it, add it on the Settings tab.", name)
-    try:
-        found = _imported(path)
-    except (ImportError, AttributeError) as error:
-        message = f"{name}: {path} cannot be loaded: {error}."
-        hint = f"Install its package ({path.partition('.')[0]}) into .venv, or check the name."
-        raise UserError("optimizer.missing", message, hint, name) from error
+def _check_class(found: Any, settings: TrainSettings) -> None:
+    """Raise UserError unless a custom class is an optimizer that fits the schedule."""
+    path = settings.optimizer_class
     if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
-        message = f"{name}: {path} is not a torch optimizer."
-        raise UserError("optimizer.not_one", message, "Name a class derived from torch.optim.Optimizer.", name)
+        message = f"{CLASS_FIELD}: {path} is not a torch optimizer."
+        hint = "Name a class derived from torch.optim.Optimizer."
+        raise UserError("optimizer.not_one", message, hint, CLASS_FIELD)
     if issubclass(found, ScheduleFree) and (settings.lr_scheduler not in CONSTANT or settings.ema is not None):
-        message = f"{name}: {path} is schedule-free: it needs train.lr_scheduler constant and no train.ema."
+        message = f"{CLASS_FIELD}: {path} is schedule-free: it needs train.lr_scheduler constant and no train.ema."
         raise UserError("optimizer.schedule_free", message, "Change these.", "train.lr_scheduler")
-    return found
-
-
-def _imported(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def _check_one_rate(name: str, rates: set[float]) -> None:

@@ -13,7 +13,9 @@ from trainer.data.picture_notes import PictureNotes, take_notes
 from trainer.errors import Problem, UserError
 from trainer.estimates import Memory, disk_bytes, measured_step, training_memory
 from trainer.model_sizes import ModelSizes, model_sizes
+from trainer.optimizer_classes import optimizer_problems
 from trainer.plan_warnings import find_warnings
+from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
 
 
@@ -84,9 +86,10 @@ def plan(config: Config, workspace: Workspace | None = None) -> Plan:
         workspace: where former runs tell how long a step takes; without it there is no time estimate.
 
     Raises:
-        UserError: folders missing or empty, or a base that cannot be a model; all problems at once.
+        UserError: folders missing or empty, a base that cannot be a model, or an optimizer that is not installed or not
+            allowed; all problems at once.
     """
-    layout, sizes = _both(config)
+    layout, sizes = _both(config, workspace)
     train = config.train
     batches = batches_per_epoch(layout.training, train.batch_size)
     steps = total_steps(train, batches)
@@ -131,7 +134,7 @@ def arithmetic(config: Config, layout: Layout) -> str:
     return f"{line}, {_plural(short, 'short batch', 'short batches')} included" if short else line
 
 
-def _both(config: Config) -> tuple[Layout, ModelSizes]:
+def _both(config: Config, workspace: Workspace | None) -> tuple[Layout, ModelSizes]:
     problems: list[Problem] = []
     layout: Layout | None = None
     sizes: ModelSizes | None = None
@@ -143,7 +146,9 @@ def _both(config: Config) -> tuple[Layout, ModelSizes]:
         sizes = model_sizes(config.model, config.lora)
     except UserError as error:
         problems += error.problems
-    if layout is None or sizes is None:
+    if workspace is not None:
+        problems += optimizer_problems(config.train, read_settings(workspace).allowed_optimizers)
+    if problems or layout is None or sizes is None:
         raise UserError.many(problems)
     return layout, sizes
 

@@ -91,7 +91,7 @@ def test_the_defaults_are_a_valid_config() -> None:
 
 
 def test_every_optimizer_is_built() -> None:
-    from trainer.optimizers import OPTIMIZERS
+    from trainer.optimizer_classes import OPTIMIZERS
 
     assert set(options(Optimizer)) == {*OPTIMIZERS, "custom"}  # each is made and used in test_optimizers.py
 

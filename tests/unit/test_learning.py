@@ -12,7 +12,7 @@ from torch import nn
 from trainer.config import TrainSettings
 from trainer.errors import UserError
 from trainer.learning import Learning
-from trainer.optimizers import OPTIMIZERS
+from trainer.optimizer_classes import OPTIMIZERS
 from trainer.parameter_groups import ParameterGroup
 
 

@@ -16,7 +16,8 @@ from trainer.config import TrainSettings
 from trainer.config_training import OWN_RATE
 from trainer.ema import Ema
 from trainer.errors import UserError
-from trainer.optimizers import OPTIMIZERS, make_optimizer
+from trainer.optimizer_classes import OPTIMIZERS
+from trainer.optimizers import make_optimizer
 from trainer.parameter_groups import ParameterGroup, Trainable, parameter_groups
 from trainer.plan_warnings import about_optimizer
 
@@ -98,7 +99,11 @@ def test_an_allowed_class_is_used() -> None:
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("torch.nn.Linear", "not a torch optimizer"), ("torch.optim.No", "cannot be loaded"), ("no_such.A", "no_such")],
+    [
+        ("torch.nn.Linear", "not a torch optimizer"),
+        ("torch.optim.No", "cannot be loaded"),
+        ("no_such.A", "no_such, which is not installed"),
+    ],
 )
 def test_allowed_names_that_are_no_optimizers(path: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

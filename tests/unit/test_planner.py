@@ -34,6 +34,7 @@ from trainer.families import load_family
 from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.planner import Plan, arithmetic, plan
 from trainer.runs.events import EventLog
+from trainer.runs.settings import AppSettings, write_settings
 from trainer.runs.store import Workspace
 
 SD15 = ModelSizes(859_520_964, 123_060_480, 83_653_863, 320, 768, 3_190_000, known=True, adapted=266_977_280)
@@ -380,3 +381,31 @@ def test_a_damaged_model_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         model_sizes(ModelSettings(base=str(tmp_path / "model")), LoraSettings())
     assert caught.value.problems[0].code == "model.broken" and caught.value.problems[0].field == "model.base"
+
+
+def test_an_optimizer_that_cannot_be_used_is_told_with_the_other_problems(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    write_pictures(tmp_path / "good", [(64, 64)])
+    train = {"optimizer": "torch.optim.NAdam"}
+    with pytest.raises(UserError) as caught:
+        plan(config_for(tmp_path / "missing", train=train), workspace)
+    assert {problem.field for problem in caught.value.problems} >= {"dataset.sources.0.path", "train.optimizer_class"}
+    with pytest.raises(UserError, match="not allowed"):
+        plan(config_for(tmp_path / "good", train=train), workspace)
+    write_settings(workspace, AppSettings(allowed_optimizers=["torch.optim.NAdam"]))
+    assert plan(config_for(tmp_path / "good", train=train), workspace).pictures == 1
+
+
+def test_a_rate_beside_an_own_rate_is_warned_of(tmp_path: Path) -> None:
+    write_pictures(tmp_path, [(64, 64)])
+    assert "optimizer.own_rate" in codes(planned(tmp_path, train={"optimizer": "prodigy"}))
+    assert "optimizer.own_rate" not in codes(planned(tmp_path, train={"optimizer": "prodigy", "learning_rate": 1}))
+
+
+def test_preserving_keeps_the_activations_of_two_forward_passes() -> None:
+    plain, preserving = (
+        training_memory(Config.model_validate({"output": {"trigger": "a"}, "loss": loss}), SD15, 512 * 512)
+        for loss in ({}, {"preserve": {"class_word": "dog"}})
+    )
+    assert preserving.activations == 2 * plain.activations
+    assert preserving.total - preserving.activations == plain.total - plain.activations
