@@ -70,7 +70,7 @@ class ModelSettings(Section):
     base: str = setting("demo", "Base model", basic=True, also=("pretrained_model_name_or_path", "base_model_name"))
     """`demo` for the built-in demo model, a .safetensors or .ckpt file, a folder in diffusers layout, or a Hugging Face
     id. A file is made into a folder once, which takes as much disk again."""
-    family: Literal["auto", "sd1", "sd2"] = setting("auto", "Model family", also=("v2", "sdxl", "model_type"))
+    family: Literal["auto", "sd1", "sd2", "sdxl"] = setting("auto", "Model family", also=("v2", "sdxl", "model_type"))
     """`auto` looks at the model's files."""
     vae: str | None = setting(None, "Other VAE")
     """File, folder or hub id of a VAE to use in place of the model's own."""

@@ -24,7 +24,7 @@ from trainer.devices import compute_dtype, is_out_of_memory
 from trainer.errors import Problem, UserError
 from trainer.families import load_family
 from trainer.families.base import Conditioning
-from trainer.lora.file import LoraFile, read_lora
+from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import LoraLayer
 from trainer.lora.patches import WeightPatches, check_fits, layers_by_key, shape_of
 from trainer.pictures import LoraUse, PictureSettings, save_png
@@ -142,7 +142,7 @@ class Painter:
         if name in self._loaded:
             self._loaded[name] = self._loaded.pop(name)
             return name
-        lora = read_lora(path)
+        lora = fit_names(read_lora(path), self._modules)
         check_fits(lora, self._modules, path.name)
         if not self._is_plain(lora):
             self._patch_loras[name] = lora

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lora_samples import QUERY, TEXT
 
-from trainer.lora.keys import block_of, kohya_key, other_kind, parse_name, part_of, unify_text_prefixes
+from trainer.lora.keys import block_of, kohya_key, other_kind, parse_name, part_of, unify_keys
 
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 
@@ -74,9 +74,19 @@ def test_other_kinds_of_adapters_are_named(name: str, kind: str | None) -> None:
 
 
 def test_text_prefix_follows_the_family() -> None:
-    assert unify_text_prefixes(["lora_te1_text_model_x", QUERY]) == {"lora_te1_text_model_x": "lora_te_text_model_x"}
-    assert unify_text_prefixes(["lora_te_x", "lora_te2_x"]) == {"lora_te_x": "lora_te1_x"}
-    assert unify_text_prefixes(["lora_te1_x", "lora_unet_input_blocks_4_1_proj_in"]) == {}
+    to_one = {"lora_te1_text_model_x": "lora_te_text_model_x"}
+    assert unify_keys(["lora_te1_text_model_x", QUERY], sdxl=False) == to_one
+    assert unify_keys(["lora_te_x", "lora_te2_x"], sdxl=False) == {"lora_te_x": "lora_te1_x"}
+    assert unify_keys(["lora_te1_x", "lora_unet_input_blocks_4_1_proj_in"], sdxl=False) == {}
+
+
+def test_the_unet_of_sdxl_is_renamed_where_anything_tells_that_it_is_one() -> None:
+    layer, renamed = "lora_unet_down_blocks_1_attentions_0_proj_in", "lora_unet_input_blocks_4_1_proj_in"
+    deep = "lora_unet_mid_block_attentions_0_transformer_blocks_9_attn1_to_q"
+    assert unify_keys([layer], sdxl=False) == {}
+    assert unify_keys([layer], sdxl=True) == {layer: renamed}
+    assert unify_keys([layer, "lora_te2_x"], sdxl=False) == {layer: renamed}
+    assert unify_keys([layer, deep], sdxl=False)[layer] == renamed
 
 
 def test_parts_and_blocks() -> None:

@@ -20,12 +20,13 @@ from trainer.devices import use_threads_for
 from trainer.errors import UserError
 from trainer.families.base import Family, FamilyLoader
 from trainer.families.sd import SD1, SD2, SdLoader
+from trainer.families.sdxl import SdxlLoader
 from trainer.runs.events import EventSink
 from trainer.single_file.cache import looks_like_a_file
 from trainer.single_file.convert import ORIGIN_FILE, model_folder_of, vae_folder_of
 from trainer.single_file.kinds import guess_warning
 
-FAMILIES: dict[str, FamilyLoader] = {"sd1": SdLoader(SD1), "sd2": SdLoader(SD2)}
+FAMILIES: dict[str, FamilyLoader] = {"sd1": SdLoader(SD1), "sd2": SdLoader(SD2), "sdxl": SdxlLoader()}
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["model_index.json", "*/*.json", "*/merges.txt", "*/model.safetensors", "*/*_model.safetensors"]

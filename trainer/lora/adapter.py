@@ -21,7 +21,7 @@ from trainer.config import LoraSettings
 from trainer.devices import seeded_generator
 from trainer.errors import UserError
 from trainer.families.base import Family
-from trainer.lora.file import LoraFile, read_lora
+from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import Layer
 from trainer.lora.peft_adapter import ADAPTER, PeftAdapter, add_peft_adapters
 from trainer.lora.weight_adapters import CHILD, WEIGHT_ADAPTERS, WeightAdapter
@@ -161,8 +161,9 @@ def load_into_adapters(family: Family, lora: LoraFile, file_name: str) -> None:
     one of another kind or shape.
     """
     found = 0
+    saved_layers = fit_names(lora, [family.lora_key(part, name) for part, name, _, _ in _adapters(family)]).layers
     for part, name, adapter, base in _adapters(family):
-        saved = lora.layers.get(family.lora_key(part, name))
+        saved = saved_layers.get(family.lora_key(part, name))
         if saved is None:
             continue
         if not adapter.take(saved, base.weight):

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,18 @@ from torch import Tensor
 
 from trainer.errors import UserError
 from trainer.lora.build import Tensors, build_layer
-from trainer.lora.keys import other_kind, parse_name, unify_text_prefixes
+from trainer.lora.keys import other_kind, parse_name, sdxl_key, unify_keys
 from trainer.lora.layers import Layer, LoraLayer, plain_shape
 from trainer.lora.tensor_file import DTYPES, Entry, entry, header, layout, open_tensors, tensor_bytes, write_tensors
 
-__all__ = ["LoraFile", "LoraLayer", "Precision", "network_metadata", "read_lora", "write_lora"]
+__all__ = ["LoraFile", "LoraLayer", "Precision", "fit_names", "network_metadata", "read_lora", "write_lora"]
 
 Precision = Literal["fp16", "bf16", "float"]
 
 _ADAPTER_METADATA_KEY = "lora_adapter_metadata"  # where diffusers keeps PEFT's settings
 _MAX_PATTERN_QUANTIFIERS = 4
+SDXL_TEXT_WIDTH = 2048
+"""Numbers a token has in SDXL: 768 of the first text encoder and 1280 of the second."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +75,24 @@ def read_lora(path: Path) -> LoraFile:
     for module in sorted(by_module):
         alpha_of = partial(alphas.alpha, paths[module])
         layers[module] = build_layer(by_module[module], alpha_of, partial(_broken_layer, path, module))
-    renamed = unify_text_prefixes(list(layers))
-    if any(module in layers for module in renamed.values()):
-        raise _broken(path, "it holds the text encoder twice, as lora_te_ and as lora_te1_")
+    renamed = unify_keys(list(layers), sdxl=_is_for_sdxl(layers, metadata))
+    doubled = next((module for module in renamed.values() if module in layers), None)
+    if doubled is not None:
+        raise _broken(path, f"it holds the layer {doubled} twice, under two names")
     return LoraFile(
         layers={renamed.get(module, module): layer for module, layer in layers.items()},
         metadata=metadata,
         unknown=sorted(name for name, known in parsed.items() if known is None),
     )
+
+
+def fit_names(lora: LoraFile, model_keys: Collection[str]) -> LoraFile:
+    """The same LoRA, with SDXL's names for layers that the model has under those: a small file may not tell."""
+    names = {module: sdxl_key(module) for module in lora.layers if module not in model_keys}
+    layers = {
+        names[module] if names.get(module) in model_keys else module: layer for module, layer in lora.layers.items()
+    }
+    return LoraFile(layers, lora.metadata, lora.unknown)
 
 
 def write_lora(path: Path, lora: LoraFile, *, precision: Precision) -> None:
@@ -165,6 +177,17 @@ def _sshs_hashes(entries: list[Entry], metadata: dict[str, str]) -> tuple[str, s
         window += data[max(0, first - position) : max(0, last - position)]
         position += len(data)
     return body.hexdigest(), hashlib.sha256(window).hexdigest()[:8]
+
+
+def _is_for_sdxl(layers: Mapping[str, Layer], metadata: dict[str, str]) -> bool:
+    """As the file says, or by the width of the text that its layers read."""
+    said = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture")
+    if said:
+        return said.startswith(("sdxl", "stable-diffusion-xl"))
+    return any(
+        module.endswith(("attn2_to_k", "attn2_to_v")) and layer.weight_shape[1] == SDXL_TEXT_WIDTH
+        for module, layer in layers.items()
+    )
 
 
 def _refuse_other_kinds(path: Path, names: Iterable[str]) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from trainer.lora.file import LoraFile, read_lora
-from trainer.lora.keys import block_of, is_sai_unet_key, part_of
+from trainer.lora.keys import block_of, part_of
 from trainer.lora.layers import Layer, LoraLayer, product_norm
 from trainer.lora.merge import widest_precision
+from trainer.lora.sai_keys import is_sai_key
 
 _FAMILY_OF_VERSION = {"sd_v1": "sd1", "sd_v2": "sd2", "sd_v2_v": "sd2", "sdxl_base_v1-0": "sdxl"}
 _FAMILY_OF_TEXT_WIDTH = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
@@ -49,7 +50,7 @@ def family_of(lora: LoraFile) -> str:
     said = _FAMILY_OF_VERSION.get(lora.metadata.get("ss_base_model_version", ""))
     if said:
         return said
-    if any(module.startswith("lora_te2_") or is_sai_unet_key(module) for module in lora.layers):
+    if any(module.startswith("lora_te2_") or is_sai_key(module) for module in lora.layers):
         return "sdxl"
     widths = {layer.weight_shape[1] for module, layer in lora.layers.items() if module.endswith("attn2_to_k")}
     return next((_FAMILY_OF_TEXT_WIDTH[width] for width in sorted(widths) if width in _FAMILY_OF_TEXT_WIDTH), "unknown")

@@ -1,7 +1,8 @@
 """Names of LoRA tensors: every layout in use, read into kohya's module keys.
 
 Inside the program a layer is named by its kohya key, ``lora_unet_down_blocks_0_attentions_0_proj_in``: the one naming
-that files of all tools can be brought to. The way back to a dotted module path needs the model, see ``merge.py``.
+that files of all tools can be brought to. The way back to a dotted module path needs the model, see ``merge.py``. The
+UNet of SDXL has other names in files, see ``sai_keys.py``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from trainer.lora.sai_keys import is_sai_key, to_sai
 
 Part = Literal["unet", "text_encoder", "text_encoder_2"]
 Role = Literal[
@@ -59,16 +62,23 @@ class TensorName:
     path: str = ""
 
 
-def kohya_key(part: str, module_path: str, *, two_text_encoders: bool = False) -> str:
+def kohya_key(part: str, module_path: str, *, sdxl: bool = False) -> str:
     """The kohya key of a layer: part ``unet``, ``text_encoder`` or ``text_encoder_2`` and its dotted module path.
 
-    Newer transformers lost the ``text_model`` level of CLIP; files keep it, so it is put back. The first of two text
-    encoders (SDXL) has a prefix of its own.
+    Newer transformers lost the ``text_model`` level of CLIP; files keep it, so it is put back. For ``sdxl`` the first
+    of the two text encoders has a prefix of its own, and the UNet the names of Stability's own code.
     """
-    prefix = _SDXL_FIRST_ENCODER if two_text_encoders and part == "text_encoder" else PREFIXES[part]
     if part != "unet" and not module_path.startswith(("text_model.", "text_projection")):
         module_path = f"text_model.{module_path}"
-    return prefix + module_path.replace(".", "_")
+    key = PREFIXES[part] + module_path.replace(".", "_")
+    return sdxl_key(key) if sdxl else key
+
+
+def sdxl_key(module: str) -> str:
+    """The key of an SDXL layer for one that is named as those of SD 1; keys that are right already stay."""
+    if module.startswith(PREFIXES["text_encoder"]):
+        return _SDXL_FIRST_ENCODER + module[len(PREFIXES["text_encoder"]) :]
+    return to_sai(module)
 
 
 def parse_name(name: str) -> TensorName | None:
@@ -86,22 +96,26 @@ def other_kind(name: str) -> str | None:
     return next((kind for pattern, kind in _OTHER_KINDS if pattern.search(name)), None)
 
 
-def unify_text_prefixes(modules: list[str]) -> dict[str, str]:
-    """Old to new key for layers whose text encoder prefix is the other family's.
+def unify_keys(modules: list[str], *, sdxl: bool) -> dict[str, str]:
+    """Old to new key for layers that are named in another way than kohya's tools name those of their family.
 
     ``lora_te_`` is the one text encoder of SD 1 and 2; ``lora_te1_`` and ``lora_te2_`` are SDXL's two. Some tools write
-    ``lora_te1_`` into SD 1 files, and diffusers layouts say ``text_encoder`` in both.
+    ``lora_te1_`` into SD 1 files, and diffusers layouts say ``text_encoder`` in both, and have names of their own for
+    the blocks of SDXL's UNet.
+
+    Args:
+        modules: all keys of a file.
+        sdxl: whether something beside the keys says that they are SDXL's; some keys say it themselves.
     """
-    two_encoders = any(module.startswith(PREFIXES["text_encoder_2"]) or is_sai_unet_key(module) for module in modules)
-    wrong, right = PREFIXES["text_encoder"], _SDXL_FIRST_ENCODER
-    if not two_encoders:
-        wrong, right = right, wrong
+    has_sai = any(is_sai_key(module) for module in modules)
+    deep = re.compile(r"lora_unet_(down|mid|up)_.*_transformer_blocks_[1-9]")  # SD 1 and 2 have one a transformer
+    two_encoders = any(module.startswith(PREFIXES["text_encoder_2"]) for module in modules)
+    if sdxl or has_sai or two_encoders or any(map(deep.match, modules)):
+        renamed = {module: sdxl_key(module) for module in modules if sdxl_key(module) != module}
+        # where some layers of the UNet have the right names, the others are meant as they stand
+        return {old: new for old, new in renamed.items() if not (has_sai and part_of(old) == "unet")}
+    wrong, right = _SDXL_FIRST_ENCODER, PREFIXES["text_encoder"]
     return {module: right + module[len(wrong) :] for module in modules if module.startswith(wrong)}
-
-
-def is_sai_unet_key(module: str) -> bool:
-    """Whether a kohya key uses the original (Stability) block names, as SDXL files do."""
-    return module.startswith(("lora_unet_input_blocks_", "lora_unet_middle_block_", "lora_unet_output_blocks_"))
 
 
 def part_of(module: str) -> Part | None:

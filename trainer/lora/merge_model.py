@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainer.errors import UserError
 from trainer.files import read_json
-from trainer.lora.file import LoraFile, Precision, read_lora
+from trainer.lora.file import LoraFile, Precision, fit_names, read_lora
 from trainer.lora.keys import PREFIXES, kohya_key
 from trainer.lora.layers import Layer, add_changes
 from trainer.lora.merge import MERGE_KEY
@@ -88,17 +88,18 @@ def _plan(base_dir: Path, loras: list[tuple[Path, LoraFile, float]]) -> _Plan:
     _model_index(base_dir)
     plan = _Plan()
     places: dict[str, list[tuple[Path, str, tuple[int, ...]]]] = {}
-    two_text_encoders = (base_dir / "text_encoder_2").is_dir()
+    sdxl = (base_dir / "text_encoder_2").is_dir()
     for part in (part for part in _CAST_PARTS if (base_dir / part).is_dir()):
         for source in _weight_files(base_dir / part):
             with open_tensors(source) as file:
                 names = list(file.keys())
                 plan.tensors += len(names)
                 for name in (name for name in names if part in PREFIXES and name.endswith(".weight")):
-                    key = kohya_key(part, name.removesuffix(".weight"), two_text_encoders=two_text_encoders)
+                    key = kohya_key(part, name.removesuffix(".weight"), sdxl=sdxl)
                     places.setdefault(key, []).append((source, name, tuple(file.get_slice(name).get_shape())))
     problems = []
-    for path, lora, ratio in loras:
+    for path, read, ratio in loras:
+        lora = fit_names(read, places)
         strangers = sorted(module for module in lora.layers if module not in places)
         misfits = [
             f"{module} ({'x'.join(map(str, layer.weight_shape))}, the model has {'x'.join(map(str, shape))})"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainer.config import MergedLora
 from trainer.errors import Problem, UserError
 from trainer.families.base import Family
-from trainer.lora.file import LoraFile, read_lora
+from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import Layer, add_changes
 
 
@@ -59,7 +59,7 @@ def merge_before_training(family: Family, loras: list[MergedLora]) -> None:
     for number, merged in enumerate(loras):
         field = f"lora.merge_before_training.{number}.path"
         try:
-            lora = read_lora(Path(merged.path).expanduser())
+            lora = fit_names(read_lora(Path(merged.path).expanduser()), modules)
             check_fits(lora, modules, Path(merged.path).name)
         except UserError as error:
             problems += [Problem(each.code, each.message, each.hint, field) for each in error.problems]

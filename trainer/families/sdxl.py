@@ -1,0 +1,224 @@
+"""Stable Diffusion XL and its derivatives: two CLIP text encoders, a UNet that reads picture sizes, AutoencoderKL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from trainer.config import Sampler
+from trainer.demo import MODEL_DIR
+from trainer.errors import UserError
+from trainer.families.base import Conditioning
+from trainer.families.clip import CONTENT_TOKENS, ClipText
+from trainer.families.parts import (
+    demo_config,
+    load_text_encoder,
+    load_tokenizer,
+    load_unet,
+    load_vae,
+    quiet,
+    read_scheduler,
+    vae_folder,
+)
+from trainer.families.sd import FULL_TEXT, FULL_VAE
+from trainer.families.unet import UnetFamily, check_clip_skip
+from trainer.files import read_json
+from trainer.lora.keys import kohya_key
+from trainer.samplers import make_scheduler
+
+SIZE_NUMBERS = 6
+"""Original height and width, crop top and left, target height and width: what the UNet reads of a picture's size."""
+
+FULL_UNET: dict[str, Any] = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 1280 + SIZE_NUMBERS * 256,
+}
+FULL_TEXT_2: dict[str, Any] = {
+    **FULL_TEXT,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
+"""SDXL 1.0, where it differs from the classes' own defaults."""
+
+
+@dataclass
+class SdxlFamily(UnetFamily):
+    """A loaded SDXL. See ``families.base.Family`` for what the members mean.
+
+    Captions are read from the layer before the last of both text encoders, without the final norm, and as a whole from
+    the second one's projection (Podell et al. 2023, 2307.01952, section 2.1).
+    """
+
+    name: str = "sdxl"
+    base_model_version: str = "sdxl_base_v1-0"
+    architecture: str = "stable-diffusion-xl-v1-base"
+
+    @property
+    def max_clip_skip(self) -> int:
+        return min(text.layers for text in self.texts.values()) - 1
+
+    def lora_key(self, part: str, path: str) -> str:
+        return kohya_key(part, path, sdxl=True)
+
+    def encode_captions(
+        self, captions: list[str], *, max_token_length: int, clip_skip: int, weighted: bool
+    ) -> Conditioning:
+        check_clip_skip(clip_skip, self.max_clip_skip)
+        encoded = [
+            text.encode(
+                captions, max_token_length=max_token_length, weighted=weighted, skip=clip_skip, final_norm=False
+            )
+            for text in self.texts.values()
+        ]
+        states = torch.cat([states for states, _ in encoded], dim=-1)  # (B, T, C1 + C2)
+        (pooled,) = (pooled for _, pooled in encoded if pooled is not None)  # (B, P)
+        return Conditioning(states, {"pooled": pooled})
+
+    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
+        dtype, device = self.denoiser.dtype, self.denoiser.device
+        added = {
+            "text_embeds": conditioning.extra["pooled"].to(device, dtype),
+            "time_ids": sizes.to(device, torch.float32),  # 16-bit formats cannot hold sizes above 2048 exactly
+        }
+        states = conditioning.hidden_states.to(device, dtype)
+        noisy = noisy_latents.to(dtype)
+        return self.denoiser(noisy, timesteps, encoder_hidden_states=states, added_cond_kwargs=added).sample
+
+    def pipeline(self, sampler: Sampler) -> StableDiffusionXLPipeline:
+        first, second = self.texts["text_encoder"], self.texts["text_encoder_2"]
+        pipeline = StableDiffusionXLPipeline(
+            vae=self.vae,
+            text_encoder=first.encoder,
+            text_encoder_2=second.encoder,
+            tokenizer=first.tokenizer,
+            tokenizer_2=second.tokenizer,
+            unet=self.denoiser,
+            scheduler=make_scheduler(sampler, self.scheduler_config),
+            add_watermarker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def pipeline_inputs(self, prompt: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
+        return {
+            "prompt_embeds": prompt.hidden_states,
+            "negative_prompt_embeds": negative.hidden_states,
+            "pooled_prompt_embeds": prompt.extra["pooled"],
+            "negative_pooled_prompt_embeds": negative.extra["pooled"],
+        }
+
+
+class SdxlLoader:
+    """Recognises and loads SDXL folders."""
+
+    title = "Stable Diffusion XL"
+
+    def recognises(self, folder: Path) -> bool:
+        """The refiner has the pipeline class of picture-to-picture, and only the second text encoder."""
+        try:
+            index = read_json(folder / "model_index.json")
+        except (OSError, ValueError):
+            return False
+        return index.get("_class_name") == "StableDiffusionXLPipeline"
+
+    def load(
+        self,
+        folder: Path,
+        *,
+        vae: Path | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        prediction_type: str,
+        zero_terminal_snr: bool,
+    ) -> SdxlFamily:
+        """See ``families.base.FamilyLoader``."""
+        quiet()
+        scheduler = read_scheduler(folder, prediction_type, zero_terminal_snr)
+        first = load_text_encoder(CLIPTextModel, folder / "text_encoder", dtype)
+        second = load_text_encoder(CLIPTextModelWithProjection, folder / "text_encoder_2", dtype)
+        family = SdxlFamily(
+            folder=folder,
+            vae_folder=vae_folder(folder, vae),
+            denoiser=load_unet(folder, dtype),
+            texts=_texts(first, second, load_tokenizer(folder / "tokenizer"), load_tokenizer(folder / "tokenizer_2")),
+            vae=load_vae(vae_folder(folder, vae)),
+            scheduler_config=scheduler,
+        )
+        _check_widths(family)
+        family.freeze(device)
+        return family
+
+    def random(self, size: Literal["demo", "full"], *, device: torch.device, dtype: torch.dtype) -> SdxlFamily:
+        """See ``families.base.FamilyLoader``."""
+        unet, texts, vae = (FULL_UNET, [FULL_TEXT, FULL_TEXT_2], FULL_VAE) if size == "full" else _small_configs()
+        tokenizer = load_tokenizer(MODEL_DIR / "tokenizer")
+        tokenizer.model_max_length = CONTENT_TOKENS + 2
+        with torch.device(device):  # made where they are used: far quicker for a GPU
+            first = CLIPTextModel(CLIPTextConfig.from_dict(texts[0])).to(dtype=dtype)
+            second = CLIPTextModelWithProjection(CLIPTextConfig.from_dict(texts[1])).to(dtype=dtype)
+            family = SdxlFamily(
+                folder=MODEL_DIR,
+                vae_folder=MODEL_DIR / "vae",
+                denoiser=UNet2DConditionModel.from_config(unet).to(dtype=dtype),
+                texts=_texts(first, second, tokenizer, tokenizer),
+                vae=AutoencoderKL.from_config(vae),
+                scheduler_config=read_scheduler(MODEL_DIR, "auto", False),
+            )
+        family.freeze(device)
+        return family
+
+
+def _texts(
+    first: CLIPTextModel, second: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tokenizer_2: CLIPTokenizer
+) -> dict[str, ClipText]:
+    return {"text_encoder": ClipText(first, tokenizer), "text_encoder_2": ClipText(second, tokenizer_2)}
+
+
+def _small_configs() -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """UNet, text encoders and VAE in SDXL's shape and of the demo model's size."""
+    demo, text = demo_config("unet"), demo_config("text_encoder")
+    shape = {name: FULL_UNET[name] for name in ("down_block_types", "up_block_types", "use_linear_projection")}
+    time_width = 32
+    unet = demo | shape
+    unet |= {
+        "block_out_channels": demo["block_out_channels"][:3],
+        "transformer_layers_per_block": (1, 1, 2),
+        "cross_attention_dim": 2 * text["hidden_size"],
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": time_width,
+        "projection_class_embeddings_input_dim": text["projection_dim"] + SIZE_NUMBERS * time_width,
+    }
+    return unet, [text, text | {"hidden_act": "gelu"}], demo_config("vae")
+
+
+def _check_widths(family: SdxlFamily) -> None:
+    """Raise UserError when the UNet reads text of other widths than the text encoders write, or no sizes."""
+    config = family.denoiser.config
+    if config.addition_embed_type != "text_time":
+        message = f"model.base: the UNet of {family.folder} does not read picture sizes, as that of SDXL does."
+        raise UserError("model.broken", message, "Get the model again.", "model.base")
+    encoders: list[Any] = list(family.text_encoders.values())
+    writes = sum(encoder.config.hidden_size for encoder in encoders)
+    summary = config.projection_class_embeddings_input_dim - SIZE_NUMBERS * config.addition_time_embed_dim
+    if config.cross_attention_dim != writes or summary != encoders[1].config.projection_dim:
+        message = f"model.base: the UNet of {family.folder} reads text of other widths than its text encoders write."
+        raise UserError("model.broken", message, "Take all parts from the same model.", "model.base")
