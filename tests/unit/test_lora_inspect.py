@@ -80,6 +80,7 @@ def test_inspect_tells_everything(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert main(["inspect", str(tmp_path / "more.safetensors")]) == 0
     shown = capfd.readouterr().out
     assert "ohwx fox" in shown
+    assert "kind     LoRA" in shown
     assert "2 (1 layers), 8 (2 layers)" in shown
     assert "not understood: bundle.x" in shown
     assert main(["inspect", str(path), "--json"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trainer.families.base import Family
 from trainer.generate import Painter
 from trainer.lora.adapter import adapter_layers, add_adapters, norm_limiter
 from trainer.lora.file import LoraFile, write_lora
+from trainer.lora.layers import LoraLayer
 from trainer.lora.merge_model import merge_into_model
 from trainer.lora.patches import merge_before_training
 from trainer.lora.weight_adapters import WEIGHT_ADAPTERS, BaseLayer, WeightAdapter
@@ -280,6 +282,22 @@ def test_a_dora_goes_on_from_a_plain_lora(tmp_path: Path) -> None:
     again = family()
     add_adapters(again, settings_of("dora", init_from=str(tmp_path / "plain.safetensors")), seed=1)
     close(answers(again), answers(plain))
+
+
+def test_a_dora_of_the_other_direction_cannot_be_continued_but_merged(tmp_path: Path) -> None:
+    layers = {}
+    for key, layer in adapter_layers(trained("dora", train="unet", conv_rank=0, target="attention")).items():
+        assert isinstance(layer, LoraLayer)
+        layers[key] = replace(layer, magnitude=torch.ones(len(layer.up), 1))
+    file = tmp_path / "rows.safetensors"
+    write_lora(file, LoraFile(layers, {}), precision="float")
+    with pytest.raises(UserError, match="a length for each output"):
+        settings = settings_of("dora", train="unet", conv_rank=0, target="attention", init_from=str(file))
+        add_adapters(family(), settings, seed=1)
+    model = family()
+    merge_before_training(model, [MergedLora(path=str(file))])
+    weight = model.denoiser.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q").weight
+    torch.testing.assert_close(weight.norm(dim=1), torch.ones(len(weight)), rtol=1e-5, atol=0)
 
 
 def test_a_file_of_another_kind_is_refused_by_name(saved: tuple[str, Family, Path]) -> None:

@@ -182,6 +182,10 @@ def _does_not_fit(file_name: str, name: str, saved: Layer, wanted: Layer) -> Use
     if saved.name != wanted.name:
         message = f"lora.init_from: {file_name} is a {saved.name}, the settings have {wanted.name}."
         return UserError("lora.init_from", message, "Set lora.type to the file's kind.", "lora.init_from")
+    if saved.magnitude is not None and saved.magnitude.shape[0] != 1:
+        message = f"lora.init_from: {file_name} is a DoRA with a length for each output; ours have one for each input."
+        hint = "Put it under lora.merge_before_training instead, and train on top of it."
+        return UserError("lora.init_from", message, hint, "lora.init_from")
     if saved.rank != wanted.rank:
         message = f"lora.init_from: {file_name} has rank {saved.rank} for {name}, the settings have {wanted.rank}."
         return UserError("lora.init_from", message, f"Set lora.rank to {saved.rank}.", "lora.init_from")
