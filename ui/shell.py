@@ -64,7 +64,7 @@ def _start_timer(page: gr.Blocks, context: AppContext) -> None:
     theme = gr.Textbox(visible=False)
     context.page.load(lambda: [read_settings(context.workspace).theme], outputs=[theme])
     loaded = _attach(page.load, context.page.load_handlers)
-    loaded.then(None, theme, None, js="theme => atelier.setTheme(theme)")
+    loaded.then(None, theme, None, js="theme => { atelier.setTheme(theme); atelier.opened(); }")
     _attach(gr.Timer(POLL_SECONDS).tick, context.page.pollers)
 
 

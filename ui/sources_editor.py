@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
 import gradio as gr
@@ -29,7 +30,7 @@ class SourcesEditor:
         removers: list[gr.Button] = []
         gr.HTML(
             f'<div class="rows-title" id="field-dataset-sources"><span>{html.escape(field.label)}</span>'
-            f"<small>{html.escape(self._columns[0].help)}</small></div>",
+            f"<small>{_with_code(self._columns[0].help)}</small></div>",
             padding=False,
         )
         for number in range(ROWS):
@@ -113,3 +114,8 @@ class SourcesEditor:
             return self.show([*rows, *(yaml.safe_load(shown[-1] or "") or [])])
 
         return remove
+
+
+def _with_code(text: str) -> str:
+    """Help text as HTML, what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))

@@ -100,9 +100,15 @@ def page(app: App, browser: BrowserContext) -> Iterator[Page]:
     """A fresh browser tab on the app's page, ready to be used."""
     opened = browser.new_page()
     opened.goto(app.url)
-    opened.get_by_role("tab", name="Train", exact=True).wait_for()
+    wait_until_open(opened)
     yield opened
     opened.close()
+
+
+def wait_until_open(page: Page) -> None:
+    """Until then the page takes no input."""
+    page.get_by_role("tab", name="Train", exact=True).wait_for(state="attached")
+    page.wait_for_function("() => document.body && !document.body.inert")
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App
-from playwright.sync_api import BrowserContext, Page, expect
+from conftest import App, wait_until_open
+from playwright.sync_api import BrowserContext, Page, Route, expect
 
 TABS = ["Dataset", "Train", "Runs", "Merge", "Generate", "Settings"]
 
@@ -36,6 +37,23 @@ def test_all_tabs_open_without_a_request_elsewhere_or_an_error(app: App, browser
     assert len(requests) > 20
     assert foreign == []
     assert errors == []
+
+
+def test_the_page_takes_no_input_before_it_is_filled_in(app: App, page: Page) -> None:
+    """On a busy machine the answer with what was open last comes late, and would overwrite what was typed meanwhile."""
+    held: list[Route] = []
+    page.route(re.compile("/gradio_api/(run|queue)/"), lambda route: held.append(route))
+    page.goto(app.url)
+    tab = page.get_by_role("tab", name="Train", exact=True)
+    tab.wait_for(state="attached")
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.body.inert")
+    page.unroute_all()
+    for route in held:
+        route.continue_()
+    wait_until_open(page)
+    tab.click()
+    expect(tab).to_have_attribute("aria-selected", "true")
 
 
 def test_a_newcomer_is_shown_what_to_do_first(page: Page, shot: Callable[[str], Path]) -> None:

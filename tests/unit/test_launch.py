@@ -81,7 +81,14 @@ def test_an_interrupted_installation_leaves_nothing(checkout: Path, after_second
     (checkout / "requirements.txt").write_text("no-such-package-of-ours==1\n")
     environment = {**os.environ, **UNREACHABLE_REGISTRY, "PIP_RETRIES": "50", "TMPDIR": str(checkout)}
     process = subprocess.Popen(
-        ["bash", "launch.sh"], cwd=checkout, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+        ["bash", "launch.sh"],
+        cwd=checkout,
+        env=environment,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        # where the tests run in the background, Ctrl+C is ignored, and no shell below may then heed it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     assert process.stderr.readline().startswith("Installing")

@@ -1,4 +1,4 @@
-// What the page does without asking the server: theme, folding, searching settings, problems beside their fields.
+// What the page does without asking the server: opening, theme, folding, searching settings, problems beside their fields.
 "use strict";
 window.atelier = (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -122,11 +122,19 @@ window.atelier = (() => {
     field.dispatchEvent(new KeyboardEvent("keypress"));
   });
   dark.addEventListener("change", () => setTheme(localStorage.getItem("atelier-theme")));
+  // Until the server has filled in what was open last, the page takes no input: the late answer would overwrite it.
+  function opened() {
+    document.body.inert = false;
+    document.body.classList.remove("opening");
+  }
+
   function begin() {
+    document.body.inert = true;
+    document.body.classList.add("opening");
     setTheme(localStorage.getItem("atelier-theme"));
     new MutationObserver(watchProblems).observe(document.body, { childList: true, characterData: true, subtree: true });
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
   else begin();
-  return { setTheme, toggleSection };
+  return { opened, setTheme, toggleSection };
 })();

@@ -152,9 +152,9 @@ def _layout() -> _Parts:
                 gr.HTML("<h3>Previews</h3>", padding=False)
                 wall = gr.HTML("", padding=False, elem_id="sample-wall", js_on_load=script("pictures.js"))
                 notes = gr.HTML("", padding=False, elem_id="run-notes")
-                with gr.Accordion("Log", open=False):
+                with gr.Accordion("Log", open=False, elem_classes=["card", "as-text"]):
                     log = gr.HTML("", padding=False, elem_id="run-log")
-                with gr.Accordion("Checkpoints", open=False):
+                with gr.Accordion("Checkpoints", open=False, elem_classes=["card", "as-text"]):
                     checkpoints = gr.HTML("", padding=False, elem_id="run-checkpoints")
     return _Parts(
         seen=seen,
