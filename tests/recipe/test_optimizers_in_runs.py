@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.recipe.tiny_runs import losses_of, of_type, stop_at, train_here
+from trainer.__main__ import main
 from trainer.errors import UserError
 from trainer.lora.file import read_lora
 from trainer.runs import control
@@ -67,3 +68,13 @@ def test_only_what_the_workspace_allows_is_loaded(workspace: Workspace, config_o
     allowed = workspace.create_run(config)
     train_here(allowed)
     assert read_lora(allowed.output_path).metadata["ss_optimizer"] == "torch.optim.NAdam"
+
+
+def test_an_extended_run_follows_the_longer_schedule(workspace: Workspace, config_of) -> None:
+    """REX, the rate times 2 (1 - z) / (2 - z): three steps of three, then on to six."""
+    run = workspace.create_run(config_of(train__lr_scheduler="rex", train__learning_rate=1e-3, train__max_steps=3))
+    train_here(run)
+    assert main(["resume", str(run.dir), "--max-steps", "6", "--json"]) == 0
+    shares = [0, 1 / 3, 2 / 3, 3 / 6, 4 / 6, 5 / 6]
+    rates = [event["lr"] for event in of_type(run, "metric")]
+    assert rates == pytest.approx([1e-3 * 2 * (1 - z) / (2 - z) for z in shares])
