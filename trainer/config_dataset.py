@@ -21,7 +21,7 @@ class BucketSettings(Section):
     """Largest side of a bucket in pixels; never smaller than the resolution's own side. Not used where small pictures
     keep their size."""
     step: Annotated[int, Field(ge=8, le=256, multiple_of=8)] = setting(64, "Step", also=("bucket_reso_steps",))
-    """Bucket sides are multiples of this many pixels."""
+    """Bucket sides are multiples of this many pixels. 64 suits every model; SDXL also takes 32, which crops less."""
     upscale: bool = setting(False, "Enlarge small pictures", also=("bucket_no_upscale",))
     """Off: pictures smaller than their bucket keep their size, in a bucket of their own."""
 

@@ -165,7 +165,8 @@ class TrainSettings(Section):
     seed: int = setting(42, "Seed", basic=True, ge=0, lt=2**63)
     """The same seed, data and machine give the same LoRA."""
     clip_skip: int = setting(1, "Clip skip", also=("clip_skip", "text_encoder_layer_skip"), ge=1, le=12)
-    """1 uses the text encoder's last layer, 2 the one before it (usual for anime models)."""
+    """1 uses the text encoder's last layer, 2 the one before it (usual for anime models of SD 1). At 1 SDXL reads the
+    layer before the last, which its models were made with, anime models too."""
     ema: float | None = setting(None, "EMA decay", also=("ema_decay", "use_ema"), gt=0, lt=1)
     """Keep a running mean of the LoRA and save that one; 0.99 suits runs of 1000 steps and more. Empty for none."""
     prior_loss_weight: float = setting(1.0, "Regularization weight", also=("prior_loss_weight",), ge=0, le=100)

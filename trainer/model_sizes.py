@@ -36,10 +36,10 @@ class ModelSizes:
 
     Attributes:
         denoiser: parameters.
-        text: parameters of the text encoder.
+        text: parameters of the text encoder, or of both.
         vae: parameters.
         channels: width of the denoiser's first level.
-        text_width: numbers per token that the text encoder gives.
+        text_width: numbers per token that the text encoders give together.
         lora: parameters of the LoRA that the settings ask for.
         adapted: numbers in the weights that adapters go on.
         known: False where the model is not on this machine and the sizes of Stable Diffusion 1.5 stand in.
@@ -63,17 +63,21 @@ def model_sizes(model: ModelSettings, lora: LoraSettings) -> ModelSizes:
         # beside weights of 267 million.
         own = 423_936 * lora.rank
         return ModelSizes(859_520_964, 123_060_480, 83_653_863, 320, 768, own, known=False, adapted=266_977_280)
-    unet, text, vae = (parts[part] for part in ("unet", "text_encoder", "vae"))
+    unet, vae = parts["unet"], parts["vae"]
+    texts = {part: shapes for part, shapes in parts.items() if part.startswith("text_encoder")}
     try:
         channels = unet["conv_in.weight"][0]
-        text_width = next(shape[1] for name, shape in text.items() if name.endswith("token_embedding.weight"))
+        text_width = sum(
+            next(shape[1] for name, shape in text.items() if name.endswith("token_embedding.weight"))
+            for text in texts.values()
+        )
     except (KeyError, IndexError, StopIteration) as error:
         message = f"model.base: {model.base} lacks weights that every such model has ({error})."
         raise UserError("model.broken", message, "Get the model again.", "model.base") from error
-    parameters, adapted = _lora_sizes(unet, text, lora)
+    parameters, adapted = _lora_sizes(unet, texts, lora)
     return ModelSizes(
         denoiser=_parameters(unet),
-        text=_parameters(text),
+        text=sum(_parameters(text) for text in texts.values()),
         vae=_parameters(vae),
         channels=channels,
         text_width=text_width,
@@ -123,7 +127,8 @@ def _folder_shapes(model: ModelSettings) -> dict[str, Shapes] | None:
     if folder is None:
         return None
     try:
-        return {part: _shapes(folder / part) for part in ("unet", "text_encoder", "vae")}
+        second = ["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else []
+        return {part: _shapes(folder / part) for part in ("unet", "text_encoder", *second, "vae")}
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         message = f"model.base: the files of {folder} cannot be read: {error}."
         raise UserError("model.broken", message, "Get the model again.", "model.base") from error
@@ -153,7 +158,7 @@ def _parameters(shapes: Shapes) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def _lora_sizes(unet: Shapes, text: Shapes, lora: LoraSettings) -> tuple[int, int]:
+def _lora_sizes(unet: Shapes, texts: dict[str, Shapes], lora: LoraSettings) -> tuple[int, int]:
     """Parameters of the adapters, and numbers in the weights that they go on."""
     found: list[tuple[int, int]] = []
     if lora.train != "text_encoder":
@@ -162,7 +167,8 @@ def _lora_sizes(unet: Shapes, text: Shapes, lora: LoraSettings) -> tuple[int, in
         found += _adapters("unet", unet, _LARGE_CONV, lora.conv_rank, lora)
     if lora.train != "unet":
         target = _TEXT_ATTENTION if lora.target == "attention" else _TEXT_ALL
-        found += _adapters("text_encoder", text, target, lora.rank, lora)
+        for part, text in texts.items():
+            found += _adapters(part, text, target, lora.rank, lora)
     return sum(own for own, _ in found), sum(weight for _, weight in found)
 
 
@@ -171,7 +177,10 @@ def _adapters(
 ) -> Iterator[tuple[int, int]]:
     """For each adapter its own parameters and those of its layer's weight."""
     for name, shape in shapes.items():
-        layer = f"{part}.{name.removesuffix('.weight').removeprefix('text_model.')}"  # as the adapters are named
+        path = name.removesuffix(".weight")
+        if part == "text_encoder":
+            path = path.removeprefix("text_model.")  # older files; the layers are named without it
+        layer = f"{part}.{path}"
         if not name.endswith(".weight") or not target.search(layer) or not _wanted(layer, lora):
             continue
         ranks = [own for pattern, own in lora.block_ranks.items() if re.search(pattern, layer)]
