@@ -120,3 +120,17 @@ def test_gradient_checkpointing_changes_nothing(kind: str, workspace: Workspace,
         train_here(run)
         losses.append(losses_of(run))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 3
+
+
+@pytest.mark.parametrize("still", ["text_encoder", "unet"])
+def test_a_learning_rate_of_zero_leaves_a_part_alone(still: str, workspace: Workspace, config_of) -> None:
+    """Both parts have adapters; weight decay has nothing to do where the rate is 0."""
+    rates = {"train__learning_rate": 0.0, "train__text_encoder_learning_rate": 1e-2}
+    if still == "text_encoder":
+        rates = {"train__learning_rate": 1e-2, "train__text_encoder_learning_rate": 0.0}
+    run = workspace.create_run(config_of(**(FEW | rates), lora__train="both"))
+    train_here(run)
+    moved = {key: bool(layer.delta().any()) for key, layer in read_lora(run.output_path).layers.items()}
+    prefix = "lora_te" if still == "text_encoder" else "lora_unet"
+    assert len({key.startswith(prefix) for key in moved}) == 2
+    assert all(has_moved != key.startswith(prefix) for key, has_moved in moved.items())
