@@ -21,8 +21,12 @@ _FIRST_STEPS = 5  # warming up; not typical
 # Bytes per latent cell and channel of the denoiser's first level, in 16-bit precision. The tensors that autograd keeps
 # were counted on SD 1.5 and on the demo model (250 and 330 KiB per cell at 320 channels, 30 and 40 at 32); what the
 # backward pass needs beside them is fitted to 2.9 GiB without and 2.0 GiB with checkpointing, SD 1.5 at 512 on an H100.
+# Counted in the same way at 1024, SDXL keeps 1.8 times as much as SD 1.5, as its transformer blocks are more ("depth").
+# That gives 13.8 GiB without and 6.3 with checkpointing; SimpleTuner's sweep measured 13.0 and 6.5.
 _ACTIVATION_BYTES = {"attention": 1024, "attention_ff": 1280, "full": 1280}
 _CHECKPOINTED_BYTES = 288
+_DEPTH_OF_THE_REST = 5.2  # what a UNet keeps outside of its transformer blocks, in the same measure
+_SD15_DEPTH = 8.8125
 _FLOAT32_FACTOR = 1.4
 
 _OPTIMIZER_BYTES: dict[Optimizer, int] = {
@@ -54,27 +58,30 @@ class Memory:
         return self.weights + self.lora + self.optimizer + self.activations + self.cuda
 
 
-def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int) -> Memory:
+def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int, *, texts_rest: bool = False) -> Memory:
     """GPU memory of a training step.
 
-    weights (denoiser and text encoder in the compute precision, VAE in float32) + LoRA (float32 with gradients, and
-    EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's first width; and for
-    DoRA, LoHa and LoKr the changes of the weights, each kept for the backward pass) + what CUDA itself takes.
+    weights (denoiser and text encoders in the compute precision, VAE in float32) + LoRA (float32 with gradients, and
+    EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's first width and depth;
+    and for DoRA, LoHa and LoKr the changes of the weights, each kept for the backward pass) + what CUDA itself takes.
 
     Args:
         config: the run's settings.
         sizes: of the model.
         largest_bucket_px: pixels of the largest bucket.
+        texts_rest: whether the text encoders are out of the way, see ``epoch.text_encoders_rest``.
     """
     train = config.train
     full = train.mixed_precision == "no"
-    per_cell = _CHECKPOINTED_BYTES if train.gradient_checkpointing else _ACTIVATION_BYTES[config.lora.target]
+    depth = (sizes.depth + _DEPTH_OF_THE_REST) / (_SD15_DEPTH + _DEPTH_OF_THE_REST)
+    kept = _ACTIVATION_BYTES[config.lora.target] * depth
+    per_cell = _CHECKPOINTED_BYTES if train.gradient_checkpointing else kept
     forwards = 1 if config.loss.preserve is None else 2  # whose activations are kept for the backward pass
     cells = forwards * train.batch_size * largest_bucket_px / _LATENT_SCALE**2
     changes_are_kept = config.lora.type != "lora" and not train.gradient_checkpointing
     changes = forwards * sizes.adapted * (4 if full else 2) if changes_are_kept else 0
     return Memory(
-        weights=(sizes.denoiser + sizes.text) * (4 if full else 2) + sizes.vae * 4,
+        weights=(sizes.denoiser + (0 if texts_rest else sizes.text)) * (4 if full else 2) + sizes.vae * 4,
         lora=sizes.lora * (8 if train.ema is None else 12),
         optimizer=sizes.lora * _OPTIMIZER_BYTES[train.optimizer],
         activations=int(cells * sizes.channels * per_cell * (_FLOAT32_FACTOR if full else 1)) + changes,

@@ -20,8 +20,11 @@ from trainer.lora.sizes import adapter_parameters
 from trainer.single_file.cache import converted_folder, looks_like_a_file
 from trainer.single_file.header import Shapes
 from trainer.single_file.kinds import part_shapes
+from trainer.usual_models import CHANNELS, VAE_PARAMETERS, usual_model
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_DOWN_BLOCK = re.compile(r"down_blocks\.(\d+)\.")
+_BLOCK_QUERY = re.compile(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?.*\.transformer_blocks\.\d+\.attn1\.to_q\.weight$")
 _ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
 _TRANSFORMER = re.compile(r"\.(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)$")
 _FULL = re.compile(rf"{_TRANSFORMER.pattern}|\.resnets\.\d+\.(time_emb_proj|conv_shortcut)$")
@@ -41,8 +44,11 @@ class ModelSizes:
         channels: width of the denoiser's first level.
         text_width: numbers per token that the text encoders give together.
         lora: parameters of the LoRA that the settings ask for.
+        depth: transformer blocks of the denoiser, each counted by its numbers per latent cell, in widths of the first
+            level: one of the second level has a quarter of the cells at twice the width and counts for a half.
         adapted: numbers in the weights that adapters go on.
-        known: False where the model is not on this machine and the sizes of Stable Diffusion 1.5 stand in.
+        known: False where the model is not on this machine and the sizes of a usual one stand in.
+        name: of that usual one; empty for a known model.
     """
 
     denoiser: int
@@ -51,40 +57,62 @@ class ModelSizes:
     channels: int
     text_width: int
     lora: int
+    depth: float
     known: bool
     adapted: int
+    name: str = ""
 
 
 def model_sizes(model: ModelSettings, lora: LoraSettings) -> ModelSizes:
     """The sizes of the settings' model. Raises UserError(field="model.base") when the base cannot be a model."""
     parts = _file_shapes(model) or _folder_shapes(model)
     if parts is None:
-        # Stable Diffusion 1.5; its LoRA of rank 1 on attention and feed-forward has 0.42 million parameters,
-        # beside weights of 267 million.
-        own = 423_936 * lora.rank
-        return ModelSizes(859_520_964, 123_060_480, 83_653_863, 320, 768, own, known=False, adapted=266_977_280)
-    unet, vae = parts["unet"], parts["vae"]
+        usual = usual_model(model.base)
+        return ModelSizes(
+            denoiser=usual.denoiser,
+            text=usual.text,
+            vae=VAE_PARAMETERS,
+            channels=CHANNELS,
+            text_width=usual.text_width,
+            lora=usual.lora(lora),
+            depth=usual.depth,
+            known=False,
+            adapted=usual.adapted[lora.target],
+            name=usual.name,
+        )
+    unet = parts["unet"]
     texts = {part: shapes for part, shapes in parts.items() if part.startswith("text_encoder")}
     try:
         channels = unet["conv_in.weight"][0]
-        text_width = sum(
-            next(shape[1] for name, shape in text.items() if name.endswith("token_embedding.weight"))
-            for text in texts.values()
-        )
+        text_width = sum(_text_width(shapes) for shapes in texts.values())
     except (KeyError, IndexError, StopIteration) as error:
         message = f"model.base: {model.base} lacks weights that every such model has ({error})."
         raise UserError("model.broken", message, "Get the model again.", "model.base") from error
     parameters, adapted = _lora_sizes(unet, texts, lora)
     return ModelSizes(
         denoiser=_parameters(unet),
-        text=sum(_parameters(text) for text in texts.values()),
-        vae=_parameters(vae),
+        text=sum(_parameters(shapes) for shapes in texts.values()),
+        vae=_parameters(parts["vae"]),
         channels=channels,
         text_width=text_width,
         lora=parameters,
+        depth=transformer_depth(unet),
         known=True,
         adapted=adapted,
     )
+
+
+def transformer_depth(unet: Shapes) -> float:
+    """``ModelSizes.depth``, from the shapes of a UNet in diffusers' names."""
+    first = unet["conv_in.weight"][0]
+    levels = 1 + max(int(found[1]) for name in unet if (found := _DOWN_BLOCK.match(name)))
+    depth = 0.0
+    for name, shape in unet.items():
+        if found := _BLOCK_QUERY.match(name):
+            number = int(found[2] or 0)
+            level = {"down": number, "mid": levels - 1, "up": levels - 1 - number}[found[1]]
+            depth += shape[0] / first / 4**level
+    return depth
 
 
 def local_folder(model: ModelSettings) -> Path | None:
@@ -156,6 +184,11 @@ def _header(path: Path) -> dict[str, Any]:
 
 def _parameters(shapes: Shapes) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
+
+
+def _text_width(text: Shapes) -> int:
+    """Numbers per token that a text encoder gives. Raises StopIteration for weights of something else."""
+    return next(shape[1] for name, shape in text.items() if name.endswith("token_embedding.weight"))
 
 
 def _lora_sizes(unet: Shapes, texts: dict[str, Shapes], lora: LoraSettings) -> tuple[int, int]:

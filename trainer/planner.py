@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from trainer.config import Config
 from trainer.data.buckets import resolutions
-from trainer.data.epoch import Layout, batches_per_epoch, lay_out, total_steps, views_per_bucket
+from trainer.data.epoch import Layout, batches_per_epoch, lay_out, text_encoders_rest, total_steps, views_per_bucket
 from trainer.data.picture_notes import PictureNotes, take_notes
 from trainer.errors import Problem, UserError
 from trainer.estimates import Memory, disk_bytes, measured_step, training_memory
@@ -179,13 +179,15 @@ def _bucket_table(layout: Layout, batch_size: int) -> list[Bucket]:
 
 
 def _estimate(config: Config, layout: Layout, sizes: ModelSizes, steps: int, workspace: Workspace | None) -> Estimate:
-    memory = training_memory(config, sizes, max(math.prod(entry.bucket) for entry in layout.training))
+    rest = text_encoders_rest(config, layout.training, layout.validation)
+    largest = max(math.prod(entry.bucket) for entry in layout.training)
+    memory = training_memory(config, sizes, largest, texts_rest=rest)
     measured = measured_step(config, workspace) if workspace else None
     if measured:
         seconds, note = measured[0] * steps / 1000, f"measured: {measured[0]:.0f} ms a step in run {measured[1]}"
     else:
         seconds, note = None, "not known before a run with these settings was made on this machine"
-    source = "the model's files" if sizes.known else "Stable Diffusion 1.5, as the model was not looked into yet"
+    source = "the model's files" if sizes.known else f"{sizes.name}, as the model was not looked into yet"
     return Estimate(
         vram_bytes=memory.total,
         vram_parts=memory,

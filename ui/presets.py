@@ -13,6 +13,10 @@ from trainer.files import write_text
 from trainer.runs.store import Workspace
 
 OWN = "own/"
+GROUPS = {"demo": "Demo", "sd1": "SD 1.5", "sd2": "SD 2", "sdxl": "SDXL"}
+"""The first part of a shipped file's name, and how people call it; in the order of the list."""
+_OWN_GROUP = "My own"
+_FILE_NAME = re.compile(r"(?P<family>[a-z0-9]+)_(?P<goal>.+?)(?:_(?P<gigabytes>\d+)gb)?")
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,30 @@ class Preset:
         key: ``demo_style`` for a shipped one, ``own/my preset`` for one of the workspace.
         title: first line of its header comment, or its file name.
         about: the rest of the header comment.
+        group: what it is listed under: a kind of model, or ``My own``.
+        goal: ``anime character``; of an own one its name.
+        gigabytes: of GPU memory that it is made for; 0 where it does not matter.
     """
 
     key: str
     path: Path
     title: str
     about: str
+    group: str
+    goal: str
+    gigabytes: int
+
+    @property
+    def label(self) -> str:
+        """As it stands in the list: its group in front."""
+        return self.title if self.title.startswith(self.group) else f"{self.group}: {self.title}"
 
 
 def presets(workspace: Workspace) -> list[Preset]:
-    """Shipped presets in the order of their names, then the workspace's own."""
+    """Shipped presets by kind of model, goal and memory, then the workspace's own by name."""
     shipped = [_read(path, path.stem) for path in sorted(PRESETS_DIR.glob("*.yaml"))]
+    groups = list(GROUPS.values())
+    shipped.sort(key=lambda preset: (groups.index(preset.group), preset.goal, preset.gigabytes))
     own = [_read(path, f"{OWN}{path.stem}") for path in sorted(_own_folder(workspace).glob("*.yaml"))]
     return [*shipped, *own]
 
@@ -76,4 +93,9 @@ def _read(path: Path, key: str) -> Preset:
             break
         lines.append(line.lstrip("# ").rstrip())
     title = lines[0].rstrip(".") if lines else path.stem
-    return Preset(key, path, title, " ".join(lines[1:]).strip())
+    about = " ".join(lines[1:]).strip()
+    named = _FILE_NAME.fullmatch(path.stem)
+    if key.startswith(OWN) or named is None:
+        return Preset(key, path, title, about, _OWN_GROUP, path.stem, 0)
+    goal, gigabytes = named["goal"].replace("_", " "), int(named["gigabytes"] or 0)
+    return Preset(key, path, title, about, GROUPS[named["family"]], goal, gigabytes)

@@ -30,6 +30,7 @@ from trainer.data.epoch import (
     epoch_batches,
     known_captions,
     lay_out,
+    text_encoders_rest,
     total_steps,
 )
 from trainer.data.folders import SkippedPicture
@@ -107,6 +108,11 @@ class TrainingSet:
     def known_captions(self) -> set[str]:
         """The captions that are sure to be of a short list, as they are trained on and validated with."""
         return known_captions(self._config.dataset, self._training, self._validation)
+
+    @property
+    def text_encoders_rest(self) -> bool:
+        """Whether the text encoders have nothing to do while training."""
+        return text_encoders_rest(self._config, self._training, self._validation)
 
     def validation_batches(self) -> list[Batch]:
         """The pictures held back, each once, unchanged, with captions that do not vary; empty without a split."""

@@ -328,7 +328,7 @@ class TrainHandlers:
 
 
 def _preset_choices(context: AppContext) -> list[tuple[str, str]]:
-    return [(preset.title, preset.key) for preset in presets.presets(context.workspace)]
+    return [(preset.label, preset.key) for preset in presets.presets(context.workspace)]
 
 
 def _with_sources(config: Config, sources: list[Any]) -> dict[str, Any]:
