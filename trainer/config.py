@@ -245,6 +245,19 @@ class Config(Section):
             raise ValueError(f"{wanted} needs a validation: set validation.split or validation.path")
         return output
 
+    @field_validator("loss")
+    @classmethod
+    def _masks_and_loss_go_together(cls, loss: LossSettings, info: ValidationInfo) -> LossSettings:
+        dataset = info.data.get("dataset")  # absent where it is wrong itself
+        if dataset is None:
+            return loss
+        masked = [number for number, source in enumerate(dataset.sources) if source.mask_path is not None]
+        if loss.masked == "mask" and dataset.sources and not masked:
+            raise ValueError("masked is mask, but no folder of dataset.sources has a mask_path: set one")
+        if masked and loss.masked != "mask":
+            raise ValueError(f"dataset.sources.{masked[0]} has a mask_path: set loss.masked to mask, or leave it empty")
+        return loss
+
     @property
     def keeps_best(self) -> bool:
         """Whether the best checkpoint by validation loss is saved and kept."""

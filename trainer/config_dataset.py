@@ -108,8 +108,9 @@ class Source(Section):
     """Caption settings that differ for this folder, such as `shuffle: true` or `prefix: photo`."""
     augment: dict[str, Any] = setting({}, "Own augmentation")
     """Augmentation that differs for this folder, such as `flip: false`."""
-    mask_path: None = None
-    """Folder of masks, one per picture."""
+    mask_path: str | None = setting(None, "Masks", also=("conditioning_data_dir", "mask_path"))
+    """Folder of masks: grey pictures with the names of the pictures. White counts, black does not. For
+    `loss.masked: mask`."""
 
     @field_validator("captions", "augment")
     @classmethod

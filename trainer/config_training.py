@@ -293,8 +293,12 @@ class LossSettings(Section):
     )
     """`class_word` and `weight`: keeps what the model knows of the class while the trigger word learns; a step takes
     about twice as long. Needs the trigger word under Output, and in the captions. Counts into the loss shown."""
-    masked: Literal[False] = setting(False, "Masked loss")
-    """Count only what the masks show."""
+    masked: Literal[False, "mask", "alpha"] = setting(
+        False, "Masked loss", also=("masked_loss", "masked_training", "alpha_mask")
+    )
+    """Learn only from what is shown by the masks of the data set's folders, or by the pictures' alpha channel."""
+    unmasked_weight: float = setting(0.0, "Weight outside masks", also=("unmasked_weight",), ge=0, le=1)
+    """How much the rest of a picture counts; 0 for not at all, 0.1 keeps it from going astray. For `masked`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> LossSettings:
@@ -305,6 +309,8 @@ class LossSettings(Section):
 
 
 def _loss_problems(loss: LossSettings) -> Iterator[str]:
+    if loss.unmasked_weight > 0 and not loss.masked:
+        yield f"unmasked_weight ({loss.unmasked_weight:g}) needs masked to be mask or alpha"
     if loss.min_timestep >= loss.max_timestep:
         yield f"min_timestep ({loss.min_timestep}) must be below max_timestep ({loss.max_timestep})"
     weightings = {

@@ -29,14 +29,37 @@ def check_prediction_type(settings: LossSettings, prediction_type: str) -> None:
         raise UserError("loss.prediction_type", message, "Turn it off, or choose another model.", name)
 
 
-def loss_per_picture(prediction: Tensor, target: Tensor, kind: LossType, thresholds: Tensor) -> Tensor:
+def loss_per_picture(
+    prediction: Tensor,
+    target: Tensor,
+    kind: LossType,
+    thresholds: Tensor,
+    masks: Tensor | None = None,
+    unmasked_weight: float = 0.0,
+) -> Tensor:
     """Mean loss of each picture, (B,) float32, of predictions and targets (B, C, h, w); thresholds ``c`` (B,).
+
+    With masks (B, 1, h, w) the mean is over what they show, see ``mean_per_picture``.
 
     huber and smooth_l1 are the pseudo-Huber losses ``2c (sqrt(d^2 + c^2) - c)`` and ``2 (sqrt(d^2 + c^2) - c)``
     (Charbonnier 1994): square below c, linear above; the first meets l2 near zero, the second l1 far out.
     """
     difference = prediction.float() - target.float()
-    return _ELEMENTS[kind](difference, thresholds.view(-1, 1, 1, 1)).flatten(1).mean(1)
+    losses = _ELEMENTS[kind](difference, thresholds.view(-1, 1, 1, 1))
+    return mean_per_picture(losses, masks, unmasked_weight)
+
+
+def mean_per_picture(losses: Tensor, masks: Tensor | None, unmasked_weight: float = 0.0) -> Tensor:
+    """Mean of losses (B, C, h, w) over each picture, (B,); with masks (B, 1, h, w) in 0..1 over what they show.
+
+    ``sum(w * loss) / (C * sum(w))`` with ``w = u + (1 - u) * mask`` and the unmasked weight ``u``: a small thing counts
+    as much as a large one. Where nothing counts the loss is 0.
+    """
+    if masks is None:
+        return losses.flatten(1).mean(1)
+    weights = unmasked_weight + (1 - unmasked_weight) * masks.to(losses)
+    area = losses.shape[1] * weights.flatten(1).sum(1)
+    return (losses * weights).flatten(1).sum(1) / area.clamp(min=torch.finfo(area.dtype).tiny)
 
 
 def huber_thresholds(settings: LossSettings, alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:

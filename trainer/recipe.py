@@ -167,7 +167,8 @@ def batch_loss(ingredients: Ingredients, batch: Batch, index: int) -> Tensor:
     target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)  # (B, 4, h, w)
 
     thresholds = huber_thresholds(settings, alphas, timesteps)  # (B,)
-    losses = loss_per_picture(prediction, target, settings.type, thresholds)  # (B,)
+    masks = None if batch.masks is None else batch.masks.to(device)  # (B, 1, h, w)
+    losses = loss_per_picture(prediction, target, settings.type, thresholds, masks, settings.unmasked_weight)  # (B,)
     snr = signal_to_noise(alphas, timesteps)  # (B,)
     weights = noise_level_weights(snr, family.prediction_type, settings)  # (B,)
     loss = (losses * weights * batch.loss_weights.to(device)).mean()  # ()

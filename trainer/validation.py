@@ -18,6 +18,7 @@ from trainer.data.training_set import Batch
 from trainer.devices import autocast, compute_dtype, seeded_generator
 from trainer.evaluation import without_dropout
 from trainer.families.base import Family
+from trainer.losses import mean_per_picture
 from trainer.noise import add_noise, prediction_target
 
 
@@ -56,6 +57,8 @@ def validation_loss(
     family: Family, config: Config, batches: list[Batch], encode: CaptionEncoder, device: torch.device
 ) -> ValidationLoss:
     """The unweighted mean squared error over all pictures, timesteps and noises, in evaluation mode (dropout off).
+
+    With masks it is that of what they show.
 
     Always squared errors, whatever loss is trained with, so that runs with different losses can be compared. The noise
     depends on the seed, the picture's place among the validation pictures and the number of the noise alone.
@@ -101,6 +104,7 @@ def _losses(
     """The batch's squared errors in each band, added up over its pictures and noises: (K,) float64."""
     alphas = family.alphas_cumprod.to(device)
     latents = batch.latents.to(device)  # (B, C, h, w)
+    masks = None if batch.masks is None else batch.masks.to(device)  # (B, 1, h, w)
     sums = torch.zeros(len(bands), dtype=torch.float64, device=device)
     with autocast(device, compute_dtype(config.train.mixed_precision, device)):
         condition = encode(batch.captions)
@@ -110,6 +114,7 @@ def _losses(
                 noisy = add_noise(latents, noise, alphas, timesteps)  # (B, C, h, w)
                 prediction = family.predict(noisy, timesteps, condition, batch.sizes)  # (B, C, h, w)
                 target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)
-                errors = (prediction.float() - target.float()).square().flatten(1).mean(1)  # (B,)
-                sums[number] += errors.double().sum()
+                errors = (prediction.float() - target.float()).square()  # (B, C, h, w)
+                losses = mean_per_picture(errors, masks, config.loss.unmasked_weight)  # (B,)
+                sums[number] += losses.double().sum()
     return sums

@@ -45,6 +45,8 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
     for number, source in enumerate(config.dataset.sources):
         if not source.path.startswith(HUB_PREFIX):
             yield f"dataset.sources.{number}.path", source.path
+        if source.mask_path:
+            yield f"dataset.sources.{number}.mask_path", source.mask_path
         if source.metadata_file:
             yield f"dataset.sources.{number}.metadata_file", source.metadata_file
     for field, model in (("model.base", config.model.base), ("model.vae", config.model.vae)):

@@ -141,6 +141,7 @@ def test_every_sampler_is_built() -> None:
         ("validation", {"split": 0.1, "path": "x"}),
         ("validation", {"early_stop_patience": 3}),
         ("validation", {"split": 0.1, "early_stop_patience": 0}),
+        ("loss", {"unmasked_weight": 0.1}),
         ("output", {"keep_best": True}),
         ("output", {"use_best": True}),
         ("output", {"save_at": [0]}),
@@ -239,3 +240,23 @@ def test_a_folders_settings_lie_over_the_datasets() -> None:
     assert dataset.captions_of(1) == dataset.captions.model_copy(update={"dropout": 0.0})
     assert not dataset.augment_of(1).flip
     assert Config.model_validate(Config(dataset=dataset).model_dump(mode="json")).dataset == dataset
+
+
+@pytest.mark.parametrize(
+    ("masked", "mask_path", "told"),
+    [
+        ("mask", None, "no folder of dataset.sources has a mask_path"),
+        (False, "masks", "dataset.sources.0 has a mask_path"),
+        ("alpha", "masks", "dataset.sources.0 has a mask_path"),
+        ("mask", "masks", None),
+        ("alpha", None, None),
+    ],
+)
+def test_masks_and_the_loss_go_together(masked: Any, mask_path: str | None, told: str | None) -> None:
+    values = {"dataset": {"sources": [{"path": "a", "mask_path": mask_path}]}, "loss": {"masked": masked}}
+    if told is None:
+        assert Config.model_validate(values).loss.masked == masked
+        return
+    with pytest.raises(ValidationError, match=told) as caught:
+        Config.model_validate(values)
+    assert caught.value.errors()[0]["loc"] == ("loss",)

@@ -127,6 +127,7 @@ def random_source(rng: random.Random) -> dict[str, Any]:
         "is_regularization": rng.random() < 0.5,
         "class_prompt": rng.choice([None, "a dog"]),
         "image_column": rng.choice([None, "image"]),
+        "mask_path": rng.choice([None, "/masks"]),
         "metadata_file": rng.choice([None, "/pictures/a.json"]),
         "captions": rng.choice([{}, {"shuffle": True, "prefix": "a: b"}]),
         "augment": rng.choice([{}, {"flip": True}]),
@@ -187,6 +188,9 @@ def random_config(rng: random.Random) -> Config:
     lora["rank_stabilized"] = lora["rank_stabilized"] and lora["type"] != "lokr"
     if lora["type"] in ("loha", "lokr"):
         plain["train"]["loraplus_lr_ratio"] = 1
+    masks = [source for source in plain["dataset"]["sources"] if source["mask_path"]]
+    loss["masked"] = "mask" if masks else rng.choice([False, "alpha"])
+    loss["unmasked_weight"] = loss["unmasked_weight"] if loss["masked"] else 0
     loss["min_timestep"], loss["max_timestep"] = sorted(rng.sample(range(1000), 2))
     if loss["preserve"] is not None:
         plain["output"]["trigger"] = "sks"
@@ -280,7 +284,7 @@ def test_a_field_added_to_the_model_needs_no_edit_here() -> None:
 
 def test_settings_without_a_choice_are_not_shown() -> None:
     names = {field.name for field in CONFIG_FIELDS}
-    assert not names & {"version", "model.quantize", "train.compile", "loss.masked", "output.formats"}
+    assert not names & {"version", "model.quantize", "train.compile", "output.formats"}
     assert not names & {"trackers", "output.hub_repo"}
     assert {"train.learning_rate", "loss.multires_noise", "dataset.sources"} <= names
 

@@ -77,6 +77,39 @@ def test_losses_are_float32_also_for_half_precision_predictions() -> None:
     assert loss.dtype == torch.float32 and float(loss) == pytest.approx(9e8, rel=1e-3)
 
 
+def masked_by_hand(errors: list[list[float]], mask: list[float], rest: float) -> float:
+    """One picture's channels x cells, in float64: what a cell counts, over what all of them count."""
+    weights = [rest + (1 - rest) * share for share in mask]
+    total = sum(weight * error for channel in errors for weight, error in zip(weights, channel, strict=True))
+    return total / (len(errors) * sum(weights))
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.1, 1.0])
+def test_masked_loss_by_hand(rest: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    prediction, target = (torch.randn(3, 4, 2, 3, generator=generator) for _ in range(2))
+    masks = torch.tensor([[0, 1, 0.25, 0, 0, 1], [1] * 6, [0, 0, 0, 0, 0, 1e-3]], dtype=torch.float32)
+    found = loss_per_picture(prediction, target, "l2", torch.ones(3), masks.view(3, 1, 2, 3), rest)
+    errors = (prediction.double() - target.double()).square().flatten(2).tolist()
+    shares = masks.double().tolist()
+    expected = [masked_by_hand(*each, rest) for each in zip(errors, shares, strict=True)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
+    plain = loss_per_picture(prediction, target, "l2", torch.ones(3))
+    assert float(found[1]) == pytest.approx(float(plain[1]), rel=1e-6)
+    assert (rest == 1) == torch.allclose(found, plain)
+
+
+def test_outside_of_the_mask_there_is_no_gradient() -> None:
+    prediction = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    masks = torch.zeros(2, 1, 4, 4)
+    masks[0, :, :2, 1:] = 1  # the second picture's mask shows nothing
+    losses = loss_per_picture(prediction, torch.zeros(2, 4, 4, 4), "huber", torch.full((2,), 0.1), masks)
+    losses.sum().backward()
+    assert prediction.grad is not None and float(losses[1].detach()) == 0
+    inside = masks.expand(-1, 4, -1, -1) > 0
+    assert (prediction.grad[inside] != 0).all() and (prediction.grad[~inside] == 0).all()
+
+
 # snr = 0.25, 5, 100 with gamma 5
 WEIGHTS = [
     ("epsilon", {"min_snr_gamma": 5.0}, [1.0, 1.0, 0.05]),

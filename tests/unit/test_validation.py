@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,16 @@ def test_dropout_is_off_meanwhile_and_on_again_after() -> None:
 def test_more_of_either_is_another_mean(name: str) -> None:
     few, many = (measured(config_of(validation={name: n}), batches_of(PICTURES, 1)) for n in (1, 5))
     assert few[0] != many[0] and len(many[1]) == (5 if name == "timesteps" else 4)
+
+
+def test_with_masks_only_what_they_show_is_measured() -> None:
+    masks = torch.zeros(3, 1, 6, 8)
+    masks[:, :, 1:4, 2:5] = 1
+    batches = [replace(batch, masks=part) for batch, part in zip(batches_of(PICTURES, 2), masks.split(2), strict=True)]
+    total, _ = measured(config_of(), batches)
+    plain, _ = measured(config_of(), batches_of(PICTURES, 2))
+    assert total != pytest.approx(plain, rel=1e-3)
+    whole = [replace(batch, masks=torch.ones(len(batch.paths), 1, 6, 8)) for batch in batches_of(PICTURES, 2)]
+    assert measured(config_of(), whole)[0] == pytest.approx(plain, rel=1e-6)
+    weighted = config_of(loss={"masked": "alpha", "unmasked_weight": 1})
+    assert measured(weighted, batches)[0] == pytest.approx(plain, rel=1e-6)

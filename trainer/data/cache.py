@@ -15,7 +15,7 @@ from trainer.config import CaptionSettings
 from trainer.data.augment import Augmentation, load_pixels
 from trainer.data.buckets import Placement
 from trainer.data.image_files import PICTURE_ERRORS, why_unreadable
-from trainer.data.tensor_store import TensorStore, hash_key
+from trainer.data.tensor_store import TensorStore, hash_key, tell_outcome
 from trainer.devices import is_out_of_memory
 from trainer.errors import UserError
 from trainer.families.base import Conditioning, Family
@@ -82,7 +82,7 @@ class LatentCache:
                 if done * 100 // total > before * 100 // total:
                     self._events.emit("progress", what="encoding pictures", done=done, total=total)
         usable = {view.path for view in readable} - failed.keys()
-        _tell_outcome(self._events, "picture", total=len(usable), encoded=len(usable & encoded))
+        tell_outcome(self._events, "picture", "encoded", total=len(usable), done=len(usable & encoded))
         return failed
 
     def latents(self, view: View) -> Tensor:
@@ -144,7 +144,7 @@ class TextCache:
                 self._encoded[caption] = row
                 if done * 100 // len(wanted) > (done - 1) * 100 // len(wanted):
                     self._events.emit("progress", what="encoding captions", done=done, total=len(wanted))
-        _tell_outcome(self._events, "caption", total=len(wanted), encoded=encoded)
+        tell_outcome(self._events, "caption", "encoded", total=len(wanted), done=encoded)
 
     def encode(self, captions: list[str]) -> Conditioning:
         """Conditioning of captions as they are trained on, one row each.
@@ -275,14 +275,6 @@ def _rows_of(captions: list[str], batch: dict[str, Tensor]) -> dict[str, dict[st
     return {
         caption: {name: tensor[row : row + 1] for name, tensor in batch.items()} for row, caption in enumerate(captions)
     }
-
-
-def _tell_outcome(events: EventSink, noun: str, *, total: int, encoded: int) -> None:
-    """The line that says what was computed: ``11 pictures from the cache, 1 encoded anew``."""
-    if total:
-        cached = total - encoded
-        what = f"{cached} {noun if cached == 1 else noun + 's'} from the cache, {encoded} encoded anew"
-        events.emit("progress", what=what, done=total, total=total, cached=cached, encoded=encoded)
 
 
 def _check_finite(latents: Tensor, path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trainer.config import DatasetSettings, Source
@@ -36,6 +36,7 @@ class Picture:
         is_regularization: whether it shows what the model should keep doing.
         width: pixels, after EXIF rotation.
         height: pixels, after EXIF rotation.
+        mask: the file that shows which parts count; None where there is none.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Picture:
     is_regularization: bool
     width: int
     height: int
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -129,14 +131,48 @@ def collect_source(number: int, source: Source, caption_extension: str) -> tuple
         place = f"dataset.sources.{number}.metadata_file"
         message = f"{place}: there is no file {source.metadata_file}."
         return found, Problem("dataset.missing_metadata", message, "Choose the table, or leave this empty.", place)
-    files = picture_files(folder)
+    masks = Path(source.mask_path).expanduser() if source.mask_path else None
+    if masks is not None and not masks.is_dir():
+        place = f"dataset.sources.{number}.mask_path"
+        message = f"{place}: there is no folder {source.mask_path}."
+        return found, Problem("dataset.missing_masks", message, "Choose the folder that holds the masks.", place)
+    files = [path for path in picture_files(folder) if masks is None or not _lies_in(path, masks)]
     tables = read_caption_tables(folder, column, elsewhere)
     found.warnings.extend(tables.warnings)
     for path in files:
         _add_picture(
             found, path, path.relative_to(folder), number, source, tables.captions.get(path), caption_extension
         )
+    if masks is not None:
+        _add_masks(found, masks)
     return found, None if found.pictures else _no_pictures(name, source, found.skipped)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _add_masks(found: Collection, folder: Path) -> None:
+    """Give each picture the mask with its path, endings apart, or the only one with its stem."""
+    by_path: dict[str, Path] = {}
+    by_stem: dict[str, list[Path]] = {}
+    for path in picture_files(folder):
+        by_path[path.relative_to(folder).with_suffix("").as_posix()] = path
+        by_stem.setdefault(path.stem, []).append(path)
+    missing = []
+    for number, picture in enumerate(found.pictures):
+        inside = Path(picture.key.partition("/")[2]).with_suffix("").as_posix()
+        same_stem = by_stem.get(picture.path.stem, [])
+        mask = by_path.get(inside) or (same_stem[0] if len(same_stem) == 1 else None)
+        found.pictures[number] = replace(picture, mask=mask)
+        if mask is None:
+            missing.append(picture.path.name)
+    if missing:
+        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        count = f"{len(missing)} of {len(found.pictures)} pictures"
+        message = f"{count} have no mask in {folder}, so all of them counts: {named}."
+        hint = "A mask has its picture's name; white counts, black does not."
+        found.warnings.append(Problem("dataset.no_mask", message, hint, "dataset.sources"))
 
 
 def _add_picture(

@@ -65,6 +65,28 @@ def read_rgb(data: bytes) -> Image.Image:
         return _as_rgb(_upright(image, orientation))
 
 
+def read_grey(data: bytes) -> Image.Image:
+    """The bytes of a picture file as an upright 8-bit grey image. Raises one of PICTURE_ERRORS."""
+    with _open(io.BytesIO(data)) as image:
+        orientation = _orientation(image)
+        image.load()
+        upright = _upright(image, orientation)
+        return (_from_16_bit(upright) if upright.mode.startswith("I") else upright).convert("L")
+
+
+def read_alpha(data: bytes) -> Image.Image | None:
+    """The upright alpha channel of a picture file's bytes, 255 where it is opaque; None where it has none.
+
+    Raises one of PICTURE_ERRORS.
+    """
+    with _open(io.BytesIO(data)) as image:
+        orientation = _orientation(image)
+        image.load()
+        if not image.has_transparency_data:
+            return None
+        return _upright(image, orientation).convert("RGBA").getchannel("A")
+
+
 def read_preview(path: Path, side_px: int) -> Image.Image:
     """The picture upright as RGB, at most ``side_px`` wide and high. A JPEG is decoded at a fraction of its size.
 

@@ -13,7 +13,7 @@ Pixels = npt.NDArray[np.float32]
 
 
 def resize(image: Image.Image, width: int, height: int) -> Pixels:
-    """An RGB image as (height, width, 3) float32 in 0..255, scaled.
+    """An RGB image as (height, width, 3) float32 in 0..255, scaled; a grey one as (height, width).
 
     Pillow's own box filter gives every source pixel it touches the same weight, which shows as stripes at factors
     between 1 and 2; here a pixel counts by the share of it that is covered.

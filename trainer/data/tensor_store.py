@@ -94,6 +94,14 @@ def hash_key(*parts: str | float | bool | list[int]) -> str:
     return hashlib.sha256(json.dumps([_FORMAT, *parts]).encode()).hexdigest()
 
 
+def tell_outcome(events: EventSink, noun: str, how: str, *, total: int, done: int) -> None:
+    """Emit the line that says what was not in the cache: ``11 pictures from the cache, 1 encoded anew``."""
+    if total:
+        cached = total - done
+        what = f"{cached} {noun if cached == 1 else noun + 's'} from the cache, {done} {how} anew"
+        events.emit("progress", what=what, done=total, total=total, cached=cached, encoded=done)
+
+
 def _label(key: str, tensors: dict[str, Tensor]) -> dict[str, str]:
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -35,6 +35,7 @@ from trainer.data.epoch import (
 )
 from trainer.data.folders import SkippedPicture
 from trainer.data.image_files import PICTURE_ERRORS, read_rgb, why_unreadable
+from trainer.data.masks import MaskSource
 from trainer.errors import UserError
 from trainer.families.base import Family
 from trainer.runs.events import EventSink
@@ -55,6 +56,7 @@ class Batch:
         sizes: (B, 6) int64, pixels: original height and width, what the crop left out at the top and on the left of the
             scaled picture, height and width of the bucket; SDXL reads them (Podell et al. 2023, 2307.01952, 2.2).
         paths: B picture files.
+        masks: (B, 1, h, w) float32 from 0 to 1, how much each latent cell counts; None where all of it does.
     """
 
     latents: Tensor
@@ -62,6 +64,7 @@ class Batch:
     loss_weights: Tensor
     sizes: Tensor
     paths: list[Path]
+    masks: Tensor | None = None
 
 
 class _LatentSource(Protocol):
@@ -85,11 +88,13 @@ class TrainingSet:
         validation: list[Entry],
         skipped: list[SkippedPicture],
         source: _LatentSource,
+        masks: MaskSource | None,
     ) -> None:
         self._config = config
         self._training = training
         self._validation = validation
         self._source = source
+        self._masks = masks
         self._epoch: tuple[int, list[list[Showing]]] | None = None
         self.skipped = skipped
         self.pictures = len({entry.picture.path for entry in training})
@@ -157,6 +162,7 @@ class TrainingSet:
             loss_weights=torch.tensor([entry.loss_weight for entry in entries], dtype=torch.float32),
             sizes=torch.tensor([_sizes(entry, augmentation) for entry, augmentation in members]),
             paths=[entry.picture.path for entry in entries],
+            masks=None if self._masks is None else self._masks.masks(members),
         )
 
 
@@ -178,15 +184,20 @@ def prepare_training_set(
         UserError: folders missing or empty, or no picture left that can be used.
     """
     layout = lay_out(config)
-    entries = [*layout.training, *layout.validation]
+    folder = cache_dir / "latents" if config.dataset.cache.to_disk else None
+    known = list(_known_forms(layout, config))
     source: _LatentSource
     if config.dataset.cache.latents:
-        cache = LatentCache(family, cache_dir / "latents" if config.dataset.cache.to_disk else None, events)
-        failed = cache.fill(_views(layout, config), check_stop)
+        cache = LatentCache(family, folder, events)
+        failed = cache.fill((_view(entry, change) for entry, change in known), check_stop)
         source = _CachedLatents(cache)
     else:
-        failed = _check_pictures([entry.picture.path for entry in entries], events, check_stop)
+        failed = _check_pictures([entry.picture.path for entry, _ in known], events, check_stop)
         source = _LiveLatents(family)
+    kind = config.loss.masked
+    masks = MaskSource(kind, family.latent_scale, folder, events) if kind else None
+    if masks is not None:
+        failed |= masks.fill([each for each in known if each[0].picture.path not in failed], check_stop)
     skipped = [*layout.collection.skipped, *(SkippedPicture(path, why) for path, why in sorted(failed.items()))]
     _warn(layout, skipped, events)
     training = [entry for entry in layout.training if entry.picture.path not in failed]
@@ -195,7 +206,7 @@ def prepare_training_set(
         message = f"dataset.sources: no picture can be used: {named}."
         raise UserError("dataset.no_pictures", message, "Replace the pictures.", "dataset.sources")
     validation = [entry for entry in layout.validation if entry.picture.path not in failed]
-    return TrainingSet(config, training, validation, skipped, source)
+    return TrainingSet(config, training, validation, skipped, source, masks)
 
 
 class _CachedLatents:
@@ -203,8 +214,7 @@ class _CachedLatents:
         self._cache = cache
 
     def latents(self, members: list[tuple[Entry, Augmentation]]) -> Tensor:
-        views = [View(entry.picture.path, entry.placement, augmentation) for entry, augmentation in members]
-        return torch.stack([self._cache.latents(view) for view in views])
+        return torch.stack([self._cache.latents(_view(entry, change)) for entry, change in members])
 
 
 class _LiveLatents:
@@ -239,13 +249,22 @@ def _load_or_stop(entry: Entry, augmentation: Augmentation) -> Tensor:
         ) from error
 
 
-def _views(layout: Layout, config: Config) -> Iterable[View]:
+def _known_forms(layout: Layout, config: Config) -> Iterable[tuple[Entry, Augmentation]]:
+    """The pictures as they come, where latents are cached; else each as it is, to look at it once."""
+    cache = config.dataset.cache
     for entry in layout.training:
-        settings, variants = config.dataset.augment_of(entry.picture.source), config.dataset.cache.variants
-        for augmentation in cached_augmentations(settings, entry.placement, entry.key, variants):
-            yield View(entry.picture.path, entry.placement, augmentation)
+        settings = config.dataset.augment_of(entry.picture.source)
+        if not cache.latents:
+            yield entry, no_augmentation(entry.placement)
+        else:
+            for change in cached_augmentations(settings, entry.placement, entry.key, cache.variants):
+                yield entry, change
     for entry in layout.validation:
-        yield View(entry.picture.path, entry.placement, no_augmentation(entry.placement))
+        yield entry, no_augmentation(entry.placement)
+
+
+def _view(entry: Entry, augmentation: Augmentation) -> View:
+    return View(entry.picture.path, entry.placement, augmentation)
 
 
 def _check_pictures(paths: list[Path], events: EventSink, check_stop: Callable[[], None]) -> dict[Path, str]:
