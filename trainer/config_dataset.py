@@ -88,14 +88,16 @@ _OVERRIDDEN: dict[str, tuple[type[Section], tuple[str, ...]]] = {
 class Source(Section):
     """One folder of pictures."""
 
-    path: str = Field(min_length=1, json_schema_extra={"label": "Folder"})
+    path: str = Field(min_length=1, json_schema_extra={"label": "Folder", "basic": True})
     """Folder with pictures; subfolders are read too. Folders named like `10_name` inside it give 10 repeats. Also a
     data set of Hugging Face's `datasets`: a saved folder, Parquet, or `hf://datasets/owner/name`."""
-    repeats: int = setting(1, "Repeats", also=("num_repeats", "dataset_repeats"), ge=1, le=10000)
+    repeats: int = setting(1, "Repeats", basic=True, also=("num_repeats", "dataset_repeats"), ge=1, le=10000)
     """How often each picture is seen in one epoch."""
-    is_regularization: bool = setting(False, "Regularization", also=("is_reg", "reg_data_dir", "class_data_dir"))
+    is_regularization: bool = setting(
+        False, "Regularization", basic=True, also=("is_reg", "reg_data_dir", "class_data_dir")
+    )
     """Pictures that show what the model should keep doing (prior preservation); their loss has its own weight."""
-    class_prompt: str | None = setting(None, "Class prompt", also=("class_tokens", "instance_prompt"))
+    class_prompt: str | None = setting(None, "Class prompt", basic=True, also=("class_tokens", "instance_prompt"))
     """Caption of pictures that have no caption file."""
     metadata_file: str | None = setting(None, "Caption table", also=("in_json", "metadata_file"))
     """A kohya JSON, `.jsonl` or `.csv` with captions that lies elsewhere; one in the folder is found by itself."""

@@ -99,7 +99,7 @@ def _field(full_name: str, name: str, info: FieldInfo, group: str) -> Field:
     return Field(
         name=full_name,
         label=label_of(name, info),
-        help=(info.description or "").strip(),
+        help=" ".join((info.description or "").split()),
         group=group,
         basic=bool(extra.get("basic")),
         also=tuple(map(str, also)) if isinstance(also, list) else (),

@@ -33,11 +33,15 @@ class SourcesEditor:
             f"<small>{_with_code(self._columns[0].help)}</small></div>",
             padding=False,
         )
-        for number in range(ROWS):
-            with gr.Row(visible=number == 0, elem_classes=["source-row"]) as row:
-                self.components.extend(self._cell(column, number) for column in self._columns)
-                removers.append(gr.Button("×", size="sm", min_width=36, scale=0, elem_classes=["remove"]))
-            self.extra_outputs.append(row)
+        with gr.Column(elem_classes=["sources"], elem_id="section-sources"):
+            for number in range(ROWS):
+                with gr.Row(visible=number == 0, elem_classes=["source-row"]) as row:
+                    self.components.extend(self._cell(column, number) for column in self._columns)
+                    removers.append(gr.Button("×", size="sm", min_width=36, scale=0, elem_classes=["remove"]))
+                self.extra_outputs.append(row)
+            fold = gr.Button(self._fold_label([]), size="sm", elem_classes=["fold"], elem_id="fold-sources")
+            fold.click(None, js="() => atelier.toggleSection('sources')")
+            self.extra_outputs.append(fold)
         more = gr.Textbox(visible=False, lines=4, label="More folders, as YAML", interactive=True)
         self.components.append(more)
         add = gr.Button("Add a folder", size="sm", elem_classes=["fold"], elem_id="add-source")
@@ -70,15 +74,23 @@ class SourcesEditor:
         return self._field.name
 
     def visible_rows(self, shown: list[Any], one_more: bool = False) -> list[Any]:
-        """Row updates: all rows up to the last used one are shown, and at least one."""
+        """All rows up to the last used one are shown, and at least one; the fold tells how many settings it hides."""
         last = max(self._used(shown), default=-1) + (1 if one_more else 0)
-        return [gr.update(visible=number <= max(last, 0)) for number in range(ROWS)]
+        rows = [gr.update(visible=number <= max(last, 0)) for number in range(ROWS)]
+        return [*rows, gr.update(value=self._fold_label(shown))]
+
+    def _fold_label(self, shown: list[Any]) -> str:
+        folded = [column for column in self._columns if not column.basic]
+        rows = [self._row(shown, number) for number in self._used(shown)] if shown else []
+        changed = sum(row[column.name] != column.read(column.show(column.default)) for row in rows for column in folded)
+        return f"{len(folded)} more settings of each folder" + (f" ({changed} set)" if changed else "")
 
     def _cell(self, column: Field, number: int) -> Component:
         common: dict[str, Any] = {
             "label": column.label,
             "elem_id": f"field-dataset-sources-{number}-{column.name}",
-            "elem_classes": ["field"],
+            "elem_classes": ["field"] if column.basic else ["field", "folded"],
+            "info": None if column.basic else column.help,
             "interactive": True,
             "scale": _SCALES.get(column.name, 1),
             "min_width": 110,
@@ -87,7 +99,8 @@ class SourcesEditor:
         if column.kind == "switch":
             return gr.Checkbox(value, **common)
         placeholder = "/path/to/pictures" if column.name == "path" else None
-        return gr.Textbox(value, lines=1, max_lines=1, placeholder=placeholder, **common)
+        max_lines = 8 if column.kind == "yaml" else 1
+        return gr.Textbox(value, lines=1, max_lines=max_lines, placeholder=placeholder, **common)
 
     def _row(self, shown: list[Any], number: int) -> dict[str, Any]:
         width = len(self._columns)

@@ -17,7 +17,7 @@ from trainer.config_io import PRESETS_DIR, parse_config, read_yaml
 from trainer.errors import UserError
 from ui.fields import CONFIG_FIELDS, Field, fields_of
 from ui.form import SchemaForm, problems_html
-from ui.sources_editor import ROWS
+from ui.sources_editor import ROWS, SourcesEditor
 
 WORDS = ["a cat", "Ünïcode 猫", " leading and trailing ", 'quote\'s "here"', "a: b # c", "{x|y}", "--n", "1e-4"]
 
@@ -303,3 +303,14 @@ def test_messages_are_escaped() -> None:
         parse_config({"train": {"learning_rate": "<script>x</script>"}})
     html = problems_html(caught.value.problems)
     assert "<script>" not in html and "&lt;script&gt;" in html and 'data-field="train.learning_rate"' in html
+
+
+def test_the_fold_of_the_folders_tells_what_it_hides() -> None:
+    with gr.Blocks():
+        editor = SourcesEditor(next(field for field in CONFIG_FIELDS if field.kind == "rows"))
+    plain, special = {"path": "/a"}, {"path": "/b", "mask_path": "/masks", "augment": {"flip": False}}
+    labels = []
+    for sources in ([], [plain], [plain, special]):
+        values = Config.model_validate({"dataset": {"sources": sources}}).model_dump()["dataset"]["sources"]
+        labels.append(editor.show(values)[-1]["value"])
+    assert labels == ["6 more settings of each folder"] * 2 + ["6 more settings of each folder (2 set)"]

@@ -18,7 +18,7 @@ window.atelier = (() => {
   }
 
   function markFold(section) {
-    const button = section.querySelector(".fold[id^='fold-']");
+    const button = document.getElementById(section.id.replace("section-", "fold-"));
     if (button) button.setAttribute("aria-expanded", String(section.classList.contains("open")));
   }
 
@@ -92,6 +92,11 @@ window.atelier = (() => {
   }
 
   function unfold(place) {
+    const folders = place.closest(".folded") && place.closest(".sources");
+    if (folders) {
+      folders.classList.add("open");
+      markFold(folders);
+    }
     const section = place.closest(".section");
     if (section && place.closest(".more")) {
       section.classList.add("open");
