@@ -187,11 +187,17 @@ def make_component(field: Field) -> Component:
     if field.kind == "switch":
         return gr.Checkbox(value, **common)
     if field.kind == "choice":
-        choices = [("none" if choice is None else str(choice), choice) for choice in field.choices]
+        choices = [(_choice_label(choice), choice) for choice in field.choices]
         return gr.Dropdown(choices, value=value, filterable=False, **common)
     if field.kind in ("yaml", "lines", "prompts"):
         return gr.Textbox(value, lines=2 if field.kind != "prompts" else 3, max_lines=12, **common)
     return gr.Textbox(value, lines=1, max_lines=1, placeholder="none" if field.optional else None, **common)
+
+
+def _choice_label(choice: Any) -> str:
+    if choice is None:
+        return "none"
+    return "off" if choice is False else str(choice)
 
 
 def element_id(name: str) -> str:
