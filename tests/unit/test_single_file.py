@@ -222,6 +222,26 @@ def settings_of(model: Any) -> dict[str, Any]:
     }
 
 
+def test_sdxl_that_predicts_the_velocity_is_told_by_its_keys(tmp_path: Path) -> None:
+    """NoobAI's convention: empty weights as marks."""
+    _, weights = sample("sdxl")
+    marks = {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}
+    for given, prediction_type, last in ((weights, "epsilon", 0.0047), ({**weights, **marks}, "v_prediction", 0.0)):
+        base = str(write_file(tmp_path / "model.safetensors", given))
+        watcher = Watcher()
+        family = load_family(ModelSettings(base=base), device=CPU, dtype=torch.float32, events=watcher)
+        assert family.name == "sdxl" and family.prediction_type == prediction_type
+        assert float(family.alphas_cumprod[-1]) == pytest.approx(last, abs=1e-4)
+        assert not [event for event in watcher.events if event["type"] == "warning"]
+
+
+def test_the_sizes_of_an_sdxl_file_count_both_text_encoders(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "model.safetensors", sample("sdxl")[1])
+    lora = LoraSettings(train="both")
+    unread = model_sizes(ModelSettings(base=str(path)), lora)
+    assert unread == model_sizes(ModelSettings(base=str(model_folder_of(path))), lora)
+
+
 def test_sd2_without_a_word_is_taken_for_the_v_model_and_that_is_said(tmp_path: Path) -> None:
     _, weights = sample("sd2")
     told = {"modelspec.prediction_type": "epsilon"}

@@ -34,6 +34,16 @@ def test_folders_of_the_workspace_are_fine(context: AppContext) -> None:
     train_view.check_paths(context, config(context.workspace.dir / "pictures"))
 
 
+def test_a_base_model_may_be_a_file_that_is_there(context: AppContext) -> None:
+    file = context.workspace.models_dir / "model.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"x")
+    pictures = context.workspace.dir / "pictures"
+    train_view.check_paths(context, config(pictures, model={"base": str(file), "vae": str(file)}))
+    gone = config(pictures, model={"base": str(file.with_name("gone.ckpt"))})
+    assert problems_of(context, gone) == {"model.base": "path.missing"}
+
+
 def test_all_wrong_places_are_told_at_once(context: AppContext, tmp_path: Path) -> None:
     wrong = config(
         tmp_path / "outside",
