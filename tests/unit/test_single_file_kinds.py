@@ -87,12 +87,17 @@ def header(table: Any) -> bytes:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "does not begin as a .safetensors file does"),
-        (b"short", "does not begin as a .safetensors file does"),
+        (b"", "is too short for a .safetensors file"),
+        (b"short", "is too short for a .safetensors file"),
         (b"<!DOCTYPE html><html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer"),
         (b"PK\x03\x04" + b"\0" * 60, "is a zip or pickle file"),
-        (struct.pack("<Q", 1 << 40) + b"{}", "does not begin as a .safetensors file does"),
+        (struct.pack("<Q", 1 << 40) + b"{}", "announces a header of 1,099,511,627,776 bytes"),
+        (struct.pack("<Q", 100_000) + b"[" * 100_000, "has a header that is not JSON"),
+        (
+            header({"x": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}) + b"1" * 8,
+            "does not describe its ten",
+        ),
         (struct.pack("<Q", 1000) + b"{}", "is cut off within its header"),
         (struct.pack("<Q", 8) + b"{broken}", "has a header that is not JSON"),
         (header(["no", "table"]), "does not describe tensors"),

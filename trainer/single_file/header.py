@@ -50,15 +50,18 @@ def read_header(path: Path, *, field: str = "model.base") -> Header:
             for mark, what in _STRANGERS:
                 if start.startswith(mark):
                     raise broken(path, what, field)
-            if len(start) < 8 or length > _LARGEST_HEADER_BYTES:
-                raise broken(path, "does not begin as a .safetensors file does", field)
+            if len(start) < 8:
+                raise broken(path, "is too short for a .safetensors file", field)
+            if length > _LARGEST_HEADER_BYTES:
+                what = f"announces a header of {length:,} bytes; no .safetensors file has more than 100 MB"
+                raise broken(path, what, field)
             if length > size - 8:
                 raise broken(path, "is cut off within its header", field)
             file.seek(8)
             table = json.loads(file.read(length))
     except OSError as error:
         raise broken(path, f"cannot be read ({error.strerror or error})", field) from error
-    except ValueError as error:  # JSON and UTF-8
+    except (ValueError, RecursionError) as error:  # JSON and UTF-8; brackets in brackets without end
         raise broken(path, "has a header that is not JSON", field) from error
     return _checked(path, table, size - 8 - length, field)
 
@@ -82,6 +85,7 @@ def _checked(path: Path, table: Any, data_bytes: int, field: str) -> Header:
     if last > data_bytes:
         raise broken(path, f"is cut off: {last - data_bytes:,} of {last:,} bytes of weights are missing", field)
     for name, (begin, end) in spans.items():
-        if begin < 0 or end < begin or (end > begin and not math.prod(shapes[name])):
+        odd_shape = any(side < 0 for side in shapes[name]) or (end > begin and not math.prod(shapes[name]))
+        if begin < 0 or end < begin or odd_shape:
             raise broken(path, f"has a header that does not describe its tensors ({name[:80]})", field)
     return Header(shapes, formats, metadata)

@@ -108,7 +108,7 @@ def _pickled(path: Path, field: str) -> Checkpoint:
     except pickle.UnpicklingError as error:
         what = "holds more than weights: code or objects that would have to be run; it was not opened"
         raise broken(path, what, field, _PICKLE_HINT) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise broken(path, f"is not a readable .ckpt file ({reason[:200]})", field, _PICKLE_HINT) from error
     while isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
