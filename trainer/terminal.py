@@ -6,7 +6,10 @@ from typing import Any, TextIO
 
 
 class TerminalEvents:
-    """Writes events to a text stream; on a terminal, progress stays on one line."""
+    """Writes events to a text stream; on a terminal, progress stays on one line.
+
+    Errors are left out: the command that ends with one tells it.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -21,8 +24,8 @@ class TerminalEvents:
             self._over(f"step {step}  loss {fields['loss']:.4f}  lr {fields['lr']:.2e}  {fields['step_ms']:.0f} ms")
         elif kind == "state":
             self._line(f"{fields['state']}")
-        elif kind in ("warning", "error"):
-            self._line(f"{kind}: {fields['message']} {fields.get('hint', '')}".rstrip())
+        elif kind == "warning":
+            self._line(f"warning: {fields['message']} {fields.get('hint', '')}".rstrip())
         elif kind in ("sample", "checkpoint"):
             self._line(f"{kind}: {fields['path']}")
 

@@ -56,6 +56,8 @@ def test_the_command_line_says_it_in_json_with_exit_code_2(tmp_path: Path, confi
     assert process.returncode == 2
     assert json.loads(answer)["error"][0]["field"] == "model.base"
     assert "Traceback" not in log
+    assert log.count("error: model.base") == 1, log
+    assert workspace.runs() == [], "a run that could not begin leaves nothing behind"
 
 
 def test_a_run_that_diverges_ends_with_its_last_good_state(config_of, workspace: Workspace) -> None:
