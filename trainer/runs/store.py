@@ -248,9 +248,9 @@ class Workspace:
 
 
 def new_run_id(name: str) -> str:
-    """A folder name that sorts by time and cannot collide: ``20261123-081500-my-lora-3f2a``."""
+    """A folder name that sorts by time and is never given twice: ``20261123-081500-my-lora-3f2a91c7``."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}"
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(4)}"
 
 
 def last_log_line(log_path: Path) -> str:
