@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -38,7 +39,8 @@ def save_checkpoint(
         step: optimizer steps done.
         state: what training needs to go on; only what ``torch.load(weights_only=True)`` reads.
         write_lora: writes the LoRA as it is now to the path it is given.
-        validation_loss: of this very step, for the manifest; None where it was not validated.
+        validation_loss: of this very step, for the manifest; None where it was not validated. One that is not
+            a finite number is written as None too, as JSON has no such numbers.
 
     Raises:
         OSError: the disk is full or refuses; nothing is left behind then.
@@ -56,7 +58,8 @@ def save_checkpoint(
             file.flush()
             os.fsync(file.fileno())
         files = {name: {"sha256": _sha256(unfinished / name)} for name in (LORA, STATE)}
-        write_json(unfinished / MANIFEST, {"step": step, "validation_loss": validation_loss, "files": files})
+        loss = validation_loss if validation_loss is not None and math.isfinite(validation_loss) else None
+        write_json(unfinished / MANIFEST, {"step": step, "validation_loss": loss, "files": files})
         if target.exists():
             shutil.rmtree(target)
         unfinished.rename(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from trainer.config import TrainSettings
 from trainer.ema import Ema
 from trainer.errors import UserError
-from trainer.optimizers import ScheduleFree, averaged, effective_learning_rate, make_optimizer
+from trainer.optimizers import ScheduleFree, averaged, class_path, effective_learning_rate, make_optimizer
 from trainer.parameter_groups import ParameterGroup
 from trainer.schedulers import learning_rate_factor, set_learning_rate
 
@@ -48,6 +49,10 @@ class Learning:
             limit_norms: called after each update; shortens layers and returns how many, a scalar on the device.
             allowed_optimizers: classes that ``train.optimizer_class`` may name.
         """
+        self._made_by = {
+            "optimizer": class_path(settings),
+            "arguments": json.dumps(settings.optimizer_args, sort_keys=True, default=str),
+        }
         self._parameters = [parameter for group in groups for parameter in group.parameters]
         self._optimizer = make_optimizer(groups, settings, allowed_optimizers)
         if limit_norms is not None and isinstance(self._optimizer, ScheduleFree):
@@ -106,6 +111,7 @@ class Learning:
             "step": self.step,
             "skipped": self.skipped,
             "parameters": [parameter.detach() for parameter in self._parameters],
+            "made_by": self._made_by,
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "ema": self._ema.state() if self._ema is not None else None,
@@ -118,11 +124,18 @@ class Learning:
             if parameter.shape != saved.shape:
                 raise ValueError(f"a layer has size {tuple(parameter.shape)}, the checkpoint has {tuple(saved.shape)}")
             parameter.copy_(saved)
+        self._check_maker(state["made_by"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         if self._ema is not None:
             self._ema.load_state(state["parameters"] if state["ema"] is None else state["ema"])
         self.step, self.skipped = state["step"], state["skipped"]
+
+    def _check_maker(self, made_by: dict[str, str]) -> None:
+        """An optimizer would take on another one's state, or its own with other arguments, without a word."""
+        for what, before in made_by.items():
+            if before != self._made_by[what]:
+                raise ValueError(f"its {what} was {before}, now it is {self._made_by[what]}")
 
     def move(self, device: torch.device) -> None:
         """Bring optimizer and running mean to where the parameters now are."""

@@ -33,13 +33,13 @@ def draw_previews(family: Family, config: Config, session: Session, step: int) -
         try:
             session.check_stop()
             picture = _draw_smaller_if_need_be(family, config, prompt, session)
+            save_png(picture, path, _settings_of(config, prompt, picture, step))
         except StoppedOnRequest:
             return
         except Exception as error:  # whatever it is, the training is worth more than its preview
             reason = f"{type(error).__name__}: {error}"
             session.warn("preview.failed", f"Preview {index + 1} could not be drawn: {reason}.", "Training goes on.")
             continue
-        save_png(picture, path, _settings_of(config, prompt, picture, step))
         name = path.relative_to(session.run.dir).as_posix()
         session.events.emit("sample", step, path=name, prompt=prompt.prompt, seed=prompt.seed, index=index)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from trainer.checkpoint import (
 from trainer.conditioning import CaptionEncoder
 from trainer.config import Config, TrainSettings
 from trainer.data.training_set import TrainingSet
+from trainer.devices import is_out_of_memory
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.families.base import Family
 from trainer.files import atomic_path
@@ -173,7 +175,7 @@ class Upkeep:
             self._learning.load_state(state)
             if "validation" in state:  # those of version 0.1 have none
                 self._history.load_state(state["validation"])
-        except (ValueError, KeyError, RuntimeError) as error:
+        except (ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
             message = f"{checkpoint.name} does not fit config.yaml: {error}."
             hint = "Undo the changes to the config, or start a new run with it."
             raise UserError("checkpoint.other_config", message, hint) from error
@@ -269,10 +271,17 @@ class Upkeep:
 
     def _draw_previews(self) -> None:
         self._metrics.flush()
-        self._family.move(text=self._session.device)
-        with self._learning.result():
-            draw_previews(self._family, self._config, self._session, self._learning.step)
-        self._let_texts_rest()
+        try:
+            self._family.move(text=self._session.device)
+            with self._learning.result():
+                draw_previews(self._family, self._config, self._session, self._learning.step)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            message = "There is no memory for the text encoders, so the previews are left out."
+            self._session.warn("preview.memory", message, "Training goes on.")
+        finally:
+            self._let_texts_rest()
 
     def _let_texts_rest(self) -> None:
         """Text encoders that training does not need leave the GPU's memory: 1.5 GiB of SDXL's."""

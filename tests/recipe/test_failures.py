@@ -142,3 +142,31 @@ def test_a_full_disk_leaves_nothing_half_written(config_of, workspace: Workspace
     assert run.read().state == "failed" and len(losses_of(run)) == 2, "the first checkpoint is not worth the run"
     assert [event["code"] for event in of_type(run, "warning")][-1] == "checkpoint.failed"
     assert not list(run.checkpoints_dir.iterdir()) and not list(run.output_dir.iterdir())
+
+
+def test_a_preview_that_cannot_be_written_does_not_end_the_run(config_of, workspace: Workspace, monkeypatch) -> None:
+    def full_disk(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer.sampling.save_png", full_disk)
+    config = config_of(train__max_steps=2, samples__every_steps=1, samples__prompts=[PROMPT])
+    run, watcher = workspace.create_run(config), Watcher()
+    train_here(run, watcher)
+    assert run.read().state == "finished"
+    assert any("No space left" in message for message in messages(watcher))
+
+
+def test_a_validation_loss_that_is_no_number_does_not_end_the_run(config_of, workspace: Workspace, monkeypatch) -> None:
+    from trainer import upkeep
+    from trainer.validation import ValidationLoss
+
+    def diverged(*arguments: object) -> ValidationLoss:
+        return ValidationLoss(float("nan"), [float("nan")] * 4)
+
+    monkeypatch.setattr(upkeep, "validation_loss", diverged)
+    config = config_of(train__max_steps=2, validation__split=0.3, output__save_every_steps=1)
+    run, watcher = workspace.create_run(config), Watcher()
+    train_here(run, watcher)
+    assert any(event["type"] == "validation" for event in watcher.events)
+    assert run.read().state == "finished"
+    assert (run.checkpoints_dir / "step-000002" / "manifest.json").is_file()

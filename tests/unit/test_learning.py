@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -217,3 +218,17 @@ def test_every_optimizer_goes_on_exactly(name: str, tmp_path: Path) -> None:
         assert all(torch.equal(*pair) for pair in zip(parts[part], members, strict=True))
         assert not torch.equal(members[0], fresh()[1][part][0])
     assert second.learning_rate == whole.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"), [({"optimizer": "sgd"}, "SGD"), ({"optimizer_args": {"weight_decay": 0.5}}, "0.5")]
+)
+def test_a_checkpoint_of_another_optimizer_is_refused(changed: dict[str, Any], told: str) -> None:
+    """Torch would take the state and go on with the old arguments, or fail in the middle of a step."""
+
+    def learner(**settings: Any) -> Learning:
+        groups = [ParameterGroup("unet", 0.1, [nn.Parameter(torch.ones(2))])]
+        return Learning(groups, TrainSettings.model_validate(settings), 3, scaled=False)
+
+    with pytest.raises(ValueError, match=told):
+        learner(**changed).load_state(learner().state())

@@ -61,7 +61,7 @@ class ClipText:
 
     def _tokenize(self, captions: list[str], *, chunks: int, weighted: bool) -> tuple[Tensor, Tensor]:
         """Token ids (B, chunks, L) and, per token of the joined chunks, emphasis (B, T)."""
-        room = self.tokenizer.model_max_length - 2
+        room = min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings) - 2
         begin, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         all_ids, all_weights = [], []
         for caption in captions:

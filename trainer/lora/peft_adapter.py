@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from trainer.config import LoraSettings
 from trainer.lora.dropout import add_dropout
+from trainer.lora.first_values import fill_kaiming_uniform
 from trainer.lora.layers import Layer, LoraLayer, product_norm
 
 ADAPTER = "default"
@@ -46,7 +46,7 @@ class PeftAdapter:
 
     def start(self, weight: Tensor, generator: torch.Generator) -> None:
         """Kaiming uniform down, zero up, as every LoRA trainer does."""
-        nn.init.kaiming_uniform_(self._down, a=math.sqrt(5), generator=generator)
+        fill_kaiming_uniform(self._down, generator)
         nn.init.zeros_(self._up)
 
     def trained(self) -> list[tuple[nn.Parameter, bool]]:

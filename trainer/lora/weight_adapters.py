@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trainer.config import LoraSettings
 from trainer.lora.dropout import drop_module
+from trainer.lora.first_values import fill_kaiming_uniform, fill_normal
 from trainer.lora.layers import (
     Layer,
     LohaLayer,
@@ -134,7 +135,7 @@ class DoraAdapter(WeightAdapter):
         self.factors = [self.down, self.up]
 
     def start(self, weight: Tensor, generator: torch.Generator) -> None:
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5), generator=generator)
+        fill_kaiming_uniform(self.down, generator)
         nn.init.zeros_(self.up)
         self._keep_lengths(weight)
 
@@ -192,7 +193,7 @@ class LohaAdapter(WeightAdapter):
     def start(self, weight: Tensor, generator: torch.Generator) -> None:
         """As LyCORIS: normal with standard deviations 0.1, 1, 0 and 1."""
         for factor, deviation in zip(self.factors, (0.1, 1.0, 0.0, 1.0), strict=True):
-            nn.init.normal_(factor, std=deviation, generator=generator)
+            fill_normal(factor, deviation, generator)
 
     def delta(self) -> Tensor:
         first, second = self.hada_w1_a @ self.hada_w1_b, self.hada_w2_a @ self.hada_w2_b
@@ -232,7 +233,7 @@ class LokrAdapter(WeightAdapter):
     def start(self, weight: Tensor, generator: torch.Generator) -> None:
         """As LyCORIS: uniform, and the last factor zero."""
         for factor in self.factors[:-1]:
-            nn.init.kaiming_uniform_(factor, a=math.sqrt(5), generator=generator)
+            fill_kaiming_uniform(factor, generator)
         nn.init.zeros_(self.factors[-1])
 
     def delta(self) -> Tensor:
