@@ -135,7 +135,6 @@ def _command_of(arguments: list[str]) -> str | None:
 
 def command_parser(name: str, command: ModuleType) -> argparse.ArgumentParser:
     """The parser of one command. It raises UserError for arguments that the command does not take."""
-    """The parser of one command. It raises UserError for arguments that the command does not take."""
     parser = _Parser(prog=f"trainer {name}", description=(COMMANDS | INTERNAL_COMMANDS)[name].capitalize() + ".")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document on stdout; progress goes to stderr"
