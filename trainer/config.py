@@ -15,6 +15,7 @@ from trainer.config_dataset import (
     AugmentSettings,
     BucketSettings,
     CacheSettings,
+    CaptionLength,
     CaptionSettings,
     DatasetSettings,
     Source,
@@ -39,6 +40,7 @@ __all__ = [
     "AugmentSettings",
     "BucketSettings",
     "CacheSettings",
+    "CaptionLength",
     "CaptionSettings",
     "DatasetSettings",
     "HuberSchedule",
@@ -51,6 +53,7 @@ __all__ = [
     "Optimizer",
     "Preserve",
     "Probability",
+    "Prompt",
     "Section",
     "Source",
     "Target",
@@ -80,8 +83,8 @@ class ModelSettings(Section):
     """Precision in which the frozen base is held."""
 
 
-class SamplePrompt(Section):
-    """A preview picture made while training."""
+class Prompt(Section):
+    """What a picture shows and how it is drawn."""
 
     prompt: str = ""
     """What to draw."""
@@ -101,6 +104,13 @@ class SamplePrompt(Section):
     """Sampling method."""
 
 
+class SamplePrompt(Prompt):
+    """A preview picture made while training."""
+
+    clip_skip: int | None = Field(None, ge=1, le=12)
+    """1 reads the text encoder's last layer, 2 the one before it; empty for the one that is trained with."""
+
+
 class SampleSettings(Section):
     """Preview pictures while training."""
 
@@ -111,7 +121,8 @@ class SampleSettings(Section):
     at_start: bool = setting(True, "Preview at start", also=("sample_at_first",))
     """Also draw them before the first step, to compare with."""
     prompts: list[SamplePrompt] = setting([], "Preview prompts", basic=True, also=("sample_prompts",))
-    """What to draw. A plain line is a prompt; `--n --w --h --d --l --s --ss` are read as other trainers read them."""
+    """What to draw. A plain line is a prompt; `--n --w --h --d --l --s --ss --cs` are read as other trainers read
+    them; a flag that is none of these is told."""
 
     @field_validator("prompts", mode="before")
     @classmethod

@@ -8,6 +8,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from trainer.config_base import Probability, Section, Size, setting
 
+CaptionLength = Literal[75, 150, 225]
+
 
 class BucketSettings(Section):
     """Aspect-ratio buckets: pictures of similar shape are trained together, cropped as little as possible."""
@@ -56,7 +58,7 @@ class CaptionSettings(Section):
     """Put behind every caption."""
     wildcards: bool = setting(False, "Wildcards", also=("enable_wildcard",))
     """`{a|b}` picks one at random; of a caption with several lines one line is picked."""
-    max_token_length: Literal[75, 150, 225] = setting(75, "Caption length", also=("max_token_length",))
+    max_token_length: CaptionLength = setting(75, "Caption length", also=("max_token_length",))
     """Tokens the text encoder reads; more than 75 are read in chunks of 75."""
     weighted: bool = setting(False, "Weighted captions", also=("weighted_captions",))
     """Read `(word:1.3)`, `(word)` and `[word]` as emphasis."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from trainer.config import CONFIG_VERSION, Config
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
+from trainer.prompt_lines import flags_in_words
 
 PRESETS_DIR = Path(__file__).resolve().parent.parent / "presets"
 
@@ -176,6 +177,9 @@ def _field_name(location: tuple[int | str, ...]) -> str:
 
 def _problem(field: str, detail: Any) -> Problem:
     kind, given, limits = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "extra_forbidden" and "--" in field:
+        hint = f"These are: {flags_in_words()}. As part of the prompt, leave out the dashes."
+        return Problem("config.unknown_flag", f"{field.replace('.--', ': --')} is not a flag of prompts.", hint, field)
     if kind in ("extra_forbidden", "invalid_key"):
         meant = _meant(field)
         hint = f"Did you mean {meant}?" if meant else "Remove it, or check its spelling and indentation."

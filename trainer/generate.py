@@ -23,7 +23,7 @@ from trainer.config import ModelSettings
 from trainer.devices import compute_dtype, is_out_of_memory
 from trainer.errors import Problem, UserError
 from trainer.families import load_family
-from trainer.families.base import Conditioning
+from trainer.families.base import Conditioning, clip_skip_problem
 from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import LoraLayer
 from trainer.lora.patches import WeightPatches, check_fits, layers_by_key, shape_of
@@ -90,7 +90,8 @@ class Painter:
     def draw(self, settings: PictureSettings, seed: int, on_step: OnStep | None = None) -> Image.Image:
         """One picture with the LoRAs in effect. Raises UserError when the memory does not suffice."""
         width, height = self.size(settings)
-        self._check_clip_skip(settings.clip_skip)
+        if settings.clip_skip > self.family.max_clip_skip:
+            raise UserError.many([clip_skip_problem("clip_skip", settings.clip_skip, self.family.max_clip_skip)])
         pipeline = self.family.pipeline(settings.sampler)
 
         def after_step(pipe: object, step: int, timestep: object, tensors: dict[str, object]) -> dict[str, object]:
@@ -101,8 +102,7 @@ class Painter:
         with _told_when_memory_is_short():
             latents = pipeline(
                 **self.family.pipeline_inputs(
-                    self._encode(settings.prompt, settings.clip_skip),
-                    self._encode(settings.negative, settings.clip_skip),
+                    self._encode(settings.prompt, settings), self._encode(settings.negative, settings)
                 ),
                 width=width,
                 height=height,
@@ -116,23 +116,18 @@ class Painter:
         return pipeline.image_processor.postprocess(pixels, output_type="pil")[0]
 
     @torch.no_grad()
-    def _encode(self, prompt: str, clip_skip: int) -> Conditioning:
+    def _encode(self, text: str, settings: PictureSettings) -> Conditioning:
         """One prompt, by itself: in a batch the text encoder rounds differently than diffusers' own pipeline."""
-        return self.family.encode_captions([prompt], max_token_length=75, clip_skip=clip_skip, weighted=False)
+        return self.family.encode_captions(
+            [text],
+            max_token_length=settings.max_token_length,
+            clip_skip=settings.clip_skip,
+            weighted=settings.weighted,
+        )
 
     def _parts(self) -> dict[str, nn.Module]:
         """The modules that LoRAs go on, by their name in a diffusers pipeline."""
         return {"unet": self.family.denoiser, **self.family.text_encoders}
-
-    def _check_clip_skip(self, clip_skip: int) -> None:
-        layers = self.family.max_clip_skip
-        if clip_skip > layers:
-            raise UserError(
-                "clip_skip.too_large",
-                f"clip_skip: {clip_skip} is more than the {layers} layers of this model's text encoder.",
-                f"Use 1 to {layers}.",
-                "clip_skip",
-            )
 
     def _load(self, path: Path) -> str:
         """The adapter name of a LoRA file, loaded first where it is new or has changed."""

@@ -15,13 +15,14 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from pydantic import Field, ValidationError
 
-from trainer.config import SamplePrompt, Section
+from trainer.config import CaptionLength, Prompt, Section
 from trainer.config_io import problems_of
 from trainer.errors import UserError
 from trainer.files import atomic_path
 
 OUR_CHUNK = "lora_atelier"
 A1111_CHUNK = "parameters"
+_VERSION = "LoRA Atelier"
 LONGEST_TEXT = 100_000
 """Characters of settings text that are looked at; real ones have a few hundred."""
 
@@ -46,7 +47,7 @@ class LoraUse(Section):
     """1 is full strength; negative turns it around."""
 
 
-class PictureSettings(SamplePrompt):
+class PictureSettings(Prompt):
     """All that decides what a picture looks like. Width and height empty: the model's own size."""
 
     model: str = Field("demo", min_length=1)
@@ -55,6 +56,10 @@ class PictureSettings(SamplePrompt):
     """LoRAs to use, together."""
     clip_skip: int = Field(1, ge=1, le=12)
     """1 uses the text encoder's last layer, 2 the one before it."""
+    max_token_length: CaptionLength = 75
+    """75, 150 or 225 tokens are read of a prompt; more than 75 are read in chunks of 75."""
+    weighted: bool = False
+    """Read `(word:1.3)`, `(word)` and `[word]` as emphasis."""
     count: int = Field(1, ge=1, le=100)
     """Pictures to make; each next one has the next seed."""
 
@@ -119,6 +124,8 @@ def parse_a1111(text: str) -> dict[str, Any]:
         "clip_skip": _number(values.get("Clip skip"), int),
         "sampler": _our_sampler(values.get("Sampler", ""), values.get("Schedule type", "")),
     }
+    if values.get("Version") != _VERSION and re.search(r"[(\[]", body):
+        settings["weighted"] = True  # as A1111 itself has read it
     width, _, height = values.get("Size", "").partition("x")
     settings |= {"width": _number(width, int), "height": _number(height, int)}
     return {name: value for name, value in settings.items() if value is not None}
@@ -133,7 +140,7 @@ def _a1111_values(settings: dict[str, Any]) -> list[tuple[str, Any]]:
         ("Size", f"{settings['width']}x{settings['height']}" if settings.get("width") else None),
         ("Model", Path(str(settings["model"])).name if settings.get("model") else None),
         ("Clip skip", settings.get("clip_skip") if settings.get("clip_skip") not in (None, 1) else None),
-        ("Version", "LoRA Atelier"),
+        ("Version", _VERSION),
     ]
     return [(name, value) for name, value in given if value is not None]
 

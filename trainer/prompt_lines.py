@@ -1,7 +1,9 @@
 """Preview prompts as lines of text, in the notation of sd-scripts: ``a cat --n blurry --w 512 --h 768 --d 42 --l 7``.
 
-``--n`` negative prompt, ``--w`` width, ``--h`` height, ``--d`` seed, ``--l`` guidance, ``--s`` steps, ``--ss`` sampler.
-A line that starts with ``{`` is a YAML mapping; what the notation cannot say is written so.
+``--n`` negative prompt, ``--w`` width, ``--h`` height, ``--d`` seed, ``--l`` guidance, ``--s`` steps, ``--ss`` sampler,
+and, which sd-scripts has for the whole run only, ``--cs`` clip skip. Capital letters do as well. Other flags keep their
+dashes and are refused by the config, which knows no such setting: sd-scripts drops them, and the text behind them, in
+silence. A line that starts with ``{`` is a YAML mapping; what the notation cannot say is written so.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ FLAGS: dict[str, str] = {
     "l": "guidance",
     "s": "steps",
     "ss": "sampler",
+    "cs": "clip_skip",
 }
-_FLAG = re.compile(r"\s--(ss|[nwhdls])\s+")
+_FLAG = re.compile(r"\s--([A-Za-z]\w*)(?=\s)")
 _SAMPLERS: dict[str, str] = {
     "k_euler": "euler",
     "k_euler_a": "euler_a",
@@ -45,7 +48,8 @@ def parse_line(line: str) -> dict[str, Any]:
     prompt, *rest = _FLAG.split(f" {text} ")
     values = {"prompt": prompt.strip()}
     for flag, given in zip(rest[::2], rest[1::2], strict=True):
-        values[FLAGS[flag]] = _value(flag, given.strip())
+        name = FLAGS.get(flag.lower(), f"--{flag}")
+        values[name] = _value(name, given.strip())
     return values
 
 
@@ -69,10 +73,15 @@ def format_line(values: dict[str, Any], defaults: dict[str, Any]) -> str:
     return json.dumps(wanted, ensure_ascii=False)
 
 
-def _value(flag: str, text: str) -> Any:
-    if flag == "n":
+def flags_in_words() -> str:
+    """The flags and what they set: ``--n negative, --w width, ...``."""
+    return ", ".join(f"--{flag} {name}" for flag, name in FLAGS.items())
+
+
+def _value(name: str, text: str) -> Any:
+    if name == "negative":
         return text
-    if flag == "ss":
+    if name == "sampler":
         return _SAMPLERS.get(text.lower(), text.lower())
     for number in (int, float):
         try:

@@ -32,6 +32,7 @@ from trainer.preservation import plain_captions, preservation_loss
 from trainer.runs.events import EventSink
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
+from trainer.sampling import check_prompts
 from trainer.session import open_session
 from trainer.upkeep import Upkeep
 
@@ -100,6 +101,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
             events=events,
         )
         check_prediction_type(config.loss, family.prediction_type)
+        check_prompts(config.samples.prompts, family)
         merge_before_training(family, config.lora.merge_before_training)
         trainables = add_adapters(family, config.lora, seed=config.train.seed)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from trainer.config import Config, SamplePrompt
+from trainer.config import Config, Prompt, SamplePrompt
 from trainer.data.buckets import resolutions
 from trainer.devices import is_out_of_memory
-from trainer.errors import StoppedOnRequest
+from trainer.errors import StoppedOnRequest, UserError
 from trainer.evaluation import without_dropout
-from trainer.families.base import Conditioning, Family, stacked
+from trainer.families.base import Conditioning, Family, clip_skip_problem, stacked
 from trainer.pictures import save_png
 from trainer.session import Session
 
@@ -44,6 +44,18 @@ def draw_previews(family: Family, config: Config, session: Session, step: int) -
         session.events.emit("sample", step, path=name, prompt=prompt.prompt, seed=prompt.seed, index=index)
 
 
+def check_prompts(prompts: list[SamplePrompt], family: Family) -> None:
+    """Raise UserError for every prompt whose clip skip is more than the model's text encoders have layers for."""
+    most = family.max_clip_skip
+    problems = [
+        clip_skip_problem(f"samples.prompts.{index}.clip_skip", prompt.clip_skip, most)
+        for index, prompt in enumerate(prompts)
+        if prompt.clip_skip is not None and prompt.clip_skip > most
+    ]
+    if problems:
+        raise UserError.many(problems)
+
+
 def preview_name(step: int, index: int, seed: int) -> str:
     """``step-000100-p00-s42.png``: sorts by step, then by prompt."""
     return f"step-{step:06d}-p{index:02d}-s{seed}.png"
@@ -53,9 +65,11 @@ def preview_name(step: int, index: int, seed: int) -> str:
 def draw(
     family: Family,
     prompts: list[str],
-    settings: SamplePrompt,
+    settings: Prompt,
     *,
     clip_skip: int,
+    max_token_length: int,
+    weighted: bool,
     width: int,
     height: int,
     seeds: list[int],
@@ -63,13 +77,13 @@ def draw(
 ) -> list[Image.Image]:
     """One picture per prompt and seed, all in one batch; each is what the Generate tab draws for that seed.
 
-    Steps, guidance, sampler and negative prompt are those of ``settings``. ``on_step`` is called after each denoising
-    step and may raise to end it there.
+    Steps, guidance, sampler and negative prompt are those of ``settings``. The texts are read as captions are: see
+    ``Family.encode_captions``. ``on_step`` is called after each denoising step and may raise to end it there.
     """
     pipeline = family.pipeline(settings.sampler)
 
     def encode(text: str) -> Conditioning:
-        return family.encode_captions([text], max_token_length=75, clip_skip=clip_skip, weighted=False)
+        return family.encode_captions([text], max_token_length=max_token_length, clip_skip=clip_skip, weighted=weighted)
 
     def after_step(pipe: object, step: int, timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
@@ -103,7 +117,7 @@ def _draw_smaller_if_need_be(family: Family, config: Config, prompt: SamplePromp
                 family,
                 [prompt.prompt],
                 prompt,
-                clip_skip=config.train.clip_skip,
+                **_reading(config, prompt),
                 width=width,
                 height=height,
                 seeds=[prompt.seed],
@@ -121,5 +135,15 @@ def _draw_smaller_if_need_be(family: Family, config: Config, prompt: SamplePromp
 def _settings_of(config: Config, prompt: SamplePrompt, picture: Image.Image, step: int) -> dict[str, Any]:
     """What the picture's file tells of how it was made."""
     size = {"width": picture.width, "height": picture.height}
-    shared = {"model": config.model.base, "clip_skip": config.train.clip_skip, "step": step, "run": config.name}
-    return {**prompt.model_dump(), **size, **shared}
+    shared = {"model": config.model.base, "step": step, "run": config.name}
+    return {**prompt.model_dump(), **_reading(config, prompt), **size, **shared}
+
+
+def _reading(config: Config, prompt: SamplePrompt) -> dict[str, Any]:
+    """How the prompt is read: as captions are, unless it says otherwise itself."""
+    captions = config.dataset.captions
+    return {
+        "clip_skip": config.train.clip_skip if prompt.clip_skip is None else prompt.clip_skip,
+        "max_token_length": captions.max_token_length,
+        "weighted": captions.weighted,
+    }

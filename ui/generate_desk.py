@@ -92,5 +92,10 @@ def settings_like(config: Config) -> PictureSettings | None:
     """How a run drew its own previews: the first of its prompts; None where it had none."""
     if not config.samples.prompts:
         return None
-    prompt = config.samples.prompts[0].model_dump()
-    return PictureSettings.model_validate({**prompt, "model": config.model.base, "clip_skip": config.train.clip_skip})
+    prompt, captions = config.samples.prompts[0], config.dataset.captions
+    reading = {
+        "clip_skip": prompt.clip_skip or config.train.clip_skip,
+        "max_token_length": captions.max_token_length,
+        "weighted": captions.weighted,
+    }
+    return PictureSettings.model_validate({**prompt.model_dump(), "model": config.model.base, **reading})

@@ -21,6 +21,7 @@ CHANGED: dict[str, tuple[str, str, Any]] = {
     "--s 2": ("--s 3", "steps", 3),
     "--ss ddim": ("--ss euler_a", "sampler", "euler_a"),
     "--d": ("--n a red circle --d", "negative", "a red circle"),
+    "--ss": ("--cs 2 --ss", "clip_skip", 2),
 }
 
 

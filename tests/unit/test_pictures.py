@@ -25,6 +25,8 @@ SETTINGS: dict[str, Any] = {
     "model": "demo",
     "loras": [{"path": "/somewhere/neon style.safetensors", "weight": -0.75}],
     "clip_skip": 2,
+    "max_token_length": 150,
+    "weighted": True,
     "count": 3,
 }
 
@@ -64,7 +66,8 @@ def test_a1111_text_is_what_a1111_writes() -> None:
 
 def test_our_a1111_text_is_read_back(tmp_path: Path) -> None:
     path = png_with(tmp_path / "a.png", "parameters", a1111_text(SETTINGS))
-    expected = {name: SETTINGS[name] for name in SETTINGS if name not in ("loras", "model", "count")}
+    unsaid = ("loras", "model", "count", "max_token_length", "weighted")
+    expected = {name: SETTINGS[name] for name in SETTINGS if name not in unsaid}
     assert read_settings(path) == expected
 
 
@@ -99,6 +102,10 @@ def test_our_a1111_text_is_read_back(tmp_path: Path) -> None:
                 "width": 1024,
                 "height": 1024,
             },
+        ),
+        (
+            "a (red:1.3) cat\nSteps: 20, Version: f2.0.1",
+            {"prompt": "a (red:1.3) cat", "negative": "", "steps": 20, "weighted": True},
         ),
         ("Steps: 20, Sampler: LMS, CFG scale: x, Seed: , Size: 512", {"steps": 20, "width": 512, "prompt": ""}),
         ("just a comment", {}),

@@ -9,7 +9,7 @@ import pytest
 from trainer.config import Config, SamplePrompt
 from trainer.config_io import parse_config
 from trainer.errors import UserError
-from trainer.prompt_lines import format_line, parse_line, parse_lines
+from trainer.prompt_lines import FLAGS, format_line, parse_line, parse_lines
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,10 @@ from trainer.prompt_lines import format_line, parse_line, parse_lines
         ),
         ("--n only negative", {"prompt": "", "negative": "only negative"}),
         ("a--w 5 b", {"prompt": "a--w 5 b"}),
-        ("a --x 5", {"prompt": "a --x 5"}),
+        ("a --cs 2 --N bad --W 64", {"prompt": "a", "clip_skip": 2, "negative": "bad", "width": 64}),
+        ("a --n --w 64", {"prompt": "a", "negative": "", "width": 64}),
+        ("a -- b - c --", {"prompt": "a -- b - c --"}),
+        ("a --x 5 --w 64", {"prompt": "a", "--x": 5, "width": 64}),
         ("a --s many", {"prompt": "a", "steps": "many"}),
         ("a --ss K_Euler_A", {"prompt": "a", "sampler": "euler_a"}),
         ('{"prompt": "a --w 5", "seed": 3}', {"prompt": "a --w 5", "seed": 3}),
@@ -57,6 +60,8 @@ def test_empty_lines_and_comments_are_left_out() -> None:
         ({"prompt": "#tag"}, '{"prompt": "#tag"}'),
         ({"prompt": ""}, '{"prompt": ""}'),
         ({"prompt": "a --w 5"}, '{"prompt": "a --w 5"}'),
+        ({"prompt": "a --ar 16:9"}, '{"prompt": "a --ar 16:9"}'),
+        ({"prompt": "a", "clip_skip": 2, "sampler": "ddpm"}, "a --ss ddpm --cs 2"),
     ],
 )
 def test_writing(changes: dict[str, Any], line: str) -> None:
@@ -73,3 +78,16 @@ def test_a_config_file_may_hold_lines() -> None:
     with pytest.raises(UserError, match="steps"):
         parse_config({"samples": {"prompts": ["a --s many"]}})
     assert Config().samples.prompts == []
+
+
+def test_every_unknown_flag_is_told_with_those_there_are() -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config({"samples": {"prompts": ["a --ar 16:9 --w 64", "b", "c --s 0 --cn pose.png"]}})
+    told = {problem.field: problem for problem in caught.value.problems}
+    assert set(told) == {"samples.prompts.0.--ar", "samples.prompts.2.--cn", "samples.prompts.2.steps"}
+    assert told["samples.prompts.0.--ar"].message == "samples.prompts.0: --ar is not a flag of prompts."
+    assert all(f"--{flag} {name}" in told["samples.prompts.2.--cn"].hint for flag, name in FLAGS.items())
+
+
+def test_every_setting_of_a_preview_has_a_flag() -> None:
+    assert {"prompt", *FLAGS.values()} == set(SamplePrompt.model_fields)

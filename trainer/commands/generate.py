@@ -13,7 +13,7 @@ from trainer.pictures import PictureSettings, parse_settings
 from trainer.runs.events import EventSink
 
 _TEXTS = ("model", "negative", "sampler")
-_NUMBERS = ("steps", "guidance", "seed", "width", "height", "count", "clip_skip")
+_NUMBERS = ("steps", "guidance", "seed", "width", "height", "count", "clip_skip", "max_token_length")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in (*_TEXTS, *_NUMBERS):
         described = (PictureSettings.model_fields[name].description or "").split("\n")[0]
         parser.add_argument(f"--{name.replace('_', '-')}", help=described.replace("%", "%%"))
+    described = str(PictureSettings.model_fields["weighted"].description)
+    parser.add_argument("--weighted", action="store_true", help=described[:1].lower() + described[1:])
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def describe(answer: dict[str, Any]) -> str:
 
 def _settings(args: argparse.Namespace) -> PictureSettings:
     """The settings that the arguments give. Raises UserError with everything that is wrong about them."""
-    values: dict[str, Any] = {"prompt": args.prompt}
+    values: dict[str, Any] = {"prompt": args.prompt, "weighted": args.weighted}
     given = {name: text for name, text in vars(args).items() if text is not None}
     values |= {name: given[name] for name in _TEXTS if name in given}
     values |= {name: _number_or_text(given[name]) for name in _NUMBERS if name in given}

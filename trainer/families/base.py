@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Sampler
+from trainer.errors import Problem
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ def stacked(conditionings: list[Conditioning]) -> Conditioning:
     states = torch.cat([each.hidden_states for each in conditionings])
     names = conditionings[0].extra
     return Conditioning(states, {name: torch.cat([each.extra[name] for each in conditionings]) for name in names})
+
+
+def clip_skip_problem(field: str, clip_skip: int, most: int) -> Problem:
+    """What is told where a clip skip is more than the ``most`` that a family takes."""
+    message = f"{field}: {clip_skip} is more than the {most} layers of this model's text encoder."
+    return Problem("clip_skip.too_large", message, f"Use 1 to {most}.", field)
 
 
 class Family(Protocol):

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from trainer.errors import UserError
+from trainer.families.base import clip_skip_problem
 from trainer.families.clip import ClipText
 from trainer.families.parts import fingerprint
 
@@ -113,8 +114,7 @@ class UnetFamily:
 def check_clip_skip(clip_skip: int, most: int) -> None:
     """Raise UserError when the text encoders have not that many layers to leave out."""
     if clip_skip > most:
-        message = f"train.clip_skip: {clip_skip} is more than the {most} layers of this model's text encoder."
-        raise UserError("clip_skip.too_large", message, f"Use 1 to {most}.", "train.clip_skip")
+        raise UserError.many([clip_skip_problem("train.clip_skip", clip_skip, most)])
 
 
 def _layers(module: nn.Module, patterns: list[re.Pattern[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from trainer.config import Sampler, options
+from trainer.config import CaptionLength, Sampler, options
 from trainer.errors import UserError
 from trainer.pictures import SAMPLER_NAMES, PictureSettings, parse_settings, read_settings
 from trainer.runs.settings import read_settings as read_app_settings
@@ -57,6 +57,8 @@ class _Form:
     seed: gr.Number
     new_seed: gr.Checkbox
     clip_skip: gr.Slider
+    max_token_length: gr.Dropdown
+    weighted: gr.Checkbox
 
     @property
     def plain(self) -> list[Any]:
@@ -71,6 +73,8 @@ class _Form:
             self.count,
             self.seed,
             self.clip_skip,
+            self.max_token_length,
+            self.weighted,
             self.new_seed,
         ]
 
@@ -95,6 +99,8 @@ _NAMES = (
     "count",
     "seed",
     "clip_skip",
+    "max_token_length",
+    "weighted",
 )
 
 
@@ -181,8 +187,38 @@ def _form(context: AppContext) -> _Form:
             clip_skip = gr.Slider(
                 1, 12, value=1, step=1, label="Clip skip", buttons=[], elem_id="generate-clip-skip", **field
             )
+            max_token_length = gr.Dropdown(
+                list(options(CaptionLength)),
+                value=75,
+                label="Prompt length",
+                info="Tokens that are read; more than 75 in chunks.",
+                filterable=False,
+                elem_id="generate-max-token-length",
+                **field,
+            )
+            weighted = gr.Checkbox(
+                False,
+                label="Weighted prompt",
+                info="Read (word:1.3), (word) and [word] as emphasis.",
+                elem_id="generate-weighted",
+                **field,
+            )
     return _Form(
-        prompt, negative, loras, model, width, height, steps, guidance, sampler, count, seed, new_seed, clip_skip
+        prompt=prompt,
+        negative=negative,
+        loras=loras,
+        model=model,
+        width=width,
+        height=height,
+        steps=steps,
+        guidance=guidance,
+        sampler=sampler,
+        count=count,
+        seed=seed,
+        new_seed=new_seed,
+        clip_skip=clip_skip,
+        max_token_length=max_token_length,
+        weighted=weighted,
     )
 
 
