@@ -16,7 +16,7 @@ from trainer.conditioning import caption_encoder
 from trainer.config import Config
 from trainer.data.buckets import resolutions
 from trainer.data.training_set import Batch
-from trainer.devices import compute_dtype, device_name, pick_device, seeded_generator
+from trainer.devices import compute_dtype, device_name, pick_device, seeded_generator, use_deterministic
 from trainer.families import load_family, random_family
 from trainer.families.base import Family
 from trainer.learning import Learning
@@ -63,6 +63,7 @@ def measure(config: Config, *, size: Literal["demo", "full"], model_given: bool,
         events: where progress goes.
     """
     device = pick_device()
+    use_deterministic(config.train.deterministic)
     dtype = compute_dtype(config.train.mixed_precision, device)
     begun = time.perf_counter()
     family = _family(config, size, model_given, device, dtype)

@@ -164,6 +164,9 @@ class TrainSettings(Section):
     """Whether the step is compiled."""
     seed: int = setting(42, "Seed", basic=True, ge=0, lt=2**63)
     """The same seed, data and machine give the same LoRA."""
+    deterministic: bool = setting(False, "Deterministic", also=("deterministic", "full_determinism"))
+    """On a GPU too, a run that is killed and resumed ends with the same bytes; a step may take longer. A CPU always
+    computes so."""
     clip_skip: int = setting(1, "Clip skip", also=("clip_skip", "text_encoder_layer_skip"), ge=1, le=12)
     """1 uses the text encoder's last layer, 2 the one before it (usual for anime models of SD 1). At 1 SDXL reads the
     layer before the last, which its models were made with, anime models too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -11,6 +12,7 @@ import torch
 
 MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
 SMALL_MODEL_PARAMETERS = 50_000_000
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def pick_device() -> torch.device:
@@ -28,6 +30,21 @@ def compute_dtype(mixed_precision: MixedPrecision, device: torch.device) -> torc
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
+
+
+def use_deterministic(wanted: bool) -> None:
+    """Let torch compute the same bits each time, or as fast as it can; before the first matrix product of the process.
+
+    Wanted, torch takes deterministic kernels and raises RuntimeError where an operation has none; those that only warn
+    otherwise, the backward passes of attention, have deterministic forms that they take then. cuDNN neither tries
+    kernels out nor takes those that add in any order, and cuBLAS works in buffers of its own (CUDA's documentation,
+    "cuBLAS results reproducibility"). TF32 stays as it is: it rounds more, but always alike.
+    """
+    if wanted:
+        os.environ[CUBLAS_WORKSPACE] = ":4096:8"
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.deterministic = wanted
+    torch.backends.cudnn.benchmark = False
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
@@ -64,6 +81,11 @@ def seeded_generator(seed: int, *purpose: int | str) -> torch.Generator:
     """
     digest = hashlib.sha256("/".join(str(part) for part in (seed, *purpose)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def lacks_determinism(error: BaseException) -> bool:
+    """Whether a computation ended because it has no deterministic form on this device."""
+    return isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -76,10 +76,9 @@ def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int, *
     depth = (sizes.depth + _DEPTH_OF_THE_REST) / (_SD15_DEPTH + _DEPTH_OF_THE_REST)
     kept = _ACTIVATION_BYTES[config.lora.target] * depth
     per_cell = _CHECKPOINTED_BYTES if train.gradient_checkpointing else kept
-    forwards = 1 if config.loss.preserve is None else 2  # whose activations are kept for the backward pass
-    cells = forwards * train.batch_size * largest_bucket_px / _LATENT_SCALE**2
+    cells = train.batch_size * largest_bucket_px / _LATENT_SCALE**2
     changes_are_kept = config.lora.type != "lora" and not train.gradient_checkpointing
-    changes = forwards * sizes.adapted * (4 if full else 2) if changes_are_kept else 0
+    changes = sizes.adapted * (4 if full else 2) if changes_are_kept else 0
     return Memory(
         weights=(sizes.denoiser + (0 if texts_rest else sizes.text)) * (4 if full else 2) + sizes.vae * 4,
         lora=sizes.lora * (8 if train.ema is None else 12),

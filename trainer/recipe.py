@@ -7,7 +7,7 @@ was killed and resumed draws what it would have drawn, and ends with the same by
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from trainer.conditioning import CaptionEncoder, caption_encoder
 from trainer.config import Config
 from trainer.data.epoch import total_steps
 from trainer.data.training_set import Batch, prepare_training_set
-from trainer.devices import autocast, compute_dtype, seeded_generator
+from trainer.devices import autocast, compute_dtype, seeded_generator, use_deterministic
 from trainer.families import load_family
 from trainer.families.base import Family
 from trainer.learning import Learning
@@ -87,6 +87,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
     with open_session(run, workspace, events) as session:
         config, device, events = run.config(), session.device, session.events
         allowed_optimizers = read_settings(workspace).allowed_optimizers
+        use_deterministic(config.train.deterministic)
         optimizer_class(config.train, allowed_optimizers)  # before the long work: one that is missing ends the run
         dtype = compute_dtype(config.train.mixed_precision, device)
 
@@ -141,9 +142,9 @@ def train_step(ingredients: Ingredients, learning: Learning, batch_of: Callable[
     total = torch.zeros((), device=ingredients.device)
     for micro in range(accumulation):
         index = learning.step * accumulation + micro
-        loss = batch_loss(ingredients, batch_of(index), index) / accumulation
-        learning.backward(loss)
-        total += loss.detach()
+        for loss in batch_losses(ingredients, batch_of(index), index):
+            learning.backward(loss / accumulation)  # each before the next is computed: one graph in memory at a time
+            total += loss.detach() / accumulation
     grad_norm = learning.clip_gradients()
     # The step's one wait for the device: whether to update hangs on these numbers
     loss_value, norm_value = torch.stack([total, grad_norm]).tolist()
@@ -151,8 +152,11 @@ def train_step(ingredients: Ingredients, learning: Learning, batch_of: Callable[
     return loss_value, norm_value
 
 
-def batch_loss(ingredients: Ingredients, batch: Batch, index: int) -> Tensor:
-    """The weighted mean loss of the ``index``-th batch of the run, a scalar with gradients."""
+def batch_losses(ingredients: Ingredients, batch: Batch, index: int) -> Iterator[Tensor]:
+    """The terms of the ``index``-th batch's loss, which is their sum: scalars with gradients, one after the other.
+
+    The weighted mean loss of the pictures, and how far what is to be preserved has drifted where that is asked for.
+    """
     family, device, alphas = ingredients.family, ingredients.device, ingredients.alphas
     settings, seed = ingredients.config.loss, ingredients.config.train.seed
     torch.manual_seed(seeded_generator(seed, index, "dropout").initial_seed())  # layers draw from torch's own
@@ -173,10 +177,10 @@ def batch_loss(ingredients: Ingredients, batch: Batch, index: int) -> Tensor:
     losses = loss_per_picture(prediction, target, settings.type, thresholds, masks, settings.unmasked_weight)  # (B,)
     snr = signal_to_noise(alphas, timesteps)  # (B,)
     weights = noise_level_weights(snr, family.prediction_type, settings)  # (B,)
-    loss = (losses * weights * batch.loss_weights.to(device)).mean()  # ()
+    yield (losses * weights * batch.loss_weights.to(device)).mean()  # ()
+
     if settings.preserve is not None:
         plain = plain_captions(batch.captions, ingredients.config)
         with autocast(device, ingredients.dtype):
             drift = preservation_loss(family, ingredients.encode, plain, noisy, timesteps, batch.sizes)  # ()
-        loss = loss + settings.preserve.weight * drift
-    return loss
+        yield settings.preserve.weight * drift

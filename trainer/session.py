@@ -19,7 +19,7 @@ from types import FrameType
 import torch
 from filelock import FileLock, Timeout
 
-from trainer.devices import device_name, is_out_of_memory, pick_device
+from trainer.devices import device_name, is_out_of_memory, lacks_determinism, pick_device
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.runs import control
 from trainer.runs.control import Request
@@ -187,6 +187,10 @@ def _explain(error: Exception) -> Problem:
             "There is not enough memory for a training step.",
             "Turn on train.gradient_checkpointing, or lower train.batch_size, dataset.resolution or lora.rank.",
         )
+    if lacks_determinism(error):
+        name = str(error).partition(" ")[0]
+        message = f"This model needs {name}, which cannot be computed deterministically on this device."
+        return Problem("train.deterministic", message, "Turn off train.deterministic.", "train.deterministic")
     if isinstance(error, OSError) and error.errno is not None:
         message = f"A file could not be written or read: {error.strerror} ({error.filename or 'no name'})."
         return Problem("files", message, "Check the disk's free space and rights; then resume the run.")

@@ -15,7 +15,7 @@ from trainer.data.training_set import Batch
 from trainer.families import load_family
 from trainer.families.base import Conditioning
 from trainer.lora.adapter import add_adapters
-from trainer.recipe import Ingredients, batch_loss
+from trainer.recipe import Ingredients, batch_losses
 from trainer.upkeep import set_training_mode
 
 CPU = torch.device("cpu")
@@ -55,7 +55,8 @@ def gradients(parts: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, **t
     for index, (start, end) in enumerate(parts):
         monkeypatch.setattr(recipe, "draw_noise", lambda *_, rows=slice(start, end): NOISE[rows])
         monkeypatch.setattr(recipe, "draw_timesteps", lambda *_, rows=slice(start, end): TIMESTEPS[rows])
-        (batch_loss(ingredients, batch_of(start, end), index) / len(parts)).backward()
+        for loss in batch_losses(ingredients, batch_of(start, end), index):
+            (loss / len(parts)).backward()
     found = [parameter.grad for parameter in parameters]
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in found)
     return [gradient for gradient in found if gradient is not None]
