@@ -96,3 +96,54 @@ def test_parts_and_blocks() -> None:
     assert block_of(TEXT) == "text_encoder layers_0"
     assert block_of("lora_unet_mid_block_resnets_0_conv1") == "unet mid_block"
     assert block_of("lora_unet_conv_in") == "unet rest"
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [  # as ComfyUI's "Extract and save LoRA" node and LyCORIS' own wrapper write them
+        (
+            "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.lora_up.weight",
+            "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q",
+        ),
+        ("text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj.lora_up.weight", TEXT),
+        (
+            "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1.lora_up.weight",
+            "lora_te2_text_model_encoder_layers_0_mlp_fc1",
+        ),
+        (QUERY.replace("lora_unet", "lycoris") + ".lora_up.weight", QUERY),
+        (TEXT.replace("lora_te", "lycoris") + ".lora_up.weight", TEXT),
+        (f"base_model.model.unet.{ATTENTION}.to_q.lora_B.default.weight", QUERY),
+    ],
+)
+def test_names_of_comfyui_and_lycoris(name: str, module: str) -> None:
+    found = parse_name(name)
+    assert found is not None
+    assert (found.module, found.role) == (module, "up")
+
+
+def test_the_part_can_be_told_from_outside() -> None:
+    name = "base_model.model.text_model.encoder.layers.0.self_attn.q_proj.lora_B.weight"
+    second = TEXT.replace("lora_te_", "lora_te2_")
+    for given, module in {"": TEXT, "text_encoder": TEXT, "text_encoder_2": second}.items():
+        found = parse_name(name, given)
+        assert found is not None and found.module == module
+    dora = parse_name(f"unet.{ATTENTION}.to_q.lora_magnitude_vector.default.weight")
+    assert dora is not None and (dora.module, dora.role) == (QUERY, "magnitude")
+
+
+def test_original_names_of_sd1_are_read_into_diffusers_names() -> None:
+    """In CompVis' names input_blocks 1, 2, 4, 5, 7, 8 and output_blocks 3 to 11 have transformers."""
+    pairs = {
+        "input_blocks_1_1_proj_in": "down_blocks_0_attentions_0_proj_in",
+        "input_blocks_5_1_proj_out": "down_blocks_1_attentions_1_proj_out",
+        "input_blocks_11_0_in_layers_2": "down_blocks_3_resnets_1_conv1",
+        "input_blocks_9_0_op": "down_blocks_2_downsamplers_0_conv",
+        "middle_block_1_proj_out": "mid_block_attentions_0_proj_out",
+        "output_blocks_2_1_conv": "up_blocks_0_upsamplers_0_conv",
+        "output_blocks_5_2_conv": "up_blocks_1_upsamplers_0_conv",
+        "output_blocks_11_1_proj_in": "up_blocks_3_attentions_2_proj_in",
+        "time_embed_2": "time_embedding_linear_2",
+    }
+    modules = {f"lora_unet_{old}": f"lora_unet_{new}" for old, new in pairs.items()}
+    assert unify_keys(["lora_te1_x", *modules], sdxl=False) == {"lora_te1_x": "lora_te_x", **modules}
+    assert unify_keys(["lora_unet_input_blocks_4_1_proj_in"], sdxl=False) == {}

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from trainer.errors import UserError
+from trainer.lora.adapter_settings import AdapterSettings, adapter_files
 from trainer.lora.build import Tensors, build_layer
 from trainer.lora.keys import other_kind, parse_name, sdxl_key, unify_keys
 from trainer.lora.layers import Layer, LoraLayer, plain_shape
@@ -26,8 +25,6 @@ __all__ = ["LoraFile", "LoraLayer", "Precision", "fit_names", "network_metadata"
 
 Precision = Literal["fp16", "bf16", "float"]
 
-_ADAPTER_METADATA_KEY = "lora_adapter_metadata"  # where diffusers keeps PEFT's settings
-_MAX_PATTERN_QUANTIFIERS = 4
 SDXL_TEXT_WIDTH = 2048
 """Numbers a token has in SDXL: 768 of the first text encoder and 1280 of the second."""
 
@@ -49,41 +46,57 @@ class LoraFile:
 def read_lora(path: Path) -> LoraFile:
     """Read a LoRA in kohya, diffusers, PEFT or old diffusers layout, or a DoRA, LoHa or LoKr in LyCORIS' names.
 
-    Layers without alpha get their rank, as every tool does. Raises UserError for a file that is missing, broken, of
-    another kind (OFT, GLoRA ...), not a LoRA, or whose tensors do not fit together or are not finite.
+    ``path`` is a file, or the folder of a PEFT adapter or of several for the parts of a model. Layers without alpha get
+    their rank, as every tool does. Raises UserError for a file that is missing, broken, of another kind (OFT, GLoRA
+    ...), not a LoRA, or whose tensors do not fit together or are not finite.
     """
-    with open_tensors(path) as file:
-        names = list(file.keys())
-        _refuse_other_kinds(path, names)
-        parsed = {name: parse_name(name) for name in names}
-        tensors = {
-            (known.module, known.role): _float_tensor(path, name, file.get_tensor(name))
-            for name, known in parsed.items()
-            if known
-        }
-        metadata = dict(file.metadata() or {})
-    if not any(role not in ("alpha", "mid") for _, role in tensors):
+    layers: dict[str, Layer] = {}
+    metadata: dict[str, str] = {}
+    unknown: list[str] = []
+    for file_path, part in adapter_files(path):
+        read = _read_file(file_path, part)
+        _refuse_doubled(path, [module for module in read.layers if module in layers])
+        layers |= read.layers
+        metadata = read.metadata | metadata
+        unknown += read.unknown
+    if not layers:
         raise UserError(
             "lora.none", f"{path.name} holds no LoRA layers of Stable Diffusion.", "Choose a LoRA .safetensors file."
         )
-    alphas = _AdapterAlphas.of(path, metadata)
-    paths = {known.module: known.path for known in parsed.values() if known}
-    by_module: dict[str, Tensors] = {}
-    for (module, role), tensor in tensors.items():
-        by_module.setdefault(module, {})[role] = tensor
-    layers: dict[str, Layer] = {}
-    for module in sorted(by_module):
-        alpha_of = partial(alphas.alpha, paths[module])
-        layers[module] = build_layer(by_module[module], alpha_of, partial(_broken_layer, path, module))
     renamed = unify_keys(list(layers), sdxl=_is_for_sdxl(layers, metadata))
-    doubled = next((module for module in renamed.values() if module in layers), None)
-    if doubled is not None:
-        raise _broken(path, f"it holds the layer {doubled} twice, under two names")
-    return LoraFile(
-        layers={renamed.get(module, module): layer for module, layer in layers.items()},
-        metadata=metadata,
-        unknown=sorted(name for name, known in parsed.items() if known is None),
-    )
+    keys = Counter(renamed.get(module, module) for module in layers)
+    _refuse_doubled(path, [module for module, count in keys.items() if count > 1])
+    return LoraFile({renamed.get(module, module): layer for module, layer in layers.items()}, metadata, unknown)
+
+
+def _read_file(path: Path, part: str) -> LoraFile:
+    """The layers of one file, under the keys that its names lead to; ``part``: what all of them are for, or ""."""
+    with open_tensors(path) as file:
+        names = list(file.keys())
+        _refuse_other_kinds(path, names)
+        parsed = {name: parse_name(name, part) for name in names}
+        tensors = {name: _float_tensor(path, name, file.get_tensor(name)) for name, known in parsed.items() if known}
+        metadata = dict(file.metadata() or {})
+    settings = AdapterSettings.of(path, metadata)
+    by_module: dict[str, Tensors] = {}
+    paths: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        known = parsed[name]
+        assert known is not None
+        _refuse_doubled(path, [known.module] if known.role in by_module.get(known.module, {}) else [])
+        by_module.setdefault(known.module, {})[known.role] = tensor
+        paths[known.module] = known.path
+    layers: dict[str, Layer] = {}
+    if any(role not in ("alpha", "mid") for roles in by_module.values() for role in roles):
+        for module in sorted(by_module):
+            alpha_of = partial(settings.alpha, paths[module])
+            layers[module] = build_layer(by_module[module], alpha_of, partial(_broken_layer, path, module))
+    return LoraFile(layers, metadata, sorted(name for name, known in parsed.items() if known is None))
+
+
+def _refuse_doubled(path: Path, modules: list[str]) -> None:
+    if modules:
+        raise _broken(path, f"it holds the layer {modules[0]} twice, under two names")
 
 
 def fit_names(lora: LoraFile, model_keys: Collection[str]) -> LoraFile:
@@ -95,13 +108,15 @@ def fit_names(lora: LoraFile, model_keys: Collection[str]) -> LoraFile:
     return LoraFile(layers, lora.metadata, lora.unknown)
 
 
-def write_lora(path: Path, lora: LoraFile, *, precision: Precision) -> None:
+def write_lora(path: Path, lora: LoraFile, *, precision: Precision | None) -> None:
     """Write a LoRA with kohya's names, atomically; the same input gives the same bytes in any process.
+
+    ``precision`` None keeps the number format of each tensor.
 
     Adds the ``sshs_*`` hashes that other tools recognise a LoRA by. Alphas stay float32, so that none is rounded.
     Raises UserError for values that are not finite in ``precision``.
     """
-    entries = list(_entries(lora.layers, DTYPES[precision]))
+    entries = list(_entries(lora.layers, DTYPES[precision] if precision else None))
     _refuse_overflow(path, entries, precision)
     metadata = {key: value for key, value in lora.metadata.items() if not key.startswith("sshs_")}
     metadata.setdefault("format", "pt")
@@ -142,19 +157,20 @@ def _common(layers: list[Layer], name: Literal["rank", "alpha"]) -> str:
     return f"{values.pop():g}" if len(values) == 1 else "Dynamic"
 
 
-def _entries(layers: Mapping[str, Layer], dtype: torch.dtype) -> Iterator[Entry]:
+def _entries(layers: Mapping[str, Layer], dtype: torch.dtype | None) -> Iterator[Entry]:
     for module, layer in sorted(layers.items()):
         yield entry(f"{module}.alpha", torch.tensor(layer.alpha, dtype=torch.float32))
         for name, tensor in layer.tensors().items():
-            yield entry(f"{module}.{name}", tensor.detach().to("cpu", dtype))
+            yield entry(f"{module}.{name}", tensor.detach().to("cpu", dtype or tensor.dtype))
 
 
-def _refuse_overflow(path: Path, entries: list[Entry], precision: Precision) -> None:
+def _refuse_overflow(path: Path, entries: list[Entry], precision: Precision | None) -> None:
     bad = [item.name for item in entries if not bool(torch.isfinite(item.load()).all())]
+    limit = f"too large for {precision} or " if precision else ""
     if bad:
         raise UserError(
             "lora.overflow",
-            f"{len(bad)} tensors of {path.name} are too large for {precision} or not finite, first {bad[0]}.",
+            f"{len(bad)} tensors of {path.name} are {limit}not finite, first {bad[0]}.",
             "Save as bf16 or float; if that fails too, the LoRA itself is broken.",
             field="output.precision",
         )
@@ -209,55 +225,6 @@ def _float_tensor(path: Path, name: str, tensor: Tensor) -> Tensor:
     if not bool(torch.isfinite(tensor).all()):
         raise _broken(path, f"{name} holds NaN or infinity")
     return tensor.clone()  # the file is mapped into memory: it may be replaced while the tensor lives
-
-
-@dataclass(frozen=True)
-class _AdapterAlphas:
-    """Alphas that PEFT keeps beside the tensors: in the file's metadata or in ``adapter_config.json``."""
-
-    path: Path
-    settings: dict[str, Any]
-
-    @classmethod
-    def of(cls, path: Path, metadata: dict[str, str]) -> _AdapterAlphas:
-        text = metadata.get(_ADAPTER_METADATA_KEY)
-        beside = path.parent / "adapter_config.json"
-        try:
-            if text is None:
-                text = beside.read_text(encoding="utf-8") if path.stem == "adapter_model" and beside.is_file() else "{}"
-            settings = json.loads(text)
-        except (OSError, ValueError, RecursionError) as error:
-            raise _broken(path, "its adapter settings are not readable JSON") from error
-        if not isinstance(settings, dict):
-            raise _broken(path, "its adapter settings are not a JSON object")
-        return cls(path, settings)
-
-    def alpha(self, dotted: str, rank: int) -> float:
-        """Alpha of one layer; its rank where nothing is said. rsLoRA's alpha / sqrt(rank) is folded in."""
-        part, _, inner = dotted.partition(".")
-        alpha = self._setting(part, "lora_alpha")
-        patterns = self._setting(part, "alpha_pattern")
-        if isinstance(patterns, dict):
-            alpha = next((value for pattern, value in patterns.items() if self._matches(pattern, inner)), alpha)
-        if alpha is None:
-            return float(rank)
-        if not isinstance(alpha, int | float) or not math.isfinite(alpha):
-            raise _broken(self.path, f"alpha of {dotted} is {alpha!r}")
-        return float(alpha) * (math.sqrt(rank) if self._setting(part, "use_rslora") else 1.0)
-
-    def _setting(self, part: str, name: str) -> Any:
-        return self.settings.get(f"{part}.{name}", self.settings.get(name))
-
-    def _matches(self, pattern: str, inner: str) -> bool:
-        """Whether PEFT's pattern (a regular expression for the end of the name) names this layer."""
-        if inner == pattern or inner.endswith(f".{pattern}"):
-            return True
-        if len(pattern) > 300 or "(" in pattern or len(re.findall(r"[*+{?]", pattern)) > _MAX_PATTERN_QUANTIFIERS:
-            return False  # a hostile expression could run for hours; PEFT itself writes plain names
-        try:
-            return re.match(rf"(.*\.)?({pattern})$", inner) is not None
-        except re.error:
-            return False
 
 
 def _broken_layer(path: Path, module: str, what: str) -> UserError:

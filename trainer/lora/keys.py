@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from trainer.lora.sai_keys import is_sai_key, to_sai
+from trainer.lora.sai_keys import from_sai, is_sai_key, is_sd1_original_key, to_sai
 
 Part = Literal["unet", "text_encoder", "text_encoder_2"]
 Role = Literal[
@@ -33,7 +33,7 @@ _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
     (re.compile(r"(\.lora|\.lora_linear_layer|_lora)\.down\.weight$"), "down"),
     (re.compile(r"(\.lora|\.lora_linear_layer|_lora)\.up\.weight$"), "up"),
     (re.compile(r"\.alpha$"), "alpha"),
-    (re.compile(r"\.lora_magnitude_vector(\.\w+)?$"), "magnitude"),  # PEFT's DoRA
+    (re.compile(r"\.lora_magnitude_vector(\.\w+){0,2}$"), "magnitude"),  # PEFT's DoRA
     *((re.compile(rf"\.{name}$"), name) for name in _LYCORIS_NAMES),
 )
 _OTHER_KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -44,6 +44,14 @@ _OTHER_KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 _UNET_ROOTS = ("down_blocks", "up_blocks", "mid_block", "conv_in", "conv_out", "time_embedding", "add_embedding")
 _TEXT_ROOTS = ("text_model", "encoder", "text_projection")
+_COMFY_ROOTS: dict[str, str] = {
+    "diffusion_model.": "unet",
+    "text_encoders.clip_l.transformer.": "text_encoder",
+    "text_encoders.clip_h.transformer.": "text_encoder",
+    "text_encoders.clip_g.transformer.": "text_encoder_2",
+}
+"""ComfyUI's names of the parts, as its own nodes save them; the UNet has the names of Stability's code behind it."""
+_LYCORIS_PREFIX = "lycoris_"
 _OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -81,13 +89,16 @@ def sdxl_key(module: str) -> str:
     return to_sai(module)
 
 
-def parse_name(name: str) -> TensorName | None:
-    """Read a tensor name of any known layout; None when it is not one of a LoRA, DoRA, LoHa or LoKr."""
+def parse_name(name: str, part: str = "") -> TensorName | None:
+    """Read a tensor name of any known layout; None when it is not one of a LoRA, DoRA, LoHa or LoKr.
+
+    ``part``: the part of the model that it is for where the name does not tell, as in the folders that PEFT writes.
+    """
     for pattern, role in _ROLES:
         match = pattern.search(name)
         if match:
             old_layout = match.group(0).startswith("_lora")
-            return _located(name[: match.start()], role, old_layout)
+            return _located(name[: match.start()], role, part, old_layout)
     return None
 
 
@@ -107,6 +118,9 @@ def unify_keys(modules: list[str], *, sdxl: bool) -> dict[str, str]:
         modules: all keys of a file.
         sdxl: whether something beside the keys says that they are SDXL's; some keys say it themselves.
     """
+    if any(map(is_sd1_original_key, modules)) and not sdxl:  # SD 1 and 2 in the names of their original code
+        named = {module: _one_encoder(from_sai(module)) for module in modules}
+        return {old: new for old, new in named.items() if new != old}
     has_sai = any(is_sai_key(module) for module in modules)
     deep = re.compile(r"lora_unet_(down|mid|up)_.*_transformer_blocks_[1-9]")  # SD 1 and 2 have one a transformer
     two_encoders = any(module.startswith(PREFIXES["text_encoder_2"]) for module in modules)
@@ -114,8 +128,14 @@ def unify_keys(modules: list[str], *, sdxl: bool) -> dict[str, str]:
         renamed = {module: sdxl_key(module) for module in modules if sdxl_key(module) != module}
         # where some layers of the UNet have the right names, the others are meant as they stand
         return {old: new for old, new in renamed.items() if not (has_sai and part_of(old) == "unet")}
-    wrong, right = _SDXL_FIRST_ENCODER, PREFIXES["text_encoder"]
-    return {module: right + module[len(wrong) :] for module in modules if module.startswith(wrong)}
+    return {module: _one_encoder(module) for module in modules if module.startswith(_SDXL_FIRST_ENCODER)}
+
+
+def _one_encoder(module: str) -> str:
+    """The key with the prefix of a model's only text encoder for one with that of SDXL's first."""
+    if not module.startswith(_SDXL_FIRST_ENCODER):
+        return module
+    return PREFIXES["text_encoder"] + module.removeprefix(_SDXL_FIRST_ENCODER)
 
 
 def part_of(module: str) -> Part | None:
@@ -136,14 +156,24 @@ def block_of(module: str) -> str:
     return f"{part} {match.group(1) if match else 'rest'}"
 
 
-def _located(stem: str, role: Role, old_layout: bool) -> TensorName | None:
+def _located(stem: str, role: Role, part: str, old_layout: bool) -> TensorName | None:
     """The layer that the rest of a name, without its role, speaks of."""
     if "." not in stem and stem.startswith("lora_"):
         return TensorName(stem, role)
+    if "." not in stem and stem.startswith(_LYCORIS_PREFIX):  # LyCORIS used as a library, as SimpleTuner does
+        inner = stem.removeprefix(_LYCORIS_PREFIX)
+        return TensorName(PREFIXES["text_encoder" if inner.startswith("text_model") else "unet"] + inner, role)
+    for root, comfy_part in _COMFY_ROOTS.items():
+        if stem.startswith(root):
+            inner = stem.removeprefix(root)
+            return TensorName(kohya_key(comfy_part, inner), role, f"{comfy_part}.{inner}")
     path = stem.removeprefix("base_model.model.")
-    part, dot, inner = path.partition(".")
-    if not dot or part not in PREFIXES:
-        part, inner = _guess_part(path), path
+    if not part:
+        part, dot, inner = path.partition(".")
+        if not dot or part not in PREFIXES:
+            part, inner = _guess_part(path), path
+    else:
+        inner = path.removeprefix(f"{part}.")
     if not part:
         return None
     if old_layout:

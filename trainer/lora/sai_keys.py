@@ -1,12 +1,14 @@
 """Names of SDXL's UNet layers in LoRA files: those of Stability's own code, in place of diffusers'.
 
-Both ways by one table. ``lora_unet_down_blocks_1_attentions_0_proj_in`` is ``lora_unet_input_blocks_4_1_proj_in``.
+Both ways by one table. SD 1 and 2 have diffusers' names in files; ComfyUI writes the original ones for them too, which
+are built alike with one level more, so that ``from_sai`` reads them.
+``lora_unet_down_blocks_1_attentions_0_proj_in`` is ``lora_unet_input_blocks_4_1_proj_in``.
 """
 
 from __future__ import annotations
 
 _PREFIX = "lora_unet_"
-_LEVELS = 3
+_LEVELS = 4  # of SD 1 and 2; SDXL has three, without an upsampler in the last
 
 # diffusers' name, Stability's name, both up to the next underscore. A level of the way down has two ResNets and a
 # downsampler, each an input block; one of the way up three ResNets, the last of which shares its output block with the
@@ -34,8 +36,16 @@ _BLOCKS: tuple[tuple[str, str], ...] = (
         for layer in range(3)
         for place, kind in enumerate(("resnets", "attentions"))
     ),
-    *((f"up_blocks_{level}_upsamplers_0", f"output_blocks_{3 * level + 2}_2") for level in range(_LEVELS)),
+    *((f"up_blocks_{level}_upsamplers_0", f"output_blocks_{3 * level + 2}_2") for level in range(_LEVELS - 1)),
 )
+_SD1_UPSAMPLER = ("output_blocks_2_1_conv", "up_blocks_0_upsamplers_0_conv")  # behind no transformer: number 1, not 2
+_ONLY_SD1 = tuple(
+    f"{_PREFIX}{name}"
+    for name in (
+        "input_blocks_1_1_", "input_blocks_2_1_", "input_blocks_9_", "input_blocks_10_", "input_blocks_11_",
+        "output_blocks_9_", "output_blocks_10_", "output_blocks_11_", _SD1_UPSAMPLER[0],
+    )
+)  # fmt: skip
 _RESNET_LAYERS: tuple[tuple[str, str], ...] = (
     ("conv1", "in_layers_2"),
     ("conv2", "out_layers_3"),
@@ -53,7 +63,14 @@ def to_sai(module: str) -> str:
 
 def from_sai(module: str) -> str:
     """The key with diffusers' names for one from an SDXL file; other keys stay as they are."""
+    if module.startswith(_PREFIX + _SD1_UPSAMPLER[0]):
+        return _PREFIX + _SD1_UPSAMPLER[1]
     return _renamed(module, _FROM_SAI, _RESNET_FROM_SAI)
+
+
+def is_sd1_original_key(module: str) -> bool:
+    """Whether a key names, in Stability's way, a layer that SD 1 and 2 have and SDXL has not."""
+    return module.startswith(_ONLY_SD1)
 
 
 def is_sai_key(module: str) -> bool:
