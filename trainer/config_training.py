@@ -51,7 +51,7 @@ class LoraSettings(Section):
     rank_stabilized: bool = setting(False, "Rank-stabilised", also=("rslora", "rs_lora", "use_rslora"))
     """rsLoRA: strength alpha / sqrt(rank), so that high ranks learn as fast as low ones. The file's alpha says so."""
     conv_rank: int = setting(0, "Convolution rank", also=("conv_dim", "conv"), ge=0, le=1024)
-    """Rank for the 3x3 convolutions; 0 leaves them alone."""
+    """Rank for the 3x3 convolutions; 0 leaves them alone, unless a block is given a rank of its own."""
     conv_alpha: float | None = setting(None, "Convolution alpha", gt=0, le=1024)
     """Alpha for the convolutions; empty for the convolution rank."""
     lokr_factor: int = setting(-1, "LoKr factor", also=("factor", "decompose_factor"), ge=-1, le=1024)
@@ -71,7 +71,8 @@ class LoraSettings(Section):
     exclude: list[str] = setting([], "Not layers matching")
     """Regular expressions of layers to leave alone."""
     block_ranks: dict[str, Annotated[int, Field(ge=0, le=1024)]] = setting({}, "Rank per block", also=("block_dims",))
-    """Regular expression to rank, for layers that should differ; 0 leaves a layer alone. `^text_encoder` is a part."""
+    """Regular expression to rank, for layers that should differ; 0 leaves a layer alone. `^text_encoder` is a part.
+    3x3 convolutions too, even with convolution rank 0, when Layers is `full` or the expression says `conv`."""
     block_lrs: dict[str, Annotated[float, Field(ge=0, le=1000)]] = setting(
         {}, "Learning rate per block", also=("block_lr", "down_lr_weight", "mid_lr_weight", "up_lr_weight")
     )

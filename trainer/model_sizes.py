@@ -16,6 +16,7 @@ from huggingface_hub import try_to_load_from_cache
 from trainer.config import LoraSettings, ModelSettings
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
+from trainer.lora.layer_ranks import layer_rank
 from trainer.lora.sizes import adapter_parameters
 from trainer.single_file.cache import converted_folder, looks_like_a_file
 from trainer.single_file.header import Shapes
@@ -196,32 +197,24 @@ def _lora_sizes(unet: Shapes, texts: dict[str, Shapes], lora: LoraSettings) -> t
     found: list[tuple[int, int]] = []
     if lora.train != "text_encoder":
         target = {"attention": _ATTENTION, "attention_ff": _TRANSFORMER, "full": _FULL}[lora.target]
-        found += _adapters("unet", unet, target, lora.rank, lora)
-        found += _adapters("unet", unet, _LARGE_CONV, lora.conv_rank, lora)
+        found += _adapters("unet", unet, target, lora)
+        found += _adapters("unet", unet, _LARGE_CONV, lora)
     if lora.train != "unet":
         target = _TEXT_ATTENTION if lora.target == "attention" else _TEXT_ALL
         for part, text in texts.items():
-            found += _adapters(part, text, target, lora.rank, lora)
+            found += _adapters(part, text, target, lora)
     return sum(own for own, _ in found), sum(weight for _, weight in found)
 
 
-def _adapters(
-    part: str, shapes: Shapes, target: re.Pattern[str], rank: int, lora: LoraSettings
-) -> Iterator[tuple[int, int]]:
+def _adapters(part: str, shapes: Shapes, target: re.Pattern[str], lora: LoraSettings) -> Iterator[tuple[int, int]]:
     """For each adapter its own parameters and those of its layer's weight."""
     for name, shape in shapes.items():
         path = name.removesuffix(".weight")
         if part == "text_encoder":
             path = path.removeprefix("text_model.")  # older files; the layers are named without it
         layer = f"{part}.{path}"
-        if not name.endswith(".weight") or not target.search(layer) or not _wanted(layer, lora):
+        if not name.endswith(".weight") or not target.search(layer):
             continue
-        ranks = [own for pattern, own in lora.block_ranks.items() if re.search(pattern, layer)]
-        own_rank = ranks[0] if ranks else rank
-        if own_rank:
-            yield adapter_parameters(lora.type, shape, own_rank, lora.lokr_factor), math.prod(shape)
-
-
-def _wanted(layer: str, lora: LoraSettings) -> bool:
-    included = not lora.include or any(re.search(pattern, layer) for pattern in lora.include)
-    return included and not any(re.search(pattern, layer) for pattern in lora.exclude)
+        rank = layer_rank(layer, lora, large_conv=target is _LARGE_CONV)
+        if rank:
+            yield adapter_parameters(lora.type, shape, rank, lora.lokr_factor), math.prod(shape)

@@ -26,7 +26,7 @@ from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.families.base import Family
 from trainer.files import atomic_path
 from trainer.learning import Learning
-from trainer.lora.adapter import adapter_layers
+from trainer.lora.adapter import adapter_layers, check_same_layers
 from trainer.lora.file import LoraFile, write_lora
 from trainer.lora.metadata import training_metadata
 from trainer.metrics import Metrics
@@ -171,13 +171,15 @@ class Upkeep:
         if checkpoint is None:
             return
         try:
+            check_same_layers(self._family, checkpoint / LORA)
             state = load_state(checkpoint)
             self._learning.load_state(state)
             if "validation" in state:  # those of version 0.1 have none
                 self._history.load_state(state["validation"])
         except (ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
             message = f"{checkpoint.name} does not fit config.yaml: {error}."
-            hint = "Undo the changes to the config, or start a new run with it."
+            hint = "Undo the changes to the config, or start a new run with it; lora.init_from takes the checkpoint's "
+            hint += "lora.safetensors."
             raise UserError("checkpoint.other_config", message, hint) from error
 
     def _tell_damaged(self, checkpoint: Path) -> None:

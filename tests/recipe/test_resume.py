@@ -226,6 +226,22 @@ def test_a_checkpoint_of_another_config_is_refused(plain: Run, tmp_path: Path) -
     assert run.read().state == "failed" and run.read().exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("  target: full", "36 layers are not in it, such as lora_unet_down_blocks_0_resnets_0"),
+        ("  target: attention", "64 layers are in the checkpoint only, such as lora_unet_down"),
+    ],
+)
+def test_layers_that_a_checkpoint_has_or_lacks_are_named(change: str, message: str, plain: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(plain.dir, tmp_path / "copy"))
+    text = run.config_path.read_text()
+    run.config_path.write_text(text.replace("  target: attention_ff", change))
+    with pytest.raises(UserError, match=message) as caught:
+        train_here(run)
+    assert "init_from" in caught.value.problems[0].hint
+
+
 def test_checkpoints_are_plain_data(plain: Run) -> None:
     state = torch.load(plain.checkpoints_dir / "step-000008" / "state.pt", weights_only=True)
     assert state["step"] == 8 and all(torch.isfinite(parameter).all() for parameter in state["parameters"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.families import load_family
 from trainer.families.base import Conditioning, Family
-from trainer.lora.adapter import adapter_layers, add_adapters, load_into_adapters, plan_layers
+from trainer.lora.adapter import LayerPlan, adapter_layers, add_adapters, load_into_adapters, plan_layers
 from trainer.lora.file import LoraFile, read_lora, write_lora
 
 CPU = torch.device("cpu")
@@ -100,6 +101,65 @@ def test_ranks_by_block_and_convolution() -> None:
     assert shapes["lora_unet_down_blocks_1_resnets_0_conv1"] == (2, 1.0)
     assert shapes["lora_unet_down_blocks_1_resnets_0_time_emb_proj"] == (8, 4.0)
     assert not any("up_blocks" in key or "down_blocks_0" in key for key in shapes)
+
+
+LARGE_CONVS = r"\.resnets\.\d+\.conv[12]$|samplers\.0\.conv$"
+
+
+@pytest.fixture(scope="module")
+def untouched() -> Family:
+    return family()
+
+
+@pytest.mark.parametrize(
+    ("options", "blocks"),
+    [
+        ({"target": "full", "block_ranks": {"mid_block": 8}}, "mid_block"),
+        ({"target": "full", "block_ranks": {r"^unet\.up_blocks\.1": 8, "mid_block": 0}}, r"up_blocks\.1"),
+        ({"target": "full", "block_ranks": {r"attn1|^text_encoder": 8}}, None),
+        ({"target": "full", "block_ranks": {"mid_block": 8}, "exclude": [r"resnets\.1"]}, r"mid_block.resnets\.0"),
+        ({"block_ranks": {"mid_block": 8}}, None),
+        ({"block_ranks": {r"mid_block.*conv\d": 8}}, "mid_block"),
+        ({"block_ranks": {"mid_block": 2, "samplers.*conv": 8}}, "samplers"),
+        ({"target": "attention", "block_ranks": {r"(mid|down).*conv[12]$": 8}}, r"(mid_block|down_blocks).*resnets"),
+        ({"target": "full"}, None),
+    ],
+)
+def test_a_blocks_own_rank_reaches_its_convolutions_without_a_rank_for_all(
+    untouched: Family, options, blocks: str | None
+) -> None:
+    """Listed by hand: the 3x3 convolutions that are trained, each with the block's rank and full strength."""
+    convs = {
+        name: layer.rank
+        for name, layer in layers_by_path(untouched, LoraSettings(rank=4, alpha=2, **options)).items()
+        if re.search(LARGE_CONVS, name)
+    }
+    expected = {
+        name
+        for name, layer in untouched.denoiser.named_modules()
+        if isinstance(layer, torch.nn.Conv2d)
+        and layer.kernel_size == (3, 3)
+        and blocks
+        and re.search(blocks, name)
+        and re.search(LARGE_CONVS, name)
+    }
+    assert bool(expected) == (blocks is not None)
+    assert convs == dict.fromkeys(expected, 8)
+
+
+def layers_by_path(model: Family, settings: LoraSettings) -> dict[str, LayerPlan]:
+    return {layer.name: layer for layer in plan_layers(model, settings)["unet"]}
+
+
+def test_the_strength_of_convolutions_with_a_rank_of_their_own(untouched: Family) -> None:
+    def alpha(**options) -> float:
+        settings = LoraSettings(rank=4, alpha=2, target="full", block_ranks={"mid_block": 9}, **options)
+        return layers_by_path(untouched, settings)["mid_block.resnets.0.conv1"].alpha
+
+    assert alpha() == 9, "full strength, as with conv_rank"
+    assert alpha(conv_alpha=3) == 3
+    assert alpha(conv_rank=3) == 9 and alpha(conv_rank=3, conv_alpha=1) == 3, "the strength alpha / rank stays"
+    assert alpha(rank_stabilized=True, conv_alpha=2) == 6, "2 / sqrt(9)"
 
 
 def test_only_included_layers() -> None:

@@ -309,9 +309,11 @@ def test_a_file_of_another_kind_is_refused_by_name(saved: tuple[str, Family, Pat
             add_adapters(family(), settings_of("dora", init_from=str(path)), seed=1)
 
 
+@pytest.mark.parametrize("conv_rank", [0, 2])
 @pytest.mark.parametrize("kind", ["lora", *KINDS])
-def test_the_check_before_the_start_knows_their_sizes(kind: str) -> None:
-    settings = settings_of(kind, rank=3, block_ranks={"mid_block": 24}, lokr_factor=4 if kind == "lokr" else -1)
+def test_the_check_before_the_start_knows_their_sizes(kind: str, conv_rank: int) -> None:
+    options = {"rank": 3, "conv_rank": conv_rank, "block_ranks": {"mid_block": 24, r"down_blocks\.0.*conv1": 5}}
+    settings = settings_of(kind, **options, lokr_factor=4 if kind == "lokr" else -1)
     model = family()
     trainables = add_adapters(model, settings, seed=1)
     sizes = model_sizes(ModelSettings(), settings)

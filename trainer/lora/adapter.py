@@ -5,13 +5,11 @@ A plain LoRA is PEFT's (``peft_adapter.py``), the other kinds are our own (``wei
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer as PeftLayer
@@ -22,14 +20,15 @@ from trainer.devices import seeded_generator
 from trainer.errors import UserError
 from trainer.families.base import Family
 from trainer.lora.file import LoraFile, fit_names, read_lora
+from trainer.lora.keys import parse_name
+from trainer.lora.layer_ranks import first_match, layer_alpha, layer_rank
 from trainer.lora.layers import Layer
 from trainer.lora.peft_adapter import ADAPTER, PeftAdapter, add_peft_adapters
+from trainer.lora.tensor_file import open_tensors
 from trainer.lora.weight_adapters import CHILD, WEIGHT_ADAPTERS, WeightAdapter
 from trainer.parameter_groups import Trainable
 
 Adapter = PeftAdapter | WeightAdapter
-
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def without_adapters(family: Family) -> Iterator[None]:
 def plan_layers(family: Family, settings: LoraSettings) -> dict[str, list[LayerPlan]]:
     """Which layers get a LoRA, and of what rank and alpha, by part. Raises UserError when none does."""
     plans: dict[str, list[LayerPlan]] = {}
-    for part, names in family.adapter_targets(settings.target, conv=settings.conv_rank > 0).items():
+    for part, names in family.adapter_targets(settings.target, conv=True).items():
         modules = dict(_parts_of(family)[part].named_modules())
         wanted = settings.train != ("text_encoder" if part == "unet" else "unet")
         layers = [_plan(part, name, modules[name], settings) for name in names] if wanted else []
@@ -125,33 +124,34 @@ def plan_layers(family: Family, settings: LoraSettings) -> dict[str, list[LayerP
 
 
 def _plan(part: str, name: str, module: nn.Module, settings: LoraSettings) -> LayerPlan:
-    """Rank and alpha of one layer; rank 0 for a layer to leave alone. Patterns see ``unet.down_blocks...``."""
+    """Rank, alpha and rate of one layer; rank 0 for a layer to leave alone."""
     full_name = f"{part}.{name}"
-    included = not settings.include or any(re.search(pattern, full_name) for pattern in settings.include)
-    if not included or any(re.search(pattern, full_name) for pattern in settings.exclude):
+    large_conv = isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1)
+    rank = layer_rank(full_name, settings, large_conv=large_conv)
+    if not rank:
         return LayerPlan(name, 0, 0.0)
-    rank, alpha = settings.rank, settings.alpha
-    if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
-        rank = settings.conv_rank
-        alpha = float(settings.conv_rank) if settings.conv_alpha is None else settings.conv_alpha
-    block_rank = _first_match(settings.block_ranks, full_name)
-    if block_rank is not None and not settings.rank_stabilized:
-        alpha *= block_rank / rank if rank else 1.0  # the strength alpha / rank stays
-    if block_rank is not None:
-        rank = block_rank
-    if settings.rank_stabilized:
-        alpha *= math.sqrt(rank)  # alpha / sqrt(rank), for readers that divide by the rank (2312.03732, theorem 3.2)
-    factor = _first_match(settings.block_lrs, full_name)
+    factor = first_match(settings.block_lrs, full_name)
+    alpha = layer_alpha(rank, settings, large_conv=large_conv)
     return LayerPlan(name, rank, alpha, 1.0 if factor is None else factor)
-
-
-def _first_match(patterns: dict[str, Number], full_name: str) -> Number | None:
-    return next((value for pattern, value in patterns.items() if re.search(pattern, full_name)), None)
 
 
 def adapter_layers(family: Family) -> dict[str, Layer]:
     """The adapters as they are now, by kohya key: float32 copies on the CPU, for saving."""
     return {family.lora_key(part, name): adapter.saved() for part, name, adapter, _ in _adapters(family)}
+
+
+def check_same_layers(family: Family, saved: Path) -> None:
+    """Raise ValueError, and say which, when the LoRA of a checkpoint has other layers than the model's adapters."""
+    with open_tensors(saved) as file:
+        theirs = {known.module for name in file.keys() if (known := parse_name(name))}  # noqa: SIM118
+    ours = {family.lora_key(part, name) for part, name, _, _ in _adapters(family)}
+    told = [
+        f"{len(layers)} layers {where}, such as {min(layers)}"
+        for layers, where in ((theirs - ours, "are in the checkpoint only"), (ours - theirs, "are not in it"))
+        if layers
+    ]
+    if told:
+        raise ValueError("; ".join(told))
 
 
 def load_into_adapters(family: Family, lora: LoraFile, file_name: str) -> None:
