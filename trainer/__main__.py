@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "dataset": "look for problems in a folder of pictures",
     "caption": "write captions for a folder of pictures",
     "merge": "merge LoRAs with each other or into a model",
+    "resize": "give a LoRA another rank, of the same strength",
     "inspect": "what is in a LoRA file",
     "generate": "make pictures",
     "demo": "train the demo from start to end and show before and after",

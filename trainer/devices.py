@@ -10,6 +10,8 @@ from typing import Literal
 import psutil
 import torch
 
+from trainer.errors import UserError
+
 MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
 SMALL_MODEL_PARAMETERS = 50_000_000
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
@@ -18,6 +20,13 @@ CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 def pick_device() -> torch.device:
     """The first NVIDIA GPU, or the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"], field: str = "device") -> torch.device:
+    """The device that a user asked for; ``auto`` is a GPU where there is one. Raises UserError(field)."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("device.none", f"{field}: there is no NVIDIA GPU here.", "Use auto or cpu.", field)
+    return torch.device("cpu") if wanted == "cpu" else pick_device()
 
 
 def compute_dtype(mixed_precision: MixedPrecision, device: torch.device) -> torch.dtype:
