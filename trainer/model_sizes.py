@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-
 from trainer.config import LoraSettings, ModelSettings
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
+from trainer.hub import HUB_ID, cached_folder
 from trainer.lora.layer_ranks import layer_rank
 from trainer.lora.sizes import adapter_parameters
 from trainer.single_file.cache import converted_folder, looks_like_a_file
 from trainer.single_file.header import Shapes
 from trainer.single_file.kinds import part_shapes
 from trainer.usual_models import CHANNELS, VAE_PARAMETERS, usual_model
+from trainer.weight_files import weights_in
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DOWN_BLOCK = re.compile(r"down_blocks\.(\d+)\.")
 _BLOCK_QUERY = re.compile(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?.*\.transformer_blocks\.\d+\.attn1\.to_q\.weight$")
 _ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
@@ -48,7 +47,7 @@ class ModelSizes:
         depth: transformer blocks of the denoiser, each counted by its numbers per latent cell, in widths of the first
             level: one of the second level has a quarter of the cells at twice the width and counts for a half.
         adapted: numbers in the weights that adapters go on.
-        known: False where the model is not on this machine and the sizes of a usual one stand in.
+        known: False where the model is not on this machine, or pickled, and the sizes of a usual one stand in.
         name: of that usual one; empty for a known model.
     """
 
@@ -137,11 +136,10 @@ def local_folder(model: ModelSettings) -> Path | None:
         return converted_folder(path)
     if looks_like_a_file(model.base):
         raise UserError("model.not_found", f"model.base: there is no file {path}.", "Check the path.", "model.base")
-    if not _HUB_ID.fullmatch(model.base):
+    if not HUB_ID.fullmatch(model.base):
         message = f"model.base: {model.base!r} is not a folder on this machine, and not a Hugging Face id (owner/name)."
         raise UserError("model.not_found", message, "Check the path, or use `demo`.", "model.base")
-    index = try_to_load_from_cache(model.base, "model_index.json", revision=model.revision)
-    return Path(index).parent if isinstance(index, str) else None
+    return cached_folder(model.base, model.revision)
 
 
 def _file_shapes(model: ModelSettings) -> dict[str, Shapes] | None:
@@ -151,27 +149,29 @@ def _file_shapes(model: ModelSettings) -> dict[str, Shapes] | None:
 
 
 def _folder_shapes(model: ModelSettings) -> dict[str, Shapes] | None:
-    """Shapes by part of a model folder; None where there is none yet."""
+    """Shapes by part of a model folder; None where there is none yet, or its weights are pickled."""
     folder = local_folder(model)
     if folder is None:
         return None
+    second = ["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else []
+    parts = ("unet", "text_encoder", *second, "vae")
     try:
-        second = ["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else []
-        return {part: _shapes(folder / part) for part in ("unet", "text_encoder", *second, "vae")}
+        if any((weights := weights_in(folder / part)) and not weights.safetensors for part in parts):
+            return None  # pickled: what is in them is known when they are loaded
+        return {part: _shapes(folder / part) for part in parts}
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         message = f"model.base: the files of {folder} cannot be read: {error}."
         raise UserError("model.broken", message, "Get the model again.", "model.base") from error
 
 
 def _shapes(folder: Path) -> Shapes:
-    """Shapes of all tensors of a component; of several variants only one is counted."""
-    files = [file for file in sorted(folder.glob("*.safetensors")) if "non_ema" not in file.name]
-    plain = [file for file in files if ".fp16." not in file.name]
+    """Shapes of all tensors of the version of a part's weights that is read."""
+    weights = weights_in(folder)
+    if weights is None or weights.missing:
+        raise ValueError(f"{folder.name} lacks {weights.missing[0] if weights else 'its weights'}")
     shapes: Shapes = {}
-    for file in plain or files:
-        shapes |= {name: tuple(entry["shape"]) for name, entry in _header(file).items() if name != "__metadata__"}
-    if not shapes:
-        raise ValueError(f"{folder.name} holds no safetensors file")
+    for name in weights.names:
+        shapes |= {key: tuple(entry["shape"]) for key, entry in _header(folder / name).items() if key != "__metadata__"}
     return shapes
 
 

@@ -122,9 +122,9 @@ def about_model(config: Config, sizes: ModelSizes) -> Iterator[Problem]:
         guess = prediction_guess(base)
         if guess:
             yield guess_warning(base.name, guess)
-    if not sizes.known and looks_like_a_file(config.model.base):
-        message = f"model.base: the sizes in {config.model.base} are known when the run has converted it."
-        hint = "The estimates are those of Stable Diffusion 1.5; a .safetensors file can be looked into before."
+    if not sizes.known and (looks_like_a_file(config.model.base) or base.is_dir()):
+        message = f"model.base: the sizes in {config.model.base} are known when the run has read it."
+        hint = f"The estimates are those of {sizes.name}; .safetensors files can be looked into before."
         yield Problem("model.unread", message, hint, "model.base")
     elif not sizes.known:
         message = f"model.base: {config.model.base} is not on this machine; it will be downloaded first."

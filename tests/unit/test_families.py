@@ -193,7 +193,7 @@ def test_what_is_not_a_model_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"x")
     assert problem_of(tmp_path) == ("model.not_a_model", "model.base")
     assert problem_of(tmp_path / "missing" / "folder") == ("model.not_found", "model.base")
-    assert problem_of("nobody/no-such-model") == ("model.not_found", "model.base")
+    assert problem_of("nobody/no-such-model") == ("model.offline", "model.base")
     assert problem_of(file) == ("model.broken", "model.base")
     assert problem_of(tmp_path / "missing.safetensors") == ("model.not_found", "model.base")
     assert problem_of(Path(shutil.copyfile(file, tmp_path / "model.bin"))) == ("model.single_file", "model.base")

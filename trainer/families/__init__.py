@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from trainer.config import ModelSettings
 from trainer.demo import MODEL_DIR
@@ -21,6 +19,8 @@ from trainer.errors import UserError
 from trainer.families.base import Family, FamilyLoader
 from trainer.families.sd import SD1, SD2, SdLoader
 from trainer.families.sdxl import SdxlLoader
+from trainer.hub import HUB_ID, Check, hub_folder
+from trainer.hub_errors import HubModel
 from trainer.runs.events import EventSink
 from trainer.single_file.cache import looks_like_a_file
 from trainer.single_file.convert import ORIGIN_FILE, model_folder_of, vae_folder_of
@@ -28,8 +28,6 @@ from trainer.single_file.kinds import guess_warning
 
 FAMILIES: dict[str, FamilyLoader] = {"sd1": SdLoader(SD1), "sd2": SdLoader(SD2), "sdxl": SdxlLoader()}
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_FILES = ["model_index.json", "*/*.json", "*/merges.txt", "*/model.safetensors", "*/*_model.safetensors"]
 _LAYOUT_HINT = (
     "Choose a folder in diffusers layout (model_index.json, unet, vae, text_encoder, tokenizer, scheduler) "
     "or a .safetensors or .ckpt file."
@@ -58,7 +56,7 @@ def load_family(
     Raises UserError(field="model.base", "model.family" or "model.vae") when something is missing, broken or of another
     family than the settings say.
     """
-    folder = model_folder(model.base, model.revision, events=events)
+    folder = model_folder(model.base, model.revision, check=lambda found: _loader_for(found, model), events=events)
     loader = _loader_for(folder, model)
     vae = _vae_folder(model.vae, folder, events) if model.vae else None
     if prediction_type == "auto" and events is not None:
@@ -88,11 +86,23 @@ def _on_its_threads(family: Family) -> Family:
 
 
 def model_folder(
-    base: str, revision: str | None, *, field: str = "model.base", events: EventSink | None = None
+    base: str,
+    revision: str | None,
+    *,
+    field: str = "model.base",
+    check: Check | None = None,
+    events: EventSink | None = None,
 ) -> Path:
     """The folder on this machine that ``demo``, a path or a hub id stands for.
 
     Hub models are downloaded once; a single file is made into a folder once, which ``events`` are told of.
+
+    Args:
+        base: what the settings give.
+        revision: of a hub model.
+        field: the setting that named it, for messages. For ``model.vae`` a folder may hold a VAE alone.
+        check: looks at a hub model's settings before its weights are downloaded; raises UserError to refuse it.
+        events: gets the progress and warnings.
 
     Raises UserError when it is none of these, or when what it names carries its own code.
     """
@@ -100,25 +110,28 @@ def model_folder(
     if path.is_file():
         return model_folder_of(path, field=field, events=events)
     if not path.is_dir():
-        path = _download(base, revision, field)
+        return _hub_folder(base, revision, field, check, events)
     _refuse_own_code(path, field)
-    if field == "model.base" and not (path / "model_index.json").is_file():
+    if field != "model.vae" and not (path / "model_index.json").is_file():
         raise UserError("model.not_a_model", f"{field}: {base} is a folder, but not a model.", _LAYOUT_HINT, field)
     return path
 
 
-def _download(base: str, revision: str | None, field: str) -> Path:
+def _hub_folder(base: str, revision: str | None, field: str, check: Check | None, events: EventSink | None) -> Path:
     if looks_like_a_file(base):
         raise UserError("model.not_found", f"{field}: there is no file {base}.", "Check the path.", field)
-    if not _HUB_ID.fullmatch(base):
+    if not HUB_ID.fullmatch(base):
         message = f"{field}: {base!r} is not a folder on this machine, and not a Hugging Face id (owner/name)."
-        raise UserError("model.not_found", message, "Check the path, or use `demo`.", field)
-    try:
-        return Path(snapshot_download(base, revision=revision, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        message = f"{field}: {base!r} is not a folder on this machine, and could not be downloaded: {reason}"
-        raise UserError("model.not_found", message, "Check the name and the network.", field) from error
+        page = re.match(r"https?://[^/]+/([^/]+/[^/]+)", base)
+        hint = f"Give its id alone: {page[1]}." if page else "Check the path, or use `demo`."
+        raise UserError("model.not_found", message, hint, field)
+
+    def look(folder: Path) -> None:
+        _refuse_own_code(folder, field)
+        if check is not None:
+            check(folder)
+
+    return hub_folder(HubModel(base, revision, field), vae=field == "model.vae", check=look, events=events)
 
 
 def _vae_folder(vae: str, base_folder: Path, events: EventSink | None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import diffusers
@@ -15,6 +16,7 @@ from transformers import CLIPTokenizer
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.files import read_json
+from trainer.weight_files import weights_in
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -94,25 +96,33 @@ def quiet() -> None:
 
 
 def fingerprint(*folders: Path) -> str:
-    """A hash over the names and contents of the weights and settings in these folders."""
+    """A hash over the names and contents of the settings and of the weights that are read in these folders."""
     digest = hashlib.sha256()
-    for path in sorted(file for folder in folders for file in folder.iterdir() if file.is_file()):
-        if path.suffix in (".json", ".safetensors", ".txt"):
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+    for path in sorted(file for folder in folders for file in _read_files(folder)):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()[:32]
 
 
+def _read_files(folder: Path) -> list[Path]:
+    weights = weights_in(folder)
+    names = weights.names if weights else ()
+    return [file for file in folder.iterdir() if file.suffix in (".json", ".txt") or file.name in names]
+
+
 def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
-    """One component from its safetensors file. Raises UserError when it is missing or broken."""
-    variant = (
-        "fp16" if list(folder.glob("*.fp16.safetensors")) and not list(folder.glob("*model.safetensors")) else None
-    )
+    """One component from the version of its weights that is chosen. Raises UserError when it is missing or broken."""
     try:
-        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, variant=variant, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        weights = weights_in(folder)
+        if weights is None:
+            raise FileNotFoundError("there are no weights in it")
+        if weights.missing:
+            raise FileNotFoundError(f"{weights.missing[0]} is missing")
+        options |= {"use_safetensors": weights.safetensors, "variant": weights.variant}
+        return kind.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
         raise _broken(folder, error) from error
     except Exception as error:
         if type(error).__name__ == "SafetensorError":  # the class moved between versions
