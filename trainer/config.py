@@ -199,6 +199,15 @@ class OutputSettings(Section):
     """Author in the file."""
     license: str | None = setting(None, "Licence", also=("metadata_license",))
     """Licence in the file."""
+    description: str | None = setting(None, "Description", also=("metadata_description", "training_comment"))
+    """A text about the LoRA, written into the file."""
+    tags: str | None = setting(None, "Tags", also=("metadata_tags",))
+    """Words for collections to sort it by, with commas between; written into the file."""
+    describe_dataset: bool = setting(False, "Tell about the pictures", also=("ss_tag_frequency", "no_metadata"))
+    """Also write folder names, class prompts and how often each tag occurs into the file, as kohya's tools do; whoever
+    gets the file can read them. Numbers and settings are always written, paths never."""
+    dates: bool = setting(False, "Tell the dates", also=("ss_training_started_at",))
+    """Also write when the training began and ended. Without, the same training gives the same file to the byte."""
     hub_repo: None = None
     """Repository on the Hugging Face Hub."""
 

@@ -122,7 +122,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
             limit_norms=norm_limiter(family, config.lora),
             allowed_optimizers=allowed_optimizers,
         )
-        upkeep = Upkeep(session, config, family, data, encode, learning, max_steps)
+        upkeep = Upkeep(session, config, family, data, encode, learning, max_steps, workspace.cache_dir)
         upkeep.begin()
 
         loss = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import time
 from pathlib import Path
 
 import torch
@@ -27,8 +28,9 @@ from trainer.families.base import Family
 from trainer.files import atomic_path
 from trainer.learning import Learning
 from trainer.lora.adapter import adapter_layers, check_same_layers
+from trainer.lora.base_model_names import base_model_metadata
 from trainer.lora.file import LoraFile, write_lora
-from trainer.lora.metadata import training_metadata
+from trainer.lora.metadata import Progress, training_metadata
 from trainer.metrics import Metrics
 from trainer.plan_warnings import about_optimizer
 from trainer.rhythm import Rhythm
@@ -53,6 +55,7 @@ class Upkeep:
         encode: CaptionEncoder,
         learning: Learning,
         max_steps: int,
+        cache_dir: Path,
     ) -> None:
         self._session = session
         self._config = config
@@ -64,6 +67,7 @@ class Upkeep:
         self._metrics = Metrics(session.events, max_steps)
         self._validation = data.validation_batches()
         self._texts_rest = data.text_encoders_rest
+        self._base_model = base_model_metadata(config.model, cache_dir, session.check_stop)
         self._history = ValidationHistory(config.validation.early_stop_patience)
         samples, validation, output = config.samples, config.validation, config.output
         self._sampling = Rhythm(samples.every_steps, samples.every_epochs)
@@ -232,14 +236,14 @@ class Upkeep:
     def _write_lora(self, path: Path) -> None:
         with self._learning.result():
             layers = adapter_layers(self._family)
-        metadata = training_metadata(
-            self._config,
-            self._family,
-            layers,
+        progress = Progress(
             step=self._learning.step,
             epoch=self._epoch,
-            pictures=self._data.pictures,
+            max_steps=self._max_steps,
+            started=self._session.run.read().started or time.time(),
+            now=time.time(),
         )
+        metadata = training_metadata(self._config, self._family, layers, self._data.facts, self._base_model, progress)
         write_lora(path, LoraFile(layers, metadata), precision=self._config.output.precision)
 
     def _validate(self) -> None:

@@ -85,17 +85,26 @@ def test_two_loras_count_and_settings_back_from_a_picture(page: Page, run: Run, 
     page.keyboard.press("Enter")
     fill(page, "count", "2")
     fill(page, "prompt", "a small yellow ring")
+    page.get_by_role("button", name="More settings").locator("visible=true").click()
+    page.locator("#generate-weighted input").check()
+    page.locator("#generate-max-token-length input").click()
+    page.get_by_role("option", name="150").click()
     newest = make(page, workspace, before + 2)[-1]
+    assert (read_settings(newest)["max_token_length"], read_settings(newest)["weighted"]) == (150, True)
     assert [Path(use["path"]).stem for use in read_settings(newest)["loras"]] == ["my-character", "second"]
 
     page.locator("#generate-history [data-large]").last.click()  # the oldest one
     page.locator("dialog[open]").get_by_role("button", name="Use these settings").click()
     expect(page.locator("#generate-prompt textarea")).to_have_value("a red star on a blue background")
     expect(page.locator("#generate-lora-1")).to_be_hidden()
+    expect(page.locator("#generate-weighted input")).not_to_be_checked()
+    expect(page.locator("#generate-max-token-length input")).to_have_value("75")
     open_picture(page, newest)
     expect(page.locator("#generate-prompt textarea")).to_have_value("a small yellow ring")
     expect(page.locator("#generate-lora-1 input")).to_have_value("second")
     expect(page.locator("#generate-seed input")).to_have_value(str(read_settings(newest)["seed"]))
+    expect(page.locator("#generate-weighted input")).to_be_checked()
+    expect(page.locator("#generate-max-token-length input")).to_have_value("150")
 
 
 def test_cancel(page: Page, workspace: Workspace) -> None:

@@ -26,13 +26,13 @@ from trainer.data.epoch import (
     Entry,
     Layout,
     Showing,
-    batches_per_epoch,
     epoch_batches,
     known_captions,
     lay_out,
     text_encoders_rest,
     total_steps,
 )
+from trainer.data.facts import dataset_facts
 from trainer.data.folders import SkippedPicture
 from trainer.data.image_files import PICTURE_ERRORS, read_rgb, why_unreadable
 from trainer.data.masks import MaskSource
@@ -78,6 +78,7 @@ class TrainingSet:
     Attributes:
         batches_per_epoch: batches in which every picture is seen its repeats' times.
         pictures: how many different pictures are trained on.
+        facts: what is trained on, counted.
         skipped: pictures left out, and why.
     """
 
@@ -98,7 +99,8 @@ class TrainingSet:
         self._epoch: tuple[int, list[list[Showing]]] | None = None
         self.skipped = skipped
         self.pictures = len({entry.picture.path for entry in training})
-        self.batches_per_epoch = batches_per_epoch(training, config.train.batch_size)
+        self.facts = dataset_facts(config, training, validation)
+        self.batches_per_epoch = self.facts.batches_per_epoch
         self._max_steps = total_steps(config.train, self.batches_per_epoch)
 
     def batch(self, index: int) -> Batch:
