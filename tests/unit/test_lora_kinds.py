@@ -15,7 +15,6 @@ from trainer.errors import UserError
 from trainer.lora.file import LoraFile, network_metadata, read_lora, write_lora
 from trainer.lora.inspect import inspect_lora
 from trainer.lora.layers import Layer, LohaLayer, LokrLayer, LoraLayer, add_changes
-from trainer.lora.merge import merge_loras
 from trainer.lora.sizes import kronecker_sides
 
 
@@ -145,8 +144,6 @@ def test_files_of_every_kind_come_back_the_same(name: str, tmp_path: Path) -> No
     assert torch.equal(again.change(weight), layer.change(weight))
     assert inspect_lora(path)["kinds"] == {layer.name: 1}
     assert lora.metadata["ss_network_module"] == "lycoris.kohya"
-    with pytest.raises(UserError, match=f"is a {layer.name}.*cannot be merged into a LoRA"):
-        merge_loras([(lora, 1.0)])
 
 
 def test_names_are_those_of_lycoris() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from trainer.errors import UserError
 from trainer.lora.file import LoraFile, LoraLayer, read_lora, write_lora
-from trainer.lora.merge import MERGE_KEY, merge_loras, widest_precision
+from trainer.lora.merge import MERGE_KEY, MergeSettings, MergeSource, merge_loras, widest_precision
+from trainer.lora.strengths import parse_strength
 
 Weighted = list[tuple[LoraFile, float]]
 
@@ -45,7 +46,7 @@ def _error(found: LoraLayer, expected: Tensor) -> float:
 
 def test_exact_equals_the_float64_sum() -> None:
     loras = _three()
-    merged = merge_loras(loras, "exact")
+    merged = merge_loras(loras)
     assert set(merged.layers) == {QUERY, CONV, TEXT, "lora_unet_conv_in"}
     assert merged.layers[QUERY].rank == 44
     assert merged.layers["lora_unet_conv_in"].rank == 32
@@ -74,7 +75,7 @@ def test_exact_in_fp16_loses_no_more_than_fp16(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [1, 4, 100])
 def test_svd_equals_the_dense_svd_of_the_sum(rank: int) -> None:
     loras = _three()
-    merged = merge_loras(loras, "svd", rank)
+    merged = merge_loras(loras, MergeSettings("svd", rank))
     for module, layer in merged.layers.items():
         dense = _sum(loras, module)
         left, values, right = torch.linalg.svd(dense, full_matrices=False)
@@ -88,16 +89,16 @@ def test_svd_equals_the_dense_svd_of_the_sum(rank: int) -> None:
 
 def test_svd_tells_how_much_is_kept() -> None:
     loras = _three()
-    record = json.loads(merge_loras(loras, "svd", 2).metadata[MERGE_KEY])
+    record = json.loads(merge_loras(loras, MergeSettings("svd", 2)).metadata[MERGE_KEY])
     values = torch.linalg.svdvals(_sum(loras, TEXT)).square()
     assert record["kept_energy"]["smallest"] <= float(values[:2].sum() / values.sum()) <= 1
-    full = json.loads(merge_loras(loras, "svd", 100).metadata[MERGE_KEY])
-    assert full["kept_energy"] == {"smallest": 1.0, "mean": 1.0}
+    full = json.loads(merge_loras(loras, MergeSettings("svd", 100)).metadata[MERGE_KEY])
+    assert full["kept_energy"] == pytest.approx({"smallest": 1.0, "mean": 1.0}, abs=1e-6)
 
 
 def test_svd_of_parts_that_cancel_out_is_zero() -> None:
     one = lora(4, 2.0)
-    merged = merge_loras([(one, 1.0), (one, -1.0)], "svd", 4)
+    merged = merge_loras([(one, 1.0), (one, -1.0)], MergeSettings("svd", 4))
     for module, layer in merged.layers.items():
         assert float(layer.delta().norm()) < 1e-5 * float(one.layers[module].delta().norm())
 
@@ -105,7 +106,7 @@ def test_svd_of_parts_that_cancel_out_is_zero() -> None:
 def test_kohya_reproduces_the_formula_of_sd_scripts() -> None:
     """As in sd-scripts' merge_lora_models: each file's tensors in turn, scale on both factors, sign on down only."""
     loras = [(lora(4, 2.0, seed=0), 0.5), (lora(4, 8.0, seed=10), -0.8), (lora(4, 2.0, seed=20), 0.0)]
-    merged = merge_loras(loras, "kohya")
+    merged = merge_loras(loras, MergeSettings("kohya"))
     for module in (QUERY, CONV, TEXT):
         down, up = 0, 0
         for one, ratio in loras:
@@ -120,8 +121,8 @@ def test_kohya_reproduces_the_formula_of_sd_scripts() -> None:
 def test_kohya_halves_twice_where_exact_halves_once() -> None:
     one = lora(4, 2.0)
     full = one.layers[QUERY].delta()
-    torch.testing.assert_close(merge_loras([(one, 0.5)], "kohya").layers[QUERY].delta(), full * 0.25)
-    torch.testing.assert_close(merge_loras([(one, 0.5)], "exact").layers[QUERY].delta(), full * 0.5)
+    torch.testing.assert_close(merge_loras([(one, 0.5)], MergeSettings("kohya")).layers[QUERY].delta(), full * 0.25)
+    torch.testing.assert_close(merge_loras([(one, 0.5)]).layers[QUERY].delta(), full * 0.5)
 
 
 def test_linear_and_1x1_convolution_of_the_same_layer_are_merged() -> None:
@@ -131,7 +132,7 @@ def test_linear_and_1x1_convolution_of_the_same_layer_are_merged() -> None:
     for pair in ([flat, kernel], [kernel, flat]):
         loras = [(LoraFile({module: layer}, {}), 0.5) for layer in pair]
         for mode, rank in (("exact", None), ("svd", 8)):
-            layer = merge_loras(loras, mode, rank).layers[module]  # type: ignore[arg-type]
+            layer = merge_loras(loras, MergeSettings(mode, rank)).layers[module]  # type: ignore[arg-type]
             assert layer.weight_shape == (10, 12, 1, 1)
             assert _error(layer, _sum(loras, module)) < 1e-6
 
@@ -140,7 +141,8 @@ def test_metadata_tells_where_the_file_is_from() -> None:
     common = {"ss_base_model_version": "sd_v1", "modelspec.architecture": "stable-diffusion-v1/lora"}
     first = LoraFile(lora(4, 2.0).layers, {**common, "modelspec.trigger_phrase": "ohwx", "modelspec.title": "One"})
     second = LoraFile(lora(8, 2.0).layers, {**common, "modelspec.trigger_phrase": "zwx", "ss_dataset_dirs": "secret"})
-    merged = merge_loras([(first, 0.5), (second, -1.0)], names=["one.safetensors", "two.safetensors"])
+    sources = [(first, "0.5", "one.safetensors"), (second, "-1,text_encoder:2", "two.safetensors")]
+    merged = merge_loras([MergeSource(lora, parse_strength(text), name, "abc") for lora, text, name in sources])
     assert merged.metadata["ss_base_model_version"] == "sd_v1"
     assert merged.metadata["ss_network_dim"] == "12"
     assert merged.metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
@@ -149,12 +151,18 @@ def test_metadata_tells_where_the_file_is_from() -> None:
     assert "ss_dataset_dirs" not in merged.metadata
     assert "modelspec.title" not in merged.metadata
     record = json.loads(merged.metadata[MERGE_KEY])
-    assert (record["mode"], record["ratios"]) == ("exact", [0.5, -1.0])
+    assert record == {
+        "mode": "exact",
+        "precision": "float",
+        "files": ["one.safetensors", "two.safetensors"],
+        "sha256": ["abc", "abc"],
+        "ratios": [0.5, "-1,text_encoder:2"],
+    }
 
 
 def _refused(loras: Weighted, mode: str = "exact", rank: int | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        merge_loras(loras, mode, rank)  # type: ignore[arg-type]
+        merge_loras(loras, MergeSettings(mode, rank))  # type: ignore[arg-type]
     return caught.value.problems[0].code
 
 

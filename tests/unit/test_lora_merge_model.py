@@ -17,7 +17,7 @@ from trainer.__main__ import main
 from trainer.errors import UserError
 from trainer.lora.file import LoraFile, LoraLayer, read_lora, write_lora
 from trainer.lora.keys import kohya_key
-from trainer.lora.merge import MERGE_KEY, merge_loras
+from trainer.lora.merge import MERGE_KEY, MergeSettings, merge_loras
 from trainer.lora.merge_model import merge_into_model
 
 MODEL = Path(__file__).resolve().parents[2] / "trainer" / "demo" / "model"
@@ -98,10 +98,10 @@ def test_merged_lora_does_in_diffusers_what_its_parts_do(
     plain = _unet_output(pipeline.unet), _text_output(pipeline.text_encoder)
     assert not _close(parts[0], plain[0], 0.02)
     assert not _close(parts[1], plain[1], 0.02)
-    for mode, rank in (("exact", None), ("svd", 12)):
-        merged = merge_loras([(read_lora(path), ratio) for path, ratio in weighted], mode, rank)  # type: ignore[arg-type]
-        write_lora(tmp_path / f"{mode}.safetensors", merged, precision="float")
-        whole = _outputs(pipeline, [(tmp_path / f"{mode}.safetensors", 1.0)])
+    for settings in (MergeSettings(), MergeSettings("svd", 12)):
+        merged = merge_loras([(read_lora(path), ratio) for path, ratio in weighted], settings)
+        write_lora(tmp_path / f"{settings.mode}.safetensors", merged, precision="float")
+        whole = _outputs(pipeline, [(tmp_path / f"{settings.mode}.safetensors", 1.0)])
         assert _close(whole[0], parts[0])
         assert _close(whole[1], parts[1])
 

@@ -6,80 +6,102 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import parse_pair
 from trainer.errors import UserError
+from trainer.lora.merge_settings import MODES, MergeSettings
+from trainer.lora.strengths import Strength, parse_loras
 from trainer.runs.events import EventSink
 
-MODES = ("exact", "svd", "kohya")
 PRECISIONS = ("float", "fp16", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
+_LORA_ONLY = ("rank", "conv_rank", "density", "seed", "dora_base", "overwrite", "dry_run")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """LoRAs, ratios, and what to make of them."""
+    """LoRAs, their strengths, and what to make of them."""
     add = parser.add_argument
-    add("--lora", nargs="+", action="extend", required=True, metavar="FILE=RATIO", help="a LoRA and its ratio")
-    add("--out", type=Path, required=True, help="new .safetensors file; with --base a new folder")
+    add(
+        "--lora",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="FILE=STRENGTH",
+        help="a LoRA and its strength: 0.8, or with parts and blocks 0.8,text_encoder:0,unet.mid_block:1.2",
+    )
+    add("--out", type=Path, required=True, help="new .safetensors file, or with --base a new folder")
     add("--base", default=None, help="model to merge into: demo, a folder, a .safetensors or .ckpt file, or a hub id")
     add("--mode", choices=MODES, default="exact", help="how LoRAs are merged with each other")
-    add("--rank", type=int, default=None, help="rank of the result, for --mode svd")
-    add("--precision", choices=PRECISIONS, default="float", help="number format of the sums; for --base")
+    add("--rank", type=int, default=None, help="rank of the result, for --mode svd, ties and dare")
+    add("--conv-rank", type=int, default=None, help="rank of the result's 3x3 convolutions; without it --rank")
+    add("--density", type=float, default=None, help="share of each LoRA's change kept by --mode ties and dare")
+    add("--seed", type=int, default=None, help="of the random choice of --mode dare")
+    add("--dora-base", default=None, metavar="MODEL", help="model that a DoRA was made for; its effect depends on it")
+    add("--device", choices=DEVICES, default="auto", help="where to compute")
+    add("--precision", choices=PRECISIONS, default="float", help="number format of the sums; --base and --mode kohya")
     add(
         "--save-precision", choices=PRECISIONS, default=None, help="number format written; without it that of the input"
     )
+    add("--overwrite", action="store_true", help="replace --out where it exists")
+    add("--dry-run", action="store_true", help="only tell what would be done")
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Merge. Raises UserError when something does not fit, and then writes nothing."""
-    pairs = [(Path(name).expanduser(), ratio) for name, ratio in (parse_pair(text, "--lora") for text in args.lora)]
-    return _into_model(args, pairs, events) if args.base else _into_lora(args, pairs, events)
+    loras = parse_loras(args.lora)
+    return _into_model(args, loras, events) if args.base else _into_lora(args, loras, events)
 
 
 def describe(answer: dict[str, Any]) -> str:
     """What was written, and what was left out."""
-    lines = [f"Written: {answer['out']}"]
+    if answer.get("dry_run"):
+        size = f"about {answer['size_bytes'] / 1e6:.1f} MB"
+        lines = [f"Would be written: {answer['out']}, {size}", *_table(answer)]
+    else:
+        lines = [f"Written: {answer['out']}", *_table(answer)]
     for file, keys in answer["unknown_keys"].items():
         lines.append(f"Not understood in {file}, left out: {', '.join(keys)}")
     return "\n".join(lines)
 
 
-def _into_lora(args: argparse.Namespace, pairs: list[tuple[Path, float]], events: EventSink) -> dict[str, Any]:
-    from trainer.lora.file import read_lora, write_lora
-    from trainer.lora.merge import merge_loras, widest_precision
-
-    if args.out.suffix != ".safetensors":
-        raise UserError("merge.out", f"out: {args.out} must end in .safetensors.", "Correct the name.", "out")
-    if args.out.exists():
-        raise UserError("merge.exists", f"out: {args.out} exists already.", "Choose another name.", "out")
-    files = []
-    for number, (path, ratio) in enumerate(pairs):
-        events.emit("progress", what="reading", done=number, total=len(pairs))
-        files.append((read_lora(path), ratio))
-    events.emit("progress", what="merging", done=0, total=1)
-    merged = merge_loras(files, args.mode, args.rank, names=[path.name for path, _ in pairs])
-    precision = args.save_precision or widest_precision([lora for lora, _ in files])
-    write_lora(args.out, merged, precision=precision)
-    events.emit("progress", what="merging", done=1, total=1)
-    ranks = sorted({layer.rank for layer in merged.layers.values()})
-    return {
-        "out": str(args.out),
-        "mode": args.mode,
-        "layers": len(merged.layers),
-        "ranks": ranks,
-        "precision": precision,
-        "loras": [{"file": str(path), "ratio": ratio} for path, ratio in pairs],
-        "unknown_keys": {
-            str(path): lora.unknown for (path, _), (lora, _) in zip(pairs, files, strict=True) if lora.unknown
-        },
-    }
+def _table(answer: dict[str, Any]) -> list[str]:
+    """The LoRAs and what they become, a line each."""
+    rows = [row for row in answer["loras"] if "ranks" in row]
+    if not rows:
+        return []
+    lines = [f"{'LoRA':<32}{'kind':<12}{'rank':<12}{'layers':>8}  strength"]
+    for row in [*rows, {**answer, "file": answer["out"], "kinds": ["LoRA"], "layers_used": answer["layers"]}]:
+        name, kinds = Path(row["file"]).name, " and ".join(row["kinds"])
+        ranks = f"{row['ranks'][0]}" if len(row["ranks"]) == 1 else f"{row['ranks'][0]} to {row['ranks'][-1]}"
+        lines.append(f"{name:<32}{kinds:<12}{ranks:<12}{row['layers_used']:>8}  {row.get('ratio', answer['mode'])}")
+    return lines
 
 
-def _into_model(args: argparse.Namespace, pairs: list[tuple[Path, float]], events: EventSink) -> dict[str, Any]:
+def _into_lora(args: argparse.Namespace, loras: list[tuple[Path, Strength]], events: EventSink) -> dict[str, Any]:
+    from trainer.devices import choose_device
+    from trainer.lora.merge_files import LoraMerge, merge_lora_files, plan_lora_merge
+
+    wanted = LoraMerge(
+        loras,
+        args.out.expanduser(),
+        MergeSettings(args.mode, args.rank, args.conv_rank, args.density, args.seed, args.precision),
+        save_precision=args.save_precision,
+        dora_base=args.dora_base,
+        device=choose_device(args.device),
+        overwrite=args.overwrite,
+    )
+    return plan_lora_merge(wanted, events=events) if args.dry_run else merge_lora_files(wanted, events=events)
+
+
+def _into_model(args: argparse.Namespace, loras: list[tuple[Path, Strength]], events: EventSink) -> dict[str, Any]:
     from trainer.families import model_folder
     from trainer.lora.merge_model import merge_into_model
 
-    if args.mode != "exact" or args.rank is not None:
-        hint = "Leave --mode and --rank out."
+    useless = [f"--{name.replace('_', '-')}" for name in _LORA_ONLY if getattr(args, name) not in (None, False)]
+    if args.mode != "exact" or useless:
+        hint = f"Leave {', '.join(['--mode', *useless])} out."
         raise UserError("merge.mode", "mode: merging into a model is always exact.", hint, "mode")
+    if not all(strength.is_uniform for _, strength in loras):
+        raise UserError("merge.blocks", "lora: one number for each LoRA with --base.", "Leave parts out.", "lora")
+    pairs = [(path, strength.overall) for path, strength in loras]
     base = model_folder(args.base, None, field="base", events=events)
     done = merge_into_model(
         base, pairs, args.out, precision=args.precision, save_precision=args.save_precision, events=events

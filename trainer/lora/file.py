@@ -21,7 +21,16 @@ from trainer.lora.keys import other_kind, parse_name, sdxl_key, unify_keys
 from trainer.lora.layers import Layer, LoraLayer, plain_shape
 from trainer.lora.tensor_file import DTYPES, Entry, entry, header, layout, open_tensors, tensor_bytes, write_tensors
 
-__all__ = ["LoraFile", "LoraLayer", "Precision", "fit_names", "network_metadata", "read_lora", "write_lora"]
+__all__ = [
+    "LoraFile",
+    "LoraLayer",
+    "Precision",
+    "fit_names",
+    "network_metadata",
+    "read_lora",
+    "widest_precision",
+    "write_lora",
+]
 
 Precision = Literal["fp16", "bf16", "float"]
 
@@ -122,6 +131,15 @@ def write_lora(path: Path, lora: LoraFile, *, precision: Precision | None) -> No
     metadata.setdefault("format", "pt")
     model_hash, legacy_hash = _sshs_hashes(entries, metadata)
     write_tensors(path, entries, {**metadata, "sshs_model_hash": model_hash, "sshs_legacy_hash": legacy_hash})
+
+
+def widest_precision(loras: list[LoraFile]) -> Precision:
+    """The number format that holds every value of these LoRAs."""
+    layers = [layer for lora in loras for layer in lora.layers.values()]
+    dtypes = {tensor.dtype for layer in layers for tensor in layer.tensors().values()}
+    if dtypes <= {torch.float16}:
+        return "fp16"
+    return "bf16" if dtypes <= {torch.bfloat16} else "float"
 
 
 def network_metadata(layers: Mapping[str, Layer], base_model_version: str | None) -> dict[str, str]:

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from trainer.lora.file import LoraFile, read_lora
+from trainer.lora.file import LoraFile, read_lora, widest_precision
 from trainer.lora.keys import block_of, part_of
 from trainer.lora.layers import Layer, LoraLayer, product_norm
-from trainer.lora.merge import widest_precision
 from trainer.lora.sai_keys import is_sai_key
 
 _FAMILY_OF_VERSION = {"sd_v1": "sd1", "sd_v2": "sd2", "sd_v2_v": "sd2", "sdxl_base_v1-0": "sdxl"}

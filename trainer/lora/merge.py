@@ -1,234 +1,222 @@
-"""Merging LoRAs with each other, by what they do to the weights.
-
-The change that a set of LoRAs makes to a weight is ``sum(ratio * alpha / rank * up @ down)``. ``exact`` keeps it whole
-by stacking the factors, ``svd`` keeps the best approximation of a given rank, ``kohya`` reproduces the file that
-sd-scripts' ``merge_lora.py`` writes, whose effect is *not* that sum (0.5 of a LoRA comes out as 0.25 of it).
-"""
+"""Merging LoRAs with each other, by what they do to the weights: see ``merge_modes.py`` for the ways there are."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.errors import Problem, UserError
-from trainer.lora.file import LoraFile, Precision, network_metadata
-from trainer.lora.layers import LoraLayer, plain_shape
+from trainer.lora.file import LoraFile, network_metadata, widest_precision
+from trainer.lora.inspect import family_of
+from trainer.lora.layers import LoraLayer, Shape
+from trainer.lora.merge_modes import Combiner
+from trainer.lora.merge_parts import Part, weight_shape_of
+from trainer.lora.merge_settings import MODES, MergeSettings, Mode
+from trainer.lora.strengths import Strength
 
-Mode = Literal["exact", "svd", "kohya"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+__all__ = ["MERGE_KEY", "MODES", "MergeSettings", "MergeSource", "Mode", "merge_loras", "widest_precision"]
+
 MERGE_KEY = "lora_atelier_merge"
-"""Metadata key of what was merged: JSON with files, ratios and mode."""
+"""Metadata key of what was merged: JSON with files, their hashes, strengths and mode."""
 
 _SHARED_MODELSPEC = ("sai_model_spec", "architecture", "implementation", "resolution", "prediction_type")
 
-Parts = list[tuple[LoraLayer, float]]
+BaseWeight = Callable[[str], Tensor]
+"""Reads the base model's weight of a layer by its kohya key."""
+Report = Callable[[int, int], None]
+"""Is told how many layers are done, of how many."""
+
+
+@dataclass(frozen=True)
+class MergeSource:
+    """A LoRA that is to be merged.
+
+    Attributes:
+        lora: the LoRA.
+        strength: how much of it is wanted.
+        name: its file's name, for messages and the result's metadata.
+        sha256: of the file; empty where there is none.
+    """
+
+    lora: LoraFile
+    strength: Strength
+    name: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """What makes up one layer of the result, and the shape of the weight that it is for."""
+
+    module: str
+    parts: list[Part]
+    shape: Shape
 
 
 def merge_loras(
-    loras: list[tuple[LoraFile, float]],
-    mode: Mode = "exact",
-    rank: int | None = None,
+    loras: Sequence[MergeSource | tuple[LoraFile, float | Strength]],
+    settings: MergeSettings | None = None,
     *,
-    names: list[str] | None = None,
+    device: torch.device | None = None,
+    base_weight: BaseWeight | None = None,
+    dtype: torch.dtype = torch.float32,
+    report: Report | None = None,
 ) -> LoraFile:
-    """One LoRA out of several with their ratios (any finite numbers).
+    """One LoRA out of several with their strengths (any finite numbers).
 
     Args:
-        loras: what to merge; ranks, alphas and sets of layers may differ.
-        mode: see the module.
-        rank: largest rank of the result; only for ``svd``, and needed there.
-        names: file names for the result's metadata, one per LoRA.
+        loras: what to merge; kinds, ranks, alphas and sets of layers may differ.
+        settings: see there; None: the exact sum.
+        device: for decompositions; None: the CPU.
+        base_weight: the base model's weights, which what a DoRA does depends on.
+        dtype: number format of the result's factors.
+        report: is told of the progress.
 
     Raises UserError when the LoRAs do not fit together, or nothing would be left.
     """
-    _check(loras, mode, rank)
-    _check_kinds(loras, names)
-    by_module = _by_module(loras, keep_zero=mode == "kohya")  # there the first one's alpha counts, ratio 0 or not
-    _check_shapes(by_module)
-    kept: list[float] = []
-    combine: Callable[[Parts], LoraLayer]
-    if mode == "kohya":
-        _check_ranks(by_module)
-        combine = _kohya
-    elif mode == "svd":
-        combine = _Svd(rank or 0, kept)
-    else:
-        combine = _exact
-    layers = {module: combine(parts) for module, parts in sorted(by_module.items())}
-    record: dict[str, Any] = {"mode": mode, "files": names or [], "ratios": [ratio for _, ratio in loras]}
-    if kept:
-        record["kept_energy"] = {"smallest": min(kept), "mean": sum(kept) / len(kept)}
-    return LoraFile(layers, _metadata(loras, layers, record))
+    settings = settings or MergeSettings()
+    sources = [_source(each, number) for number, each in enumerate(loras)]
+    plan = plan_layers(sources, settings, has_base=base_weight is not None)
+    combiner = Combiner(settings, device or torch.device("cpu"))
+    layers: dict[str, LoraLayer] = {}
+    for number, planned in enumerate(plan):
+        if report is not None:
+            report(number, len(plan))
+        parts = [_with_weight(part, planned.module, base_weight) for part in planned.parts]
+        merged = combiner.combine(planned.module, parts, planned.shape)
+        layers[planned.module] = LoraLayer(merged.down.to(dtype), merged.up.to(dtype), merged.alpha)
+    return LoraFile(layers, _metadata(sources, settings, layers, combiner.kept))
 
 
-def widest_precision(loras: list[LoraFile]) -> Precision:
-    """The number format that holds every value of these LoRAs."""
-    layers = [layer for lora in loras for layer in lora.layers.values()]
-    dtypes = {tensor.dtype for layer in layers for tensor in layer.tensors().values()}
-    if dtypes <= {torch.float16}:
-        return "fp16"
-    return "bf16" if dtypes <= {torch.bfloat16} else "float"
+def plan_layers(sources: Sequence[MergeSource], settings: MergeSettings, *, has_base: bool) -> list[PlannedLayer]:
+    """The layers of the result and what makes them up, by name. Nothing is computed.
+
+    Raises UserError with every reason why these cannot be merged in this way.
+    """
+    settings.check()
+    _check_sources(sources, settings, has_base=has_base)
+    by_module: dict[str, list[Part]] = {}
+    keep_zero = settings.mode == "kohya"  # there the first one's alpha counts, ratio 0 or not
+    for number, source in enumerate(sources):
+        for module, layer in source.lora.layers.items():
+            ratio = source.strength.of(module)
+            if ratio or keep_zero:
+                by_module.setdefault(module, []).append(Part(layer, ratio, number))
+    if not any(part.ratio for parts in by_module.values() for part in parts):
+        raise UserError("merge.nothing", "There is no LoRA with a strength other than 0.", "Raise a strength.", "lora")
+    conv_transformers = any(source.lora.metadata.get("ss_base_model_version") == "sd_v1" for source in sources)
+    planned, misfits = [], []
+    for module, parts in sorted(by_module.items()):
+        shape = weight_shape_of(module, parts, conv_transformers=conv_transformers)
+        if shape is None:
+            shapes = sorted({"x".join(map(str, part.layer.weight_shape)) for part in parts})
+            misfits.append(f"{module} ({' and '.join(shapes)})")
+        else:
+            planned.append(PlannedLayer(module, parts, shape))
+    if misfits:
+        message = f"The LoRAs are for different models: {len(misfits)} layers differ in shape, such as {misfits[0]}."
+        raise UserError("merge.shapes", message, "Merge LoRAs made for the same base model.", "lora")
+    if settings.mode == "kohya":
+        _check_ranks(planned)
+    return planned
 
 
-def _check(loras: list[tuple[LoraFile, float]], mode: Mode, rank: int | None) -> None:
-    if mode not in MODES:
-        raise UserError(
-            "merge.mode", f"mode: {mode!r} is not one of {', '.join(MODES)}.", "Choose one of them.", "mode"
-        )
-    if mode == "svd" and (rank is None or rank < 1):
-        raise UserError("merge.rank", f"rank: {rank} is not allowed; svd needs 1 or more.", "Give a rank.", "rank")
-    if mode != "svd" and rank is not None:
-        raise UserError("merge.rank", f"rank: {mode} has no use for a rank.", "Leave it out, or choose svd.", "rank")
-    if any(not math.isfinite(ratio) for _, ratio in loras):
-        raise UserError("merge.ratio", "A ratio is not a finite number.", "Give numbers such as 0.8 or -1.", "lora")
-    if not any(ratio for _, ratio in loras):
-        raise UserError("merge.nothing", "There is no LoRA with a ratio other than 0.", "Raise a ratio.", "lora")
-    bases = {version for lora, _ in loras if (version := lora.metadata.get("ss_base_model_version"))}
-    if len(bases) > 1:
-        listing = ", ".join(sorted(bases))
-        raise UserError("merge.families", f"The LoRAs are for different models: {listing}.", "Merge within a family.")
+def _source(given: MergeSource | tuple[LoraFile, float | Strength], number: int) -> MergeSource:
+    if isinstance(given, MergeSource):
+        return given
+    lora, strength = given
+    return MergeSource(lora, strength if isinstance(strength, Strength) else Strength(strength), f"LoRA {number + 1}")
 
 
-def _check_kinds(loras: list[tuple[LoraFile, float]], names: list[str] | None) -> None:
-    """Refuse what has no sum in the form of a LoRA: all problems at once."""
-    problems = []
-    for number, (lora, _) in enumerate(loras):
-        others = [kind for kind in lora.kinds if kind != "LoRA"]
-        if not others:
-            continue
-        name, needs_base = names[number] if names else f"LoRA {number + 1}", any("DoRA" in kind for kind in others)
-        reason = "what it does depends on the base model" if needs_base else "it has no factors that could be added"
-        message = f"{name} is a {' and '.join(others)}: {reason}, so it cannot be merged into a LoRA."
-        problems.append(Problem("merge.kind", message, "Merge it into a model: choose the base.", "lora"))
+def _with_weight(part: Part, module: str, base_weight: BaseWeight | None) -> Part:
+    if part.layer.magnitude is None or base_weight is None:
+        return part
+    return Part(part.layer, part.ratio, part.number, base_weight(module))
+
+
+def _check_sources(sources: Sequence[MergeSource], settings: MergeSettings, *, has_base: bool) -> None:
+    """Refuse what cannot be added up: all problems at once."""
+    problems: list[Problem] = []
+    families: dict[str, str] = {}
+    for source in sources:
+        if not all(math.isfinite(number) for number in source.strength.numbers):
+            message = f"{source.name}: {source.strength} is not a finite strength."
+            problems.append(Problem("merge.ratio", message, "Give numbers such as 0.8 or -1.", "lora"))
+        try:
+            source.strength.check(source.lora.layers, source.name)
+        except UserError as error:
+            problems += error.problems
+        problem = _kind_problem(source, settings.mode, has_base=has_base)
+        problems += [problem] if problem else []
+        made_for = family_of(source.lora)
+        if made_for != "unknown":
+            families.setdefault(made_for, source.name)
+    if len(families) > 1:
+        listing = " and ".join(f"{name} is for {made_for}" for made_for, name in families.items())
+        hint = "Merge within a family."
+        problems.append(Problem("merge.families", f"The LoRAs are for different models: {listing}.", hint, "lora"))
     if problems:
         raise UserError.many(problems)
 
 
-def _by_module(loras: list[tuple[LoraFile, float]], *, keep_zero: bool) -> dict[str, Parts]:
-    """The layers to add up for each module; a ratio of 0 takes no part unless ``keep_zero``."""
-    by_module: dict[str, Parts] = {}
-    for lora, ratio in loras:
-        for module, layer in lora.layers.items():
-            if (ratio or keep_zero) and isinstance(layer, LoraLayer):
-                by_module.setdefault(module, []).append((layer, ratio))
-    return by_module
+def _kind_problem(source: MergeSource, mode: Mode, *, has_base: bool) -> Problem | None:
+    others = [kind for kind in source.lora.kinds if kind != "LoRA"]
+    if others and mode == "kohya":
+        message = f"mode: kohya knows LoRAs only, and {source.name} is a {' and '.join(others)}."
+        return Problem("merge.kind", message, "Choose exact or svd.", "mode")
+    if any("DoRA" in kind for kind in others) and not has_base:
+        message = f"{source.name} is a {' and '.join(others)}: what it does depends on the base model."
+        return Problem("merge.dora_base", message, "Name that model with --dora-base.", "dora_base")
+    return None
 
 
-def _check_shapes(by_module: dict[str, Parts]) -> None:
-    """Refuse layers that change weights of different shapes, and make 1x1 convolutions and linear layers alike."""
-    wrong = []
-    for module, parts in by_module.items():
-        shapes = {layer.weight_shape for layer, _ in parts}
-        if len(shapes) == 1:
-            continue
-        if len({plain_shape(shape) for shape in shapes}) == 1:
-            by_module[module] = [(_as_conv(layer), ratio) for layer, ratio in parts]
-        else:
-            wrong.append(f"{module} ({' and '.join('x'.join(map(str, shape)) for shape in sorted(shapes))})")
-    if wrong:
-        message = f"The LoRAs are for different models: {len(wrong)} layers differ in shape, such as {wrong[0]}."
-        raise UserError("merge.shapes", message, "Merge LoRAs made for the same base model.")
-
-
-def _check_ranks(by_module: dict[str, Parts]) -> None:
-    for module, parts in by_module.items():
-        ranks = sorted({layer.rank for layer, _ in parts})
+def _check_ranks(planned: list[PlannedLayer]) -> None:
+    for layer in planned:
+        ranks = sorted({part.layer.rank for part in layer.parts})
         if len(ranks) > 1:
-            message = f"mode: kohya cannot merge different ranks ({module} has {' and '.join(map(str, ranks))})."
+            listing = " and ".join(map(str, ranks))
+            message = f"mode: kohya cannot merge different ranks ({layer.module} has {listing})."
             raise UserError("merge.ranks", message, "Choose exact or svd.", "mode")
 
 
-def _as_conv(layer: LoraLayer) -> LoraLayer:
-    if layer.is_conv:
-        return layer
-    return LoraLayer(layer.down[:, :, None, None], layer.up[:, :, None, None], layer.alpha)
-
-
-def _exact(parts: Parts) -> LoraLayer:
-    """Stack the factors. The largest part keeps its numbers as they are, so that little is lost in fp16."""
-    scales = [ratio * layer.scale for layer, ratio in parts]
-    largest = max(abs(scale) for scale in scales) or 1.0
-    down = torch.cat([layer.down.float() for layer, _ in parts], dim=0)
-    up = torch.cat(
-        [layer.up.float() * (scale / largest) for (layer, _), scale in zip(parts, scales, strict=True)], dim=1
-    )
-    return LoraLayer(down, up, alpha=largest * down.shape[0])
-
-
-@dataclass(frozen=True)
-class _Svd:
-    """The best approximation of the sum with a given rank (Eckart and Young 1936)."""
-
-    rank: int
-    kept: list[float]
-    """For each layer done, the share of the sum's squared norm that was kept."""
-
-    def __call__(self, parts: Parts) -> LoraLayer:
-        """Truncate the sum's SVD, found through the small core of the stacked factors.
-
-        With ``up = Qu Ru`` and ``down^T = Qd Rd`` the sum is ``Qu (Ru Rd^T) Qd^T``: only a matrix as large as the ranks
-        together is decomposed, never one of the weight's size.
-        """
-        up = torch.cat([layer.up.double().flatten(1) * (ratio * layer.scale) for layer, ratio in parts], dim=1)
-        down = torch.cat([layer.down.double().flatten(1) for layer, _ in parts], dim=0)
-        up_basis, up_core = torch.linalg.qr(up)
-        down_basis, down_core = torch.linalg.qr(down.T)
-        left, values, right = torch.linalg.svd(up_core @ down_core.T)
-        rank = min(self.rank, len(values))
-        energy = float(values.square().sum())
-        self.kept.append(float(values[:rank].square().sum()) / energy if energy else 1.0)
-        root = values[:rank].sqrt()
-        shape = parts[0][0].down.shape[1:]
-        new_up = (up_basis @ left[:, :rank] * root).float()
-        new_down = (root[:, None] * (right[:rank] @ down_basis.T)).float().reshape(rank, *shape)
-        return LoraLayer(new_down, _column(new_up, new_down), alpha=float(rank))
-
-
-def _column(up: Tensor, down: Tensor) -> Tensor:
-    """``up`` (out, rank) in the form that goes with ``down``: with a 1x1 kernel for a convolution."""
-    return up[:, :, None, None] if down.ndim == 4 else up
-
-
-def _kohya(parts: Parts) -> LoraLayer:
-    """sd-scripts' ``networks/merge_lora.py``: both factors are scaled, then summed factor by factor.
-
-    ``scale = sqrt(alpha / first alpha) * ratio``, for ``up`` its absolute value; the first alpha stays.
-    """
-    alpha = parts[0][0].alpha
-    down = up = None
-    for layer, ratio in parts:
-        if layer.alpha * alpha <= 0:
-            raise UserError("merge.alpha", "mode: kohya cannot merge alphas of 0 or below.", "Choose exact.", "mode")
-        scale = math.sqrt(layer.alpha / alpha) * ratio
-        scaled_down, scaled_up = layer.down.float() * scale, layer.up.float() * abs(scale)
-        down = scaled_down if down is None else down + scaled_down
-        up = scaled_up if up is None else up + scaled_up
-    if down is None or up is None:
-        raise ValueError("a module without layers cannot be merged")
-    return LoraLayer(down, up, alpha)
-
-
 def _metadata(
-    loras: list[tuple[LoraFile, float]], layers: dict[str, LoraLayer], record: dict[str, Any]
+    sources: Sequence[MergeSource], settings: MergeSettings, layers: Mapping[str, LoraLayer], kept: dict[str, float]
 ) -> dict[str, str]:
     """What the merged file says of itself: what its sources agree on, their trigger words, and where it is from."""
-    sources = [lora.metadata for lora, _ in loras]
-    base = next((version for source in sources if (version := source.get("ss_base_model_version"))), None)
+    origins = [source.lora.metadata for source in sources]
+    base = next((version for origin in origins if (version := origin.get("ss_base_model_version"))), None)
     metadata = network_metadata(layers, base)
     for key in (f"modelspec.{name}" for name in _SHARED_MODELSPEC):
-        values = {source[key] for source in sources if key in source}
+        values = {origin[key] for origin in origins if key in origin}
         if len(values) == 1:
             metadata[key] = values.pop()
-    triggers = [trigger for source in sources if (trigger := source.get("modelspec.trigger_phrase"))]
+    triggers = [trigger for origin in origins if (trigger := origin.get("modelspec.trigger_phrase"))]
     if triggers:
         metadata["modelspec.trigger_phrase"] = ", ".join(dict.fromkeys(triggers))
-    if record["files"]:
-        metadata["modelspec.merged_from"] = ", ".join(record["files"])
-    metadata[MERGE_KEY] = json.dumps(record, ensure_ascii=False)
+    metadata["modelspec.merged_from"] = ", ".join(source.name for source in sources)
+    metadata[MERGE_KEY] = json.dumps(_record(sources, settings, kept), ensure_ascii=False)
     return metadata
+
+
+def _record(sources: Sequence[MergeSource], settings: MergeSettings, kept: dict[str, float]) -> dict[str, Any]:
+    """What was done, complete enough to do it again; names of files without their folders."""
+    given = {name: value for name, value in vars(settings.complete()).items() if value is not None}
+    record: dict[str, Any] = {
+        **given,
+        "files": [source.name for source in sources],
+        "sha256": [source.sha256 for source in sources],
+        "ratios": [_ratio(source.strength) for source in sources],
+    }
+    if kept:
+        record["kept_energy"] = {"smallest": min(kept.values()), "mean": sum(kept.values()) / len(kept)}
+    return record
+
+
+def _ratio(strength: Strength) -> float | str:
+    return strength.overall if strength.is_uniform else str(strength)

@@ -54,6 +54,11 @@ class Strength:
         """Whether every layer has the same strength."""
         return not self.named
 
+    @property
+    def numbers(self) -> list[float]:
+        """Every number in it."""
+        return [self.overall, *(number for _, number in self.named)]
+
     def of(self, module: str) -> float:
         """The strength of a layer by its kohya key, ``lora_unet_mid_block_attentions_0_proj_in``."""
         held = [(_depth(name), number) for name, number in self.named if _holds(_address(name), module)]
@@ -106,8 +111,9 @@ def parse_lora(text: str, option: str = "--lora") -> tuple[Path, Strength]:
     """Read ``FILE=STRENGTH``; the file's name may have ``=``, ``,`` and ``:`` in it. Raises UserError."""
     name, found, strength = text.rpartition("=")
     if not found or not name:
-        message = f"{option} {text!r} is not of the form FILE=STRENGTH."
-        raise UserError("cli.pair", message, f"Example: {option} my.safetensors=0.8", "lora")
+        message = f"{option} {text!r} is not of the form FILE=NUMBER."
+        example = f"Example: {option} my.safetensors=0.8, or with parts my.safetensors=0.8,text_encoder:0"
+        raise UserError("cli.pair", message, example, "lora")
     path = Path(name).expanduser()
     return path, parse_strength(strength, f"{option} {path.name}={strength}")
 
@@ -152,7 +158,7 @@ def _finite(text: str) -> float | None:
 
 
 def _number(value: float) -> str:
-    return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return repr(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(value)
 
 
 def _is_name(name: str) -> bool:
