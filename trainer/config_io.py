@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from trainer.config import CONFIG_VERSION, Config
+from trainer.config_paths import with_full_paths
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.prompt_lines import flags_in_words
@@ -22,17 +23,14 @@ PRESETS_DIR = Path(__file__).resolve().parent.parent / "presets"
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """Read a config file, apply ``a.b=value`` overrides and validate everything at once.
 
-    Relative folders of pictures are taken from the config file's own folder. Raises UserError with every problem.
+    Relative paths are taken from the config file's own folder, those of overrides from the current one. Raises
+    UserError with every problem.
     """
-    values = read_yaml(path)
+    here = Path.cwd()
+    values = with_full_paths(read_yaml(path), path.expanduser().resolve().parent, here)
     for override in overrides or []:
         apply_override(values, override)
-    config = parse_config(values)
-    for source in config.dataset.sources:
-        source.path = _from_here(path, source.path)
-    if config.validation.path is not None:
-        config.validation.path = _from_here(path, config.validation.path)
-    return config
+    return parse_config(with_full_paths(values, here))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -137,10 +135,6 @@ def problems_of(error: ValidationError, values: dict[str, Any]) -> list[Problem]
     order = {name: place for place, name in enumerate(Config.model_fields)}
     plain.sort(key=lambda detail: order.get(str(detail["loc"][0]) if detail["loc"] else "", -1))
     return [_problem(_field_name(detail["loc"]), detail) for detail in plain]
-
-
-def _from_here(config_path: Path, folder: str) -> str:
-    return str((config_path.parent / Path(folder).expanduser()).resolve())
 
 
 def _is_form(part: int | str) -> bool:

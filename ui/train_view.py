@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from trainer.config import Config
+from trainer.config_paths import paths_in
 from trainer.data.datasets_library import HUB_PREFIX
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
@@ -42,26 +43,17 @@ def check_paths(context: AppContext, config: Config) -> None:
 
 def _paths(config: Config) -> Iterator[tuple[str, str]]:
     """Fields that name files or folders of this machine. A model may also be ``demo`` or a name on the hub."""
-    for number, source in enumerate(config.dataset.sources):
-        if not source.path.startswith(HUB_PREFIX):
-            yield f"dataset.sources.{number}.path", source.path
-        if source.mask_path:
-            yield f"dataset.sources.{number}.mask_path", source.mask_path
-        if source.metadata_file:
-            yield f"dataset.sources.{number}.metadata_file", source.metadata_file
-    for field, model in (("model.base", config.model.base), ("model.vae", config.model.vae)):
-        if model and looks_like_a_path(model):
-            yield field, model
-    if config.lora.init_from:
-        yield "lora.init_from", config.lora.init_from
-    for number, merged in enumerate(config.lora.merge_before_training):
-        yield f"lora.merge_before_training.{number}.path", merged.path
+    for field, path in paths_in(config.model_dump(mode="json")):
+        elsewhere = field.startswith("model.") and not looks_like_a_path(path)
+        if not elsewhere and not path.startswith(HUB_PREFIX):
+            yield field, path
 
 
 def looks_like_a_path(model: str) -> bool:
     """Whether a model is a place on this machine rather than ``demo`` or ``owner/name`` on the hub."""
     started = model.startswith((".", "~")) or Path(model).is_absolute()
-    return started or "\\" in model or model.count("/") > 1 or looks_like_a_file(model)
+    written_so = started or "\\" in model or model.count("/") > 1 or looks_like_a_file(model)
+    return written_so or (model != "demo" and Path(model).exists())
 
 
 def maths_html(config: Config) -> str:

@@ -137,7 +137,6 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
                 return self._send(206, data[start:], headers, body=body)
             if body and repository.cut == name:
-                self.close_connection = True
                 return self._send(200, data, headers, body=True, sent=len(data) // 2)
             return self._send(200, data, headers, body=body)
 
@@ -148,6 +147,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
+            self.send_header("Connection", "close")  # a kept one would go on answering after the end
             self.end_headers()
             if body and self.command == "GET":
                 self.wfile.write(data[:sent])

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from trainer.config import Config
 from trainer.config_io import load_config, save_config
+from trainer.config_paths import config_with_full_paths
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
 
@@ -202,6 +203,8 @@ class Workspace:
     def create_run(self, config: Config, run_dir: Path | None = None, *, queued: bool = True) -> Run:
         """Make a new run folder with its config: for the queue, or started by the calling process at once.
 
+        Paths in it are full ones from then on, so that the run does not depend on the folder it is started from.
+
         Raises UserError when ``run_dir`` is taken.
         """
         run = Run(run_dir or self.runs_dir / new_run_id(config.name))
@@ -211,7 +214,7 @@ class Workspace:
             )
         for folder in (run.control_dir, run.samples_dir, run.checkpoints_dir, run.output_dir):
             folder.mkdir(parents=True, exist_ok=True)
-        save_config(config, run.config_path)
+        save_config(config_with_full_paths(config, Path.cwd()), run.config_path)
         now = time.time()
         info = RunInfo(id=run.id, name=config.name, created=now, queued=now, max_steps=config.train.max_steps)
         if not queued:  # never queued for a moment, or a worker could take it
