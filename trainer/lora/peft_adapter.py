@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -79,13 +81,28 @@ class PeftAdapter:
 
 
 def _peft_config(layers: list[tuple[str, int, float]], dropout: float) -> LoraConfig:
-    """PEFT matches names by regular expression: anchored ones, or ``conv1`` of one block would hit every block."""
-    _, first_rank, first_alpha = layers[0]
+    """PEFT's settings for these layers; what most have is the rule, the others are in patterns."""
+    names = [name for name, _, _ in layers]
+    ranks, alphas = {name: rank for name, rank, _ in layers}, {name: alpha for name, _, alpha in layers}
+    usual_rank, usual_alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
     return LoraConfig(
-        r=first_rank,
-        lora_alpha=first_alpha,
+        r=int(usual_rank),
+        lora_alpha=usual_alpha,
         lora_dropout=dropout,
-        target_modules=[name for name, _, _ in layers],
-        rank_pattern={f"^{re.escape(name)}": rank for name, rank, _ in layers if rank != first_rank},
-        alpha_pattern={f"^{re.escape(name)}": alpha for name, _, alpha in layers if alpha != first_alpha},
+        target_modules=names,
+        rank_pattern=_patterns(ranks, usual_rank),
+        alpha_pattern=_patterns(alphas, usual_alpha),
     )
+
+
+def _patterns(values: Mapping[str, float], usual: float) -> dict[str, Any]:
+    """One regular expression for all layers of a value, as PEFT matches names: value by expression.
+
+    Anchored, or ``conv1`` of one block would hit every block. Not one for each layer: PEFT tries all on every layer,
+    compiling them anew each time when they are many, which took a minute for SDXL.
+    """
+    names: dict[float, list[str]] = {}
+    for name, value in values.items():
+        if value != usual:
+            names.setdefault(value, []).append(re.escape(name))
+    return {f"^(?:{'|'.join(same)})": value for value, same in names.items()}
