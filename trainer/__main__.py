@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "caption": "write captions for a folder of pictures",
     "merge": "merge LoRAs with each other or into a model",
     "resize": "give a LoRA another rank, of the same strength",
+    "convert": "a LoRA in another form: kohya, diffusers or PEFT",
     "inspect": "what is in a LoRA file",
     "generate": "make pictures",
     "demo": "train the demo from start to end and show before and after",

@@ -92,9 +92,18 @@ class AdapterSettings:
         return float(alpha) * (math.sqrt(rank) if self._setting(part, "use_rslora") else 1.0)
 
     @property
+    def has_alphas(self) -> bool:
+        """Whether any part has an alpha here."""
+        return bool(self.anywhere("lora_alpha") or self.anywhere("alpha"))
+
+    @property
     def is_rank_stabilized(self) -> bool:
         """Whether any part divides alpha by the square root of the rank."""
-        return any(value is True for name, value in self.settings.items() if name.endswith("use_rslora"))
+        return True in self.anywhere("use_rslora")
+
+    def anywhere(self, name: str) -> list[Any]:
+        """The values that a setting has, of all parts."""
+        return [value for key, value in self.settings.items() if key == name or key.endswith(f".{name}")]
 
     def _setting(self, part: str, name: str) -> Any:
         return self.settings.get(f"{part}.{name}", self.settings.get(name))

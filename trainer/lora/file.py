@@ -126,7 +126,7 @@ def write_lora(path: Path, lora: LoraFile, *, precision: Precision | None) -> No
     Raises UserError for values that are not finite in ``precision``.
     """
     entries = list(_entries(lora.layers, DTYPES[precision] if precision else None))
-    _refuse_overflow(path, entries, precision)
+    refuse_overflow(path, entries, precision)
     metadata = {key: value for key, value in lora.metadata.items() if not key.startswith("sshs_")}
     metadata.setdefault("format", "pt")
     model_hash, legacy_hash = _sshs_hashes(entries, metadata)
@@ -182,7 +182,8 @@ def _entries(layers: Mapping[str, Layer], dtype: torch.dtype | None) -> Iterator
             yield entry(f"{module}.{name}", tensor.detach().to("cpu", dtype or tensor.dtype))
 
 
-def _refuse_overflow(path: Path, entries: list[Entry], precision: Precision | None) -> None:
+def refuse_overflow(path: Path, entries: list[Entry], precision: Precision | None) -> None:
+    """Raise UserError where a number format is too small for a value."""
     bad = [item.name for item in entries if not bool(torch.isfinite(item.load()).all())]
     limit = f"too large for {precision} or " if precision else ""
     if bad:

@@ -8,6 +8,8 @@ UNet of SDXL has other names in files, see ``sai_keys.py``.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -100,6 +102,26 @@ def parse_name(name: str, part: str = "") -> TensorName | None:
             old_layout = match.group(0).startswith("_lora")
             return _located(name[: match.start()], role, part, old_layout)
     return None
+
+
+def naming(names: Iterable[str]) -> str:
+    """Whose names most tensors of a file have: ``kohya``, ``diffusers``, ``old diffusers``, ``peft`` ..."""
+    counts = Counter(found for name in names if (found := _naming(name)))
+    return counts.most_common(1)[0][0] if counts else "unknown"
+
+
+def _naming(name: str) -> str | None:
+    if parse_name(name) is None:
+        return None
+    if name.startswith(tuple(_COMFY_ROOTS)):
+        return "comfyui"
+    if name.startswith(_LYCORIS_PREFIX):
+        return "lycoris"
+    if name.startswith("lora_"):
+        return "kohya"
+    if ".processor." in name or "_lora." in name or ".lora." in name or ".lora_linear_layer." in name:
+        return "old diffusers"
+    return "diffusers" if name.partition(".")[0] in PREFIXES else "peft"
 
 
 def other_kind(name: str) -> str | None:

@@ -216,17 +216,16 @@ class LokrLayer(Layer):
 
     @property
     def weight_shape(self) -> Shape:
-        first, second = self._first(torch.float32).shape, self._second(torch.float32).shape
+        first, second = (half.shape for half in self.halves(torch.float32))
         return (first[0] * second[0], first[1] * second[1], *second[2:])
 
     def delta(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        return kronecker(self._first(dtype), self._second(dtype)) * self.scale
+        return kronecker(*self.halves(dtype)) * self.scale
 
-    def _first(self, dtype: torch.dtype) -> Tensor:
-        return _whole(self.lokr_w1, self.lokr_w1_a, self.lokr_w1_b, None, dtype)
-
-    def _second(self, dtype: torch.dtype) -> Tensor:
-        return _whole(self.lokr_w2, self.lokr_w2_a, self.lokr_w2_b, self.lokr_t2, dtype)
+    def halves(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """w1 and w2, each as one matrix or kernel."""
+        first = _whole(self.lokr_w1, self.lokr_w1_a, self.lokr_w1_b, None, dtype)
+        return first, _whole(self.lokr_w2, self.lokr_w2_a, self.lokr_w2_b, self.lokr_t2, dtype)
 
 
 def factor_product(left: Tensor, right: Tensor, core: Tensor | None = None) -> Tensor:

@@ -1,0 +1,73 @@
+"""Where a result goes: a file or a folder that is complete or not there, and never in place of something else."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer.errors import Problem
+from trainer.files import fsync_folder
+from trainer.lora.adapter_settings import CONFIG_NAME, TENSORS_NAME
+from trainer.lora.keys import PREFIXES
+
+_ADAPTER_NAMES = {TENSORS_NAME, CONFIG_NAME, "README.md", *PREFIXES}
+
+
+def check_target(source: Path, out: Path, *, folder: bool, overwrite: bool) -> list[Problem]:
+    """What speaks against writing to ``out``. A folder is only ever replaced when it is that of an adapter."""
+    is_tensor_file = out.suffix == ".safetensors"
+    if folder and is_tensor_file:
+        message = f"out: {out} is a file's name; PEFT keeps an adapter in a folder."
+        return [Problem("out.name", message, "Give a folder's name.", "out")]
+    if not folder and not is_tensor_file:
+        return [Problem("out.name", f"out: {out} must end in .safetensors.", "Correct the name.", "out")]
+    if out.resolve() == source.resolve():
+        return [Problem("out.input", f"out: {out} is what is read.", "Choose another name.", "out")]
+    if not out.exists():
+        return []
+    if out.is_dir() != folder:
+        kind = "a folder" if out.is_dir() else "a file"
+        return [Problem("out.exists", f"out: {out} is {kind} already.", "Choose another name.", "out")]
+    if not overwrite:
+        hint = "Choose another name, or allow overwriting (--overwrite)."
+        return [Problem("out.exists", f"out: {out} exists already.", hint, "out")]
+    if folder and not _is_adapter_folder(out):
+        message = f"out: {out} holds other things than an adapter and is not replaced."
+        return [Problem("out.exists", message, "Choose another name.", "out")]
+    if folder and source.resolve().is_relative_to(out.resolve()):
+        return [Problem("out.exists", f"out: {out} holds the LoRA itself.", "Choose another name.", "out")]
+    return []
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``out``, which takes the place of ``out`` in the end; removed on an exception."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.{secrets.token_hex(6)}.tmp")
+    old = out.with_name(f".{out.name}.{secrets.token_hex(6)}.old")
+    try:
+        beside.mkdir()
+        yield beside
+        if out.exists():
+            out.rename(old)
+        try:
+            beside.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+        fsync_folder(out.parent)
+    finally:
+        for path in (beside, old):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_adapter_folder(folder: Path) -> bool:
+    inside = list(folder.iterdir())
+    parts = [path for path in inside if path.is_dir()]
+    return {path.name for path in inside} <= _ADAPTER_NAMES and all(
+        {path.name for path in part.iterdir()} <= _ADAPTER_NAMES for part in parts
+    )
