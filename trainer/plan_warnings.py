@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from trainer.data.folders import repeats_folder
 from trainer.data.picture_notes import PictureNote, PictureNotes
 from trainer.errors import Problem
 from trainer.model_sizes import ModelSizes
-from trainer.single_file.cache import looks_like_a_file
-from trainer.single_file.kinds import guess_warning, prediction_guess
+from trainer.single_file.cache import cache_dir, converted_folder, looks_like_a_file
+from trainer.single_file.kinds import folder_bytes, guess_warning, prediction_guess
 
 _NAMED = 3
 _MANY_REPEATS = 100
@@ -122,6 +123,8 @@ def about_model(config: Config, sizes: ModelSizes) -> Iterator[Problem]:
         guess = prediction_guess(base)
         if guess:
             yield guess_warning(base.name, guess)
+    if base.is_file() and converted_folder(base) is None:
+        yield _conversion(base)
     if not sizes.known and (looks_like_a_file(config.model.base) or base.is_dir()):
         message = f"model.base: the sizes in {config.model.base} are known when the run has read it."
         hint = f"The estimates are those of {sizes.name}; .safetensors files can be looked into before."
@@ -129,6 +132,22 @@ def about_model(config: Config, sizes: ModelSizes) -> Iterator[Problem]:
     elif not sizes.known:
         message = f"model.base: {config.model.base} is not on this machine; it will be downloaded first."
         yield Problem("model.download", message, "Several GB; a network is needed.", "model.base")
+
+
+def _conversion(base: Path) -> Problem:
+    """What is told of a single file that was not made into a model folder yet."""
+    needed, place = folder_bytes(base), cache_dir()
+    while not place.is_dir():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    message = (
+        f"model.base: {base.name} is made into a model folder first, once. It takes {needed / 1e9:.2f} GB in "
+        f"{cache_dir()}, where {free / 1e9:.1f} GB are free."
+    )
+    hint = (
+        "Settings can remove it again." if needed < free else "Free some space, or set XDG_CACHE_HOME to a larger disk."
+    )
+    return Problem("model.conversion", message, hint, "model.base")
 
 
 def _named(code: str, what: str, notes: list[PictureNote], hint: str, field: str = "dataset.sources") -> Problem:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trainer.errors import UserError
 from trainer.runs.store import ALIVE, Workspace
+from trainer.single_file.cache import cache_dir as models_cache
 from ui.run_view import file_size
 
 
@@ -30,6 +31,7 @@ def places(workspace: Workspace) -> list[Place]:
         Place("Datasets", "uploaded and generated pictures", workspace.datasets_dir),
         Place("Presets", "your own", workspace.dir / "presets"),
         Place("Caches", "made anew when needed", workspace.cache_dir),
+        Place("Converted models", f"made of single files when needed, in {models_cache()}", models_cache()),
         Place("Jobs", "checks, captions and merges", workspace.jobs_dir),
         Place("Logs", "what the page itself has to say", workspace.dir / "logs"),
     ]
@@ -54,6 +56,15 @@ def free_text(workspace: Workspace) -> str:
 
 def clear_caches(workspace: Workspace) -> int:
     """Delete the caches; returns the bytes freed. Raises UserError while a run is going."""
+    return _clear(workspace, workspace.cache_dir)
+
+
+def clear_converted_models(workspace: Workspace) -> int:
+    """Delete the folders made of single-file models; returns the bytes freed. Raises UserError while a run is going."""
+    return _clear(workspace, models_cache())
+
+
+def _clear(workspace: Workspace, folder: Path) -> int:
     going = [run.id for run in workspace.runs() if run.status().state in ALIVE]
     if going:
         raise UserError(
@@ -61,6 +72,6 @@ def clear_caches(workspace: Workspace) -> int:
             f"The caches are in use by {', '.join(going)}.",
             "Clear them when no run is going.",
         )
-    freed = size_bytes(workspace.cache_dir)
-    shutil.rmtree(workspace.cache_dir, ignore_errors=True)
-    return freed
+    freed = size_bytes(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return freed - size_bytes(folder)

@@ -73,6 +73,27 @@ def test_caches_are_cleared_but_not_under_a_run(context: AppContext) -> None:
     assert not workspace.cache_dir.exists() and run.info_path.exists()
 
 
+def test_converted_models_are_shown_and_removed(
+    context: AppContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = context.workspace
+    workspace.cache_dir.mkdir()
+    (workspace.cache_dir / "latents").write_bytes(bytes(1000))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    made = tmp_path / "caches" / "lora-atelier" / "models" / "v2-0123" / "unet"
+    made.mkdir(parents=True)
+    (made / "weights").write_bytes(bytes(3000))
+    (place,) = [place for place in disk_use.places(workspace) if place.title == "Converted models"]
+    assert disk_use.size_bytes(place.path) == 3000
+    run = workspace.create_run(Config())
+    run.update(state="training", **this_process())
+    with pytest.raises(UserError, match="in use"):
+        disk_use.clear_converted_models(workspace)
+    run.update(state="finished", pid=None)
+    assert disk_use.clear_converted_models(workspace) == 3000
+    assert not made.exists() and (workspace.cache_dir / "latents").exists()
+
+
 def test_links_out_of_a_folder_are_not_counted(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "big").write_bytes(bytes(5000))

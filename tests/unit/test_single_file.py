@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,15 +35,15 @@ from tests.unit.single_file_samples import (
     write_file,
 )
 from trainer.config import Config, LoraSettings, ModelSettings
-from trainer.errors import UserError
+from trainer.errors import Problem, UserError
 from trainer.families import load_family, model_folder
 from trainer.model_sizes import model_sizes
 from trainer.plan_warnings import about_model
-from trainer.single_file import convert
+from trainer.single_file import cache, convert
 from trainer.single_file.cache import cache_dir, converted_folder
 from trainer.single_file.configs import part_configs
 from trainer.single_file.convert import model_folder_of, vae_folder_of
-from trainer.single_file.kinds import identify
+from trainer.single_file.kinds import folder_bytes, identify
 from trainer.single_file.names import target_shapes
 
 CPU = torch.device("cpu")
@@ -268,7 +269,10 @@ def test_a_file_is_converted_once_and_again_when_it_changes(sd1_file: Path, tmp_
     path = Path(shutil.copyfile(sd1_file, tmp_path / "model.safetensors"))
     watcher = Watcher()
     folder = model_folder(str(path), None, events=watcher)
-    progress = [event for event in watcher.events if event["type"] == "progress"]
+    told = [event for event in watcher.events if event["type"] == "progress"]
+    reading = [event for event in told if event["what"] == "reading the model file, MB"]
+    assert reading == told[: len(reading)] and reading[-1]["done"] == reading[-1]["total"]
+    progress = [event for event in told if event["what"] == "converting the model file"]
     assert progress[-1]["done"] == progress[-1]["total"] > 900 and 50 < len(progress) <= 100
     assert converted_folder(path) == folder and folder.parent == cache_dir()
     assert json.loads((folder / "single_file.json").read_text()) == {"made_of": str(path.resolve()), "guess": {}}
@@ -278,11 +282,59 @@ def test_a_file_is_converted_once_and_again_when_it_changes(sd1_file: Path, tmp_
     moved = path.rename(tmp_path / "renamed.safetensors")
     assert model_folder(str(moved), None, events=watcher) == folder and not watcher.events
 
+    copy = Path(shutil.copyfile(moved, tmp_path / "copy.safetensors"))
+    os.utime(moved, (1_000_000_000, 1_000_000_000))
+    for same in (copy, moved):  # of another time, and the same all the same
+        assert converted_folder(same) is None
+        watcher = Watcher()
+        assert model_folder(str(same), None, events=watcher) == folder == converted_folder(same)
+        assert {event["what"] for event in watcher.events} == {"reading the model file, MB"}
+
     weights = load_file(moved)
     weights["model.diffusion_model.out.2.bias"] += 1
     other = model_folder_of(write_file(moved, weights))
     assert other != folder
     assert torch.equal(weights_of(other / "unet")["conv_out.bias"], weights["model.diffusion_model.out.2.bias"])
+
+
+def kept_folders() -> list[str]:
+    """Model folders in the cache, half-made ones too."""
+    return [path.name for path in cache_dir().iterdir() if path.is_dir() and path.name != "hashes"]
+
+
+def test_folders_of_an_older_converter_are_removed(sd1_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = cache_dir() / "0123456789abcdef0123456789abcdef"
+    others = [cache_dir() / "mine", cache_dir() / ".0123456789abcdef0123456789abcdef.x.tmp"]
+    for folder in (old, *others):
+        folder.mkdir(parents=True)
+    folder = model_folder_of(sd1_file)
+    assert not old.exists() and all(other.exists() for other in others) and folder.exists()
+
+    monkeypatch.setattr(cache, "_CONVERTER", 99)
+    assert converted_folder(sd1_file) is None
+    newer = model_folder_of(sd1_file)
+    assert newer != folder and not folder.exists() and newer.exists()
+
+
+def test_the_plan_tells_what_the_folder_will_take(sd1_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ModelSettings(base=str(sd1_file))
+    sizes = model_sizes(model, LoraSettings())
+
+    def told() -> list[Problem]:
+        config = Config(model=model)
+        return [each for each in about_model(config, sizes) if each.code == "model.conversion"]
+
+    (before,) = told()
+    assert str(cache_dir()) in before.message and f"{folder_bytes(sd1_file) / 1e9:.2f} GB" in before.message
+    usage = shutil.disk_usage(ROOT)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+        assert "XDG_CACHE_HOME" in told()[0].hint
+    folder = model_folder_of(sd1_file)
+    assert told() == []
+    weights = [path.stat().st_size for path in folder.rglob("*.safetensors")]
+    assert folder_bytes(sd1_file) == pytest.approx(sum(weights), rel=0.02)  # but for the headers
+    assert folder_bytes(sd1_file) < sum(weights)
 
 
 def test_nothing_half_made_is_ever_used(sd1_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +346,7 @@ def test_nothing_half_made_is_ever_used(sd1_file: Path, tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             model_folder_of(sd1_file)
     assert converted_folder(sd1_file) is None
-    assert not list(cache_dir().glob("*")) or all(path.suffix == ".lock" for path in cache_dir().iterdir())
+    assert kept_folders() == []
 
     folder = model_folder_of(sd1_file)
     (folder / "model_index.json").unlink()  # someone cleaned up by hand, and a killed process left its folder
@@ -314,7 +366,8 @@ def test_two_at_once_make_one_folder(sd1_file: Path) -> None:
     with ThreadPoolExecutor() as pool:
         folders = set(pool.map(convert, watchers))
     assert folders == {converted_folder(sd1_file)}
-    assert sorted(bool(watcher.events) for watcher in watchers) == [False, True]  # one worked, one waited
+    converted = [any(event["what"].startswith("conv") for event in watcher.events) for watcher in watchers]
+    assert sorted(converted) == [False, True]  # one worked, one waited
     assert_same(weights_of(folders.pop() / "vae"), sd1_pipeline().vae.state_dict())
 
 
@@ -340,7 +393,7 @@ def test_a_disk_that_fills_up_on_the_way_leaves_nothing(sd1_file: Path, monkeypa
 
     monkeypatch.setattr(convert, "write_tensors", full)
     assert problem(sd1_file).code == "model.disk_full"
-    assert [path.suffix for path in cache_dir().iterdir()] == [".lock"]
+    assert kept_folders() == []
 
 
 def test_a_cache_that_cannot_be_written_is_named(
@@ -371,7 +424,7 @@ def test_an_incomplete_model_is_told_by_what_is_missing(tmp_path: Path) -> None:
     assert found.code == "model.broken" and "mid_block.attentions.0.proj_in.weight" in found.message
     del weights["model.diffusion_model.input_blocks.1.0.out_layers.3.weight"]
     assert "down_blocks.0.resnets.0.conv2" in problem(write_file(tmp_path / "model.safetensors", weights)).message
-    assert not [path for path in cache_dir().iterdir() if path.suffix != ".lock"]
+    assert kept_folders() == []
 
 
 def test_another_vocabulary_needs_a_folder_with_its_tokenizer(tmp_path: Path) -> None:

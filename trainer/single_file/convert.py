@@ -7,6 +7,7 @@ renamed when it is complete, so that nothing half-made is ever used.
 from __future__ import annotations
 
 import errno
+import math
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from trainer.errors import UserError
 from trainer.files import fsync_folder, write_json
 from trainer.lora.tensor_file import Entry, write_tensors
 from trainer.runs.events import EventSink
-from trainer.single_file.cache import SUFFIXES, cache_dir, folder_of
+from trainer.single_file.cache import SUFFIXES, cache_dir, folder_of, outdated_folders
 from trainer.single_file.configs import part_configs, standard, vae_config
 from trainer.single_file.header import Shapes, broken
 from trainer.single_file.kinds import LATENT_CHANNELS, VAE, Layout, identify, is_vae, prediction
@@ -109,7 +110,7 @@ def model_folder_of(path: Path, *, field: str = "model.base", events: EventSink 
     Raises UserError(field) when the file is broken, is something else than a model, or the disk is too full.
     """
     _check_suffix(path, field)
-    target = _folder(path, field)
+    target = _folder(path, field, events)
     with _made_once(target, "model_index.json", path, field) as folder:
         if folder is not None:
             with open_checkpoint(path, field=field) as checkpoint:
@@ -128,7 +129,7 @@ def vae_folder_of(
     Raises UserError(field) when it holds no VAE, is broken, or the disk is too full.
     """
     _check_suffix(path, field)
-    target = _folder(path, field, "vae", str(scaling_factor))
+    target = _folder(path, field, events, "vae", str(scaling_factor))
     with _made_once(target, "config.json", path, field) as folder:
         if folder is not None:
             with open_checkpoint(path, field=field) as checkpoint:
@@ -254,11 +255,19 @@ def _check_suffix(path: Path, field: str) -> None:
         raise unsupported(path, field)
 
 
-def _folder(path: Path, field: str, *about: str) -> Path:
+def _folder(path: Path, field: str, events: EventSink | None, *about: str) -> Path:
+    def told(done: int, total: int) -> None:
+        if events is not None:
+            done_mb, total_mb = (math.ceil(count / 1e6) for count in (done, total))
+            events.emit("progress", what="reading the model file, MB", done=done_mb, total=total_mb)
+
     try:
-        return folder_of(path, *about)
+        with path.open("rb"):
+            pass
     except OSError as error:
         raise broken(path, f"cannot be read ({error.strerror or error})", field) from error
+    with _writing(path, field):
+        return folder_of(path, *about, told=told)
 
 
 @contextmanager
@@ -270,7 +279,7 @@ def _made_once(target: Path, last_file: str, path: Path, field: str) -> Iterator
     if (target / last_file).is_file():
         yield None
         return
-    try:
+    with _writing(path, field):
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / f".{target.name}.lock"):
             if (target / last_file).is_file():
@@ -279,6 +288,8 @@ def _made_once(target: Path, last_file: str, path: Path, field: str) -> Iterator
             for left in target.parent.glob(f".{target.name}.*.tmp"):  # of a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             shutil.rmtree(target, ignore_errors=True)  # someone took files out of it
+            for old in outdated_folders():
+                shutil.rmtree(old, ignore_errors=True)
             temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
             temporary.mkdir()
             try:
@@ -287,10 +298,17 @@ def _made_once(target: Path, last_file: str, path: Path, field: str) -> Iterator
                 fsync_folder(target.parent)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _writing(path: Path, field: str) -> Iterator[None]:
+    """Errors of the disk that model folders are kept on, in plain words."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _disk_full(path, field, "filled it up") from error
-        message = f"{field}: the model folder for {path.name} cannot be written in {target.parent}: {error}."
+        message = f"{field}: the model folder for {path.name} cannot be written in {cache_dir()}: {error}."
         hint = "Make the folder writable, or set XDG_CACHE_HOME to one that is."
         raise UserError("model.cache", message, hint, field) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +96,7 @@ _STRANGERS: tuple[tuple[str, str, str], ...] = (
 
 _CHANNELS = {9: "an inpainting", 8: "an edit (InstructPix2Pix)", 5: "a depth-to-image", 7: "an upscaling"}
 LATENT_CHANNELS = 4
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
 def identify(path: Path, shapes: Shapes, *, field: str = "model.base") -> Layout:
@@ -126,6 +128,21 @@ def part_shapes(path: Path, *, field: str = "model.base") -> dict[str, Shapes]:
     shapes = read_header(path, field=field).shapes
     names = identify(path, shapes, field=field).names(shapes)
     return {part: target_shapes(mapped, shapes) for part, mapped in names.items()}
+
+
+def folder_bytes(path: Path) -> int:
+    """How much disk the model folder of a file takes: of a .safetensors by its header, of a .ckpt at most so much.
+
+    Raises UserError(field="model.base") when the file is broken or is no model, OSError when it cannot be looked at.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return path.stat().st_size
+    header = read_header(path)
+    parts = identify(path, header.shapes).names(header.shapes).values()
+    sources = [source for part in parts for source in part.values()]
+    return sum(
+        math.prod(source.shape(header.shapes)) * _BYTES.get(header.formats[source.name], 1) for source in sources
+    )
 
 
 def prediction(shapes: Shapes, metadata: dict[str, str]) -> dict[str, Any]:

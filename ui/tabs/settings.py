@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,15 +217,21 @@ def _disk(context: AppContext) -> None:
     with gr.Column(elem_classes=["card"]):
         _title("Where files go", str(context.workspace.dir))
         table = gr.HTML("", elem_id="disk", padding=False)
-        clear = gr.Button("Clear caches", elem_id="clear-caches", scale=0, min_width=140)
+        with gr.Row():
+            clear = gr.Button("Clear caches", elem_id="clear-caches", scale=0, min_width=140)
+            models = gr.Button("Remove converted models", elem_id="clear-models", scale=0, min_width=220)
 
-    @tells_problems
-    def on_clear() -> str:
-        freed = disk_use.clear_caches(context.workspace)
-        gr.Info(f"{file_size(freed)} freed.", duration=4)
-        return _disk_html(context.workspace)
+    def clearing(what: Callable[[Workspace], int]) -> Callable[[], str]:
+        @tells_problems
+        def on_clear() -> str:
+            freed = what(context.workspace)
+            gr.Info(f"{file_size(freed)} freed.", duration=4)
+            return _disk_html(context.workspace)
 
-    clear.click(on_clear, None, table, **QUIET)
+        return on_clear
+
+    clear.click(clearing(disk_use.clear_caches), None, table, **QUIET)
+    models.click(clearing(disk_use.clear_converted_models), None, table, **QUIET)
     _this_tab().select(lambda: _disk_html(context.workspace), None, table, **QUIET)
 
 
