@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def save_checkpoint(
     write_lora: Callable[[Path], None],
     *,
     validation_loss: float | None = None,
+    merged: Sequence[dict[str, Any]] = (),
 ) -> Path:
     """Write ``folder/step-000100`` with the LoRA, the training state and a manifest of their hashes.
 
@@ -41,6 +42,7 @@ def save_checkpoint(
         write_lora: writes the LoRA as it is now to the path it is given.
         validation_loss: of this very step, for the manifest; None where it was not validated. One that is not
             a finite number is written as None too, as JSON has no such numbers.
+        merged: what the LoRA is trained on top of, for the manifest; see ``continuing.Continuation``.
 
     Raises:
         OSError: the disk is full or refuses; nothing is left behind then.
@@ -59,7 +61,8 @@ def save_checkpoint(
             os.fsync(file.fileno())
         files = {name: {"sha256": _sha256(unfinished / name)} for name in (LORA, STATE)}
         loss = validation_loss if validation_loss is not None and math.isfinite(validation_loss) else None
-        write_json(unfinished / MANIFEST, {"step": step, "validation_loss": loss, "files": files})
+        manifest = {"step": step, "validation_loss": loss, "files": files, "merged": list(merged)}
+        write_json(unfinished / MANIFEST, manifest)
         if target.exists():
             shutil.rmtree(target)
         unfinished.rename(target)
@@ -100,12 +103,17 @@ def step_of(checkpoint: Path) -> int:
 def is_valid(checkpoint: Path) -> bool:
     """Whether a checkpoint is complete and its files are what was written."""
     try:
-        manifest = read_json(checkpoint / MANIFEST)
+        manifest = read_manifest(checkpoint)
         return manifest["step"] == step_of(checkpoint) and all(
             _sha256(checkpoint / name) == manifest["files"][name]["sha256"] for name in (LORA, STATE)
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """The manifest of a valid checkpoint."""
+    return read_json(checkpoint / MANIFEST)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

@@ -76,7 +76,8 @@ class LoraSettings(Section):
     block_lrs: dict[str, Annotated[float, Field(ge=0, le=1000)]] = setting(
         {}, "Learning rate per block", also=("block_lr", "down_lr_weight", "mid_lr_weight", "up_lr_weight")
     )
-    """Regular expression to what the learning rate of matching layers is multiplied with; the first match counts."""
+    """Regular expression to what the learning rate of matching layers is multiplied with; the first match counts. 0
+    freezes a layer as it is."""
     init_from: str | None = setting(None, "Start from", also=("network_weights",))
     """A LoRA file to continue from."""
     merge_before_training: list[MergedLora] = setting(
@@ -133,7 +134,7 @@ class TrainSettings(Section):
     text_encoder_learning_rate: float | None = setting(
         None, "Text encoder learning rate", also=("text_encoder_lr",), ge=0
     )
-    """Empty for the same as the learning rate."""
+    """Empty for the same as the learning rate; 0 freezes the part as it is."""
     loraplus_lr_ratio: float = setting(1.0, "LoRA+ ratio", also=("loraplus_lr_ratio",), gt=0, le=1000)
     """How many times as fast the LoRA's up parts learn; 16 is LoRA+, 1 the usual LoRA."""
     optimizer: Optimizer = setting("adamw", "Optimizer", also=("optimizer_type",))

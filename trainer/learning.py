@@ -15,7 +15,7 @@ from trainer.config import TrainSettings
 from trainer.ema import Ema
 from trainer.errors import UserError
 from trainer.optimizers import ScheduleFree, averaged, class_path, effective_learning_rate, make_optimizer
-from trainer.parameter_groups import ParameterGroup
+from trainer.parameter_groups import ParameterGroup, learning_groups
 from trainer.schedulers import learning_rate_factor, set_learning_rate
 
 
@@ -42,7 +42,7 @@ class Learning:
         """Begin at step 0.
 
         Args:
-            groups: what learns, and how fast.
+            groups: what learns, and how fast; those with a rate of 0 are kept, and saved, as they are.
             settings: how.
             max_steps: steps of the run, for the learning rate's schedule.
             scaled: multiply losses up, as the small gradients of float16 need it.
@@ -54,7 +54,9 @@ class Learning:
             "arguments": json.dumps(settings.optimizer_args, sort_keys=True, default=str),
         }
         self._parameters = [parameter for group in groups for parameter in group.parameters]
-        self._optimizer = make_optimizer(groups, settings, allowed_optimizers)
+        moving = learning_groups(groups)
+        self._moving = [parameter for group in moving for parameter in group.parameters]
+        self._optimizer = make_optimizer(moving, settings, allowed_optimizers)
         if limit_norms is not None and isinstance(self._optimizer, ScheduleFree):
             message = "lora.max_norm: it would change weights that a schedule-free optimizer averages."
             raise UserError("lora.max_norm", message, "Leave it empty, or use adamw.", "lora.max_norm")
@@ -76,7 +78,7 @@ class Learning:
     def clip_gradients(self) -> Tensor:
         """Shorten the step's gradient to ``max_grad_norm``; returns its length before, a scalar on the device."""
         self._scaler.unscale_(self._optimizer)
-        return nn.utils.clip_grad_norm_(self._parameters, self._limit)
+        return nn.utils.clip_grad_norm_(self._moving, self._limit)
 
     def update(self, grad_norm: float) -> None:
         """Change the weights by the step's gradients, unless one is not finite, and forget the gradients."""
@@ -106,8 +108,11 @@ class Learning:
                 yield
 
     def state(self) -> dict[str, Any]:
-        """All of it, for a checkpoint."""
-        return {
+        """All of it, for a checkpoint: copies on the CPU, which further steps do not change.
+
+        The frozen parameters too, as what they were filled from need not be there any more.
+        """
+        state = {
             "step": self.step,
             "skipped": self.skipped,
             "parameters": [parameter.detach() for parameter in self._parameters],
@@ -116,6 +121,7 @@ class Learning:
             "scaler": self._scaler.state_dict(),
             "ema": self._ema.state() if self._ema is not None else None,
         }
+        return _copied(state)
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
@@ -145,3 +151,14 @@ class Learning:
                     values[name] = value.to(device)
         if self._ema is not None:
             self._ema.to(device)
+
+
+def _copied(value: Any) -> Any:
+    """Nested lists and dictionaries with copies of their tensors, on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(each) for each in value)
+    return value

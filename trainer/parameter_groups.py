@@ -37,9 +37,11 @@ class ParameterGroup:
 
 
 def parameter_groups(trainables: Iterable[Trainable], settings: TrainSettings) -> list[ParameterGroup]:
-    """The optimizer's groups: parts in their order, in each the plain rate first; in a group the given order.
+    """The groups of what learns: parts in their order, in each the plain rate first; in a group the given order.
 
     LoRA+ (Hayou et al. 2024, 2402.12354, section 4): up factors learn ``loraplus_lr_ratio`` times as fast.
+
+    The parameters of groups that do not learn are frozen: no gradient is computed for them.
     """
     ratio = settings.loraplus_lr_ratio
     members: dict[tuple[str, float, float], list[nn.Parameter]] = {}
@@ -48,7 +50,7 @@ def parameter_groups(trainables: Iterable[Trainable], settings: TrainSettings) -
         members.setdefault(key, []).append(item.parameter)
     parts = list(dict.fromkeys(part for part, _, _ in members))
     order = sorted(members, key=lambda key: (parts.index(key[0]), key[1] != 1, key[2] != 1))
-    return [
+    groups = [
         ParameterGroup(
             name=part + (" up" if up != 1 else "") + (f" x{factor:g}" if factor != 1 else ""),
             learning_rate=learning_rate_of(part, settings) * up * factor,
@@ -56,6 +58,16 @@ def parameter_groups(trainables: Iterable[Trainable], settings: TrainSettings) -
         )
         for part, up, factor in order
     ]
+    moving = learning_groups(groups)
+    for group in groups:
+        for parameter in group.parameters:
+            parameter.requires_grad_(group in moving)
+    return groups
+
+
+def learning_groups(groups: list[ParameterGroup]) -> list[ParameterGroup]:
+    """Those with a rate above 0; all where none has one, as a run may be there to measure its losses only."""
+    return [group for group in groups if group.learning_rate > 0] or groups
 
 
 def learning_rate_of(part: str, settings: TrainSettings) -> float:

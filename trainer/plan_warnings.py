@@ -36,7 +36,10 @@ def find_warnings(
 
 
 def about_optimizer(train: TrainSettings) -> Iterator[Problem]:
-    """What is allowed of an optimizer and probably not meant."""
+    """What is allowed of an optimizer and its rates and probably not meant."""
+    if not train.learning_rate and not train.text_encoder_learning_rate:
+        message = "train.learning_rate: it is 0, so nothing is learned."
+        yield Problem("train.nothing_learns", message, "Set it to 1e-4, to begin with.", "train.learning_rate")
     if train.optimizer in OWN_RATE and train.learning_rate != 1:
         given = f"{train.learning_rate:g}"
         message = f"train.learning_rate: {train.optimizer} multiplies the rate it finds with {given}; 1 is usual."

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trainer.conditioning import CaptionEncoder, caption_encoder
 from trainer.config import Config
+from trainer.continuing import continuation_of
 from trainer.data.epoch import total_steps
 from trainer.data.training_set import Batch, prepare_training_set
 from trainer.devices import autocast, compute_dtype, seeded_generator, use_deterministic
@@ -90,6 +91,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         use_deterministic(config.train.deterministic)
         optimizer_class(config.train, allowed_optimizers)  # before the long work: one that is missing ends the run
         dtype = compute_dtype(config.train.mixed_precision, device)
+        before = continuation_of(session, config.lora)  # the newest checkpoint, if there is one
 
         # The frozen model, LoRA layers on it, the pictures as latents, the captions as embeddings
         session.enter("preparing")
@@ -104,14 +106,14 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         check_prediction_type(config.loss, family.prediction_type)
         check_prompts(config.samples.prompts, family)
         merge_before_training(family, config.lora.merge_before_training)
-        trainables = add_adapters(family, config.lora, seed=config.train.seed)  # float32
+        trainables = add_adapters(family, before.first_values(config.lora), seed=config.train.seed)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
         captions = data.known_captions()
         captions |= set(plain_captions(sorted(captions), config))
         encode = caption_encoder(family, config, captions, workspace.cache_dir, events, session.check_stop)
         ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
 
-        # What learns, as it was at the newest checkpoint
+        # What learns, as it was at that checkpoint
         max_steps = total_steps(config.train, data.batches_per_epoch)
         groups = parameter_groups(trainables, config.train)
         learning = Learning(
@@ -122,7 +124,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
             limit_norms=norm_limiter(family, config.lora),
             allowed_optimizers=allowed_optimizers,
         )
-        upkeep = Upkeep(session, config, family, data, encode, learning, max_steps, workspace.cache_dir)
+        upkeep = Upkeep(session, config, family, data, encode, learning, max_steps, workspace.cache_dir, before)
         upkeep.begin()
 
         loss = None

@@ -15,12 +15,12 @@ from trainer.checkpoint import (
     checkpoints,
     is_valid,
     load_state,
-    newest_checkpoint,
     prune,
     save_checkpoint,
 )
 from trainer.conditioning import CaptionEncoder
 from trainer.config import Config, TrainSettings
+from trainer.continuing import Continuation
 from trainer.data.training_set import TrainingSet
 from trainer.devices import is_out_of_memory
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
@@ -56,6 +56,7 @@ class Upkeep:
         learning: Learning,
         max_steps: int,
         cache_dir: Path,
+        before: Continuation,
     ) -> None:
         self._session = session
         self._config = config
@@ -64,6 +65,7 @@ class Upkeep:
         self._encode = encode
         self._learning = learning
         self._max_steps = max_steps
+        self._before = before
         self._metrics = Metrics(session.events, max_steps)
         self._validation = data.validation_batches()
         self._texts_rest = data.text_encoders_rest
@@ -80,7 +82,7 @@ class Upkeep:
         return self._learning.step >= self._max_steps or self._history.enough
 
     def begin(self) -> None:
-        """Go on from the newest valid checkpoint, if there is one, and draw the previews due there."""
+        """Go on from the checkpoint, if there is one, and draw the previews due there."""
         self._restore()
         self._let_texts_rest()
         set_training_mode(self._family, self._config.train)
@@ -171,7 +173,7 @@ class Upkeep:
             self._session.warn("training.not_finite", message, hint)
 
     def _restore(self) -> None:
-        checkpoint = newest_checkpoint(self._session.run.checkpoints_dir, self._tell_damaged)
+        checkpoint = self._before.checkpoint
         if checkpoint is None:
             return
         try:
@@ -186,10 +188,6 @@ class Upkeep:
             hint += "lora.safetensors."
             raise UserError("checkpoint.other_config", message, hint) from error
 
-    def _tell_damaged(self, checkpoint: Path) -> None:
-        hint = "The run goes on from the one before."
-        self._session.warn("checkpoint.damaged", f"The checkpoint {checkpoint.name} is damaged.", hint)
-
     def _save_or_warn(self) -> None:
         """A checkpoint on the way: a full disk is told, and training goes on."""
         self._metrics.flush()
@@ -203,7 +201,10 @@ class Upkeep:
         run, step, history = self._session.run, self._learning.step, self._history
         state = {**self._learning.state(), "validation": history.state()}
         loss = history.loss(step) if step in history else None
-        checkpoint = save_checkpoint(run.checkpoints_dir, step, state, self._write_lora, validation_loss=loss)
+        merged = self._before.merged
+        checkpoint = save_checkpoint(
+            run.checkpoints_dir, step, state, self._write_lora, validation_loss=loss, merged=merged
+        )
         best = history.best_step if self._config.keeps_best else None
         prune(run.checkpoints_dir, self._config.output.keep_last, best)
         path = checkpoint.relative_to(run.dir).as_posix()

@@ -7,22 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from trainer.conditioning import caption_encoder
+from tests.recipe.single_steps import batch_of, made_of, values
 from trainer.config import Config
-from trainer.data.training_set import Batch
-from trainer.demo import MODEL_DIR
-from trainer.families import load_family
-from trainer.learning import Learning
-from trainer.lora.adapter import add_adapters
-from trainer.parameter_groups import parameter_groups
-from trainer.recipe import Ingredients, batch_losses, train_step
-from trainer.runs.events import Events
-from trainer.upkeep import set_training_mode
-
-CPU = torch.device("cpu")
+from trainer.recipe import batch_losses, train_step
 
 
 class LiveGraph:
@@ -51,24 +41,6 @@ class _Kept:
         self.tensor = tensor
 
 
-def batch_of(index: int) -> Batch:
-    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(100 + index))
-    sizes = torch.zeros(2, 6, dtype=torch.int64)
-    return Batch(latents=latents, captions=["a sks", "sks, blue"], loss_weights=torch.ones(2), sizes=sizes, paths=[])
-
-
-def made_of(config: Config) -> tuple[Ingredients, Learning, list[nn.Parameter]]:
-    family = load_family(config.model, device=CPU, dtype=torch.float32)
-    trainables = add_adapters(family, config.lora, seed=1)
-    for number, trainable in enumerate(trainables):
-        trainable.parameter.data.normal_(std=0.05, generator=torch.Generator().manual_seed(number))
-    set_training_mode(family, config.train)
-    encode = caption_encoder(family, config, [], MODEL_DIR, Events(), lambda: None)
-    learning = Learning(parameter_groups(trainables, config.train), config.train, 10, scaled=False)
-    ingredients = Ingredients(config, family, encode, CPU, torch.float32, family.alphas_cumprod)
-    return ingredients, learning, [trainable.parameter for trainable in trainables]
-
-
 def preserving(config_of: Callable[..., Config], **changes: object) -> Config:
     preserve = {"class_word": "dog", "weight": 0.7}
     return config_of(loss__preserve=preserve, output__trigger="sks", lora__train="both", **changes)
@@ -76,7 +48,8 @@ def preserving(config_of: Callable[..., Config], **changes: object) -> Config:
 
 @pytest.mark.parametrize("changes", [{}, {"lora__dropout": 0.3}, {"lora__type": "loha"}], ids=str)
 def test_gradients_are_those_of_the_sum(config_of: Callable[..., Config], changes: dict[str, object]) -> None:
-    ingredients, learning, parameters = made_of(preserving(config_of, **changes))
+    ingredients, learning, trainables = made_of(preserving(config_of, **changes))
+    parameters = values(trainables)
     terms = list(batch_losses(ingredients, batch_of(0), 0))
     assert len(terms) == 2
     (terms[0] + terms[1]).backward()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 from trainer.config import TrainSettings
 from trainer.errors import UserError
 from trainer.learning import Learning
-from trainer.optimizer_classes import OPTIMIZERS
+from trainer.optimizer_classes import OPTIMIZERS, OptimizerSource
 from trainer.parameter_groups import ParameterGroup
 
 
@@ -95,7 +96,7 @@ def test_a_state_of_another_size_is_refused() -> None:
 
 
 def skip_if_missing(name: str) -> None:
-    source = OPTIMIZERS[name]  # type: ignore
+    source = OPTIMIZERS[name] if name in OPTIMIZERS else OptimizerSource(name, name.partition(".")[0])  # type: ignore
     pytest.importorskip(source.path.partition(".")[0], reason=f"the package {source.install} is not installed")
 
 
@@ -183,7 +184,10 @@ def test_a_schedule_free_class_takes_no_norm_limit() -> None:
         Learning(groups, settings, 3, scaled=False, limit_norms=lambda: torch.tensor(0), allowed_optimizers=[path])
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "adamw8bit"])
+SCHEDULE_FREE = ["schedulefree.RAdamScheduleFree", "schedulefree.SGDScheduleFree"]
+
+
+@pytest.mark.parametrize("name", [*(name for name in OPTIMIZERS if name != "adamw8bit"), *SCHEDULE_FREE])
 def test_every_optimizer_goes_on_exactly(name: str, tmp_path: Path) -> None:
     """Saved after three of six steps, looked at on the way or not: the same bytes."""
     settings = {"learning_rate": 0.05, "lr_scheduler": "constant", "lr_warmup_steps": 2, "max_grad_norm": 0.5}
@@ -196,7 +200,8 @@ def test_every_optimizer_goes_on_exactly(name: str, tmp_path: Path) -> None:
             "text_encoder": [nn.Parameter(torch.randn(4, generator=generator))],
         }
         groups = [ParameterGroup(part, 0.05, members) for part, members in parts.items()]
-        return Learning(groups, TrainSettings(optimizer=name, **settings), 6, scaled=False), parts  # type: ignore
+        settled = TrainSettings.model_validate({"optimizer": name, **settings})
+        return Learning(groups, settled, 6, scaled=False, allowed_optimizers=[name]), parts
 
     def steps(learner: Learning, parts: dict[str, list[nn.Parameter]], count: int, look: bool = False) -> None:
         for _ in range(count):
@@ -218,6 +223,40 @@ def test_every_optimizer_goes_on_exactly(name: str, tmp_path: Path) -> None:
         assert all(torch.equal(*pair) for pair in zip(parts[part], members, strict=True))
         assert not torch.equal(members[0], fresh()[1][part][0])
     assert second.learning_rate == whole.learning_rate
+
+
+@pytest.mark.parametrize("name", [*(name for name in OPTIMIZERS if name != "adamw8bit"), *SCHEDULE_FREE])
+def test_a_state_is_not_changed_by_what_comes_after(name: str) -> None:
+    """It is written when it was taken, or later: further steps, and looking at the mean, leave it alone."""
+    skip_if_missing(name)
+    settings = TrainSettings.model_validate({"optimizer": name, "lr_scheduler": "constant"})
+    parameter = nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
+    groups = [ParameterGroup("unet", 0.05, [parameter])]
+    learner = Learning(groups, settings, 9, scaled=False, allowed_optimizers=[name])
+
+    def step() -> None:
+        learner.backward(((parameter - 0.3) ** 2).sum())
+        learner.update(float(learner.clip_gradients()))
+
+    step()
+    with learner.result():
+        pass
+    state = learner.state()
+    kept = copy.deepcopy(state)
+    with learner.result():
+        pass
+    for _ in range(2):
+        step()
+    assert _same(state, kept)
+    assert not _same(learner.state(), kept), "the comparison sees a step"
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
 @pytest.mark.parametrize(

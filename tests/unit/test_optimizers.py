@@ -47,7 +47,9 @@ def test_optimizers_minimise_with_a_rate_for_each_part(name) -> None:
     rate = {"prodigy": 1.0, "dadapt_adam": 1.0, "lion": 0.03}.get(name, 0.1)
     constant = {"lr_scheduler": "constant"}
     settings = TrainSettings(optimizer=name, learning_rate=rate, text_encoder_learning_rate=0.0, **constant)
-    unet, text = groups(settings)
+    unet, text = (
+        ParameterGroup(part, each, [nn.Parameter(torch.ones(4, 4))]) for part, each in (("unet", rate), ("text", 0.0))
+    )
     optimizer = make_optimizer([unet, text], settings)
     for _ in range(200 if name in OWN_RATE else 20):
         optimizer.zero_grad()

@@ -29,10 +29,13 @@ def test_one_group_for_each_part_by_default() -> None:
 
 def test_rates_by_part_block_and_factor() -> None:
     settings = TrainSettings(learning_rate=1e-3, text_encoder_learning_rate=0.0, loraplus_lr_ratio=16)
-    rates = {group.name: group.learning_rate for group in parameter_groups(trainables(), settings)}
+    items = trainables()
+    rates = {group.name: group.learning_rate for group in parameter_groups(items, settings)}
     expected = {"unet": 1e-3, "unet x0.5": 5e-4, "unet up": 16e-3, "unet up x0.5": 8e-3}
     assert rates == pytest.approx({**expected, "text_encoder": 0.0, "text_encoder up": 0.0})
     assert next(iter(rates)) == "unet", "the rate that is shown"
+    frozen = [item.part == "text_encoder" for item in items]
+    assert [not item.parameter.requires_grad for item in items] == frozen
 
 
 def test_up_parts_learn_as_many_times_as_fast() -> None:

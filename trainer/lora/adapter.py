@@ -77,7 +77,7 @@ def norm_limiter(family: Family, settings: LoraSettings) -> Callable[[], Tensor]
     if settings.max_norm is None:
         return None
     limit = settings.max_norm
-    adapters = [adapter for _, _, adapter, _ in _adapters(family)]
+    adapters = [adapter for _, _, adapter, _ in _adapters(family) if adapter.factors[0].requires_grad]
 
     @torch.no_grad()
     def limit_norms() -> Tensor:
