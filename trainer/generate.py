@@ -27,6 +27,7 @@ from trainer.families.base import Conditioning, clip_skip_problem
 from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import LoraLayer
 from trainer.lora.patches import WeightPatches, check_fits, layers_by_key, shape_of
+from trainer.lora.strengths import Strength
 from trainer.pictures import LoraUse, PictureSettings, save_png
 from trainer.runs.events import EventSink
 
@@ -71,17 +72,17 @@ class Painter:
 
     def use(self, loras: list[LoraUse]) -> None:
         """Make these the LoRAs in effect. Raises UserError, with every problem, when a file is not for this model."""
-        weights: dict[str, float] = {}
+        weights: dict[str, list[Strength]] = {}
         problems: list[Problem] = []
         for index, use in enumerate(loras):
             try:
-                name = self._load(Path(use.path))
+                name = self._load(Path(use.path), use.strength)
             except UserError as error:
                 problems += [
                     Problem(p.code, p.message, p.hint, p.field or f"loras.{index}.path") for p in error.problems
                 ]
             else:
-                weights[name] = weights.get(name, 0.0) + use.weight
+                weights.setdefault(name, []).append(use.strength)
         if problems:
             raise UserError.many(problems)
         self._activate(weights)
@@ -129,17 +130,23 @@ class Painter:
         """The modules that LoRAs go on, by their name in a diffusers pipeline."""
         return {"unet": self.family.denoiser, **self.family.text_encoders}
 
-    def _load(self, path: Path) -> str:
-        """The adapter name of a LoRA file, loaded first where it is new or has changed."""
+    def _load(self, path: Path, strength: Strength) -> str:
+        """The adapter name of a LoRA file, loaded first where it is new or has changed.
+
+        One whose strength differs by part or block is added into the weights, as diffusers has one number an adapter.
+        """
         if not path.is_file():
             raise UserError("lora.missing", f"There is no LoRA file {path}.", "Check the path.")
-        name = _adapter_name(path)
+        name = _adapter_name(path) + ("" if strength.is_uniform else "_by_block")
         if name in self._loaded:
             self._loaded[name] = self._loaded.pop(name)
+            if name in self._patch_loras:
+                strength.check(self._patch_loras[name].layers, path.name)
             return name
         lora = fit_names(read_lora(path), self._modules)
         check_fits(lora, self._modules, path.name)
-        if not self._is_plain(lora):
+        strength.check(lora.layers, path.name)
+        if not self._is_plain(lora) or not strength.is_uniform:
             self._patch_loras[name] = lora
             self._loaded[name] = str(path)
             return name
@@ -179,10 +186,16 @@ class Painter:
                     found += 1
         return found
 
-    def _activate(self, weights: dict[str, float]) -> None:
+    def _activate(self, weights: dict[str, list[Strength]]) -> None:
         pipeline = self.family.pipeline("ddim")
-        self._patches.use([(lora, weights[name]) for name, lora in self._patch_loras.items() if name in weights])
-        plain = {name: weight for name, weight in weights.items() if name not in self._patch_loras}
+        self._patches.use(
+            [(lora, strength) for name, lora in self._patch_loras.items() for strength in weights.get(name, [])]
+        )
+        plain = {
+            name: sum(strength.overall for strength in strengths)
+            for name, strengths in weights.items()
+            if name not in self._patch_loras
+        }
         if plain:
             pipeline.enable_lora()
             pipeline.set_adapters(list(plain), list(plain.values()))

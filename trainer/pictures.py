@@ -13,12 +13,13 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from trainer.config import CaptionLength, Prompt, Section
 from trainer.config_io import problems_of
 from trainer.errors import UserError
 from trainer.files import atomic_path
+from trainer.lora.strengths import Strength, parse_strength
 
 OUR_CHUNK = "lora_atelier"
 A1111_CHUNK = "parameters"
@@ -45,6 +46,22 @@ class LoraUse(Section):
     """The LoRA file."""
     weight: float = Field(1.0, ge=-100, le=100)
     """1 is full strength; negative turns it around."""
+    parts: str = Field(default="", max_length=2000)
+    """Other strengths for parts and blocks: `text_encoder:0,unet.mid_block:1.2`."""
+
+    @field_validator("parts")
+    @classmethod
+    def _parts_are_named(cls, parts: str) -> str:
+        try:
+            parse_strength(f"1,{parts}" if parts.strip() else "1", "it")
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return parts.strip()
+
+    @property
+    def strength(self) -> Strength:
+        """Weight and parts together."""
+        return parse_strength(f"{self.weight!r},{self.parts}" if self.parts else repr(self.weight))
 
 
 class PictureSettings(Prompt):

@@ -7,8 +7,11 @@ import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
 
 from trainer.errors import Problem, UserError
+from trainer.lora.strengths import parse_strength
 from trainer.pictures import LoraUse
 from trainer.runs.store import Workspace
 from trainer.single_file.cache import looks_like_a_file
@@ -21,6 +24,14 @@ MOST_CHECKPOINTS = 4
 """Saved states offered per run."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class RowUse(NamedTuple):
+    """What a row says: a file, its weight, and other weights of parts and blocks (``text_encoder:0``)."""
+
+    file: str
+    weight: float
+    parts: str = ""
 
 
 def known_loras(workspace: Workspace) -> list[tuple[str, str]]:
@@ -80,18 +91,30 @@ def check_model(context: AppContext, model: str) -> str:
     return str(path)
 
 
-def check_loras(context: AppContext, uses: Sequence[tuple[str, float]]) -> list[LoraUse]:
+def check_loras(context: AppContext, uses: Sequence[RowUse]) -> list[LoraUse]:
     """The LoRAs that rows name. Raises UserError, all problems at once."""
     problems: list[Problem] = []
     found: list[LoraUse] = []
-    for number, (text, weight) in enumerate(uses):
+    for number, use in enumerate(uses):
+        field = f"loras.{number}.path"
         try:
-            path = context.allowed(text)
-            if not path.is_file():
-                raise UserError("lora.missing", f"There is no LoRA file {text}.", "Choose another one.")
-            found.append(LoraUse(path=str(path), weight=weight))
+            path = check_lora(context, use.file)
+            if use.parts:
+                field = f"loras.{number}.parts"
+                parse_strength(f"1,{use.parts}", f"{path.stem}: the strength by part", field)
+            found.append(LoraUse(path=str(path), weight=use.weight, parts=use.parts))
         except UserError as error:
-            problems += [Problem(p.code, p.message, p.hint, f"loras.{number}.path") for p in error.problems]
+            problems += [Problem(p.code, p.message, p.hint, field) for p in error.problems]
     if problems:
         raise UserError.many(problems)
     return found
+
+
+def check_lora(context: AppContext, text: str) -> Path:
+    """The LoRA file that a field names. Raises UserError for one that is not there or not open to the page."""
+    if not text.strip():
+        raise UserError("lora.missing", "No LoRA is chosen.", "Choose one.", "lora")
+    path = context.allowed(text)
+    if not path.is_file():
+        raise UserError("lora.missing", f"There is no LoRA file {text}.", "Choose another one.", "lora")
+    return path

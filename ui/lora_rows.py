@@ -8,19 +8,19 @@ from typing import Any
 import gradio as gr
 
 from ui.context import AppContext
-from ui.lora_choices import LoraShelf
+from ui.lora_choices import LoraShelf, RowUse
 
 ROWS = 6
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 class LoraRows:
-    """File and weight per row; rows without a file do not count.
+    """File, weight and weights by part per row; rows without a file do not count.
 
     Attributes:
-        components: file, weight, file, weight ...: what ``read`` is given and ``show`` fills, followed by ``rows``.
+        components: file, weight, parts, file ...: what ``read`` is given and ``show`` fills, followed by ``rows``.
         rows: the visibility of each row.
-        files, weights: the components by kind.
+        files, weights, parts: the components by kind.
         removed: the events after which a row is gone.
     """
 
@@ -28,6 +28,7 @@ class LoraRows:
         self._shelf = LoraShelf(context.workspace)
         self.files: list[gr.Dropdown] = []
         self.weights: list[gr.Slider] = []
+        self.parts: list[gr.Textbox] = []
         self.rows: list[gr.Row] = []
         removers: list[gr.Button] = []
         choices = self._shelf.choices()
@@ -35,11 +36,15 @@ class LoraRows:
             with gr.Row(visible=number == 0, elem_classes=["lora-row"]) as row:
                 self.files.append(self._file(name, number, choices))
                 self.weights.append(self._weight(name, number, weight_label))
+                self.parts.append(self._parts(name, number))
                 remove = gr.Button("×", size="sm", min_width=36, scale=0, elem_classes=["remove"])
                 removers.append(remove)
             self.rows.append(row)
-        add = gr.Button("Add a LoRA", size="sm", elem_classes=["fold"], elem_id=f"{name}-add-lora")
-        self.components = [part for pair in zip(self.files, self.weights, strict=True) for part in pair]
+        with gr.Row(elem_classes=["actions"]):
+            add = gr.Button("Add a LoRA", size="sm", elem_classes=["fold"], elem_id=f"{name}-add-lora")
+            by_part = gr.Button("By part and block", size="sm", elem_classes=["fold"], elem_id=f"{name}-by-part")
+        self.components = [each for row in zip(self.files, self.weights, self.parts, strict=True) for each in row]
+        by_part.click(lambda: [gr.update(visible=True) for _ in self.parts], None, self.parts, **QUIET)
         add.click(self._add, self.files, self.rows, **QUIET)
         self.removed = [
             button.click(self._remover(number), self.components, self.outputs, **QUIET)
@@ -52,18 +57,24 @@ class LoraRows:
         """What ``show`` fills."""
         return [*self.components, *self.rows]
 
-    def read(self, values: Sequence[Any]) -> list[tuple[str, float]]:
-        """The (file, weight) pairs of rows that name a file."""
-        pairs = zip(values[0::2], values[1::2], strict=True)
-        return [(str(file).strip(), float(weight or 0)) for file, weight in pairs if file and str(file).strip()]
+    def read(self, values: Sequence[Any]) -> list[RowUse]:
+        """What the rows that name a file say."""
+        rows = zip(values[0::3], values[1::3], values[2::3], strict=True)
+        return [
+            RowUse(str(file).strip(), float(weight or 0), str(parts or "").strip())
+            for file, weight, parts in rows
+            if file and str(file).strip()
+        ]
 
-    def show(self, uses: Sequence[tuple[str, float]]) -> list[Any]:
+    def show(self, uses: Sequence[RowUse]) -> list[Any]:
         """Updates of ``outputs`` that show these; the choices go along, so that each file is shown by its name."""
         choices = self._shelf.choices(fresh=True)
-        filled = [*uses[:ROWS], *[("", 1.0)] * (ROWS - len(uses))]
+        filled = [*uses[:ROWS], *[RowUse("", 1.0)] * (ROWS - len(uses))]
+        by_part = any(use.parts for use in filled)
         updates: list[Any] = []
-        for file, weight in filled:
-            updates += [gr.update(value=file or None, choices=choices), weight]
+        for use in filled:
+            parts = gr.update(value=use.parts, visible=True) if by_part else use.parts
+            updates += [gr.update(value=use.file or None, choices=choices), use.weight, parts]
         return [*updates, *(gr.update(visible=number < max(1, len(uses))) for number in range(ROWS))]
 
     def _file(self, name: str, number: int, choices: list[tuple[str, str]]) -> gr.Dropdown:
@@ -90,13 +101,25 @@ class LoraRows:
             elem_classes=["field"],
         )
 
+    def _parts(self, name: str, number: int) -> gr.Textbox:
+        return gr.Textbox(
+            "",
+            label="Other strengths by part or block",
+            placeholder="text_encoder:0, unet.mid_block:1.2",
+            visible=False,
+            interactive=True,
+            max_lines=1,
+            elem_id=f"{name}-parts-{number}",
+            elem_classes=["field", "by-part"],
+        )
+
     def _add(self, *files: Any) -> list[Any]:
         used = max((number for number, file in enumerate(files) if file), default=-1) + 1
         return [gr.update(visible=number <= max(used, 1)) for number in range(ROWS)]
 
     def _remover(self, number: int) -> Any:
         def remove(*values: Any) -> list[Any]:
-            kept = [value for index, value in enumerate(values) if index // 2 != number]
+            kept = [value for index, value in enumerate(values) if index // 3 != number]
             return self.show(self.read(kept))
 
         return remove

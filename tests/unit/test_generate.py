@@ -165,6 +165,21 @@ def test_a_text_encoder_lora_of_single_layers_counts(painter: Painter, tmp_path:
     assert not np.array_equal(ours(painter, [(tmp_path / "q.safetensors", 1.0)]), ours(painter, []))
 
 
+def test_strength_by_part_and_block(painter: Painter, tmp_path: Path, loras: list[Path]) -> None:
+    """The same as a file in which the other parts' layers are scaled by hand."""
+    painter.use([LoraUse(path=str(loras[0]), weight=0.8, parts="text_encoder:0,unet.mid_block:-1")])
+    picture = np.asarray(painter.draw(FAST, 7)).astype(int)
+    tensors = {name: tensor for name, tensor in load_file(loras[0]).items() if "lora_te_" not in name}
+    for name in tensors:
+        if "mid_block" in name and name.endswith("up.weight"):
+            tensors[name] = tensors[name] * (-1 / 0.8)
+    save_file(tensors, tmp_path / "by_hand.safetensors")
+    assert np.abs(picture - plain_diffusers([(tmp_path / "by_hand.safetensors", 0.8)])).max() <= 1
+    assert not np.array_equal(picture, plain_diffusers([(loras[0], 0.8)]))
+    with pytest.raises(UserError, match=r"has no unet\.up_blocks\.9"):
+        painter.use([LoraUse(path=str(loras[0]), parts="unet.up_blocks.9:1")])
+
+
 def test_a_changed_file_is_read_again(painter: Painter, tmp_path: Path) -> None:
     path = make_lora(tmp_path / "a.safetensors", 4, text=False)
     before = ours(painter, [(path, 1.0)])
@@ -205,7 +220,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path, capfd: pytest.CaptureFixt
     arguments += ["--lora", "no-weight", "--width", "100", "--sampler", "magic", "--steps", "many", "--count", "0"]
     assert main(arguments) == 2
     fields = [problem["field"] for problem in json.loads(capfd.readouterr().out)["error"]]
-    assert fields == ["loras", "", "width", "steps", "sampler", "count"]
+    assert fields == ["loras", "loras", "width", "steps", "sampler", "count"]
     assert not list(tmp_path.iterdir())
 
 

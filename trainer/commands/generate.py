@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import parse_pair
 from trainer.errors import Problem, UserError
+from trainer.lora.strengths import parse_lora
 from trainer.pictures import PictureSettings, parse_settings
 from trainer.runs.events import EventSink
 
@@ -20,7 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to draw, with what, and where to."""
     parser.add_argument("--prompt", required=True, help="what to draw")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    parser.add_argument("--lora", action="append", default=[], metavar="FILE=WEIGHT", help="may be given several times")
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE=WEIGHT",
+        help="may be given several times; FILE=0.8,text_encoder:0 weighs a part by itself",
+    )
     for name in (*_TEXTS, *_NUMBERS):
         described = (PictureSettings.model_fields[name].description or "").split("\n")[0]
         parser.add_argument(f"--{name.replace('_', '-')}", help=described.replace("%", "%%"))
@@ -57,16 +64,17 @@ def _settings(args: argparse.Namespace) -> PictureSettings:
     values |= {name: given[name] for name in _TEXTS if name in given}
     values |= {name: _number_or_text(given[name]) for name in _NUMBERS if name in given}
     problems: list[Problem] = []
-    for pair in args.lora:
+    for text in args.lora:
         try:
-            path, weight = parse_pair(pair, "--lora")
+            path, strength = parse_lora(text)
         except UserError as error:
-            problems += error.problems
+            problems += [replace(problem, field="loras") for problem in error.problems]
             continue
-        file = Path(path).expanduser().resolve()
+        file = path.resolve()
         if not file.is_file():
             problems.append(Problem("lora.missing", f"--lora: there is no file {file}.", "Check the path.", "loras"))
-        values.setdefault("loras", []).append({"path": str(file), "weight": weight})
+        by_part = str(strength).partition(",")[2]
+        values.setdefault("loras", []).append({"path": str(file), "weight": strength.overall, "parts": by_part})
     try:
         settings = parse_settings(values)
     except UserError as error:

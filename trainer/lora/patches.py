@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from trainer.errors import Problem, UserError
 from trainer.families.base import Family
 from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import Layer, add_changes
+from trainer.lora.strengths import Strength
 
 
 class WeightPatches:
@@ -24,14 +25,15 @@ class WeightPatches:
         self._originals: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def use(self, loras: list[tuple[LoraFile, float]]) -> None:
+    def use(self, loras: Sequence[tuple[LoraFile, float | Strength]]) -> None:
         """Let these be what is added, in place of what was; each relative to the untouched weights.
 
         The sums are computed in float32 and rounded to the weights' own format. Layers must fit.
         """
         changes: dict[str, list[tuple[Layer, float]]] = {}
-        for lora, ratio in loras:
+        for lora, strength in loras:
             for key, layer in lora.layers.items():
+                ratio = strength.of(key) if isinstance(strength, Strength) else strength
                 changes.setdefault(key, []).append((layer, ratio))
         for key in self._originals.keys() - changes.keys():
             self._weight(key).copy_(self._originals.pop(key))

@@ -17,7 +17,7 @@ from trainer.studio import Studio
 from ui import picture_html
 from ui.context import AppContext
 from ui.generate_desk import GenerateDesk, LastUse
-from ui.lora_choices import check_loras, check_model, known_models
+from ui.lora_choices import RowUse, check_loras, check_model, known_models
 from ui.lora_rows import LoraRows
 from ui.messages import tells_problems
 from ui.theme import script
@@ -312,11 +312,11 @@ class GenerateHandlers:
     def use_lora(self, lora: Path, model: str, settings: PictureSettings | None) -> list[Any]:
         chosen = settings or self._desk.last().settings
         chosen = chosen.model_copy(update={"model": model, "loras": []})
-        return self._shown(LastUse(settings=chosen, new_seed=True), [(str(lora), 1.0)])
+        return self._shown(LastUse(settings=chosen, new_seed=True), [RowUse(str(lora), 1.0)])
 
-    def _shown(self, last: LastUse, loras: list[tuple[str, float]] | None = None) -> list[Any]:
+    def _shown(self, last: LastUse, loras: list[RowUse] | None = None) -> list[Any]:
         values = last.settings.model_dump()
-        rows = loras if loras is not None else [(use.path, use.weight) for use in last.settings.loras]
+        rows = loras if loras is not None else [RowUse(use.path, use.weight, use.parts) for use in last.settings.loras]
         plain = [values[name] for name in _NAMES]
         plain[_NAMES.index("model")] = gr.update(value=values["model"], choices=known_models(self._workspace))
         return [*plain, last.new_seed, *self._form.loras.show(rows)]

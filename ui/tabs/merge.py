@@ -1,45 +1,21 @@
-"""The Merge tab: LoRAs with ratios, a live picture of what they give together, and saving it."""
+"""The Merge tab: LoRAs put together with a live picture, and the tools that extract, resize, convert and inspect."""
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from trainer.errors import UserError
-from trainer.pictures import PictureSettings, parse_settings
-from trainer.pictures import read_settings as read_picture
-from trainer.runs.settings import read_settings
-from trainer.studio import Answer, Studio
-from ui import picture_html
 from ui.context import AppContext
-from ui.lora_choices import check_loras, check_model, known_models
 from ui.lora_rows import LoraRows
-from ui.merge_desk import Merge, MergeDesk
-from ui.messages import tells_problems
+from ui.lora_tools import convert, extract, inspect, resize
+from ui.lora_tools.merging import merge_form, wire_merge
+from ui.lora_tools.pickers import bring_button
+from ui.lora_tools.preview import PreviewHandlers, look_fields, shown, wire_preview
 from ui.tabs.generate import UseLora
-from ui.theme import script
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
-PREVIEW_SECONDS = 300
-"""How long one preview is waited for; the first of a large model loads it."""
-FIRST_WORDS = "Choose a LoRA and move its slider: the pictures show what it does, before anything is saved."
-STAMP = """(_, ...values) => {
-  window.atelierPage = window.atelierPage || Math.random().toString(36).slice(2);
-  return [`${window.atelierPage}|${performance.now()}`, ...values];
-}"""
-"""Says which page a move comes from and when it was made: two quick moves may reach the server in either order."""
-EXAMPLE_PROMPT = "a red star on a blue background"
-
-TARGETS = [("One LoRA file", "lora"), ("A model with them built in", "model")]
-MODES = [("Exact sum", "exact"), ("Reduced to a rank (SVD)", "svd"), ("As sd-scripts does it", "kohya")]
+TOOLS = {"Extract": extract, "Resize": resize, "Convert": convert, "Inspect": inspect}
 
 
 @dataclass(frozen=True)
@@ -57,277 +33,28 @@ class MergeTab:
     preview: list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class _Look:
-    """The fields that decide how the preview is drawn."""
-
-    model: gr.Dropdown
-    prompt: gr.Textbox
-    seed: gr.Number
-    steps: gr.Slider
-    guidance: gr.Slider
-    size: gr.Number
-
-    @property
-    def fields(self) -> list[Any]:
-        return [self.model, self.prompt, self.seed, self.steps, self.guidance, self.size]
-
-
-@dataclass(frozen=True)
-class _Shown:
-    request: gr.Textbox
-    status: gr.HTML
-    pair: gr.HTML
-
-
-@dataclass(frozen=True)
-class _Save:
-    target: gr.Dropdown
-    mode: gr.Dropdown
-    rank: gr.Number
-    name: gr.Textbox
-    save: gr.Button
-    cancel: gr.Button
-    outcome: gr.HTML
-    seen: gr.Textbox
-
-
 def build(context: AppContext) -> MergeTab:
     """Lay the tab out and wire it."""
+    with gr.Tabs(elem_classes=["tools"], overflow_behavior="wrap"):
+        with gr.Tab("Merge", id="merge", elem_id="tool-merge"):
+            merge = _merge(context)
+        for label, tool in TOOLS.items():
+            with gr.Tab(label, id=label.lower(), elem_id=f"tool-{label.lower()}"):
+                tool.build(context)
+    return merge
+
+
+def _merge(context: AppContext) -> MergeTab:
     with gr.Row(elem_classes=["two-columns", "side-first"]):
         with gr.Column(scale=4, elem_classes=["main-column"]):
             with gr.Column(elem_classes=["card"]):
                 rows = LoraRows(context, "merge", "Ratio")
-            look = _look(context)
-            save = _save()
+                bring_button(context, "merge")
+            look = look_fields(context)
+            form = merge_form()
         with gr.Column(scale=5, min_width=320, elem_classes=["side"]), gr.Column(elem_classes=["card"]):
-            shown = _shown()
-    handlers = MergeHandlers(context, rows, look)
-    preview = _wire_preview(context, rows, look, shown, handlers)
-    _wire_save(context, rows, look, save, handlers)
+            place = shown()
+    handlers = PreviewHandlers(context, rows, look)
+    preview = wire_preview(context, rows, look, place, handlers)
+    wire_merge(context, rows, look.model, form)
     return MergeTab(handlers.use_lora, [*rows.outputs, *look.fields], preview)
-
-
-def _look(context: AppContext) -> _Look:
-    field: dict[str, Any] = {"interactive": True, "elem_classes": ["field"]}
-    with gr.Column(elem_classes=["card"]):
-        prompt = gr.Textbox(EXAMPLE_PROMPT, label="Prompt of the preview", elem_id="merge-prompt", **field)
-        with gr.Column(elem_classes=["fields"]):
-            model = gr.Dropdown(
-                known_models(context.workspace),
-                value="demo",
-                label="Model",
-                allow_custom_value=True,
-                elem_id="merge-model",
-                **field,
-            )
-            seed = gr.Number(42, label="Seed", precision=0, minimum=0, elem_id="merge-seed", **field)
-        with gr.Accordion("How the preview is drawn", open=False), gr.Column(elem_classes=["fields"]):
-            steps = gr.Slider(1, 50, value=12, step=1, label="Steps", buttons=[], elem_id="merge-steps", **field)
-            guidance = gr.Slider(
-                0, 20, value=4, step=0.5, label="Guidance", buttons=[], elem_id="merge-guidance", **field
-            )
-            size = gr.Number(
-                None, label="Size", info="Empty: the model's own.", precision=0, elem_id="merge-size", **field
-            )
-    return _Look(model, prompt, seed, steps, guidance, size)
-
-
-def _save() -> _Save:
-    field: dict[str, Any] = {"interactive": True, "elem_classes": ["field"]}
-    with gr.Column(elem_classes=["card"]):
-        gr.HTML("<h3>Keep it</h3>", padding=False)
-        with gr.Column(elem_classes=["fields"]):
-            name = gr.Textbox("my-merge", label="Name", elem_id="merge-name", **field)
-            target = gr.Dropdown(
-                TARGETS, value="lora", label="Save as", filterable=False, elem_id="merge-target", **field
-            )
-            mode = gr.Dropdown(
-                MODES,
-                value="exact",
-                label="How",
-                info="Exact keeps everything; its rank is the sum of theirs.",
-                filterable=False,
-                elem_id="merge-mode",
-                **field,
-            )
-            rank = gr.Number(
-                16, label="Rank", precision=0, minimum=1, maximum=1024, visible=False, elem_id="merge-rank", **field
-            )
-        with gr.Row(elem_classes=["actions"]):
-            save = gr.Button("Save", variant="primary", elem_id="merge-save")
-            cancel = gr.Button("Cancel", visible=False, elem_id="merge-cancel")
-        outcome = gr.HTML("", padding=False, elem_id="merge-outcome")
-    return _Save(target, mode, rank, name, save, cancel, outcome, gr.Textbox("", visible=False))
-
-
-def _shown() -> _Shown:
-    pair = gr.HTML(
-        picture_html.empty_pair(FIRST_WORDS), padding=False, elem_id="merge-pair", js_on_load=script("pictures.js")
-    )
-    status = gr.HTML("", padding=False, elem_id="merge-status")
-    return _Shown(gr.Textbox("", visible=False), status, pair)
-
-
-def _wire_preview(
-    context: AppContext, rows: LoraRows, look: _Look, shown: _Shown, handlers: MergeHandlers
-) -> list[dict[str, Any]]:
-    """Each move asks for a preview at once, which ends the one before; another event waits for the picture."""
-    inputs = [gr.Textbox("", visible=False), *rows.components, *look.fields]
-    ask: dict[str, Any] = {"fn": handlers.ask, "inputs": inputs, "outputs": shown.request, "js": STAMP, **TELLING}
-    wait: dict[str, Any] = {
-        "fn": handlers.wait,
-        "inputs": shown.request,
-        "outputs": [shown.pair, shown.status],
-        "trigger_mode": "multiple",
-        **TELLING,
-    }
-    moves = [slider.input for slider in rows.weights] + [file.input for file in rows.files]
-    moves += [look.prompt.submit, look.prompt.blur, look.model.input, look.seed.input, look.size.input]
-    moves += [look.steps.release, look.guidance.release]
-    gr.on(moves, **ask, trigger_mode="always_last").success(**wait)
-    for removed in rows.removed:
-        removed.then(**ask).success(**wait)
-    status = gr.Textbox("", visible=False)
-    context.page.poll(handlers.poll_preview, [shown.request, status], [status, shown.status])
-    return [ask, wait]
-
-
-def _wire_save(context: AppContext, rows: LoraRows, look: _Look, save: _Save, handlers: MergeHandlers) -> None:
-    outputs = [save.seen, save.outcome, save.cancel, save.save]
-    refresh: dict[str, Any] = {"fn": handlers.refresh_save, "inputs": save.seen, "outputs": outputs, **QUIET}
-    inputs = [save.target, save.mode, save.rank, save.name, look.model, *rows.components]
-    save.save.click(handlers.save, inputs, None, **TELLING).then(**refresh)
-    save.cancel.click(handlers.cancel, None, None, **TELLING).then(**refresh)
-    context.page.poll(handlers.poll_save, [save.seen], outputs)
-    for choice in (save.target, save.mode):
-        choice.input(_relevant, [save.target, save.mode], [save.mode, save.rank], **QUIET)
-
-
-def _relevant(target: str, mode: str) -> list[Any]:
-    """Building into a model is always exact; a rank is asked for only where it counts."""
-    return [gr.update(visible=target == "lora"), gr.update(visible=target == "lora" and mode == "svd")]
-
-
-class Moves:
-    """Knows the newest move of each open page."""
-
-    MOST_PAGES = 100
-
-    def __init__(self) -> None:
-        self._newest: dict[str, float] = {}
-
-    def is_news(self, stamp: str) -> bool:
-        """Whether no later move of the same page has been seen. A stamp is ``page|milliseconds``."""
-        page, _, when = stamp.partition("|")
-        try:
-            made = float(when)
-        except ValueError:
-            return True  # not from a page's own script: nothing to compare with
-        if made < self._newest.get(page, -math.inf):
-            return False
-        self._newest[page] = made
-        for old in list(self._newest)[: -self.MOST_PAGES]:
-            del self._newest[old]
-        return True
-
-
-class MergeHandlers:
-    """What happens on the tab."""
-
-    def __init__(self, context: AppContext, rows: LoraRows, look: _Look) -> None:
-        self._context = context
-        self._rows = rows
-        self._look = look
-        self._desk = MergeDesk(context.workspace)
-        self._studio = Studio(context.workspace, read_settings(context.workspace).studio_idle_minutes)
-        self._lock = threading.Lock()
-        self._moves = Moves()
-        self._newest = ""
-
-    @tells_problems
-    def ask(self, stamp: str, *values: Any) -> Any:
-        """Ask for the preview of these sliders; returns the request's id, empty where no LoRA is chosen."""
-        with self._lock:
-            if not self._moves.is_news(stamp):
-                return gr.skip()
-            settings = self._settings(values)
-            self._newest = self._studio.preview(settings, compare=True) if settings else ""
-            return self._newest
-
-    def _settings(self, values: Sequence[Any]) -> PictureSettings | None:
-        count = len(self._rows.components)
-        uses = self._rows.read(values[:count])
-        if not uses:
-            return None
-        model, prompt, seed, steps, guidance, size = values[count:]
-        settings = {
-            "prompt": prompt or "",
-            "model": check_model(self._context, model),
-            "loras": [use.model_dump() for use in check_loras(self._context, uses)],
-            "seed": seed or 0,
-            "steps": steps,
-            "guidance": guidance,
-            "width": size or None,
-            "height": size or None,
-            "sampler": "dpmpp_2m",
-        }
-        return parse_settings(settings)
-
-    def wait(self, request: str) -> list[Any]:
-        """The pictures of a request once they are there; nothing where a newer one has taken its place."""
-        if not request:
-            return [picture_html.empty_pair(FIRST_WORDS), ""]
-        answer = self._studio.wait(request, PREVIEW_SECONDS)
-        if request != self._newest:
-            return [gr.skip(), gr.skip()]
-        if answer.state == "done":
-            words = _sum_in_words(read_picture(Path(answer.pictures[1])))
-            return [picture_html.pair(self._context.workspace, answer, words), picture_html.status(answer)]
-        return [gr.skip(), picture_html.status(answer) if answer.state == "failed" else gr.skip()]
-
-    def poll_preview(self, request: str, seen: str) -> list[Any] | None:
-        """How far the preview is, for those that take long."""
-        if not request:
-            return None
-        answer = self._answer(request)
-        now = "" if answer is None or answer.final else f"{answer.id} {answer.what} {answer.step}"
-        if now == seen:
-            return None
-        return [now, "" if answer is None or answer.state == "cancelled" else picture_html.status(answer)]
-
-    @tells_problems
-    def save(self, target: str, mode: str, rank: float | None, name: str, model: str, *rows: Any) -> None:
-        loras = check_loras(self._context, self._rows.read(rows))
-        merge = {"loras": loras, "target": target, "mode": mode, "rank": rank and int(rank), "name": name.strip()}
-        self._desk.save(Merge.model_validate({**merge, "model": check_model(self._context, model)}))
-
-    @tells_problems
-    def cancel(self) -> None:
-        self._desk.cancel()
-
-    def poll_save(self, seen: str) -> list[Any] | None:
-        version, text, going = self._desk.state()
-        return None if version == seen else [version, text, gr.update(visible=going), gr.update(interactive=not going)]
-
-    def refresh_save(self, seen: str) -> list[Any]:
-        return self.poll_save(seen) or [gr.skip() for _ in range(4)]
-
-    @tells_problems
-    def use_lora(self, lora: Path, model: str, settings: PictureSettings | None) -> list[Any]:
-        models = gr.update(value=model, choices=known_models(self._context.workspace))
-        look = [gr.skip() for _ in self._look.fields[1:]]
-        if settings is not None:
-            look[0] = settings.prompt
-        return [*self._rows.show([(str(lora), 1.0)]), models, *look]
-
-    def _answer(self, request: str) -> Answer | None:
-        try:
-            return self._studio.answer(request)
-        except UserError:
-            return None
-
-
-def _sum_in_words(settings: dict[str, Any]) -> str:
-    """``neon × 0.8 + robot × -0.3`` of the settings in a picture."""
-    return " + ".join(f"{Path(use['path']).stem} × {use['weight']:g}" for use in settings.get("loras", []))

@@ -1,0 +1,92 @@
+"""What every tool has below its form: the plan, a button, Cancel, and the outcome; and how they are wired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ui.context import AppContext
+from ui.lora_tools.desk import Order, ToolDesk
+from ui.messages import tells_problems
+
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
+FIELD: dict[str, Any] = {"interactive": True, "elem_classes": ["field"]}
+PRECISIONS = [("As the input", ""), ("fp16", "fp16"), ("bf16", "bf16"), ("float32", "float")]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The components of a tool that its form does not differ in."""
+
+    plan: gr.HTML
+    start: gr.Button
+    cancel: gr.Button
+    outcome: gr.HTML
+    seen: gr.Textbox
+
+    @property
+    def polled(self) -> list[Any]:
+        return [self.seen, self.outcome, self.cancel, self.start]
+
+
+def panel(tool: str, action: str) -> Panel:
+    """Lay it out; ``tool`` is in the elements' ids, ``action`` on the button."""
+    plan = gr.HTML("", padding=False, elem_id=f"{tool}-plan")
+    with gr.Row(elem_classes=["actions"]):
+        start = gr.Button(action, variant="primary", elem_id=f"{tool}-save")
+        cancel = gr.Button("Cancel", visible=False, elem_id=f"{tool}-cancel")
+    outcome = gr.HTML("", padding=False, elem_id=f"{tool}-outcome")
+    return Panel(plan, start, cancel, outcome, gr.Textbox("", visible=False))
+
+
+def output_name(tool: str, value: str) -> tuple[gr.Textbox, gr.Checkbox]:
+    """The fields for the result's name, and whether a file of that name may be replaced."""
+    name = gr.Textbox(value, label="Name", elem_id=f"{tool}-name", **FIELD)
+    replace = gr.Checkbox(False, label="Replace a file of this name", elem_id=f"{tool}-replace", **FIELD)
+    return name, replace
+
+
+def wire(
+    context: AppContext,
+    panel: Panel,
+    desk: ToolDesk,
+    order: Callable[..., Order],
+    plan: Callable[..., str],
+    inputs: Sequence[Any],
+) -> None:
+    """Start, cancel and follow the tool's job; keep the plan true to the form.
+
+    Args:
+        order: makes the command of the form's values; may raise UserError.
+        plan: HTML of what will happen, of the same values; raises nothing.
+        inputs: the form's components.
+    """
+
+    @tells_problems
+    def start(*values: Any) -> None:
+        desk.start(order(*values))
+
+    @tells_problems
+    def cancel() -> None:
+        desk.cancel()
+
+    def poll(seen: str) -> list[Any] | None:
+        now = desk.standing()
+        if now.version == seen:
+            return None
+        return [now.version, now.html, gr.update(visible=now.going), gr.update(interactive=not now.going)]
+
+    def refresh(seen: str) -> list[Any]:
+        return poll(seen) or [gr.skip() for _ in panel.polled]
+
+    after: dict[str, Any] = {"fn": refresh, "inputs": panel.seen, "outputs": panel.polled, **QUIET}
+    panel.start.click(start, list(inputs), None, **TELLING).then(**after)
+    panel.cancel.click(cancel, None, None, **TELLING).then(**after)
+    context.page.poll(poll, [panel.seen], panel.polled)
+    changes = [part.change for part in inputs if hasattr(part, "change")]
+    gr.on(changes, plan, list(inputs), panel.plan, trigger_mode="always_last", **QUIET)
