@@ -83,7 +83,7 @@ def lora_contents(path: Path, *, field: str = "lora") -> LoraContents:
     layers = {module: layer for module, roles in by_module.items() if (layer := _layer(roles)) is not None}
     if not layers:
         kind = next((kind for name in header.shapes if (kind := other_kind(name))), None)
-        what = f"is a {kind} file, which cannot be read" if kind else "holds no LoRA layers of Stable Diffusion"
+        what = f"is of the kind {kind}, which cannot be read" if kind else "holds no LoRA layers of Stable Diffusion"
         raise UserError("lora.none", f"{path.name} {what}.", "Choose a LoRA .safetensors file.", field)
     family = _family(layers, by_module, header)
     renamed = unify_keys(list(layers), sdxl=family.endswith("xl"))
