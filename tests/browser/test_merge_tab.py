@@ -15,6 +15,7 @@ from tests.browser.conftest import App
 from tests.browser.example_runs import example_run, open_tab, write_example_lora
 from trainer.lora.file import read_lora
 from trainer.runs.store import Run, Workspace
+from trainer.single_file.header import read_header
 from trainer.studio import Studio
 
 
@@ -29,6 +30,16 @@ def workspace(app: App) -> Iterator[Workspace]:
 def run(workspace: Workspace) -> Run:
     write_example_lora(workspace.models_dir / "second.safetensors", seed=2)
     return example_run(workspace, "my-character", steps=8)
+
+
+def open_tool(page: Page, tool: str) -> None:
+    open_tab(page, "Merge")
+    page.get_by_role("tab", name=tool, exact=True).last.click()
+
+
+def choose(page: Page, field: str, option: str) -> None:
+    page.locator(f"#{field} input").click()
+    page.get_by_role("option", name=option, exact=True).click()
 
 
 def move(page: Page, row: int, ratio: str) -> None:
@@ -87,8 +98,7 @@ def test_into_a_model_and_problems(page: Page, run: Run, workspace: Workspace) -
     open_tab(page, "Merge")
     page.locator("#merge-save").click()
     expect(page.locator(".toast-body")).to_contain_text("No LoRA is chosen")
-    page.locator("#merge-lora-0 input").click()
-    page.get_by_role("option", name="second", exact=True).click()
+    choose(page, "merge-lora-0", "second")
     page.locator("#merge-target input").click()
     page.get_by_role("option", name="A model folder with them built in").click()
     expect(page.locator("#merge-plan")).to_contain_text("Layers changed")
@@ -100,3 +110,64 @@ def test_into_a_model_and_problems(page: Page, run: Run, workspace: Workspace) -
     page.locator("#merge-save").click()
     expect(page.locator("#merge-outcome")).to_contain_text("whole-model", timeout=60_000)
     assert (workspace.models_dir / "whole-model" / "model_index.json").is_file()
+
+
+def test_resize_and_inspect(page: Page, run: Run, workspace: Workspace, shot: Callable[[str], Path]) -> None:
+    open_tool(page, "Resize")
+    page.locator("#resize-save").click()
+    expect(page.locator(".toast-body")).to_contain_text("No LoRA is chosen")
+    choose(page, "resize-lora", "second")
+    page.locator("#resize-rank input").fill("2")
+    page.locator("#resize-name textarea").fill("smaller")
+    expect(page.locator("#resize-plan")).to_contain_text("48 of 48")
+    page.locator("#resize-save").click()
+    expect(page.locator("#resize-outcome")).to_contain_text("Kept of the norm", timeout=90_000)
+    expect(page.locator("#resize-outcome")).to_contain_text("2, was 4")
+    expect(page.locator("#resize-outcome")).to_contain_text("Strength per block", timeout=90_000)
+    before = read_lora(workspace.models_dir / "second.safetensors")
+    after = read_lora(workspace.models_dir / "smaller.safetensors")
+    for key, layer in after.layers.items():
+        left, values, right = torch.linalg.svd(before.layers[key].delta(torch.float64))
+        best = left[:, :2] * values[:2] @ right[:2]
+        assert torch.allclose(layer.delta(torch.float64), best, atol=2e-3 * float(best.abs().max()))
+
+    open_tool(page, "Inspect")
+    choose(page, "inspect-lora", "smaller")
+    expect(page.locator("#inspect-plan")).to_contain_text("sd1")
+    page.locator("#inspect-save").click()
+    outcome = page.locator("#inspect-outcome")
+    expect(outcome).to_contain_text("Strength per block", timeout=90_000)
+    outcome.locator("summary", has_text="Strength per block").click()
+    expect(outcome.locator(".block-table tbody tr")).to_have_count(7)
+    shot("merge-inspect")
+
+
+def test_convert_and_extract(page: Page, run: Run, workspace: Workspace, shot: Callable[[str], Path]) -> None:
+    open_tool(page, "Convert")
+    choose(page, "convert-lora", "second")
+    choose(page, "convert-to", "diffusers")
+    page.locator("#convert-name textarea").fill("renamed")
+    expect(page.locator("#convert-plan")).to_contain_text("kohya names")
+    page.locator("#convert-save").click()
+    expect(page.locator("#convert-outcome")).to_contain_text("kohya → diffusers", timeout=90_000)
+    renamed = workspace.models_dir / "renamed.safetensors"
+    assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in read_header(renamed).shapes)
+    page.locator("#convert-save").click()
+    expect(page.locator(".toast-body")).to_contain_text("renamed.safetensors exists already")
+
+    open_tool(page, "Extract")
+    tuned = workspace.models_dir / "whole-model"
+    page.locator("#extract-tuned input").fill(str(tuned))
+    page.keyboard.press("Enter")
+    page.locator("#extract-rank input").fill("4")
+    page.locator("#extract-clamp input[type=number]").fill("1")
+    page.locator("#extract-name textarea").fill("again")
+    expect(page.locator("#extract-plan")).to_contain_text("rank 4")
+    page.locator("#extract-save").click()
+    expect(page.locator("#extract-outcome")).to_contain_text("again.safetensors", timeout=120_000)
+    shot("merge-extract")
+    second = read_lora(workspace.models_dir / "second.safetensors")
+    found = read_lora(workspace.models_dir / "again.safetensors")
+    for key, layer in second.layers.items():
+        wanted = layer.delta()
+        assert torch.allclose(found.layers[key].delta(), wanted, atol=5e-3 * float(wanted.abs().max()))

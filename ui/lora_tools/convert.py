@@ -21,7 +21,7 @@ INTRO = (
 FORMS = [
     ("kohya: ComfyUI, Forge, A1111, InvokeAI", "kohya"),
     ("diffusers", "diffusers"),
-    ("PEFT", "peft"),
+    ("PEFT: a folder", "peft"),
 ]
 
 
@@ -62,7 +62,7 @@ def order(context: AppContext, *values: Any) -> Order:
         problems += error.problems
     if problems:
         return Order([], "", problems=problems)
-    out = context.workspace.models_dir / f"{name}.safetensors"
+    out = context.workspace.models_dir / (name if form == "peft" else f"{name}.safetensors")
     command = ["convert", "--lora", str(path), "--to", form, "--out", str(out)]
     if rank:
         command += ["--rank", str(int(rank))]
@@ -90,6 +90,17 @@ def plan(context: AppContext, *values: Any) -> str:
 
 
 def report(result: dict[str, Any]) -> str:
-    """What the finished command answered, and what could not be carried over."""
-    lost = result.get("lost") or result.get("notes") or []
-    return saved(result, [("Note", str(note)) for note in lost])
+    """What the finished command answered, what could not be carried over, and the error where there is one."""
+    rows = [("Names", f"{result['from']} → {result['to']}"), ("Layers", str(result["layers"]))]
+    rows += [("Lost" if note["lost"] else "Note", str(note["message"])) for note in result["notes"]]
+    return saved({"out": ", ".join(map(str, result["files"]))}, rows) + _errors(result.get("error") or {})
+
+
+def _errors(error: dict[str, Any]) -> str:
+    """How much of each layer a lower rank leaves out, where factors were found anew."""
+    layers = sorted(error.get("layers") or [], key=lambda row: -row["error"])
+    if not layers:
+        return ""
+    lines = [(row["layer"], str(row["rank"]), f"{row['error']:.2%}") for row in layers]
+    listing = plans.table(("Layer", "Rank", "Missing of the norm"), lines)
+    return f'<div class="inspection"><details><summary>Error by layer</summary>{listing}</details></div>'

@@ -110,8 +110,8 @@ class ToolDesk:
 
     def _inspection(self, memory: _Memory, done: JobInfo) -> dict[str, Any] | None:
         """What ``inspect`` says of a LoRA that was written, by a job of its own once it is there."""
-        out = Path(str((done.result or {}).get("out", "")))
-        if done.state != "finished" or not is_lora_result(done.result or {}) or not out.exists():
+        out = written_lora(done.result or {})
+        if done.state != "finished" or out is None:
             return None
         looking = self._job(memory.inspection)
         if looking is None:
@@ -143,9 +143,11 @@ class ToolDesk:
             return None  # old jobs are cleared away
 
 
-def is_lora_result(result: dict[str, Any]) -> bool:
-    """Whether a finished command has written a LoRA, which ``inspect`` can tell more about."""
-    return str(result.get("out", "")).endswith(".safetensors") and "base" not in result
+def written_lora(result: dict[str, Any]) -> Path | None:
+    """The LoRA that a finished command has written, which ``inspect`` can tell more about."""
+    out = Path(str(result.get("out", "")))
+    is_lora = out.suffix == ".safetensors" and ("base" not in result or "tuned" in result)
+    return out if is_lora and out.is_file() else None
 
 
 def name_problems(name: str) -> list[Problem]:

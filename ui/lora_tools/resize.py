@@ -13,6 +13,7 @@ from ui.lora_tools import plans
 from ui.lora_tools.desk import Order, ToolDesk, name_problems, saved
 from ui.lora_tools.panel import FIELD, QUIET, output_name, panel, wire
 from ui.lora_tools.pickers import lora_picker
+from ui.run_view import file_size
 
 INTRO = (
     "<h3>A smaller rank</h3><p>Keeps the strongest directions of each layer; the file shrinks with the rank, and its "
@@ -119,5 +120,30 @@ def plan(context: AppContext, *values: Any) -> str:
 
 def report(result: dict[str, Any]) -> str:
     """What the finished command answered: what is kept, over all and by layer."""
-    rows = [(name, str(result[key])) for name, key in (("Layers", "layers"), ("Rank", "ranks")) if key in result]
-    return saved(result, rows)
+    smaller = f"{file_size(result['size_bytes'])}, was {file_size(result['size_bytes_before'])}"
+    rows = [
+        ("Size", smaller),
+        ("Rank", f"{_ranks(result['ranks'])}, was {_ranks(result['ranks_before'])}"),
+        ("Kept of the norm", f"{result['norm_kept']:.2%}; by layer at least {result['norm_kept_smallest']:.2%}"),
+    ]
+    head = ("Layer", "Rank", "Kept of the norm", "Alpha")
+    layers = sorted(result["layers"], key=lambda layer: layer["norm_kept"])
+    lines = [
+        (
+            layer["module"],
+            f"{layer['rank_before']} → {layer['rank']}",
+            f"{layer['norm_kept']:.2%}",
+            f"{layer['alpha']:g}",
+        )
+        for layer in layers
+    ]
+    listing = f"<details><summary>By layer, the weakest first</summary>{plans.table(head, lines)}</details>"
+    return saved(result, rows) + f'<div class="inspection">{listing}</div>'
+
+
+def _kept(layer: dict[str, Any]) -> tuple[str, str, str]:
+    return f"{layer['rank_before']} → {layer['rank']}", f"{layer['norm_kept']:.2%}", f"{layer['alpha']:g}"
+
+
+def _ranks(counts: dict[str, int]) -> str:
+    return plans.listed(sorted(int(rank) for rank in counts))
