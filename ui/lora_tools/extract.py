@@ -53,7 +53,7 @@ def build(context: AppContext) -> None:
                 **FIELD,
             )
             min_diff = gr.Number(
-                0.01,
+                0,
                 label="Minimum difference",
                 info="A text encoder that differs by less is left out.",
                 elem_id="extract-min-diff",
@@ -109,9 +109,23 @@ def _space(workspace: Workspace) -> list[tuple[str, str]]:
 
 
 def report(result: dict[str, Any]) -> str:
-    """What the finished command answered."""
-    rows = [("Layers", str(result["layers"]))] if "layers" in result else []
-    dropped = result.get("unchanged") or result.get("dropped") or []
-    if dropped:
-        rows.append(("Left out as equal", ", ".join(map(str, dropped))))
-    return saved({"out": result.get("out", "")}, rows)
+    """What the finished command answered: what the LoRA holds of the difference, and what not."""
+    rows = [
+        ("Size", file_size(result["size_bytes"])),
+        ("Rank", plans.listed(sorted(int(rank) for rank in result["ranks"]))),
+        ("Lost in these layers", f"{result['error']:.2%} of the difference"),
+    ]
+    if result["not_carried"]:
+        rows.append(("Lost elsewhere", f"{result['not_carried']:.2%} lies where this LoRA has no layers"))
+    if result["unchanged"]:
+        rows.append(("Equal in both", f"{len(result['unchanged'])} layers, left out"))
+    rows += [
+        (f"Left out: {part}", f"nothing changed by more than {most:.3g}") for part, most in result["left_out"].items()
+    ]
+    layers = sorted(result["layers"], key=lambda layer: layer["norm_kept"])
+    lines = [
+        (layer["module"], str(layer["rank"]), f"{layer['norm']:.3g}", f"{layer['norm_kept']:.2%}") for layer in layers
+    ]
+    listing = plans.table(("Layer", "Rank", "Difference", "Kept"), lines)
+    folded = f"<details><summary>By layer, the weakest first</summary>{listing}</details>"
+    return saved(result, rows) + f'<div class="inspection">{folded}</div>'

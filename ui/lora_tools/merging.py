@@ -11,6 +11,7 @@ import gradio as gr
 from pydantic import BaseModel
 
 from trainer.errors import Problem, UserError
+from trainer.lora.merge_settings import DEFAULT_DENSITY, RANKED, SPARSE, Mode
 from trainer.pictures import LoraUse
 from trainer.runs.store import Workspace
 from ui.context import AppContext
@@ -20,7 +21,6 @@ from ui.lora_tools import plans
 from ui.lora_tools.desk import Order, ToolDesk, name_problems, saved
 from ui.lora_tools.panel import FIELD, PRECISIONS, QUIET, Panel, output_name, panel, wire
 
-Mode = Literal["exact", "svd", "ties", "dare", "kohya"]
 Target = Literal["lora", "file", "folder"]
 
 TARGETS = [
@@ -35,10 +35,6 @@ MODES = [
     ("DARE: drop and rescale", "dare"),
     ("As sd-scripts does it", "kohya"),
 ]
-RANKED = ("svd", "ties", "dare")
-"""Modes whose result has a rank to be chosen."""
-SPARSE = ("ties", "dare")
-"""Modes that keep a share of each LoRA's change."""
 DORA_HINT = "A DoRA's effect depends on the model it was trained on."
 
 
@@ -122,7 +118,7 @@ def merge_form() -> MergeForm:
             density = gr.Slider(
                 0.05,
                 1,
-                value=0.5,
+                value=DEFAULT_DENSITY,
                 step=0.05,
                 label="Density",
                 info="Share of each LoRA's changes that is kept.",
@@ -257,14 +253,14 @@ def _guarded_plan(workspace: Workspace, read: Any) -> str:
 
 
 def merge_report(result: dict[str, Any]) -> str:
-    """What the finished command answered."""
-    rows = []
-    if "mode" in result and "base" not in result:
-        rows.append(("How", str(result["mode"])))
-    if "layers" in result and "base" in result:
-        rows.append(("Layers changed", str(result["layers"])))
-    unknown = result.get("unknown_keys") or {}
-    rows += [(f"Left out of {Path(file).name}", ", ".join(keys[:5])) for file, keys in unknown.items()]
+    """What the finished command answered, and what was left out."""
+    rows = [("How", str(result["mode"]))] if "base" not in result else []
+    for use in result.get("loras", []):
+        if "layers_used" in use:
+            rows.append((Path(use["file"]).stem, f"{use['ratio']}, {use['layers_used']} layers"))
+    for kind, words in (("left_out", "Not in the model"), ("unknown_keys", "Not understood")):
+        found = result.get(kind) or {}
+        rows += [(f"{words}: {Path(file).stem}", ", ".join(names[:5])) for file, names in found.items()]
     return saved(result, rows)
 
 
