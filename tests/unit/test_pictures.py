@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "seed": 2**63 - 1,
     "sampler": "dpmpp_2m_karras",
     "model": "demo",
-    "loras": [{"path": "/somewhere/neon style.safetensors", "weight": -0.75}],
+    "loras": [{"path": "/somewhere/neon style.safetensors", "weight": -0.75, "parts": "text_encoder:0"}],
     "clip_skip": 2,
     "max_token_length": 150,
     "weighted": True,
