@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "dataset": "look for problems in a folder of pictures",
     "caption": "write captions for a folder of pictures",
     "merge": "merge LoRAs with each other or into a model",
+    "extract": "the difference of two models as a LoRA",
     "resize": "give a LoRA another rank, of the same strength",
     "convert": "a LoRA in another form: kohya, diffusers or PEFT",
     "inspect": "what is in a LoRA file",

@@ -117,6 +117,11 @@ def model_folder(
     return path
 
 
+def family_of(folder: Path) -> str | None:
+    """The short name of the family that a model folder is of; None for none that is known."""
+    return next((name for name, loader in FAMILIES.items() if loader.recognises(folder)), None)
+
+
 def _hub_folder(base: str, revision: str | None, field: str, check: Check | None, events: EventSink | None) -> Path:
     if looks_like_a_file(base):
         raise UserError("model.not_found", f"{field}: there is no file {base}.", "Check the path.", field)
@@ -165,7 +170,7 @@ def _refuse_own_code(folder: Path, field: str) -> None:
 
 def _loader_for(folder: Path, model: ModelSettings) -> FamilyLoader:
     """The loader of the family that the model is of. Raises UserError for a family other than the wanted one."""
-    found = next((name for name, loader in FAMILIES.items() if loader.recognises(folder)), None)
+    found = family_of(folder)
     if found is None:
         kind = _read_json(folder / "model_index.json").get("_class_name", "unknown")
         known = ", ".join(loader.title for loader in FAMILIES.values())

@@ -154,6 +154,9 @@ class FamilyLoader(Protocol):
     def recognises(self, folder: Path) -> bool:
         """Whether the model in this diffusers folder is of this family."""
 
+    def versions(self, prediction_type: str) -> tuple[str, str]:
+        """What LoRA files for such a model say: base model version, and architecture without ``/lora``."""
+
     def random(self, size: Literal["demo", "full"], *, device: torch.device, dtype: torch.dtype) -> Family:
         """A model with random weights, of the demo's size or of the family's usual one: to measure speed with."""
 

@@ -194,6 +194,10 @@ class SdLoader:
         second = unet.get("use_linear_projection") or unet.get("cross_attention_dim") == _SD2_TEXT_WIDTH
         return bool(second) == (self._kind is SD2)
 
+    def versions(self, prediction_type: str) -> tuple[str, str]:
+        """See ``families.base.FamilyLoader``."""
+        return self._kind.versions[prediction_type]
+
     def load(
         self,
         folder: Path,

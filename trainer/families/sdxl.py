@@ -140,6 +140,10 @@ class SdxlLoader:
             return False
         return index.get("_class_name") == "StableDiffusionXLPipeline"
 
+    def versions(self, prediction_type: str) -> tuple[str, str]:
+        """See ``families.base.FamilyLoader``."""
+        return SdxlFamily.base_model_version, SdxlFamily.architecture
+
     def load(
         self,
         folder: Path,

@@ -111,6 +111,21 @@ class UnetFamily:
         self.move(denoiser=device, text=device, vae=device)
 
 
+def takes_lora(part: str, path: str, *, conv: bool) -> bool:
+    """Whether LoRAs usually have a layer of this name, as in kohya's tools.
+
+    Those of all transformers, and of ResNets and changes of size only where there are convolutions (``conv``); not the
+    first and the last layer, nor the embeddings of time and size.
+
+    Args:
+        part: ``unet`` or a text encoder.
+        path: dotted name of the layer in that part.
+        conv: whether the LoRA is to have 3x3 convolutions.
+    """
+    unet = [_TRANSFORMER, _RESNET, _LARGE_CONV] if conv else [_TRANSFORMER]
+    return any(pattern.search(path) for pattern in (unet if part == "unet" else [_TEXT_ALL]))
+
+
 def check_clip_skip(clip_skip: int, most: int) -> None:
     """Raise UserError when the text encoders have not that many layers to leave out."""
     if clip_skip > most:

@@ -86,7 +86,7 @@ class _Job:
         dtype = self.checkpoint.dtype(self.path, source.name, self.field)
 
         def load() -> Tensor:
-            weight = _weight(self.checkpoint, source).reshape(shape)
+            weight = self.checkpoint.weight(source)
             self.count()
             return weight
 
@@ -240,14 +240,6 @@ def _write_part(folder: Path, job: _Job, part: _Part) -> None:
     entries = [job.entry(name, source) for name, source in part.names.items()]
     write_tensors(folder / part.weights_file, entries, {"format": "pt"})
     write_json(folder / "config.json", part.config)
-
-
-def _weight(checkpoint: Checkpoint, source: Source) -> Tensor:
-    if source.third is not None:
-        rows = checkpoint.shapes[source.name][0] // 3
-        return checkpoint.tensors.rows(source.name, source.third * rows, (source.third + 1) * rows)
-    tensor = checkpoint.tensors.get(source.name)
-    return tensor.T.contiguous() if source.transposed else tensor
 
 
 def _check_suffix(path: Path, field: str) -> None:

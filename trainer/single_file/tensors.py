@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainer.errors import UserError
 from trainer.single_file.header import Header, Shapes, broken, read_header
+from trainer.single_file.names import Source
 
 _FORMATS: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -59,11 +60,22 @@ class Checkpoint:
             raise broken(path, what, field, _FULL_PRECISION_HINT)
         return self.dtypes[name]
 
+    def weight(self, source: Source) -> Tensor:
+        """A weight as a model folder has it."""
+        if source.third is not None:
+            rows = self.shapes[source.name][0] // 3
+            return self.tensors.rows(source.name, source.third * rows, (source.third + 1) * rows)
+        tensor = self.tensors.get(source.name)
+        return (tensor.T.contiguous() if source.transposed else tensor).reshape(source.shape(self.shapes))
+
 
 @contextmanager
 def open_checkpoint(path: Path, *, field: str = "model.base") -> Iterator[Checkpoint]:
-    """Open a ``.safetensors`` or ``.ckpt`` file. Raises UserError(field): broken, or more than weights."""
-    if path.suffix.lower() == ".ckpt":
+    """Open a ``.safetensors`` or ``.ckpt`` file, or the ``.bin`` of a part.
+
+    Raises UserError(field) for a file that is broken or holds more than weights.
+    """
+    if path.suffix.lower() in (".ckpt", ".bin"):
         yield _pickled(path, field)
         return
     header = read_header(path, field=field)
@@ -110,7 +122,7 @@ def _pickled(path: Path, field: str) -> Checkpoint:
         raise broken(path, what, field, _PICKLE_HINT) from error
     except (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise broken(path, f"is not a readable .ckpt file ({reason[:200]})", field, _PICKLE_HINT) from error
+        raise broken(path, f"is not a readable {path.suffix} file ({reason[:200]})", field, _PICKLE_HINT) from error
     while isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):
