@@ -13,7 +13,7 @@ from trainer.runs.events import EventSink
 
 PRECISIONS = ("float", "fp16", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
-_LORA_ONLY = ("rank", "conv_rank", "density", "seed", "dora_base", "overwrite", "dry_run")
+_LORA_ONLY = ("rank", "conv_rank", "density", "seed", "dora_base")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE=STRENGTH",
         help="a LoRA and its strength: 0.8, or with parts and blocks 0.8,text_encoder:0,unet.mid_block:1.2",
     )
-    add("--out", type=Path, required=True, help="new .safetensors file, or with --base a new folder")
+    add("--out", type=Path, required=True, help="new .safetensors file; with --base also a new folder")
     add("--base", default=None, help="model to merge into: demo, a folder, a .safetensors or .ckpt file, or a hub id")
     add("--mode", choices=MODES, default="exact", help="how LoRAs are merged with each other")
     add("--rank", type=int, default=None, help="rank of the result, for --mode svd, ties and dare")
@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--overwrite", action="store_true", help="replace --out where it exists")
     add("--dry-run", action="store_true", help="only tell what would be done")
+    partial = "leave out LoRA layers that the model does not have, where it has most of them; for --base"
+    add("--allow-partial", action="store_true", help=partial)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
@@ -57,6 +59,8 @@ def describe(answer: dict[str, Any]) -> str:
         lines = [f"Would be written: {answer['out']}, {size}", *_table(answer)]
     else:
         lines = [f"Written: {answer['out']}", *_table(answer)]
+    for file, modules in answer.get("left_out", {}).items():
+        lines.append(f"Not in the model, left out of {file}: {', '.join(modules)}")
     for file, keys in answer["unknown_keys"].items():
         lines.append(f"Not understood in {file}, left out: {', '.join(keys)}")
     return "\n".join(lines)
@@ -79,6 +83,9 @@ def _into_lora(args: argparse.Namespace, loras: list[tuple[Path, Strength]], eve
     from trainer.devices import choose_device
     from trainer.lora.merge_files import LoraMerge, merge_lora_files, plan_lora_merge
 
+    if args.allow_partial:
+        hint = "Leave --allow-partial out, or give --base."
+        raise UserError("merge.partial", "allow-partial: it is for merging into a model.", hint, "allow_partial")
     wanted = LoraMerge(
         loras,
         args.out.expanduser(),
@@ -92,18 +99,36 @@ def _into_lora(args: argparse.Namespace, loras: list[tuple[Path, Strength]], eve
 
 
 def _into_model(args: argparse.Namespace, loras: list[tuple[Path, Strength]], events: EventSink) -> dict[str, Any]:
-    from trainer.families import model_folder
     from trainer.lora.merge_model import merge_into_model
 
-    useless = [f"--{name.replace('_', '-')}" for name in _LORA_ONLY if getattr(args, name) not in (None, False)]
+    useless = [f"--{name.replace('_', '-')}" for name in _LORA_ONLY if getattr(args, name) is not None]
     if args.mode != "exact" or useless:
         hint = f"Leave {', '.join(['--mode', *useless])} out."
         raise UserError("merge.mode", "mode: merging into a model is always exact.", hint, "mode")
-    if not all(strength.is_uniform for _, strength in loras):
-        raise UserError("merge.blocks", "lora: one number for each LoRA with --base.", "Leave parts out.", "lora")
-    pairs = [(path, strength.overall) for path, strength in loras]
-    base = model_folder(args.base, None, field="base", events=events)
     done = merge_into_model(
-        base, pairs, args.out, precision=args.precision, save_precision=args.save_precision, events=events
+        _base_path(args.base, events),
+        loras,
+        args.out.expanduser(),
+        precision=args.precision,
+        save_precision=args.save_precision,
+        device=args.device,
+        overwrite=args.overwrite,
+        allow_partial=args.allow_partial,
+        dry_run=args.dry_run,
+        events=events,
     )
-    return {**done, "base": args.base, "loras": [{"file": str(path), "ratio": ratio} for path, ratio in pairs]}
+    rows = [
+        {"file": str(path), "ratio": ratio, "layers_used": done["layers"][str(path)]}
+        for (path, _), ratio in zip(loras, done["ratios"], strict=True)
+    ]
+    return {**done, "base": args.base, "loras": rows}
+
+
+def _base_path(base: str, events: EventSink) -> Path:
+    """The file or folder that ``--base`` names."""
+    path = Path(base).expanduser()
+    if path.is_file():
+        return path
+    from trainer.families import model_folder  # it loads diffusers, which a file does not need
+
+    return model_folder(base, None, field="base", events=events)

@@ -103,7 +103,7 @@ def _read(wanted: LoraMerge, events: EventSink) -> list[MergeSource]:
         try:
             lora = read_lora(path)
             strength.check(lora.layers, path.name)
-            sources.append(MergeSource(lora, strength, path.name, _sha256(path)))
+            sources.append(MergeSource(lora, strength, path.name, file_sha256(path)))
         except UserError as error:
             problems += error.problems
     if problems:

@@ -1,230 +1,248 @@
-"""Merging LoRAs of any kind into a model: ``W + sum(ratio * change)``, written as a model folder of its own.
+"""Merging LoRAs of any kind into a model: ``W + sum(strength * change)``, written as a model of its own.
 
-Weights pass through one tensor at a time, so that memory stays small next to the model.
+The model is a folder in diffusers layout or a single file, and so is the result, in all four combinations. Weights pass
+through by blocks of rows, so that memory stays small next to the model. A tensor that no LoRA changes keeps its bytes.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-import secrets
+import math
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from trainer.errors import UserError
+from trainer.devices import use_threads_for
+from trainer.errors import Problem, UserError
 from trainer.files import read_json
-from trainer.lora.file import LoraFile, Precision, fit_names, read_lora
-from trainer.lora.keys import PREFIXES, kohya_key
-from trainer.lora.layers import Layer, add_changes
+from trainer.lora.file import Precision
 from trainer.lora.merge import MERGE_KEY
-from trainer.lora.tensor_file import DTYPES, Entry, dtype_of, open_tensors, write_tensors
+from trainer.lora.merge_files import file_sha256
+from trainer.lora.merge_items import Items
+from trainer.lora.merge_plan import CAST_PARTS, Base, MergePlan, model_index, open_base, plan_merge
+from trainer.lora.merge_progress import MergeProgress
+from trainer.lora.merge_weights import Device, Sums, merge_device
+from trainer.lora.outputs import form_of, new_output, out_problems, space_problems
+from trainer.lora.strengths import Strength
+from trainer.lora.tensor_file import DTYPES
+from trainer.lora.weight_file import Item, Stored, size_of_file, write_weights
 from trainer.runs.events import EventSink
+from trainer.single_file.kinds import LAYOUTS
+from trainer.single_file.original import marks, original_tensors
 
-_CAST_PARTS = (*PREFIXES, "vae")  # what --save-precision applies to
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx", ".h5")
+_STALE_KEYS = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
+_EMA = "model_ema."
 
 
-_Change = tuple[Layer, float]
-"""What is added to one weight, and how much of it."""
+@dataclass(frozen=True)
+class _Output:
+    """One weight file to write: its place in the result (empty for the result itself), its tensors and metadata."""
 
-
-@dataclass
-class _Plan:
-    """Which weight of which file changes by what."""
-
-    changes: dict[Path, dict[str, list[_Change]]] = field(default_factory=dict)
-    tensors: int = 0
+    place: str
+    items: list[Item]
+    metadata: dict[str, str]
 
 
 def merge_into_model(
-    base_dir: Path,
-    loras: list[tuple[Path, float]],
-    out_dir: Path,
+    base_path: Path,
+    loras: Sequence[tuple[Path, Strength | float]],
+    out: Path,
     *,
     precision: Precision = "float",
     save_precision: Precision | None = None,
+    device: Device = "auto",
+    overwrite: bool = False,
+    allow_partial: bool = False,
+    dry_run: bool = False,
     events: EventSink,
 ) -> dict[str, Any]:
-    """Write a copy of the diffusers folder ``base_dir`` with the LoRAs in its UNet and text encoders.
+    """Write a copy of a model with LoRAs in its UNet and text encoders.
 
     Args:
-        base_dir: model in diffusers layout with safetensors weights.
-        loras: files and their ratios, any finite numbers.
-        out_dir: new folder; must not exist or be empty.
-        precision: number format of the sum.
+        base_path: model folder in diffusers layout with safetensors weights, or a .safetensors or .ckpt file.
+        loras: files and how strongly each is merged; any finite numbers.
+        out: a new folder, or a new file if it ends in .safetensors.
+        precision: number format of the sums.
         save_precision: number format of the weights written; None keeps each weight's own.
+        device: what computes the sums.
+        overwrite: whether a model that is there already may be replaced.
+        allow_partial: leave out LoRA layers that the model does not have, where it has most of them.
+        dry_run: find out what would be done, and write nothing.
         events: gets the progress.
 
-    Returns what was done: layers changed, files merged. Raises UserError, and leaves nothing behind, when a LoRA layer
-    has no place in the model or does not fit, or a result is not finite.
+    Returns what was done: tensors changed, files merged, sizes. Raises UserError, and leaves nothing behind, when a
+    LoRA layer has no place in the model or does not fit, the result is not finite, or ``out`` cannot be written.
     """
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise UserError("merge.exists", f"out: {out_dir} exists already.", "Choose another name.", "out")
-    read = [(path, read_lora(path), ratio) for path, ratio in loras]
-    plan = _plan(base_dir, read)
-    record = {"mode": "model", "files": [path.name for path, _ in loras], "ratios": [ratio for _, ratio in loras]}
-    with _new_folder(out_dir) as folder:
-        _copy_rest(base_dir, folder)
-        writer = _Writer(DTYPES[precision], DTYPES[save_precision] if save_precision else None, plan, events, record)
-        for part in (part for part in _CAST_PARTS if (base_dir / part).is_dir()):
-            for source in _weight_files(base_dir / part):
-                writer.write(source, folder / part / source.name)
+    given = [(path, value if isinstance(value, Strength) else Strength(value)) for path, value in loras]
+    if base_path.is_dir():
+        model_index(base_path)  # the first thing to be wrong
+    problems = out_problems(out, [base_path, *(path for path, _ in given)], overwrite=overwrite)
+    problems += _strength_problems(given)
+    if problems:
+        raise UserError.many(problems)
+    sums = Sums(DTYPES[precision], merge_device(device))
+    source = _as_folder(base_path, events) if base_path.is_file() and form_of(out) == "folder" else base_path
+    with open_base(source) as base:
+        plan = plan_merge(base, given, allow_partial=allow_partial)
+        record = _record(base_path, given)
+        use_threads_for(base.numbers)
+        items = Items(base, plan, sums, DTYPES[save_precision] if save_precision else None)
+        outputs = _outputs(base, items, form_of(out), record)
+        answer = {**_answer(out, plan, outputs, given, record), "dry_run": dry_run}
+        if problems := space_problems(out, answer["size_bytes"] + _rest_bytes(base, form_of(out))):
+            raise UserError.many(problems)
+        if not dry_run:
+            _tell(base, plan, events)
+            _write(base, outputs, out, events)
+    return answer
+
+
+def _write(base: Base, outputs: list[_Output], out: Path, events: EventSink) -> None:
+    progress = MergeProgress([item for output in outputs for item in output.items], events)
+    try:
+        with new_output(out) as temporary:
+            if form_of(out) == "folder":
+                _copy_rest(base.path, temporary)
+            for output in outputs:
+                path = temporary / output.place if output.place else temporary
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_weights(path, [progress.watched(item) for item in output.items], output.metadata)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        message = f"out: the disk filled up while {out.name} was written; nothing of it was kept."
+        raise UserError("merge.disk_full", message, "Free some space, or choose another disk.", "out") from error
+
+
+def _outputs(base: Base, items: Items, form: str, record: dict[str, Any]) -> list[_Output]:
+    if form == "folder":
+        return [
+            _Output(f"{part}/{file.path.name}", items.of_file(file), _metadata(file.metadata, record, items, file.path))
+            for part, file in base.files
+        ]
+    if base.is_file:
+        ((_, file),) = base.files
+        return [_Output("", items.of_file(file), _metadata(file.metadata, record, items, file.path))]
+    return [_as_file(base, items, record)]
+
+
+def _as_file(base: Base, items: Items, record: dict[str, Any]) -> _Output:
+    """A model folder as a single file in the original layout."""
+    from trainer.families import FAMILIES  # it loads diffusers, which files alone do not need
+
+    family = next((name for name, loader in FAMILIES.items() if loader.recognises(base.path)), None)
+    layout = next((layout for layout in LAYOUTS if layout.family == family), None)
+    if layout is None:
+        message = f"base: {base.path.name} is of a kind that has no single-file form here."
+        raise UserError("merge.original", message, "Leave .safetensors out of the result's name.", "base")
+    shapes = {
+        part: {name: base.spot(part, name).shape for name in names} for part, names in base.parts.items() if names
+    }
+    empty, told = marks(layout, _scheduler(base.path))
+    tensors = items.of_originals(original_tensors(layout, shapes, base.path))
+    tensors += [Item(name, Stored("F32", (0,), 0), lambda: iter(())) for name in empty]
+    return _Output("", tensors, _described(told, record))
+
+
+def _scheduler(folder: Path) -> dict[str, Any]:
+    try:
+        values = read_json(folder / "scheduler" / "scheduler_config.json")
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _metadata(metadata: dict[str, str], record: dict[str, Any], items: Items, path: Path) -> dict[str, str]:
+    """What a file says about itself: as before, and what was merged into it."""
+    kept = {"format": "pt", **{key: value for key, value in metadata.items() if key not in _STALE_KEYS}}
+    return _described(kept, record) if any(file == path for file, _ in items.plan.changes) else kept
+
+
+def _described(kept: dict[str, str], record: dict[str, Any]) -> dict[str, str]:
+    earlier = {"before": kept[MERGE_KEY]} if MERGE_KEY in kept else {}
+    names = ", ".join([record["base"], *record["files"]])
+    merged = {MERGE_KEY: json.dumps({**record, **earlier}, ensure_ascii=False), "modelspec.merged_from": names}
+    return {"format": "pt", **kept, **merged}
+
+
+def _record(base_path: Path, loras: list[tuple[Path, Strength]]) -> dict[str, Any]:
+    ratios = [strength.overall if strength.is_uniform else str(strength) for _, strength in loras]
     return {
-        "out": str(out_dir),
-        "changed_weights": sum(len(changes) for changes in plan.changes.values()),
-        "unknown_keys": {str(path): lora.unknown for path, lora, _ in read if lora.unknown},
+        "mode": "model",
+        "base": base_path.name,
+        "files": [path.name for path, _ in loras],
+        "sha256": [file_sha256(path) for path, _ in loras],
+        "ratios": ratios,
+    }
+
+
+def _answer(
+    out: Path, plan: MergePlan, outputs: list[_Output], loras: list[tuple[Path, Strength]], record: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "out": str(out),
+        "form": form_of(out),
+        "changed_weights": sum(len({change.source for change in changes}) for changes in plan.changes.values()),
+        "tensors": sum(len(output.items) for output in outputs),
+        "size_bytes": sum(size_of_file(output.items, output.metadata) for output in outputs),
+        "layers": {str(path): count for (path, _), count in zip(loras, plan.layers, strict=True)},
+        "left_out": plan.left_out,
+        "unknown_keys": plan.unknown,
         **record,
     }
 
 
-def _plan(base_dir: Path, loras: list[tuple[Path, LoraFile, float]]) -> _Plan:
-    """Find each LoRA layer's weight. Raises UserError with one problem per LoRA that does not fit."""
-    _model_index(base_dir)
-    plan = _Plan()
-    places: dict[str, list[tuple[Path, str, tuple[int, ...]]]] = {}
-    sdxl = (base_dir / "text_encoder_2").is_dir()
-    for part in (part for part in _CAST_PARTS if (base_dir / part).is_dir()):
-        for source in _weight_files(base_dir / part):
-            with open_tensors(source) as file:
-                names = list(file.keys())
-                plan.tensors += len(names)
-                for name in (name for name in names if part in PREFIXES and name.endswith(".weight")):
-                    key = kohya_key(part, name.removesuffix(".weight"), sdxl=sdxl)
-                    places.setdefault(key, []).append((source, name, tuple(file.get_slice(name).get_shape())))
-    problems = []
-    for path, read, ratio in loras:
-        lora = fit_names(read, places)
-        strangers = sorted(module for module in lora.layers if module not in places)
-        misfits = [
-            f"{module} ({'x'.join(map(str, layer.weight_shape))}, the model has {'x'.join(map(str, shape))})"
-            for module, layer in lora.layers.items()
-            for _, _, shape in places.get(module, [])
-            if not layer.fits(shape)
-        ]
-        if strangers or misfits:
-            problems.append(_does_not_fit(path, strangers, misfits))
-            continue
-        for module, layer in lora.layers.items():
-            for source, name, _ in places[module]:
-                plan.changes.setdefault(source, {}).setdefault(name, []).append((layer, ratio))
-    if problems:
-        raise UserError.many([problem for error in problems for problem in error.problems])
-    return plan
+def _tell(base: Base, plan: MergePlan, events: EventSink) -> None:
+    """Warn of what a user may not expect."""
+    for path, modules in plan.left_out.items():
+        message = f"{Path(path).name}: {len(modules)} layers are not in the model and are left out: {modules[0]} ..."
+        events.emit("warning", code="merge.left_out", message=message, hint="")
+    if any(name.startswith(_EMA) for _, file in base.files for name in file.table):
+        message = f"{base.path.name} carries averaged (EMA) weights for further training; they stay unmerged."
+        events.emit("warning", code="merge.ema", message=message, hint="Programs that draw do not use them.")
 
 
-def _model_index(base_dir: Path) -> dict[str, Any]:
-    """The model's list of parts. Raises UserError when the folder is not a model."""
-    try:
-        index = read_json(base_dir / "model_index.json")
-    except (OSError, ValueError):
-        index = None
-    if not isinstance(index, dict):
-        message = f"base: {base_dir} is not a model folder."
-        raise UserError("model.not_a_model", message, "Choose a folder in diffusers layout.", "base")
-    return index
+def _strength_problems(loras: list[tuple[Path, Strength]]) -> list[Problem]:
+    numbers = [[strength.overall, *(number for _, number in strength.named)] for _, strength in loras]
+    if all(math.isfinite(number) for row in numbers for number in row):
+        return []
+    return [Problem("merge.ratio", "A ratio is not a finite number.", "Give numbers such as 0.8 or -1.", "lora")]
 
 
-def _does_not_fit(path: Path, strangers: list[str], misfits: list[str]) -> UserError:
-    listed = [*strangers, *misfits]
-    names = ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
-    what = f"{len(strangers)} layers are not in the model" if strangers else f"{len(misfits)} layers have another shape"
-    return UserError(
-        "merge.no_fit",
-        f"{path.name} does not fit this model: {what}: {names}.",
-        "Use the model it was made for.",
-        "lora",
-    )
+def _as_folder(path: Path, events: EventSink) -> Path:
+    from trainer.single_file.convert import model_folder_of  # it loads diffusers, which files alone do not need
+
+    return model_folder_of(path, field="base", events=events)
 
 
-@dataclass
-class _Writer:
-    """Writes weight files with their changes, counting tensors for the progress."""
-
-    compute: torch.dtype
-    save: torch.dtype | None
-    plan: _Plan
-    events: EventSink
-    record: dict[str, Any]
-    done: int = 0
-
-    def write(self, source: Path, target: Path) -> None:
-        changes = self.plan.changes.get(source, {})
-        with open_tensors(source) as file:
-            metadata = {"format": "pt", **(file.metadata() or {})}
-            if changes:
-                metadata[MERGE_KEY] = json.dumps(self.record, ensure_ascii=False)
-            entries = [self._entry(file, name, changes.get(name, [])) for name in file.keys()]  # noqa: SIM118
-            write_tensors(target, entries, metadata)
-
-    def _entry(self, file: Any, name: str, changes: list[_Change]) -> Entry:
-        part = file.get_slice(name)
-        dtype = dtype_of(part, name)
-        target = self.save if self.save is not None and dtype.is_floating_point else dtype
-
-        def load() -> Tensor:
-            self.done += 1
-            self.events.emit("progress", what="merging", done=self.done, total=self.plan.tensors)
-            return self._merged(name, file.get_tensor(name), changes).to(target)
-
-        return Entry(name, target, tuple(part.get_shape()), load)
-
-    def _merged(self, name: str, weight: Tensor, changes: list[_Change]) -> Tensor:
-        if not changes:
-            return weight
-        result = add_changes(weight, changes, self.compute)
-        target = self.save or weight.dtype
-        if not bool(torch.isfinite(result.to(target)).all()):
-            message = f"The merged weight {name} is too large for {str(target).removeprefix('torch.')}, or not finite."
-            raise UserError(
-                "merge.overflow", message, "Use smaller ratios, or save as bf16 or float.", "save_precision"
-            )
-        return result
-
-
-def _weight_files(part_dir: Path) -> list[Path]:
-    """The safetensors files of a part of the model. Raises UserError when its weights come as pickles only."""
-    files = sorted(path for path in part_dir.glob("*.safetensors") if "non_ema" not in path.name)
-    if not files:
-        message = f"base: {part_dir.name} has no .safetensors weights in {part_dir}."
-        raise UserError("model.no_safetensors", message, "Save the model as safetensors first.", "base")
-    return files
-
-
-def _copy_rest(base_dir: Path, folder: Path) -> None:
-    """Copy what a model folder needs beside the merged weights: configs, tokenizers, other parts.
+def _rest_of(base_dir: Path) -> list[Path]:
+    """What a model folder needs beside the merged weights: configs, tokenizers, other parts.
 
     Pickles beside safetensors are left out: they would hold the unmerged weights.
     """
-    index = _model_index(base_dir)
-    shutil.copyfile(base_dir / "model_index.json", folder / "model_index.json")
-    for part in (name for name in index if not name.startswith("_") and (base_dir / name).is_dir()):
+    rest = [base_dir / "model_index.json"]
+    for part in (name for name in model_index(base_dir) if not name.startswith("_") and (base_dir / name).is_dir()):
         has_safetensors = any((base_dir / part).glob("*.safetensors"))
-        for source in sorted(path for path in (base_dir / part).rglob("*") if path.is_file()):
-            if (source.suffix == ".safetensors" and part in _CAST_PARTS) or (
-                has_safetensors and source.suffix in _PICKLES
-            ):
-                continue
-            target = folder / source.relative_to(base_dir)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+        rest += [
+            path
+            for path in sorted((base_dir / part).rglob("*"))
+            if path.is_file()
+            and not (path.suffix == ".safetensors" and part in CAST_PARTS)
+            and not (has_safetensors and path.suffix in _PICKLES)
+        ]
+    return rest
 
 
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
-    temporary.mkdir()
-    try:
-        yield temporary
-        if target.is_dir():
-            target.rmdir()  # empty, as was checked; Windows cannot rename over it
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _rest_bytes(base: Base, form: str) -> int:
+    return sum(path.stat().st_size for path in _rest_of(base.path)) if form == "folder" else 0
+
+
+def _copy_rest(base_dir: Path, folder: Path) -> None:
+    for source in _rest_of(base_dir):
+        target = folder / source.relative_to(base_dir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)

@@ -33,11 +33,13 @@ class Header:
         shapes: shape of every tensor.
         formats: number format of every tensor, as safetensors names it: ``F16``.
         metadata: what the file says about itself.
+        spans: where each tensor's bytes begin and end in the file.
     """
 
     shapes: Shapes
     formats: dict[str, str]
     metadata: dict[str, str]
+    spans: dict[str, tuple[int, int]]
 
 
 def read_header(path: Path, *, field: str = "model.base") -> Header:
@@ -88,4 +90,6 @@ def _checked(path: Path, table: Any, data_bytes: int, field: str) -> Header:
         odd_shape = any(side < 0 for side in shapes[name]) or (end > begin and not math.prod(shapes[name]))
         if begin < 0 or end < begin or odd_shape:
             raise broken(path, f"has a header that does not describe its tensors ({name[:80]})", field)
-    return Header(shapes, formats, metadata)
+    start = path.stat().st_size - data_bytes
+    in_file = {name: (start + begin, start + end) for name, (begin, end) in spans.items()}
+    return Header(shapes, formats, metadata, in_file)

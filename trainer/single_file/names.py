@@ -52,10 +52,10 @@ def target_shapes(names: Names, shapes: Shapes) -> Shapes:
 Mapper = Callable[[Shapes, str], Names]
 """Maps the weights whose names start with a prefix."""
 
-_Table = tuple[tuple[str, str], ...]
+Table = tuple[tuple[str, str], ...]
 """Beginnings of names, original and new; the rest of the name stays."""
 
-_RESNET: _Table = (
+RESNET_TABLE: Table = (
     ("in_layers.0.", "norm1."),
     ("in_layers.2.", "conv1."),
     ("emb_layers.1.", "time_emb_proj."),
@@ -63,7 +63,7 @@ _RESNET: _Table = (
     ("out_layers.3.", "conv2."),
     ("skip_connection.", "conv_shortcut."),
 )
-_UNET: _Table = (
+UNET_TABLE: Table = (
     ("time_embed.0.", "time_embedding.linear_1."),
     ("time_embed.2.", "time_embedding.linear_2."),
     ("label_emb.0.0.", "add_embedding.linear_1."),
@@ -73,7 +73,7 @@ _UNET: _Table = (
     ("out.2.", "conv_out."),
     ("middle_block.1.", "mid_block.attentions.0."),
 )
-_VAE: _Table = (
+VAE_TABLE: Table = (
     ("norm_out.", "conv_norm_out."),
     ("mid.block_1.", "mid_block.resnets.0."),
     ("mid.block_2.", "mid_block.resnets.1."),
@@ -83,17 +83,17 @@ _VAE: _Table = (
     ("mid.attn_1.v.", "mid_block.attentions.0.to_v."),
     ("mid.attn_1.proj_out.", "mid_block.attentions.0.to_out.0."),
 )
-_OLD_VAE_ATTENTION: _Table = (  # diffusers before 0.17
+_OLD_VAE_ATTENTION: Table = (  # diffusers before 0.17
     ("query.", "to_q."),
     ("key.", "to_k."),
     ("value.", "to_v."),
     ("proj_attn.", "to_out.0."),
 )
-_OPEN_CLIP: _Table = (
+OPEN_CLIP_TABLE: Table = (
     ("token_embedding.", "embeddings.token_embedding."),
     ("ln_final.", "final_layer_norm."),
 )
-_OPEN_CLIP_LAYER: _Table = (
+OPEN_CLIP_LAYER_TABLE: Table = (
     ("ln_1.", "layer_norm1."),
     ("ln_2.", "layer_norm2."),
     ("mlp.c_fc.", "mlp.fc1."),
@@ -106,7 +106,7 @@ _MIDDLE_RESNET = re.compile(r"middle_block\.([02])\.(.+)")
 _VAE_BLOCK = re.compile(r"(encoder\.down|decoder\.up)\.(\d+)\.(?:block\.(\d+)\.(.+)|(down|up)sample\.(.+))")
 _OLD_VAE_NAME = re.compile(r"(.+\.attentions\.0\.)(query|key|value|proj_attn)\.(.+)")
 _OPEN_CLIP_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
-_UNUSED_TEXT = re.compile(r"(.*\.)?position_ids$|logit_scale$|text_projection\.weight$")
+UNUSED_TEXT = re.compile(r"(.*\.)?position_ids$|logit_scale$|text_projection\.weight$")
 _SD2_LAYERS = 23
 """OpenCLIP ViT-H has 24 layers; SD 2 reads its text after the last but one, so model folders hold 23."""
 
@@ -130,10 +130,10 @@ def unet_names(shapes: Shapes, prefix: str) -> Names:
 
 def _unet_name(name: str, per_level: int) -> str:
     if found := _MIDDLE_RESNET.fullmatch(name):
-        return f"mid_block.resnets.{int(found[1]) // 2}.{_renamed(found[2], _RESNET)}"
+        return f"mid_block.resnets.{int(found[1]) // 2}.{_renamed(found[2], RESNET_TABLE)}"
     found = _BLOCK.fullmatch(name)
     if found is None or name.startswith("input_blocks.0."):
-        return _renamed(name, _UNET)
+        return _renamed(name, UNET_TABLE)
     side, number, place, rest = found[1], int(found[2]), int(found[3]), found[4]
     if side == "input_blocks":
         # 1, 2 ResNets, 3 the change of size; 4, 5 ResNets ...
@@ -146,7 +146,7 @@ def _unet_name(name: str, per_level: int) -> str:
         if place > 0 and rest.startswith("conv."):
             return f"up_blocks.{block}.upsamplers.0.{rest}"
         top = f"up_blocks.{block}"
-    return f"{top}.resnets.{layer}.{_renamed(rest, _RESNET)}" if place == 0 else f"{top}.attentions.{layer}.{rest}"
+    return f"{top}.resnets.{layer}.{_renamed(rest, RESNET_TABLE)}" if place == 0 else f"{top}.attentions.{layer}.{rest}"
 
 
 def vae_names(shapes: Shapes, prefix: str) -> Names:
@@ -155,7 +155,7 @@ def vae_names(shapes: Shapes, prefix: str) -> Names:
     last = max((int(found[2]) for rest in inside.values() if (found := _VAE_BLOCK.fullmatch(rest))), default=0)
     names: Names = {}
     for name, rest in inside.items():
-        if not rest.startswith(("loss.", "model_ema.")):  # of the VAE's own training
+        if not rest.startswith(("loss.", "model_ema.")):  # of the VAE_TABLE's own training
             target = _vae_name(rest, last)
             attention = ".attentions.0.to_" in target and target.endswith(".weight")
             names[target] = Source(name, flat=attention)
@@ -168,7 +168,7 @@ def _vae_name(name: str, last: int) -> str:
     found = _VAE_BLOCK.fullmatch(name)
     if found is None:
         side, dot, rest = name.partition(".")
-        return side + dot + _renamed(rest, _VAE)
+        return side + dot + _renamed(rest, VAE_TABLE)
     # the original counts the decoder's levels from the finest
     down = found[1] == "encoder.down"
     top = f"encoder.down_blocks.{found[2]}" if down else f"decoder.up_blocks.{last - int(found[2])}"
@@ -182,7 +182,7 @@ def clip_names(shapes: Shapes, prefix: str) -> Names:
     return {
         f"text_model.{rest.removeprefix('text_model.')}": Source(name)
         for name, rest in _under(shapes, prefix)
-        if not _UNUSED_TEXT.fullmatch(rest)
+        if not UNUSED_TEXT.fullmatch(rest)
     }
 
 
@@ -196,15 +196,15 @@ def open_clip_names(shapes: Shapes, prefix: str) -> Names:
             names["text_model.embeddings.position_embedding.weight"] = Source(name)
         elif found := _OPEN_CLIP_BLOCK.fullmatch(rest):
             names |= _open_clip_layer(name, f"text_model.encoder.layers.{found[1]}.", found[2])
-        elif not _UNUSED_TEXT.fullmatch(rest) and rest != "attn_mask":
-            names[f"text_model.{_renamed(rest, _OPEN_CLIP)}"] = Source(name)
+        elif not UNUSED_TEXT.fullmatch(rest) and rest != "attn_mask":
+            names[f"text_model.{_renamed(rest, OPEN_CLIP_TABLE)}"] = Source(name)
     return names
 
 
 def _open_clip_layer(name: str, layer: str, rest: str) -> Names:
     fused = rest.removeprefix("attn.in_proj_")
     if fused == rest:
-        return {layer + _renamed(rest, _OPEN_CLIP_LAYER): Source(name)}
+        return {layer + _renamed(rest, OPEN_CLIP_LAYER_TABLE): Source(name)}
     return {f"{layer}self_attn.{letter}_proj.{fused}": Source(name, third=third) for third, letter in enumerate("qkv")}
 
 
@@ -223,5 +223,5 @@ def _under(shapes: Shapes, prefix: str) -> Iterator[tuple[str, str]]:
     return ((name, name[len(prefix) :]) for name in shapes if name.startswith(prefix))
 
 
-def _renamed(name: str, table: _Table) -> str:
+def _renamed(name: str, table: Table) -> str:
     return next((new + name[len(old) :] for old, new in table if name.startswith(old)), name)
