@@ -178,7 +178,8 @@ def _numbers(planned: PlannedLayer, rank: int) -> int:
     return rank * (planned.shape[0] + math.prod(planned.shape[1:]))
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes. Raises UserError when it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
