@@ -235,8 +235,7 @@ def _does_not_fit(
         for found, what in ((strangers, "are not in the model"), (misfits, "have another shape"))
         if found
     ]
-    family = family_of(lora)
-    made_for = f" (a LoRA for {family})" if family != "unknown" else ""
+    made_for = f" (made for: {family_of(lora)})"
     hint = "Use the model it was made for."
     if mostly and not misfits:
         hint = "Use the model it was made for, or leave these layers out (--allow-partial)."
