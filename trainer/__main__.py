@@ -34,7 +34,7 @@ COMMANDS: dict[str, str] = {
     "extract": "the difference of two models as a LoRA",
     "resize": "give a LoRA another rank, of the same strength",
     "convert": "a LoRA in another form: kohya, diffusers or PEFT",
-    "inspect": "what is in a LoRA file",
+    "inspect": "what is in a LoRA, a base model or a checkpoint",
     "generate": "make pictures",
     "demo": "train the demo from start to end and show before and after",
     "bench": "measure training speed",
