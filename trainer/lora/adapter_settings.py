@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ METADATA_KEY = "lora_adapter_metadata"
 """Where diffusers keeps PEFT's settings in a file's metadata."""
 TENSORS_NAME, CONFIG_NAME = "adapter_model.safetensors", "adapter_config.json"
 
-_MAX_PATTERN_QUANTIFIERS = 4
+_LONGEST_PATTERN, _MOST_QUANTIFIERS, _MOST_WORDS, _MOST_PATTERNS = 300, 2, 32, 5000
 _Value = TypeVar("_Value", int, float)
 
 
@@ -34,7 +35,7 @@ def adapter_files(path: Path) -> list[tuple[Path, str]]:
     That is the file itself, or for a folder its PEFT adapter or those in its ``unet``, ``text_encoder`` and
     ``text_encoder_2``. Raises UserError for a folder without any.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for names that none can have
         return [(path, "")]
     whole = path / TENSORS_NAME
     if whole.is_file():
@@ -83,6 +84,8 @@ class AdapterSettings:
         if alpha is None:
             alpha = self._setting(part, "alpha")  # of PEFT's LoHa and LoKr
         patterns = self._setting(part, "alpha_pattern")
+        if isinstance(patterns, dict) and len(patterns) > _MOST_PATTERNS:
+            raise _broken(self.path, f"its adapter settings have {len(patterns):,} patterns")
         if isinstance(patterns, dict):
             alpha = self._by_pattern(patterns, inner, alpha)
         if alpha is None:
@@ -159,17 +162,22 @@ def _most_common(values: Mapping[str, _Value]) -> _Value:
 
 
 def _matches(pattern: str, inner: str) -> bool:
-    """Whether PEFT's pattern (a regular expression for the end of the name) names this layer."""
+    """Whether PEFT's pattern (a regular expression for the end of the name, from a dot on) names this layer."""
     if inner == pattern or inner.endswith(f".{pattern}"):
         return True
     if re.fullmatch(r"[\w.]+", pattern) and "." in pattern:
         return False  # a dotted name of another layer: no need of the slow way, for hundreds of them
-    if len(pattern) > 300 or "(" in pattern or len(re.findall(r"[*+{?]", pattern)) > _MAX_PATTERN_QUANTIFIERS:
-        return False  # a hostile expression could run for hours; PEFT itself writes plain names
-    try:
-        return re.match(rf"(.*\.)?({pattern})$", inner) is not None
-    except re.error:
+    # a hostile expression could run for hours; PEFT itself writes plain names
+    if len(pattern) > _LONGEST_PATTERN or "(" in pattern or len(re.findall(r"[*+{?]", pattern)) > _MOST_QUANTIFIERS:
         return False
+    words = inner.split(".")
+    if len(words) > _MOST_WORDS:
+        return False
+    try:
+        expression = re.compile(pattern)
+    except (re.error, OverflowError):
+        return False
+    return any(expression.fullmatch(".".join(words[place:])) for place in range(len(words)))
 
 
 def _broken(path: Path, what: str) -> UserError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +11,11 @@ from torch import Tensor
 from trainer.errors import UserError
 from trainer.lora.keys import Role
 from trainer.lora.layers import Layer, LohaLayer, LokrLayer, LoraLayer
+
+LARGEST_WEIGHT = 1 << 27
+"""Numbers in the largest weight that is taken for one: the token table of T5-XXL has 131 million."""
+LARGEST_RANK = 1 << 14
+"""Far above what is trained, for LoRAs that were merged of many."""
 
 Refusal = Callable[[str], UserError]
 Tensors = dict[Role, Tensor]
@@ -23,11 +29,27 @@ def build_layer(tensors: Tensors, alpha_of: Callable[[int], float], refuse: Refu
         alpha_of: rank to alpha, for a layer whose alpha is not among the tensors.
         refuse: makes the error for tensors that do not fit together, from what is wrong.
     """
+    _refuse_absurd(tensors, refuse)
     if any(role.startswith("hada_") for role in tensors):
         return _loha(tensors, alpha_of, refuse)
     if any(role.startswith("lokr_") for role in tensors):
         return _lokr(tensors, alpha_of, refuse)
     return _lora(tensors, alpha_of, refuse)
+
+
+def _refuse_absurd(tensors: Tensors, refuse: Refusal) -> None:
+    """Refuse what has no place in a layer, or would make a small file fill the memory when its change is computed."""
+    for role, tensor in tensors.items():
+        if not tensor.numel():
+            raise refuse(f"has an empty {role} part")
+        if role != "alpha" and not (2 <= tensor.ndim <= 4 or role == "magnitude"):
+            raise refuse(f"has a {role} part of shape {tuple(tensor.shape)}")
+
+
+def _refuse_large(shape: Sequence[int], rank: int, refuse: Refusal) -> None:
+    """Refuse a change, or a product on the way to it, of more numbers than any model's layer has."""
+    if math.prod(shape) > LARGEST_WEIGHT or rank * math.prod(shape[1:]) > LARGEST_WEIGHT or rank > LARGEST_RANK:
+        raise refuse(f"of rank {rank} changes a weight of {'x'.join(map(str, shape))}: no model has such a layer")
 
 
 def _lora(tensors: Tensors, alpha_of: Callable[[int], float], refuse: Refusal) -> LoraLayer:
@@ -37,6 +59,7 @@ def _lora(tensors: Tensors, alpha_of: Callable[[int], float], refuse: Refusal) -
     mid = tensors.get("mid")
     if mid is not None:
         down = _with_mid(down, mid, refuse)
+    _refuse_large((up.shape[0], *down.shape[1:]), down.shape[0], refuse)
     fits = down.ndim in (2, 4) and up.ndim in (2, 4) and up.shape[1] == down.shape[0] and down.numel() and up.numel()
     if not fits or (up.ndim == 4 and up.shape[2:] != (1, 1)):
         raise refuse(f"has shapes {tuple(down.shape)} and {tuple(up.shape)}, which do not fit")
@@ -50,6 +73,7 @@ def _with_mid(down: Tensor, mid: Tensor, refuse: Refusal) -> Tensor:
     """The down part of a convolution that was split in three (1x1, kxk, 1x1), made one again: exact."""
     if mid.ndim != 4 or down.ndim != 4 or down.shape[2:] != (1, 1) or mid.shape[1] != down.shape[0]:
         raise refuse(f"has a mid part {tuple(mid.shape)} that does not fit {tuple(down.shape)}")
+    _refuse_large((mid.shape[0], down.shape[1], *mid.shape[2:]), mid.shape[1], refuse)
     composed = torch.einsum("rskl,si->rikl", mid.float(), down[:, :, 0, 0].float())
     return composed.to(torch.promote_types(mid.dtype, torch.float32))
 
@@ -64,6 +88,7 @@ def _loha(tensors: Tensors, alpha_of: Callable[[int], float], refuse: Refusal) -
         raise refuse("has only one of hada_t1 and hada_t2")
     for left, right, middle in ((first_left, first_right, core), (second_left, second_right, second_core)):
         _check_product(left, right, middle, refuse)
+        _refuse_large(_product_shape(left, right, middle), right.shape[0], refuse)
     layer = LohaLayer(first_left, first_right, second_left, second_right, 1.0, core, second_core)
     other = LohaLayer(second_left, second_right, first_left, first_right, 1.0, second_core, core)
     if layer.weight_shape != other.weight_shape:
@@ -83,11 +108,13 @@ def _lokr(tensors: Tensors, alpha_of: Callable[[int], float], refuse: Refusal) -
             raise refuse(f"has a lokr_w{number} of shape {tuple(whole.shape)}")
         if whole is None and left is not None and right is not None:
             _check_product(left, right, middle, refuse)
+            _refuse_large(_product_shape(left, right, middle), right.shape[0], refuse)
     parts: dict[str, Tensor] = {role: tensor for role, tensor in tensors.items() if role.startswith("lokr_")}
     for number in ("1", "2"):  # a file with a whole matrix and factors: the matrix counts, as in LyCORIS
         if f"lokr_w{number}" in parts:
             parts = {role: value for role, value in parts.items() if not role.startswith(f"lokr_w{number}_")}
     layer = LokrLayer(1.0, **parts)
+    _refuse_large(layer.weight_shape, layer.rank, refuse)
     alpha = _alpha(tensors, alpha_of, layer.rank, refuse)
     return LokrLayer(alpha, **parts, magnitude=_magnitude(tensors, layer.weight_shape, refuse))
 
@@ -106,6 +133,11 @@ def _check_product(left: Tensor, right: Tensor, core: Tensor | None, refuse: Ref
     if not fits:
         shapes = " and ".join(str(tuple(each.shape)) for each in (left, right, core) if each is not None)
         raise refuse(f"has shapes {shapes}, which do not fit")
+
+
+def _product_shape(left: Tensor, right: Tensor, core: Tensor | None) -> tuple[int, ...]:
+    """The shape of ``factor_product``, without computing it."""
+    return (left.shape[0], right.shape[1]) if core is None else (left.shape[1], right.shape[1], *core.shape[2:])
 
 
 def _alpha(tensors: Tensors, alpha_of: Callable[[int], float], rank: int, refuse: Refusal) -> float:

@@ -244,8 +244,13 @@ def plain_shape(shape: Shape) -> Shape:
 
 
 def product_norm(up: Tensor, down: Tensor) -> Tensor:
-    """Frobenius norm of ``up @ down`` as ``sqrt(tr((up^T up)(down down^T)))``, without forming the product."""
+    """Frobenius norm of ``up @ down`` as ``sqrt(tr((up^T up)(down down^T)))``, without forming the product.
+
+    Unless the product is the smaller, as after an exact merge of many.
+    """
     up, down = up.flatten(1), down.flatten(1)
+    if up.shape[1] > min(up.shape[0], down.shape[1]):
+        return (up @ down).norm()
     return ((up.T @ up) * (down @ down.T)).sum().clamp(min=0).sqrt()
 
 

@@ -7,9 +7,11 @@ different files. The format is simple (8 bytes header length, JSON header, tenso
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from trainer.errors import UserError
 from trainer.files import atomic_path
+from trainer.single_file.header import read_header
 
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 """Number formats by the names that people and other tools use for them."""
@@ -62,24 +65,19 @@ def entry(name: str, tensor: Tensor) -> Entry:
 @contextmanager
 def open_tensors(path: Path) -> Iterator[Any]:
     """Open a safetensors file for reading tensor by tensor. Raises UserError when it is missing, broken or none."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that none can have
         raise UserError("lora.missing", f"There is no file {path}.", "Check the path.")
+    read_header(path, refuse=partial(_unreadable, path))
     try:
-        opened = safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from error
-    try:
-        with opened as file:
+        with safe_open(path, framework="pt", device="cpu") as file:
             yield file
-    except SafetensorError as error:
-        raise _unreadable(path, error) from error
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, f"is not a readable .safetensors file ({error})") from error
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def _unreadable(path: Path, what: str) -> UserError:
     return UserError(
-        "lora.broken",
-        f"{path.name} is not a readable .safetensors file: {error}.",
-        "The download may be incomplete, or the file is of another kind.",
+        "lora.broken", f"{path.name} {what}.", "The download may be incomplete, or the file is of another kind."
     )
 
 
