@@ -79,7 +79,7 @@ class LoraSettings(Section):
     """Regular expression to what the learning rate of matching layers is multiplied with; the first match counts. 0
     freezes a layer as it is."""
     init_from: str | None = setting(None, "Start from", also=("network_weights",))
-    """A LoRA file to continue from."""
+    """A LoRA file to continue from; a run that is resumed no longer needs it."""
     merge_before_training: list[MergedLora] = setting(
         [], "Merge before training", also=("base_weights", "base_weights_multiplier")
     )

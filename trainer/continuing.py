@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint import newest_checkpoint, read_manifest
+from trainer.checkpoint import LORA, newest_checkpoint, read_manifest
 from trainer.config import LoraSettings, MergedLora
 from trainer.errors import Problem, UserError
 from trainer.session import Session
@@ -28,9 +28,10 @@ class Continuation:
     checkpoint: Path | None
     merged: list[dict[str, Any]]
 
-    def first_values(self, settings: LoraSettings) -> LoraSettings:
-        """The settings that adapters get their first values by: a checkpoint has them all, and needs no file for it."""
-        return settings if self.checkpoint is None else settings.model_copy(update={"init_from": None})
+    @property
+    def lora(self) -> Path | None:
+        """The checkpoint's LoRA: adapters take its form, and need no file to start from."""
+        return None if self.checkpoint is None else self.checkpoint / LORA
 
 
 def continuation_of(session: Session, settings: LoraSettings) -> Continuation:

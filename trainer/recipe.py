@@ -106,7 +106,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         check_prediction_type(config.loss, family.prediction_type)
         check_prompts(config.samples.prompts, family)
         merge_before_training(family, config.lora.merge_before_training)
-        trainables = add_adapters(family, before.first_values(config.lora), seed=config.train.seed)  # float32
+        trainables = add_adapters(family, config.lora, seed=config.train.seed, checkpoint=before.lora)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
         captions = data.known_captions()
         captions |= set(plain_captions(sorted(captions), config))

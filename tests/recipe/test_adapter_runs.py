@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from tests.recipe.tiny_runs import losses_of, of_type, stop_at, train_here
 from trainer.generate import Painter
-from trainer.lora.file import read_lora
+from trainer.lora.file import LoraFile, LoraLayer, read_lora, write_lora
 from trainer.pictures import LoraUse, PictureSettings
 from trainer.runs.store import Workspace
 
@@ -89,6 +90,30 @@ def test_a_kind_trains_resumes_and_draws_the_same_in_generate(kind: str, workspa
     painter.use([LoraUse(path=str(whole.output_path), weight=1.0)])
     drawn = painter.draw(PictureSettings(**prompt), prompt["seed"])
     assert np.abs(np.asarray(drawn.convert("RGB"), dtype=np.int16) - after).max() <= 1
+
+
+def test_a_run_from_a_dora_of_the_other_direction_resumes_without_that_file(workspace: Workspace, config_of) -> None:
+    """A length for each output, as in some tools' files: the checkpoint says so when the file is gone."""
+    first = workspace.create_run(config_of(lora__type="dora", train__max_steps=1))
+    train_here(first)
+    layers = read_lora(first.output_path).layers
+    rows = {
+        key: replace(layer, magnitude=torch.ones(len(layer.up), *[1] * (layer.down.ndim - 1)))
+        for key, layer in layers.items()
+        if isinstance(layer, LoraLayer)
+    }
+    start = workspace.dir / "start.safetensors"
+    write_lora(start, LoraFile(rows, {}), precision="float")
+    config = config_of(lora__type="dora", lora__init_from=str(start), train__max_steps=4, output__save_every_steps=2)
+    whole, stopped = (workspace.create_run(config) for _ in range(2))
+    train_here(whole)
+    stop_at(stopped, ("checkpoint", 2))
+    start.unlink()
+    train_here(stopped)
+    assert losses_of(stopped) == losses_of(whole)
+    finished = read_lora(stopped.output_path).layers
+    assert all(layer.magnitude is not None and layer.magnitude.shape[0] != 1 for layer in finished.values())
+    assert stopped.output_path.read_bytes() == whole.output_path.read_bytes()
 
 
 def pixels(path: Path) -> np.ndarray:

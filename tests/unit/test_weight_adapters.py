@@ -284,16 +284,13 @@ def test_a_dora_goes_on_from_a_plain_lora(tmp_path: Path) -> None:
     close(answers(again), answers(plain))
 
 
-def test_a_dora_of_the_other_direction_cannot_be_continued_but_merged(tmp_path: Path) -> None:
+def test_a_dora_of_the_other_direction_is_merged_by_its_outputs(tmp_path: Path) -> None:
     layers = {}
     for key, layer in adapter_layers(trained("dora", train="unet", conv_rank=0, target="attention")).items():
         assert isinstance(layer, LoraLayer)
         layers[key] = replace(layer, magnitude=torch.ones(len(layer.up), 1))
     file = tmp_path / "rows.safetensors"
     write_lora(file, LoraFile(layers, {}), precision="float")
-    with pytest.raises(UserError, match="a length for each output"):
-        settings = settings_of("dora", train="unet", conv_rank=0, target="attention", init_from=str(file))
-        add_adapters(family(), settings, seed=1)
     model = family()
     merge_before_training(model, [MergedLora(path=str(file))])
     weight = model.denoiser.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q").weight

@@ -23,6 +23,7 @@ from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.keys import parse_name
 from trainer.lora.layer_ranks import first_match, layer_alpha, layer_rank
 from trainer.lora.layers import Layer
+from trainer.lora.misfits import Pair, misfit
 from trainer.lora.peft_adapter import ADAPTER, PeftAdapter, add_peft_adapters
 from trainer.lora.tensor_file import open_tensors
 from trainer.lora.weight_adapters import CHILD, WEIGHT_ADAPTERS, WeightAdapter
@@ -41,11 +42,14 @@ class LayerPlan:
     rate_factor: float = 1.0
 
 
-def add_adapters(family: Family, settings: LoraSettings, *, seed: int) -> list[Trainable]:
+def add_adapters(
+    family: Family, settings: LoraSettings, *, seed: int, checkpoint: Path | None = None
+) -> list[Trainable]:
     """Put adapters on the model and return their float32 parameters, in the model's order.
 
-    Their first values are drawn from ``seed`` and change nothing; with ``init_from`` they are the file's. Raises
-    UserError when no layer is left to train or the file does not fit.
+    Their first values are drawn from ``seed`` and change nothing; with ``init_from`` they are the file's. A run that is
+    resumed gives the LoRA of its ``checkpoint``: adapters are made in that one's form, and ``init_from`` may be gone.
+    Raises UserError when no layer is left to train or the file does not fit.
     """
     plans = plan_layers(family, settings)
     for part, layers in plans.items():
@@ -58,7 +62,9 @@ def add_adapters(family: Family, settings: LoraSettings, *, seed: int) -> list[T
                 WEIGHT_ADAPTERS[settings.type](base, layer.rank, layer.alpha, settings).attach(base)
     for part, name, adapter, base in _adapters(family):
         adapter.start(base.weight, seeded_generator(seed, "lora", part, name))
-    if settings.init_from:
+    if checkpoint is not None:
+        list(_filled(family, read_lora(checkpoint)))  # where it does not fit, restoring its state says why
+    elif settings.init_from:
         load_into_adapters(family, read_lora(Path(settings.init_from).expanduser()), settings.init_from)
     factors = {(part, layer.name): layer.rate_factor for part, layers in plans.items() for layer in layers}
     return [
@@ -158,18 +164,12 @@ def load_into_adapters(family: Family, lora: LoraFile, file_name: str) -> None:
     """Fill the adapters with a file's layers; its strengths are kept when its alpha differs from the adapter's.
 
     Layers that the file lacks start from zero. Raises UserError when the file has none of the adapter's layers, or
-    one of another kind or shape.
+    some of another kind or shape.
     """
-    found = 0
-    saved_layers = fit_names(lora, [family.lora_key(part, name) for part, name, _, _ in _adapters(family)]).layers
-    for part, name, adapter, base in _adapters(family):
-        saved = saved_layers.get(family.lora_key(part, name))
-        if saved is None:
-            continue
-        if not adapter.take(saved, base.weight):
-            raise _does_not_fit(file_name, name, saved, adapter.saved())
-        found += 1
-    if not found:
+    pairs = list(_filled(family, lora))
+    if not all(pair.fits for pair in pairs):
+        raise misfit(file_name, pairs)
+    if not pairs:
         raise UserError(
             "lora.init_from",
             f"lora.init_from: {file_name} has none of the layers that are trained.",
@@ -178,19 +178,14 @@ def load_into_adapters(family: Family, lora: LoraFile, file_name: str) -> None:
         )
 
 
-def _does_not_fit(file_name: str, name: str, saved: Layer, wanted: Layer) -> UserError:
-    if saved.name != wanted.name:
-        message = f"lora.init_from: {file_name} is a {saved.name}, the settings have {wanted.name}."
-        return UserError("lora.init_from", message, "Set lora.type to the file's kind.", "lora.init_from")
-    if saved.magnitude is not None and saved.magnitude.shape[0] != 1:
-        message = f"lora.init_from: {file_name} is a DoRA with a length for each output; ours have one for each input."
-        hint = "Put it under lora.merge_before_training instead, and train on top of it."
-        return UserError("lora.init_from", message, hint, "lora.init_from")
-    if saved.rank != wanted.rank:
-        message = f"lora.init_from: {file_name} has rank {saved.rank} for {name}, the settings have {wanted.rank}."
-        return UserError("lora.init_from", message, f"Set lora.rank to {saved.rank}.", "lora.init_from")
-    message = f"lora.init_from: {name} in {file_name} has another size than this model's."
-    return UserError("lora.init_from", message, "Choose a LoRA for the same base model.", "lora.init_from")
+def _filled(family: Family, lora: LoraFile) -> Iterator[Pair]:
+    """Fill the adapters as far as a file's layers fit, and tell of each."""
+    saved_layers = fit_names(lora, [family.lora_key(part, name) for part, name, _, _ in _adapters(family)]).layers
+    for part, name, adapter, base in _adapters(family):
+        saved = saved_layers.get(family.lora_key(part, name))
+        if saved is not None:
+            fits = adapter.take(saved, base.weight)
+            yield Pair(name, saved, adapter.saved(), tuple(base.weight.shape), fits)
 
 
 def _parts_of(family: Family) -> dict[str, Any]:

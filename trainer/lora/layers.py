@@ -211,6 +211,12 @@ class LokrLayer(Layer):
         return max(1, round(self.alpha))
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Shape of the first matrix."""
+        rows, columns = self.halves(torch.float32)[0].shape
+        return rows, columns
+
+    @property
     def scale(self) -> float:
         return 1.0 if self.lokr_w1_b is None and self.lokr_w2_b is None else self.alpha / self.rank
 
@@ -231,6 +237,12 @@ class LokrLayer(Layer):
 def factor_product(left: Tensor, right: Tensor, core: Tensor | None = None) -> Tensor:
     """``left @ right``, or with a core (Tucker) the weight ``sum_ij core[i, j] left[i, out] right[j, in]``."""
     return left @ right if core is None else torch.einsum("ijkl,io,jn->onkl", core, left, right)
+
+
+def without_core(left: Tensor, right: Tensor, core: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Factors (out, rank) and (rank, in * k * k) with the same product as two and a core, float32: exact."""
+    left, right = left.float(), right.float()
+    return (left, right) if core is None else (left.T, torch.einsum("ijkl,jn->inkl", core.float(), right).flatten(1))
 
 
 def kronecker(first: Tensor, second: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trainer.config import LoraSettings
 from trainer.lora.dropout import add_dropout
 from trainer.lora.first_values import fill_kaiming_uniform
-from trainer.lora.layers import Layer, LoraLayer, product_norm
+from trainer.lora.layers import Layer, LoraLayer, plain_shape, product_norm
 
 ADAPTER = "default"
 """PEFT's name for what is trained."""
@@ -73,10 +73,11 @@ class PeftAdapter:
         """Take a file's values, in the same strength; False, and nothing is taken, where they do not fit."""
         if not isinstance(layer, LoraLayer) or not layer.is_plain:
             return False
-        if layer.down.shape != self._down.shape or layer.up.shape != self._up.shape:
+        pairs = [(self._down, layer.down), (self._up, layer.up.float() * (layer.scale / self._scale))]
+        if any(plain_shape(own.shape) != plain_shape(theirs.shape) for own, theirs in pairs):
             return False
-        self._down.copy_(layer.down)
-        self._up.copy_(layer.up.float() * (layer.scale / self._scale))
+        for own, theirs in pairs:
+            own.copy_(theirs.reshape(own.shape))
         return True
 
 

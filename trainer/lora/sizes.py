@@ -24,7 +24,12 @@ def kronecker_sides(size: int, factor: int) -> tuple[int, int]:
 
 def second_is_whole(shape: Sequence[int], rank: int, factor: int) -> bool:
     """Whether a LoKr's second matrix is kept whole: where factors of this rank would be no smaller (as LyCORIS)."""
-    return rank >= max(kronecker_sides(shape[0], factor)[1], kronecker_sides(shape[1], factor)[1]) / 2
+    return rank >= whole_from_rank(shape, factor)
+
+
+def whole_from_rank(shape: Sequence[int], factor: int) -> int:
+    """The lowest rank at which a LoKr's second matrix is kept whole."""
+    return math.ceil(max(kronecker_sides(shape[0], factor)[1], kronecker_sides(shape[1], factor)[1]) / 2)
 
 
 def adapter_parameters(kind: Kind, shape: Sequence[int], rank: int, factor: int) -> int:

@@ -27,6 +27,7 @@ from trainer.lora.layers import (
     kronecker,
     magnitude_of,
     product_norm,
+    without_core,
 )
 from trainer.lora.sizes import kronecker_sides, second_is_whole
 
@@ -122,8 +123,8 @@ class WeightAdapter(nn.Module, ABC):
 class DoraAdapter(WeightAdapter):
     """DoRA (Liu et al. 2024, 2402.09353, equation 5): ``W' = m (W + s B A) / ||W + s B A||``.
 
-    The norm is the paper's: one for each input, over the outputs. It is what all readers of ``dora_scale`` compute.
-    In the gradient it counts as a constant (section 4.3).
+    The norm is the paper's: one for each input, over the outputs; one for each output in an adapter that goes on from a
+    file with those. Readers of ``dora_scale`` tell by its shape. In the gradient it counts as a constant (section 4.3).
     """
 
     def __init__(self, base: BaseLayer, rank: int, alpha: float, settings: LoraSettings) -> None:
@@ -160,17 +161,19 @@ class DoraAdapter(WeightAdapter):
 
     @torch.no_grad()
     def take(self, layer: Layer, weight: Tensor) -> bool:
-        """A LoRA without magnitude is taken too: the lengths are then those it gives the weight."""
-        if not isinstance(layer, LoraLayer) or not _all_fit([(self.down, layer.down), (self.up, layer.up)]):
+        """A LoRA without magnitude is taken too: the lengths are then those it gives the weight.
+
+        A magnitude with a length for each output, as some tools write it, makes this adapter one of that kind.
+        """
+        if not isinstance(layer, LoraLayer) or not _take_all(
+            self.factors, [layer.down, layer.up], layer.scale / self.scale
+        ):
             return False
-        if layer.magnitude is not None and layer.magnitude.shape != self.magnitude.shape:
-            return False
-        self.down.copy_(layer.down)
-        self.up.copy_(layer.up.float() * (layer.scale / self.scale))
         if layer.magnitude is None:
             self._keep_lengths(weight)
         else:
-            self.magnitude.copy_(layer.magnitude)
+            sizes = [*layer.magnitude.shape[:2], *[1] * (weight.ndim - 2)]
+            self.magnitude = nn.Parameter(layer.magnitude.to(self.magnitude, copy=True).reshape(sizes))
         return True
 
     @torch.no_grad()
@@ -205,10 +208,12 @@ class LohaAdapter(WeightAdapter):
 
     @torch.no_grad()
     def take(self, layer: Layer, weight: Tensor) -> bool:
-        if not isinstance(layer, LohaLayer) or layer.magnitude is not None or layer.hada_t1 is not None:
+        """A convolution in Tucker form (``hada_t1``) is taken as two factors more: the same change."""
+        if not isinstance(layer, LohaLayer) or layer.magnitude is not None:
             return False
-        theirs = [layer.hada_w1_a, layer.hada_w1_b, layer.hada_w2_a, layer.hada_w2_b]
-        return _take_all(self.factors, theirs, layer.scale / self.scale)
+        first = without_core(layer.hada_w1_a, layer.hada_w1_b, layer.hada_t1)
+        second = without_core(layer.hada_w2_a, layer.hada_w2_b, layer.hada_t2)
+        return _take_all(self.factors, [*first, *second], layer.scale / self.scale)
 
 
 class LokrAdapter(WeightAdapter):
@@ -248,10 +253,18 @@ class LokrAdapter(WeightAdapter):
 
     @torch.no_grad()
     def take(self, layer: Layer, weight: Tensor) -> bool:
-        if not isinstance(layer, LokrLayer) or layer.magnitude is not None or layer.lokr_t2 is not None:
+        """A first matrix in factors is multiplied out, a Tucker form (``lokr_t2``) too: the same change."""
+        if not isinstance(layer, LokrLayer) or layer.magnitude is not None or not layer.fits(tuple(weight.shape)):
             return False
-        second = [layer.lokr_w2] if self._whole else [layer.lokr_w2_a, layer.lokr_w2_b]
-        return _take_all(self.factors, [layer.lokr_w1, *second], layer.scale / self.scale)
+        first, whole = layer.halves(torch.float32)
+        left, right = layer.lokr_w2_a, layer.lokr_w2_b
+        if self._whole:
+            second = [whole]
+        elif left is not None and right is not None:
+            second = [*without_core(left, right, layer.lokr_t2)]
+        else:
+            return False
+        return _take_all(self.factors, [first, *second], layer.scale / self.scale)
 
 
 WEIGHT_ADAPTERS: dict[str, Callable[[BaseLayer, int, float, LoraSettings], WeightAdapter]] = {
@@ -269,17 +282,12 @@ def _apply(base: BaseLayer, hidden: Tensor, weight: Tensor) -> Tensor:
     return functional.conv2d(hidden, weight, None, base.stride, base.padding, base.dilation, base.groups)
 
 
-def _all_fit(pairs: list[tuple[nn.Parameter, Tensor]]) -> bool:
-    return all(own.shape == theirs.shape for own, theirs in pairs)
-
-
-def _take_all(own: list[nn.Parameter], theirs: Sequence[Tensor | None], ratio: float) -> bool:
-    """Copy all, the last one times ``ratio``, if all are there and fit."""
-    given = [tensor for tensor in theirs if tensor is not None]
-    if len(given) != len(own) or not _all_fit(list(zip(own, given, strict=True))):
+def _take_all(own: list[nn.Parameter], theirs: Sequence[Tensor], ratio: float) -> bool:
+    """Copy all, the last one times ``ratio``, if all fit; a kernel may be flat, or left out where it is 1x1."""
+    if any(len(one) != len(other) or one.numel() != other.numel() for one, other in zip(own, theirs, strict=True)):
         return False
-    for factor, tensor in zip(own, given, strict=True):
-        factor.copy_(tensor)
+    for factor, tensor in zip(own, theirs, strict=True):
+        factor.copy_(tensor.reshape(factor.shape))
     own[-1].mul_(ratio)
     return True
 
