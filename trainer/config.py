@@ -22,6 +22,7 @@ from trainer.config_dataset import (
 )
 from trainer.config_training import (
     HuberSchedule,
+    LoraPrecision,
     LoraSettings,
     LossSettings,
     LossType,
@@ -44,6 +45,7 @@ __all__ = [
     "CaptionSettings",
     "DatasetSettings",
     "HuberSchedule",
+    "LoraPrecision",
     "LoraSettings",
     "LossSettings",
     "LossType",
@@ -246,6 +248,21 @@ class Config(Section):
         lora = info.data.get("lora")  # absent where it is wrong itself
         if train.optimizer == "schedule_free_adamw" and lora is not None and lora.max_norm is not None:
             raise ValueError("schedule_free_adamw averages weights that lora.max_norm would change: set one of them")
+        return train
+
+    @field_validator("train")
+    @classmethod
+    def _precise_enough(cls, train: TrainSettings, info: ValidationInfo) -> TrainSettings:
+        lora = info.data.get("lora")  # absent where it is wrong itself
+        if train.lora_precision == "float32" or lora is None:
+            return train
+        problems = []
+        if lora.type == "dora":
+            problems.append("the lengths that lora.type dora keeps would change the model before anything is learned")
+        if lora.max_norm is not None:
+            problems.append("lora.max_norm shortens weights by less than 16 bits tell apart")
+        if problems:
+            raise ValueError(f"lora_precision {train.lora_precision}: {'; '.join(problems)}: set it to float32")
         return train
 
     @field_validator("output")

@@ -25,6 +25,7 @@ OWN_RATE: tuple[Optimizer, ...] = ("prodigy", "dadapt_adam")
 """Optimizers that estimate a rate ``d`` for all parts together and move by ``d`` times the learning rate."""
 CLASS_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
 """A class by its full name: ``package.module.Class``."""
+LoraPrecision = Literal["float32", "bf16", "fp16"]
 HuberSchedule = Literal["constant", "exponential", "snr"]
 TimestepSampling = Literal["uniform", "logit_normal", "mode"]
 
@@ -160,6 +161,11 @@ class TrainSettings(Section):
     """Largest length of a step's gradient; 0 for no limit."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = setting("auto", "Precision", also=("train_dtype", "dtype"))
     """`auto` takes bf16 where the GPU has it, fp16 on older ones, fp32 on the CPU."""
+    lora_precision: LoraPrecision = setting(
+        "float32", "LoRA precision", also=("full_bf16", "full_fp16", "weight_dtype")
+    )
+    """What the LoRA itself and the optimizer's averages are kept in. `bf16` or `fp16` take half as much memory, which
+    counts for large ranks; updates are then rounded by chance, so that small ones are not lost."""
     gradient_checkpointing: bool = setting(False, "Gradient checkpointing", basic=True)
     """Much less GPU memory for about a third more time."""
     compile: Literal["auto"] = setting("auto", "Compile")
@@ -195,7 +201,7 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSettings:
-        problems = [*_optimizer_problems(self), *_schedule_problems(self)]
+        problems = [*_optimizer_problems(self), *_precision_problems(self), *_schedule_problems(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -213,6 +219,21 @@ def _optimizer_problems(train: TrainSettings) -> Iterator[str]:
             yield "schedule_free_adamw keeps a mean of its own: leave ema empty"
     if train.optimizer == "adafactor" and any(map(train.optimizer_args.get, ("relative_step", "warmup_init"))):
         yield "optimizer_args: relative_step and warmup_init of adafactor would ignore learning_rate and lr_scheduler"
+
+
+def _precision_problems(train: TrainSettings) -> Iterator[str]:
+    if train.lora_precision == "float32":
+        return
+    if train.optimizer in OWN_RATE:
+        yield (
+            f"lora_precision {train.lora_precision} rounds away what {train.optimizer} finds its rate by, how far "
+            "weights have moved: set it to float32, or take another optimizer"
+        )
+    if train.optimizer == "schedule_free_adamw":
+        yield (
+            f"lora_precision {train.lora_precision} rounds away the small steps of the mean that schedule_free_adamw "
+            "keeps: set it to float32, or take another optimizer"
+        )
 
 
 def _schedule_problems(train: TrainSettings) -> Iterator[str]:

@@ -82,14 +82,14 @@ def free_memory_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
-def seeded_generator(seed: int, *purpose: int | str) -> torch.Generator:
-    """A CPU generator that depends on nothing but its arguments, such as ``(seed, step, micro_batch, "noise")``.
+def seeded_generator(seed: int, *purpose: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that depends on nothing but its arguments, such as ``(seed, step, micro_batch, "noise")``.
 
-    A resumed run draws at step 500 what an undisturbed one draws there, without any state to carry over. On the CPU
-    for every device, so that a run on a GPU sees the same noise.
+    A resumed run draws at step 500 what an undisturbed one draws there, without any state to carry over. On the CPU,
+    so that a run on a GPU sees the same noise, but for draws that are too many.
     """
     digest = hashlib.sha256("/".join(str(part) for part in (seed, *purpose)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def lacks_determinism(error: BaseException) -> bool:

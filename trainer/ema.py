@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Exponential moving average of parameters.
+    """Exponential moving average of parameters, in float32 whatever they are in.
 
     Young averages forget faster, ``min(decay, (1 + n) / (10 + n))`` after n updates, or the start would weigh on short
     runs (diffusers' EMAModel does the same).
@@ -19,13 +19,13 @@ class Ema:
     def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
         self._parameters = parameters
         self._decay = decay
-        self._averages = [parameter.detach().clone() for parameter in parameters]
+        self._averages = [parameter.detach().float().clone() for parameter in parameters]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the parameters after optimizer step ``step``, counted from 1."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._averages, [parameter.detach() for parameter in self._parameters], 1 - decay)
+        torch._foreach_lerp_(self._averages, [parameter.detach().float() for parameter in self._parameters], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

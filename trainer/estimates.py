@@ -6,7 +6,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from trainer.config import Config, Optimizer
+from trainer.config import Config, Optimizer, TrainSettings
 from trainer.data.epoch import Layout, known_captions
 from trainer.errors import UserError
 from trainer.model_sizes import ModelSizes
@@ -61,7 +61,7 @@ class Memory:
 def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int, *, texts_rest: bool = False) -> Memory:
     """GPU memory of a training step.
 
-    weights (denoiser and text encoders in the compute precision, VAE in float32) + LoRA (float32 with gradients, and
+    weights (denoiser and text encoders in the compute precision, VAE in float32) + LoRA (with float32 gradients, and
     EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's first width and depth;
     and for DoRA, LoHa and LoKr the changes of the weights, each kept for the backward pass) + what CUDA itself takes.
 
@@ -81,11 +81,22 @@ def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int, *
     changes = sizes.adapted * (4 if full else 2) if changes_are_kept else 0
     return Memory(
         weights=(sizes.denoiser + (0 if texts_rest else sizes.text)) * (4 if full else 2) + sizes.vae * 4,
-        lora=sizes.lora * (8 if train.ema is None else 12),
-        optimizer=sizes.lora * _OPTIMIZER_BYTES[train.optimizer],
+        lora=sizes.lora * (_weight_bytes(train) + 4 + (0 if train.ema is None else 4)),
+        optimizer=sizes.lora * _optimizer_bytes(train),
         activations=int(cells * sizes.channels * per_cell * (_FLOAT32_FACTOR if full else 1)) + changes,
         cuda=_CUDA_BYTES,
     )
+
+
+def _weight_bytes(train: TrainSettings) -> int:
+    """Of each of the LoRA's weights."""
+    return 4 if train.lora_precision == "float32" else 2
+
+
+def _optimizer_bytes(train: TrainSettings) -> int:
+    """Of the optimizer's state, for each weight; what is less than a number for each stays as it is."""
+    full = _OPTIMIZER_BYTES[train.optimizer]
+    return full if full < 4 or train.lora_precision == "float32" else full // 2
 
 
 def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout) -> int:
@@ -101,7 +112,7 @@ def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout) -> int:
         captions = len(known_captions(config.dataset, layout.training, layout.validation))
         total += captions * tokens * sizes.text_width * (4 if config.train.mixed_precision == "no" else 2)
     file = sizes.lora * (4 if config.output.precision == "float" else 2)
-    state = sizes.lora * (4 + _OPTIMIZER_BYTES[config.train.optimizer])
+    state = sizes.lora * (_weight_bytes(config.train) + _optimizer_bytes(config.train))
     return total + (config.output.keep_last + config.keeps_best) * (file + state) + file
 
 

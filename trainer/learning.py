@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainSettings
+from trainer.devices import seeded_generator
 from trainer.ema import Ema
 from trainer.errors import UserError
 from trainer.optimizers import ScheduleFree, averaged, class_path, effective_learning_rate, make_optimizer
 from trainer.parameter_groups import ParameterGroup, learning_groups
 from trainer.schedulers import learning_rate_factor, set_learning_rate
+from trainer.weight_format import FORMATS, restore_state_formats, step_rounded, use_format
 
 
 class Learning:
@@ -45,7 +47,7 @@ class Learning:
             groups: what learns, and how fast; those with a rate of 0 are kept, and saved, as they are.
             settings: how.
             max_steps: steps of the run, for the learning rate's schedule.
-            scaled: multiply losses up, as the small gradients of float16 need it.
+            scaled: multiply losses up, as the small gradients of float16 need it; done for LoRAs in float16 anyhow.
             limit_norms: called after each update; shortens layers and returns how many, a scalar on the device.
             allowed_optimizers: classes that ``train.optimizer_class`` may name.
         """
@@ -54,6 +56,9 @@ class Learning:
             "arguments": json.dumps(settings.optimizer_args, sort_keys=True, default=str),
         }
         self._parameters = [parameter for group in groups for parameter in group.parameters]
+        self._settings = settings
+        self._format = FORMATS[settings.lora_precision]
+        use_format([parameter for group in groups for parameter in group.parameters], self._format)
         moving = learning_groups(groups)
         self._moving = [parameter for group in moving for parameter in group.parameters]
         self._optimizer = make_optimizer(moving, settings, allowed_optimizers)
@@ -62,6 +67,7 @@ class Learning:
             raise UserError("lora.max_norm", message, "Leave it empty, or use adamw.", "lora.max_norm")
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
         self._factor = learning_rate_factor(settings, max_steps)
+        scaled = scaled or self._format == torch.float16
         self._scaler = torch.amp.GradScaler(self._parameters[0].device.type, enabled=scaled)
         self._ema = Ema(self._parameters, settings.ema) if settings.ema is not None else None
         self._limit = settings.max_grad_norm or math.inf
@@ -86,7 +92,7 @@ class Learning:
         self.learning_rate = effective_learning_rate(self._optimizer)
         self.step += 1
         if math.isfinite(grad_norm):
-            self._scaler.step(self._optimizer)
+            self._step_optimizer()
             self.skipped = 0
             if self._limit_norms is not None:
                 self.layers_scaled = self._limit_norms()
@@ -96,6 +102,14 @@ class Learning:
             self.skipped += 1
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def _step_optimizer(self) -> None:
+        if self._format == torch.float32:
+            self._scaler.step(self._optimizer)
+            return
+        device = self._parameters[0].device
+        chance = seeded_generator(self._settings.seed, self.step, "rounding", device=device)
+        step_rounded(self._optimizer, self._format, chance, at_once=self._settings.optimizer == "custom")
 
     @contextmanager
     def result(self) -> Iterator[None]:
@@ -129,9 +143,13 @@ class Learning:
         for parameter, saved in zip(self._parameters, state["parameters"], strict=True):
             if parameter.shape != saved.shape:
                 raise ValueError(f"a layer has size {tuple(parameter.shape)}, the checkpoint has {tuple(saved.shape)}")
+            if parameter.dtype != saved.dtype:
+                formats = {dtype: name for name, dtype in FORMATS.items()}
+                raise ValueError(f"its LoRA was in {formats[saved.dtype]}, now it is in {formats[parameter.dtype]}")
             parameter.copy_(saved)
         self._check_maker(state["made_by"])
         self._optimizer.load_state_dict(state["optimizer"])
+        restore_state_formats(self._optimizer, state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         if self._ema is not None:
             self._ema.load_state(state["parameters"] if state["ema"] is None else state["ema"])

@@ -121,8 +121,10 @@ def _check_class(found: Any, settings: TrainSettings) -> None:
         message = f"{CLASS_FIELD}: {path} is not a torch optimizer."
         hint = "Name a class derived from torch.optim.Optimizer."
         raise UserError("optimizer.not_one", message, hint, CLASS_FIELD)
-    if issubclass(found, ScheduleFree) and (settings.lr_scheduler not in CONSTANT or settings.ema is not None):
-        message = f"{CLASS_FIELD}: {path} is schedule-free: it needs train.lr_scheduler constant and no train.ema."
+    fits = settings.lr_scheduler in CONSTANT and settings.ema is None and settings.lora_precision == "float32"
+    if issubclass(found, ScheduleFree) and not fits:
+        message = f"{CLASS_FIELD}: {path} is schedule-free: it needs train.lr_scheduler constant, no train.ema and "
+        message += "train.lora_precision float32."
         raise UserError("optimizer.schedule_free", message, "Change these.", "train.lr_scheduler")
 
 

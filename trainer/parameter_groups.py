@@ -15,7 +15,7 @@ class Trainable:
     """One parameter that learns.
 
     Attributes:
-        parameter: float32.
+        parameter: float32, until ``Learning`` brings it into the run's format.
         part: ``unet``, ``text_encoder`` ...
         is_up: whether it is the up factor of a LoRA (``B`` in ``B A``), for LoRA+.
         rate_factor: what the part's learning rate is multiplied with, from ``lora.block_lrs``.

@@ -188,6 +188,10 @@ def random_config(rng: random.Random) -> Config:
     lora["rank_stabilized"] = lora["rank_stabilized"] and lora["type"] != "lokr"
     if lora["type"] in ("loha", "lokr"):
         plain["train"]["loraplus_lr_ratio"] = 1
+    if lora["type"] == "dora" or plain["train"]["optimizer"] == "prodigy":
+        plain["train"]["lora_precision"] = "float32"
+    if plain["train"]["lora_precision"] != "float32":
+        lora["max_norm"] = None
     masks = [source for source in plain["dataset"]["sources"] if source["mask_path"]]
     loss["masked"] = "mask" if masks else rng.choice([False, "alpha"])
     loss["unmasked_weight"] = loss["unmasked_weight"] if loss["masked"] else 0

@@ -433,3 +433,11 @@ def test_preserving_takes_no_more_memory() -> None:
         for loss in ({}, {"preserve": {"class_word": "dog"}})
     )
     assert preserving == plain
+
+
+@pytest.mark.parametrize(("optimizer", "state"), [("adamw", 4), ("adamw8bit", 2), ("adafactor", 1)])
+def test_a_lora_in_sixteen_bits_takes_less(optimizer: str, state: int) -> None:
+    """Bytes a weight: 2 and 4 of its gradient, and half of the optimizer's where those are numbers."""
+    train = {"optimizer": optimizer, "lora_precision": "bf16"}
+    memory = training_memory(Config.model_validate({"train": train}), SD15, 512 * 512)
+    assert (memory.lora, memory.optimizer) == (6 * SD15.lora, state * SD15.lora)
