@@ -46,7 +46,7 @@ def as_lora(layer: Layer, rank: int) -> LowRank:
 
     A magnitude (DoRA) belongs to the sum of weight and change, and stays as it is.
     """
-    found = _decomposed(layer)
+    found = decomposed(layer)
     smallest = found.values[:1] * len(found.values) * torch.finfo(found.values.dtype).eps  # below is rounding error
     full_rank = max(1, int((found.values > smallest).sum()))
     kept = min(rank, full_rank)
@@ -56,7 +56,7 @@ def as_lora(layer: Layer, rank: int) -> LowRank:
     return LowRank(made, math.sqrt(found.energy), float(found.values[kept:].norm()), full_rank)
 
 
-def _decomposed(layer: Layer) -> Decomposition:
+def decomposed(layer: Layer) -> Decomposition:
     """All singular values of a layer's change as a matrix (out, in * k * k), in float64."""
     if isinstance(layer, LokrLayer):
         first, second = layer.halves(torch.float64)

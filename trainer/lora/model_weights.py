@@ -30,7 +30,7 @@ from trainer.single_file.tensors import Checkpoint, open_checkpoint, unsupported
 from trainer.weight_files import weights_in
 
 _VAE_SCALE = 8
-_BLOCK_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ class ModelWeights:
 
     def sha256(self, events: EventSink) -> str:
         """SHA-256 of a single file; of a folder that of the lines ``<file> <its SHA-256>`` of its weights."""
-        total = sum(path.stat().st_size for path in self.files.values())
+        total = sum(path.stat().st_size for path in self.files.values()) // _BLOCK_BYTES
         done, digests = 0, {}
         for name, path in self.files.items():
             digest = hashlib.sha256()
             with path.open("rb") as file:
                 while block := file.read(_BLOCK_BYTES):
                     digest.update(block)
-                    done += len(block)
+                    done = min(done + 1, total)
                     events.emit("progress", what=f"hashing {self.name}", done=done, total=total)
             digests[name] = digest.hexdigest()
         if len(digests) == 1 and self.name in digests:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from trainer.errors import Problem
-from trainer.lora.decompose import Decomposition, layer_of, of_matrix, of_product
+from trainer.lora.decompose import Decomposition, layer_of, of_product
 from trainer.lora.file import LoraFile, network_metadata
 from trainer.lora.layers import Layer, LoraLayer, Shape, plain_shape
+from trainer.lora.low_rank import decomposed
 from trainer.runs.events import EventSink
 
 Method = Literal["sv_ratio", "sv_fro", "sv_cumulative"]
@@ -188,9 +189,7 @@ def _decomposed(module: str, layer: Layer, device: str | torch.device) -> tuple[
     if isinstance(layer, LoraLayer):
         up, down = (factor.to(device).flatten(1) for factor in (layer.up, layer.down))
         return of_product(up, down), layer.weight_shape, layer.scale
-    matrix = layer.delta().to(device).flatten(1)
-    rank = min(matrix.shape)
-    return of_matrix(matrix, rank, exact=True), _true_shape(module, layer.weight_shape), 1.0
+    return decomposed(layer), _true_shape(module, layer.weight_shape), 1.0
 
 
 def _true_shape(module: str, shape: Shape) -> Shape:
