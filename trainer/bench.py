@@ -15,6 +15,8 @@ import torch
 from trainer.conditioning import caption_encoder
 from trainer.config import Config
 from trainer.data.buckets import resolutions
+from trainer.data.cache import text_row_bytes
+from trainer.data.text_plan import plan_texts
 from trainer.data.training_set import Batch
 from trainer.devices import compute_dtype, device_name, pick_device, seeded_generator, use_deterministic
 from trainer.families import load_family, random_family
@@ -72,7 +74,8 @@ def measure(config: Config, *, size: Literal["demo", "full"], model_given: bool,
     learning = Learning(groups, config.train, config.train.max_steps, scaled=scaled, limit_norms=limit)
     set_training_mode(family, config.train)
     batch = _random_batch(config, family)
-    encode = caption_encoder(family, config, batch.captions, Path(), events, lambda: None)
+    texts = plan_texts(config, batch.captions, True, text_row_bytes(family, config.dataset.captions))
+    encode = caption_encoder(family, config, texts, Path(), events, lambda: None)
     ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
     loaded = time.perf_counter()
     times = []

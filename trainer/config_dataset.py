@@ -142,6 +142,9 @@ class CacheSettings(Section):
     text: bool = setting(True, "Cache captions", also=("cache_text_encoder_outputs",))
     """Encode captions once, with all their wildcards. Not used where tags are shuffled, dropped or warmed up, or where
     the text encoder is trained."""
+    text_gb: float = setting(2.0, "Memory for captions", also=("cache_text_encoder_outputs",), ge=0, le=1024)
+    """GiB that cached captions may take, in memory and on disk. What wildcards make of all captions together may be
+    more; then each is encoded when it comes and those used last are kept, which takes a little longer."""
     to_disk: bool = setting(True, "Keep caches on disk", also=("cache_latents_to_disk",))
     """Keep them in the workspace, so that the next run with the same pictures starts at once."""
 

@@ -7,7 +7,8 @@ import statistics
 from dataclasses import dataclass
 
 from trainer.config import Config, Optimizer, TrainSettings
-from trainer.data.epoch import Layout, known_captions
+from trainer.data.epoch import Layout
+from trainer.data.text_plan import TextPlan, embedding_bytes, text_plan
 from trainer.errors import UserError
 from trainer.model_sizes import ModelSizes
 from trainer.runs.events import read_events
@@ -69,7 +70,7 @@ def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int, *
         config: the run's settings.
         sizes: of the model.
         largest_bucket_px: pixels of the largest bucket.
-        texts_rest: whether the text encoders are out of the way, see ``epoch.text_encoders_rest``.
+        texts_rest: whether the text encoders are out of the way, see ``TextPlan.texts_rest``.
     """
     train = config.train
     full = train.mixed_precision == "no"
@@ -99,7 +100,7 @@ def _optimizer_bytes(train: TrainSettings) -> int:
     return full if full < 4 or train.lora_precision == "float32" else full // 2
 
 
-def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout) -> int:
+def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout, texts: TextPlan) -> int:
     """Caches, kept checkpoints (LoRA file, float32 weights and optimizer) and the finished file."""
     total = 0
     cache = config.dataset.cache
@@ -107,13 +108,18 @@ def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout) -> int:
         pixels = [math.prod(entry.bucket) * _cached_forms(config, entry.picture.source) for entry in layout.training]
         pixels += [math.prod(entry.bucket) for entry in layout.validation]
         total += sum(pixels) // _LATENT_SCALE**2 * _LATENT_CHANNELS * 4
-    if cache.to_disk and cache.text and config.lora.train == "unet":
-        tokens = config.dataset.captions.max_token_length // 75 * 77
-        captions = len(known_captions(config.dataset, layout.training, layout.validation))
-        total += captions * tokens * sizes.text_width * (4 if config.train.mixed_precision == "no" else 2)
+    if cache.to_disk and texts.how == "beforehand":
+        total += texts.bytes
     file = sizes.lora * (4 if config.output.precision == "float" else 2)
     state = sizes.lora * (_weight_bytes(config.train) + _optimizer_bytes(config.train))
     return total + (config.output.keep_last + config.keeps_best) * (file + state) + file
+
+
+def planned_texts(config: Config, sizes: ModelSizes, layout: Layout) -> TextPlan:
+    """How the captions will be encoded, with embeddings of the size that the settings' precision gives on a GPU."""
+    number_bytes = 4 if config.train.mixed_precision == "no" else 2
+    row = embedding_bytes(config.dataset.captions, sizes.text_width, number_bytes)
+    return text_plan(config, layout.training, layout.validation, row)
 
 
 def _cached_forms(config: Config, source: int | None) -> int:

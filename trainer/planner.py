@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from trainer.config import Config
 from trainer.data.buckets import resolutions
-from trainer.data.epoch import Layout, batches_per_epoch, lay_out, text_encoders_rest, total_steps, views_per_bucket
+from trainer.data.epoch import Layout, batches_per_epoch, lay_out, total_steps, views_per_bucket
 from trainer.data.picture_notes import PictureNotes, take_notes
+from trainer.data.text_plan import TextPlan
 from trainer.errors import Problem, UserError
-from trainer.estimates import Memory, disk_bytes, measured_step, training_memory
+from trainer.estimates import Memory, disk_bytes, measured_step, planned_texts, training_memory
 from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.optimizer_classes import optimizer_problems
 from trainer.plan_warnings import find_warnings
@@ -57,6 +58,7 @@ class Plan:
         steps_per_epoch: optimizer steps; a fraction where gradient accumulation does not divide the batches.
         max_steps: optimizer steps of the run.
         epochs: passes over the pictures that they come to.
+        captions: how they are encoded: all before training, or when they come.
         arithmetic: ``24 pictures x 10 repeats / 4 = 60 steps an epoch``.
         notes: pictures worth a look.
         estimate: memory, disk and time.
@@ -73,6 +75,7 @@ class Plan:
     max_steps: int
     epochs: float
     arithmetic: str
+    captions: str
     notes: PictureNotes
     estimate: Estimate
     warnings: list[Problem]
@@ -94,7 +97,8 @@ def plan(config: Config, workspace: Workspace | None = None) -> Plan:
     batches = batches_per_epoch(layout.training, train.batch_size)
     steps = total_steps(train, batches)
     notes = take_notes(config, layout)
-    estimate = _estimate(config, layout, sizes, steps, workspace)
+    texts = planned_texts(config, sizes, layout)
+    estimate = _estimate(config, layout, sizes, texts, steps, workspace)
     return Plan(
         pictures=_count(layout, regularization=False),
         regularization_pictures=_count(layout, regularization=True),
@@ -106,6 +110,7 @@ def plan(config: Config, workspace: Workspace | None = None) -> Plan:
         max_steps=steps,
         epochs=round(steps * train.gradient_accumulation_steps / batches, 2),
         arithmetic=arithmetic(config, layout),
+        captions=texts.in_words(),
         notes=notes,
         estimate=estimate,
         warnings=find_warnings(config, layout, notes, steps=steps, batches=batches, sizes=sizes),
@@ -178,10 +183,11 @@ def _bucket_table(layout: Layout, batch_size: int) -> list[Bucket]:
     return rows
 
 
-def _estimate(config: Config, layout: Layout, sizes: ModelSizes, steps: int, workspace: Workspace | None) -> Estimate:
-    rest = text_encoders_rest(config, layout.training, layout.validation)
+def _estimate(
+    config: Config, layout: Layout, sizes: ModelSizes, texts: TextPlan, steps: int, workspace: Workspace | None
+) -> Estimate:
     largest = max(math.prod(entry.bucket) for entry in layout.training)
-    memory = training_memory(config, sizes, largest, texts_rest=rest)
+    memory = training_memory(config, sizes, largest, texts_rest=texts.texts_rest)
     measured = measured_step(config, workspace) if workspace else None
     if measured:
         seconds, note = measured[0] * steps / 1000, f"measured: {measured[0]:.0f} ms a step in run {measured[1]}"
@@ -192,7 +198,7 @@ def _estimate(config: Config, layout: Layout, sizes: ModelSizes, steps: int, wor
         vram_bytes=memory.total,
         vram_parts=memory,
         vram_note=f"by formula from the sizes of {source}; weights + LoRA + optimizer + activations + CUDA itself",
-        disk_bytes=disk_bytes(config, sizes, layout),
+        disk_bytes=disk_bytes(config, sizes, layout, texts),
         seconds=seconds,
         seconds_note=note,
     )

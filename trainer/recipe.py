@@ -18,6 +18,7 @@ from trainer.conditioning import CaptionEncoder, caption_encoder
 from trainer.config import Config
 from trainer.continuing import continuation_of
 from trainer.data.epoch import total_steps
+from trainer.data.plain_captions import plain_captions
 from trainer.data.training_set import Batch, prepare_training_set
 from trainer.devices import autocast, compute_dtype, seeded_generator, use_deterministic
 from trainer.families import load_family
@@ -29,7 +30,7 @@ from trainer.losses import check_prediction_type, huber_thresholds, loss_per_pic
 from trainer.noise import add_noise, draw_noise, draw_timesteps, perturb, prediction_target, signal_to_noise
 from trainer.optimizers import optimizer_class
 from trainer.parameter_groups import parameter_groups
-from trainer.preservation import plain_captions, preservation_loss
+from trainer.preservation import preservation_loss
 from trainer.runs.events import EventSink
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
@@ -108,9 +109,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         merge_before_training(family, config.lora.merge_before_training)
         trainables = add_adapters(family, config.lora, seed=config.train.seed, checkpoint=before.lora)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
-        captions = data.known_captions()
-        captions |= set(plain_captions(sorted(captions), config))
-        encode = caption_encoder(family, config, captions, workspace.cache_dir, events, session.check_stop)
+        encode = caption_encoder(family, config, data.text_plan, workspace.cache_dir, events, session.check_stop)
         ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
 
         # What learns, as it was at that checkpoint

@@ -68,7 +68,7 @@ class Upkeep:
         self._before = before
         self._metrics = Metrics(session.events, max_steps)
         self._validation = data.validation_batches()
-        self._texts_rest = data.text_encoders_rest
+        self._texts_rest = data.text_plan.texts_rest
         self._base_model = base_model_metadata(config.model, cache_dir, session.check_stop)
         self._history = ValidationHistory(config.validation.early_stop_patience)
         samples, validation, output = config.samples, config.validation, config.output

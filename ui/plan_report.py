@@ -48,6 +48,7 @@ def _figures(plan: dict[str, Any]) -> str:
         "Pictures": _pictures(plan),
         "Steps": f"{plan['max_steps']}, {plan['epochs']:g} passes over the pictures",
         "An epoch": plan["arithmetic"],
+        "Captions": plan["captions"],
         "GPU memory": f"about {file_size(estimate['vram_bytes'])}",
         "Disk": f"about {file_size(estimate['disk_bytes'])}",
         "Time": f"about {duration(seconds)}" if seconds is not None else estimate["seconds_note"],

@@ -7,6 +7,7 @@ from torch import nn
 
 from trainer.conditioning import caption_encoder
 from trainer.config import Config
+from trainer.data.text_plan import plan_texts
 from trainer.data.training_set import Batch
 from trainer.demo import MODEL_DIR
 from trainer.families import load_family
@@ -51,7 +52,7 @@ def made_of(config: Config) -> tuple[Ingredients, Remembering, list[Trainable]]:
     trainables = add_adapters(family, config.lora, seed=1)
     fill(trainables)
     set_training_mode(family, config.train)
-    encode = caption_encoder(family, config, [], MODEL_DIR, Events(), lambda: None)
+    encode = caption_encoder(family, config, plan_texts(config, [], False, 0), MODEL_DIR, Events(), lambda: None)
     groups = parameter_groups(trainables, config.train)
     learning = Remembering(groups, config.train, 10, scaled=False, limit_norms=norm_limiter(family, config.lora))
     return Ingredients(config, family, encode, CPU, torch.float32, family.alphas_cumprod), learning, trainables

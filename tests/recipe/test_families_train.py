@@ -17,6 +17,7 @@ from tests.recipe.tiny_runs import Watcher, losses_of, of_type, stop_at, train_h
 from tests.tiny_models import KINDS, plain_pipeline, tiny_model
 from trainer.conditioning import caption_encoder
 from trainer.config import Config, ModelSettings
+from trainer.data.text_plan import plan_texts
 from trainer.data.training_set import Batch, prepare_training_set
 from trainer.devices import seeded_generator
 from trainer.families import load_family
@@ -127,7 +128,7 @@ def test_a_training_steps_gradients_are_those_of_plain_code(
     events = Watcher()
     batch = prepare_training_set(config, family, tmp_path, events, lambda: None).batch(0)
     assert batch.sizes.tolist() == [[int(number) for number in SIZES]] * 2
-    encode = caption_encoder(family, config, [], tmp_path, events, lambda: None)
+    encode = caption_encoder(family, config, plan_texts(config, [], False, 0), tmp_path, events, lambda: None)
     batch_loss(Ingredients(config, family, encode, CPU, torch.float32, family.alphas_cumprod), batch, 0).backward()
 
     expected = reference_gradients(models[kind], batch)

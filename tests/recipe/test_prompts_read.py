@@ -17,6 +17,7 @@ from trainer.__main__ import main
 from trainer.conditioning import caption_encoder
 from trainer.config import Config
 from trainer.config_io import parse_config
+from trainer.data.text_plan import plan_texts
 from trainer.errors import UserError
 from trainer.families import load_family
 from trainer.families.base import Conditioning, Family
@@ -71,7 +72,7 @@ def test_a_preview_reads_what_training_reads(
     config = parse_config(
         {"dataset": {"captions": reading}, "train": {"clip_skip": clip_skip}, "samples": {"prompts": [line]}}
     )
-    encode = caption_encoder(demo, config, [LONG], tmp_path, Watcher(), lambda: None)
+    encode = caption_encoder(demo, config, plan_texts(config, [LONG], True, 0), tmp_path, Watcher(), lambda: None)
     given = preview_embeddings(demo, config, monkeypatch)
     for name, text in line.items():
         assert torch.equal(given[name].hidden_states, encode([text]).hidden_states), name

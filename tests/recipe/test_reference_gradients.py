@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from tests.recipe.tiny_runs import train_here
 from trainer.conditioning import caption_encoder
 from trainer.config import Config
+from trainer.data.text_plan import plan_texts
 from trainer.data.training_set import Batch
 from trainer.demo import MODEL_DIR
 from trainer.devices import seeded_generator
@@ -71,7 +72,7 @@ def ours(config: Config, fresh: bool = False) -> tuple[list[Tensor], float, Lear
     for number, trainable in enumerate(trainables):
         if trainable.is_up and not fresh:
             trainable.parameter.data = up_values(trainable.parameter, number)
-    encode = caption_encoder(family, config, [], MODEL_DIR, Events(), lambda: None)
+    encode = caption_encoder(family, config, plan_texts(config, [], False, 0), MODEL_DIR, Events(), lambda: None)
     ingredients = Ingredients(config, family, encode, cpu, torch.float32, family.alphas_cumprod)
     learning = Remembering(parameter_groups(trainables, config.train), config.train, 10, scaled=False)
     family.denoiser.train()

@@ -9,11 +9,11 @@ import torch
 
 from trainer.config import Config
 from trainer.config_io import parse_config
+from trainer.data.plain_captions import plain_caption, plain_captions
 from trainer.errors import UserError
 from trainer.families import FAMILIES
 from trainer.families.base import Conditioning, Family
 from trainer.lora.adapter import add_adapters, without_adapters
-from trainer.preservation import plain_caption, plain_captions
 
 
 @pytest.mark.parametrize(

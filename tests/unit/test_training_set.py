@@ -8,7 +8,8 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -76,6 +77,9 @@ class PixelFamily:
     """Its latents are the pixels themselves."""
 
     fingerprint_vae = "pixels"
+    text_encoders: ClassVar[dict[str, Any]] = {
+        "text_encoder": SimpleNamespace(config=SimpleNamespace(hidden_size=8), dtype=torch.float32)
+    }
 
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels
@@ -290,12 +294,12 @@ def test_known_captions_are_all_that_come_and_few(family: Family, tmp_path: Path
     settings = {"wildcards": True, "dropout": 0.2, "prefix": "p"}
     config = config_of(tmp_path / "one", dataset={"captions": settings}, validation={"split": 0.34})
     data = prepared(config, family, tmp_path)
-    known = data.known_captions()
+    known = data.text_plan.known
     batches = [data.batch(index) for index in range(60)] + data.validation_batches()
     seen = {caption for batch in batches for caption in batch.captions if "thing" in caption or not caption}
     assert seen == known and known == {f"p {color} thing {n}" for color in ("red", "blue") for n in (0, 1)} | {""}
     shuffled = config_of(tmp_path / "one", dataset={"captions": {"shuffle": True}}, validation={"split": 0.34})
-    held = prepared(shuffled, family, tmp_path).known_captions()
+    held = prepared(shuffled, family, tmp_path).text_plan.known
     assert len(held) == 1  # only what is held back is known
 
 
@@ -318,7 +322,7 @@ def test_a_folder_may_have_settings_of_its_own(family: Family, tmp_path: Path) -
     assert len(texts) > 10
     kinds = {name: {batch.latents.numpy().tobytes() for batch in seen[name]} for name in seen}
     assert len(kinds["plain"]) == 2 and len(kinds["own"]) == 4  # only these are mirrored
-    assert data.known_captions() == {f"a, b, c, {n} end" for n in (0, 1)}
+    assert data.text_plan.known == {f"a, b, c, {n} end" for n in (0, 1)}
 
 
 def test_two_epochs_of_uneven_buckets_show_every_picture_as_often_as_its_repeats(

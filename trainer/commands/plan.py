@@ -33,6 +33,7 @@ def describe(answer: dict[str, Any]) -> str:
         _pictures(answer),
         answer["arithmetic"],
         f"{answer['max_steps']} steps = {answer['epochs']:g} epochs",
+        f"captions: {answer['captions']}",
         "",
         "bucket         pictures   views  batches  cut off",
         *(_bucket_row(bucket) for bucket in answer["buckets"]),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from trainer.config import CaptionSettings
 from trainer.data.augment import Augmentation, load_pixels
 from trainer.data.buckets import Placement
 from trainer.data.image_files import PICTURE_ERRORS, why_unreadable
+from trainer.data.shelf import Shelf
 from trainer.data.tensor_store import TensorStore, hash_key, tell_outcome
+from trainer.data.text_plan import embedding_bytes
 from trainer.devices import is_out_of_memory
 from trainer.errors import UserError
 from trainer.families.base import Conditioning, Family
@@ -125,6 +128,8 @@ class TextCache:
         self._store = TensorStore(folder, events)
         self._events = events
         self._encoded: dict[str, dict[str, Tensor]] = {}
+        self._expected: frozenset[str] = frozenset()
+        self._shelf = Shelf(0)
 
     def fill(self, captions: Iterable[str], check_stop: Callable[[], None]) -> None:
         """Read or compute these captions, with ``progress`` events; the last tells how many were encoded anew.
@@ -146,17 +151,35 @@ class TextCache:
                     self._events.emit("progress", what="encoding captions", done=done, total=len(wanted))
         tell_outcome(self._events, "caption", "encoded", total=len(wanted), done=encoded)
 
+    def expect(self, captions: Iterable[str], most_bytes: int) -> None:
+        """Captions that are encoded when they come, those used last kept within ``most_bytes`` of memory.
+
+        Each is then the very tensor that ``fill`` would have made of it.
+        """
+        self._expected, self._shelf = frozenset(captions), Shelf(most_bytes)
+
     def encode(self, captions: list[str]) -> Conditioning:
         """Conditioning of captions as they are trained on, one row each.
 
-        Those that ``fill`` was not given are encoded anew each time and not kept.
+        Those that neither ``fill`` nor ``expect`` was given are encoded together each time and not kept.
         """
-        others = [caption for caption in dict.fromkeys(captions) if caption not in self._encoded]
-        if others and not self._encoded.keys() & captions:
+        different = list(dict.fromkeys(captions))
+        rows = {caption: row for caption in different if (row := self._row(caption)) is not None}
+        if not rows:
             return self._encode(captions)  # stays on its device
-        rows = self._encoded | (_rows_of(others, self._compute(others)) if others else {})
+        others = [caption for caption in different if caption not in rows]
+        if others:
+            rows |= _rows_of(others, self._compute(others))
         stacked = {name: torch.cat([rows[caption][name] for caption in captions]) for name in rows[captions[0]]}
         return Conditioning(stacked.pop("hidden_states"), stacked)
+
+    def _row(self, caption: str) -> dict[str, Tensor] | None:
+        """What is known of one caption, made where it is only expected; None where it is not even that."""
+        if caption not in self._expected:
+            return self._encoded.get(caption)
+        row = self._shelf.take(caption) or self._store.read(self._key(caption)) or self._compute([caption])
+        self._shelf.put(caption, row)
+        return row
 
     def _compute(self, captions: list[str]) -> dict[str, Tensor]:
         conditioning = self._encode(captions)
@@ -165,6 +188,11 @@ class TextCache:
 
     @torch.no_grad()
     def _encode(self, captions: list[str]) -> Conditioning:
+        encoder: Any = next(iter(self._family.text_encoders.values()))
+        with torch.autocast(encoder.device.type, enabled=False):  # a step's autocast must not tell in what is kept
+            return self._encode_plainly(captions)
+
+    def _encode_plainly(self, captions: list[str]) -> Conditioning:
         return self._family.encode_captions(
             captions,
             max_token_length=self._settings.max_token_length,
@@ -184,6 +212,13 @@ def latent_key(digest: str, fingerprint_vae: str, view: View) -> str:
     place, change = view.placement, view.augmentation
     numbers = [place.width, place.height, place.scaled_width, place.scaled_height, change.crop_left, change.crop_top]
     return hash_key("latents", digest, fingerprint_vae, numbers, change.flip, change.hue_degrees, change.gamma)
+
+
+def text_row_bytes(family: Family, settings: CaptionSettings) -> int:
+    """What the cached embedding of one caption takes, as the family's text encoders make it."""
+    encoders: list[Any] = list(family.text_encoders.values())
+    width = sum(encoder.config.hidden_size for encoder in encoders)
+    return embedding_bytes(settings, width, encoders[0].dtype.itemsize)
 
 
 def encode_pixels(family: Family, pixels: Tensor) -> Tensor:

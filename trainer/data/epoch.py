@@ -8,17 +8,13 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from trainer.config import Config, DatasetSettings, Source, TrainSettings
+from trainer.config import Config, Source, TrainSettings
 from trainer.data.buckets import Placement, Resolution, place, resolutions
-from trainer.data.captions import caption_forms, for_validation
 from trainer.data.folders import Collection, Picture, collect
 from trainer.errors import Problem, UserError
-
-MOST_CACHED_FORMS = 64
-"""Texts that wildcards may make of one caption and that are still all cached; beyond, it is encoded when it comes."""
 
 
 @dataclass(frozen=True)
@@ -166,28 +162,6 @@ def epoch_batches(entries: list[Entry], batch_size: int, seed: int, epoch: int) 
         batches.extend(showings[start : start + batch_size] for start in range(0, len(showings), batch_size))
     rng.shuffle(batches)
     return batches
-
-
-def known_captions(settings: DatasetSettings, training: list[Entry], validation: list[Entry]) -> set[str]:
-    """The captions that are sure to be of a short list, as they are trained on and validated with."""
-    return {caption for forms in _caption_forms(settings, training, validation) for caption in forms or ()}
-
-
-def text_encoders_rest(config: Config, training: list[Entry], validation: list[Entry]) -> bool:
-    """Whether the text encoders have nothing to do while training: they do not learn, and every caption is cached."""
-    cached = config.lora.train == "unet" and config.dataset.cache.text
-    return cached and None not in _caption_forms(config.dataset, training, validation)
-
-
-def _caption_forms(
-    settings: DatasetSettings, training: list[Entry], validation: list[Entry]
-) -> Iterator[list[str] | None]:
-    """What each entry's caption can become; None where that is too much to list."""
-    for entry in training:
-        yield caption_forms(entry.picture.caption, settings.captions_of(entry.picture.source), MOST_CACHED_FORMS)
-    for entry in validation:
-        how = for_validation(settings.captions_of(entry.picture.source))
-        yield caption_forms(entry.picture.caption, how, MOST_CACHED_FORMS)
 
 
 def total_steps(train: TrainSettings, batches: int) -> int:

@@ -20,22 +20,21 @@ from trainer.data.augment import (
     no_augmentation,
     pick_cached,
 )
-from trainer.data.cache import LatentCache, View, encode_pixels
+from trainer.data.cache import LatentCache, View, encode_pixels, text_row_bytes
 from trainer.data.captions import Moment, for_validation, process_caption
 from trainer.data.epoch import (
     Entry,
     Layout,
     Showing,
     epoch_batches,
-    known_captions,
     lay_out,
-    text_encoders_rest,
     total_steps,
 )
 from trainer.data.facts import dataset_facts
 from trainer.data.folders import SkippedPicture
 from trainer.data.image_files import PICTURE_ERRORS, read_rgb, why_unreadable
 from trainer.data.masks import MaskSource
+from trainer.data.text_plan import TextPlan, text_plan
 from trainer.errors import UserError
 from trainer.families.base import Family
 from trainer.runs.events import EventSink
@@ -80,6 +79,7 @@ class TrainingSet:
         pictures: how many different pictures are trained on.
         facts: what is trained on, counted.
         skipped: pictures left out, and why.
+        text_plan: what is known of the captions, and how they are encoded.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class TrainingSet:
         skipped: list[SkippedPicture],
         source: _LatentSource,
         masks: MaskSource | None,
+        text_plan: TextPlan,
     ) -> None:
         self._config = config
         self._training = training
@@ -98,6 +99,7 @@ class TrainingSet:
         self._masks = masks
         self._epoch: tuple[int, list[list[Showing]]] | None = None
         self.skipped = skipped
+        self.text_plan = text_plan
         self.pictures = len({entry.picture.path for entry in training})
         self.facts = dataset_facts(config, training, validation)
         self.batches_per_epoch = self.facts.batches_per_epoch
@@ -111,15 +113,6 @@ class TrainingSet:
         showings = self._batches_of(epoch)[position]
         members = [(each.entry, self._augmentation(each)) for each in showings]
         return self._assemble(members, [self._caption(each, moment) for each in showings])
-
-    def known_captions(self) -> set[str]:
-        """The captions that are sure to be of a short list, as they are trained on and validated with."""
-        return known_captions(self._config.dataset, self._training, self._validation)
-
-    @property
-    def text_encoders_rest(self) -> bool:
-        """Whether the text encoders have nothing to do while training."""
-        return text_encoders_rest(self._config, self._training, self._validation)
 
     def validation_batches(self) -> list[Batch]:
         """The pictures held back, each once, unchanged, with captions that do not vary; empty without a split."""
@@ -208,7 +201,8 @@ def prepare_training_set(
         message = f"dataset.sources: no picture can be used: {named}."
         raise UserError("dataset.no_pictures", message, "Replace the pictures.", "dataset.sources")
     validation = [entry for entry in layout.validation if entry.picture.path not in failed]
-    return TrainingSet(config, training, validation, skipped, source, masks)
+    texts = text_plan(config, training, validation, text_row_bytes(family, config.dataset.captions))
+    return TrainingSet(config, training, validation, skipped, source, masks, texts)
 
 
 class _CachedLatents:
