@@ -47,8 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Look into the file. Raises UserError when it is broken or holds no weights."""
+    from trainer.devices import use_threads_for
     from trainer.inspection import inspect_path
 
+    use_threads_for(0)  # a thousand small matrices: more threads only wait for each other
     return inspect_path(args.file.expanduser(), layers=args.layers, events=events)
 
 
