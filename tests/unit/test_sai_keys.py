@@ -11,8 +11,9 @@ from diffusers.utils import convert_unet_state_dict_to_peft
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.unit.single_file_samples import ldm_unet, sample
 from trainer.lora.file import read_lora
-from trainer.lora.keys import kohya_key
+from trainer.lora.keys import kohya_key, parse_name, unify_keys
 from trainer.lora.sai_keys import from_sai, is_sai_key, to_sai
 
 # unet/config.json of stabilityai/stable-diffusion-xl-base-1.0, where it differs from the class's defaults
@@ -106,3 +107,19 @@ def test_names_in_a_file_that_mixes_them_are_left_as_they_stand(tmp_path: Path) 
     tensors = {f"{name}.{part}.weight": torch.ones(2, 2) for name in names for part in ("lora_down", "lora_up")}
     save_file(tensors, tmp_path / "x.safetensors")
     assert sorted(read_lora(tmp_path / "x.safetensors").layers) == names
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+def test_original_names_of_every_layer_lead_to_the_familys_own(kind: str) -> None:
+    """As ComfyUI writes them; the original names are those by which diffusers reads single files."""
+    unet = sample(kind)[0].unet
+    places = {tensor.data_ptr(): name for name, tensor in unet.state_dict().items()}
+    pairs = {name: places[tensor.data_ptr()] for name, tensor in ldm_unet(unet).items() if tensor.ndim > 1}
+    modules = {}
+    for original, path in pairs.items():
+        found = parse_name(f"diffusion_model.{original.removesuffix('.weight')}.lora_up.weight")
+        assert found is not None
+        modules[found.module] = kohya_key("unet", path.removesuffix(".weight"), sdxl=kind == "sdxl")
+    assert len(modules) > 150
+    renamed = unify_keys(list(modules), sdxl=False)
+    assert {module: renamed.get(module, module) for module in modules} == modules

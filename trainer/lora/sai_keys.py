@@ -1,8 +1,8 @@
 """Names of SDXL's UNet layers in LoRA files: those of Stability's own code, in place of diffusers'.
 
-Both ways by one table. SD 1 and 2 have diffusers' names in files; ComfyUI writes the original ones for them too, which
-are built alike with one level more, so that ``from_sai`` reads them.
-``lora_unet_down_blocks_1_attentions_0_proj_in`` is ``lora_unet_input_blocks_4_1_proj_in``.
+Both ways by one table: ``lora_unet_down_blocks_1_attentions_0_proj_in`` is ``lora_unet_input_blocks_4_1_proj_in``. SD 1
+and 2 have diffusers' names in files. ComfyUI writes the original ones for them too, which are built alike with one
+level more: ``from_sai`` reads those as well.
 """
 
 from __future__ import annotations
