@@ -16,10 +16,13 @@ from trainer.data.datasets_library import HUB_PREFIX
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.single_file.cache import looks_like_a_file
+from ui import presets
 from ui.context import AppContext
+from ui.presets import Preset
 from ui.step_maths import StepMaths, step_maths
 
 LAST_FORM = "last_form.yaml"
+LAST_PRESET = "last_preset.txt"
 
 
 def check_paths(context: AppContext, config: Config) -> None:
@@ -91,6 +94,20 @@ def read_last_form(context: AppContext) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return snapshot if isinstance(snapshot, dict) else {}
+
+
+def save_last_preset(context: AppContext, key: str) -> None:
+    """Remember which preset was chosen."""
+    write_text(context.workspace.dir / LAST_PRESET, key)
+
+
+def last_preset(context: AppContext) -> Preset | None:
+    """The preset that was chosen last; None before the first, and when it is no longer there."""
+    try:
+        key = (context.workspace.dir / LAST_PRESET).read_text(encoding="utf-8")
+        return presets.find(context.workspace, key)
+    except (OSError, ValueError, UserError):
+        return None
 
 
 def _last_form(context: AppContext) -> Path:

@@ -138,6 +138,10 @@ def test_a_preset_sets_everything_but_name_and_folders(page: Page, pictures: Pat
     expect(field(page, "lora.dropout")).to_have_value("0")
     expect(field(page, "dataset.sources.0.path")).to_have_value(str(pictures))
     expect(page.locator("#preset-about")).to_contain_text("Only the UNet learns")
+    page.reload()
+    page.get_by_role("tab", name="Train", exact=True).click()
+    expect(page.locator("#preset input")).to_have_value("SD 1.5 style, 8 GB")
+    expect(page.locator("#preset-about")).to_contain_text("Only the UNet learns")
 
 
 def test_the_check_tells_what_would_be_trained(page: Page, pictures: Path, shot: Callable[[str], Path]) -> None:

@@ -108,3 +108,13 @@ def test_the_live_line(context: AppContext) -> None:
     for number in range(10):
         (folder / f"{number}.png").touch()
     assert "<strong>1000 steps</strong>, about 100 passes" in train_view.maths_html(config(folder))
+
+
+def test_the_last_preset_is_remembered_while_it_is_there(context: AppContext) -> None:
+    assert train_view.last_preset(context) is None
+    train_view.save_last_preset(context, "demo_style")
+    preset = train_view.last_preset(context)
+    assert preset is not None and preset.key == "demo_style"
+    for gone in ("own/deleted", "../x", ""):
+        train_view.save_last_preset(context, gone)
+        assert train_view.last_preset(context) is None

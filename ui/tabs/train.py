@@ -159,7 +159,7 @@ def _wire_form(context: AppContext, form: SchemaForm, side: _Side, handlers: Tra
         concurrency_limit=None,
         **QUIET,
     )
-    context.page.load(handlers.restore, outputs=handlers.filled)
+    context.page.load(handlers.restore, outputs=[*handlers.filled, *handlers.chosen])
 
 
 def _wire_start(context: AppContext, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
@@ -185,6 +185,11 @@ class TrainHandlers:
         side = self._side
         return [*self._form.outputs, side.maths, side.yaml, side.command, side.problems]
 
+    @property
+    def chosen(self) -> list[Block]:
+        """What tells which preset was chosen."""
+        return [self._choosing.choice, self._choosing.about]
+
     def changed(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
         """Something was edited: keep it, and follow it with the maths and the YAML."""
         self.keep(values)
@@ -207,7 +212,11 @@ class TrainHandlers:
             updates |= self._explained(self._form.collect(values))
         except UserError as error:
             updates[self._side.maths] = _count_of(error)
-        return [updates.get(block, gr.skip()) for block in self.filled]
+        preset = train_view.last_preset(self._context)
+        choices = _preset_choices(self._context)  # those saved since the program started, too
+        updates[self._choosing.choice] = gr.update(choices=choices, value=preset.key if preset else None)
+        updates[self._choosing.about] = preset.about if preset else ""
+        return [updates.get(block, gr.skip()) for block in [*self.filled, *self.chosen]]
 
     def fill(self, config: Config) -> dict[Any, Any]:
         """Updates that show a config in the form, with what it means. It is there after a reload, too."""
@@ -225,6 +234,7 @@ class TrainHandlers:
             config.name = name
         if not config.dataset.sources:
             config = parse_config(_with_sources(config, sources))
+        train_view.save_last_preset(self._context, preset.key)
         return {**self.fill(config), self._choosing.about: preset.about}
 
     def use_folder(self, values: Mapping[Any, Any], folder: str) -> dict[Any, Any]:
@@ -256,6 +266,7 @@ class TrainHandlers:
         except UserError as error:
             return {self._side.problems: problems_html(error.problems)}
         preset = presets.save(self._context.workspace, values[self._choosing.name] or "", config)
+        train_view.save_last_preset(self._context, preset.key)
         gr.Info(f"Saved as {preset.title}.", duration=4)
         choices = gr.update(choices=_preset_choices(self._context), value=preset.key)
         return {self._choosing.choice: choices, self._choosing.about: "", self._side.problems: ""}
