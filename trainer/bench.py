@@ -24,6 +24,7 @@ from trainer.families.base import Family
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
 from trainer.parameter_groups import parameter_groups
+from trainer.quantize import quantize_denoiser
 from trainer.recipe import Ingredients, train_step
 from trainer.runs.events import EventSink
 from trainer.upkeep import set_training_mode
@@ -69,6 +70,7 @@ def measure(config: Config, *, size: Literal["demo", "full"], model_given: bool,
     dtype = compute_dtype(config.train.mixed_precision, device)
     begun = time.perf_counter()
     family = _family(config, size, model_given, device, dtype)
+    quantize_denoiser(family.denoiser, config.model.quantize)
     groups = parameter_groups(add_adapters(family, config.lora, seed=config.train.seed), config.train)
     limit, scaled = norm_limiter(family, config.lora), dtype == torch.float16
     learning = Learning(groups, config.train, config.train.max_steps, scaled=scaled, limit_norms=limit)

@@ -6,7 +6,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from trainer.config import Config, Optimizer, TrainSettings
+from trainer.config import Config, Optimizer, Quantize, TrainSettings
 from trainer.data.epoch import Layout
 from trainer.data.text_plan import TextPlan, embedding_bytes, text_plan
 from trainer.errors import UserError
@@ -41,6 +41,7 @@ _OPTIMIZER_BYTES: dict[Optimizer, int] = {
     "sgd": 4,
     "custom": 8,
 }
+_QUANTIZED_BYTES: dict[Quantize, float] = {"fp8": 1, "int8": 1, "nf4": 0.5 + 4 / 64}  # scales are told with nf4 only
 _CUDA_BYTES = 512 * 2**20
 
 
@@ -62,9 +63,10 @@ class Memory:
 def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int, *, texts_rest: bool = False) -> Memory:
     """GPU memory of a training step.
 
-    weights (denoiser and text encoders in the compute precision, VAE in float32) + LoRA (with float32 gradients, and
-    EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's first width and depth;
-    and for DoRA, LoHa and LoKr the changes of the weights, each kept for the backward pass) + what CUDA itself takes.
+    weights (denoiser as quantised or in the compute precision, as the text encoders; VAE in float32) + LoRA (with float32
+    gradients, and EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's first
+    width and depth; and for DoRA, LoHa and LoKr the changes of the weights, each kept for the backward pass) + what CUDA
+    itself takes.
 
     Args:
         config: the run's settings.
@@ -80,8 +82,10 @@ def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int, *
     cells = train.batch_size * largest_bucket_px / _LATENT_SCALE**2
     changes_are_kept = config.lora.type != "lora" and not train.gradient_checkpointing
     changes = sizes.adapted * (4 if full else 2) if changes_are_kept else 0
+    number = 4 if full else 2
+    denoiser = int(sizes.denoiser * _QUANTIZED_BYTES.get(config.model.quantize, number))
     return Memory(
-        weights=(sizes.denoiser + (0 if texts_rest else sizes.text)) * (4 if full else 2) + sizes.vae * 4,
+        weights=denoiser + (0 if texts_rest else sizes.text) * number + sizes.vae * 4,
         lora=sizes.lora * (_weight_bytes(train) + 4 + (0 if train.ema is None else 4)),
         optimizer=sizes.lora * _optimizer_bytes(train),
         activations=int(cells * sizes.channels * per_cell * (_FLOAT32_FACTOR if full else 1)) + changes,

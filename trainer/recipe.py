@@ -31,6 +31,7 @@ from trainer.noise import add_noise, draw_noise, draw_timesteps, perturb, predic
 from trainer.optimizers import optimizer_class
 from trainer.parameter_groups import parameter_groups
 from trainer.preservation import preservation_loss
+from trainer.quantize import quantize_denoiser
 from trainer.runs.events import EventSink
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
@@ -107,6 +108,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         check_prediction_type(config.loss, family.prediction_type)
         check_prompts(config.samples.prompts, family)
         merge_before_training(family, config.lora.merge_before_training)
+        quantize_denoiser(family.denoiser, config.model.quantize)
         trainables = add_adapters(family, config.lora, seed=config.train.seed, checkpoint=before.lora)  # float32
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
         encode = caption_encoder(family, config, data.text_plan, workspace.cache_dir, events, session.check_stop)
