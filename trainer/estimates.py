@@ -63,10 +63,10 @@ class Memory:
 def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int, *, texts_rest: bool = False) -> Memory:
     """GPU memory of a training step.
 
-    weights (denoiser as quantised or in the compute precision, as the text encoders; VAE in float32) + LoRA (with float32
-    gradients, and EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's first
-    width and depth; and for DoRA, LoHa and LoKr the changes of the weights, each kept for the backward pass) + what CUDA
-    itself takes.
+    weights (denoiser as quantised or in the compute precision, as the text encoders; VAE in float32) + LoRA (with
+    float32 gradients, and EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's
+    first width and depth; and for DoRA, LoHa and LoKr the changes of the weights, each kept for the backward pass)
+    + what CUDA itself takes.
 
     Args:
         config: the run's settings.

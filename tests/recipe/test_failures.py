@@ -87,7 +87,7 @@ def test_running_out_of_memory_names_what_to_change(config_of, workspace: Worksp
     def no_memory(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(recipe, "batch_loss", no_memory)
+    monkeypatch.setattr(recipe, "batch_losses", no_memory)
     run = workspace.create_run(config_of())
     watcher = Watcher()
     with pytest.raises(JobFailed) as caught:

@@ -25,7 +25,7 @@ from trainer.generate import Painter
 from trainer.lora.adapter import add_adapters
 from trainer.lora.inspect import inspect_lora
 from trainer.pictures import LoraUse
-from trainer.recipe import Ingredients, batch_loss
+from trainer.recipe import Ingredients, batch_losses
 from trainer.runs.store import Run, Workspace
 
 CPU = torch.device("cpu")
@@ -129,7 +129,9 @@ def test_a_training_steps_gradients_are_those_of_plain_code(
     batch = prepare_training_set(config, family, tmp_path, events, lambda: None).batch(0)
     assert batch.sizes.tolist() == [[int(number) for number in SIZES]] * 2
     encode = caption_encoder(family, config, plan_texts(config, [], False, 0), tmp_path, events, lambda: None)
-    batch_loss(Ingredients(config, family, encode, CPU, torch.float32, family.alphas_cumprod), batch, 0).backward()
+    ingredients = Ingredients(config, family, encode, CPU, torch.float32, family.alphas_cumprod)
+    for loss in batch_losses(ingredients, batch, 0):
+        loss.backward()
 
     expected = reference_gradients(models[kind], batch)
     assert set(weights) == set(expected)

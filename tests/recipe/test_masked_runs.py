@@ -17,7 +17,7 @@ from trainer.config import Config
 from trainer.data.training_set import Batch
 from trainer.devices import seeded_generator
 from trainer.families.base import Conditioning
-from trainer.recipe import Ingredients, batch_loss
+from trainer.recipe import Ingredients, batch_losses
 from trainer.runs.store import Workspace
 
 
@@ -68,7 +68,7 @@ def test_a_masked_batch_by_hand_in_float64() -> None:
     encode: Any = lambda captions: Conditioning(torch.zeros(3, 1, 1), {})  # noqa: E731
     ingredients = Ingredients(config, family, encode, torch.device("cpu"), torch.float32, table)
     batch = Batch(latents, [""] * 3, own, torch.zeros(3, 6), [], shares)
-    found = float(batch_loss(ingredients, batch, 4))
+    found = float(sum(batch_losses(ingredients, batch, 4)))
 
     seed = config.train.seed
     noise = torch.randn(latents.shape, generator=seeded_generator(seed, 4, "noise")).double().numpy()

@@ -22,6 +22,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "accumulation across epochs": {"train__epochs": 2, "train__batch_size": 1, "train__gradient_accumulation_steps": 5},
     "no buckets": {"train__epochs": 1, "train__batch_size": 4, "enabled": False},
     "regularization": {"train__epochs": 1, "train__batch_size": 3, "prior": 2},
+    "several resolutions": {"train__epochs": 1, "train__batch_size": 2, "sides": [[128, 64], [64, 64]], "repeats": 2},
     "held back": {"train__epochs": 2, "train__batch_size": 2, "validation__split": 0.34, "validation__timesteps": 1},
 }
 
@@ -39,20 +40,20 @@ def test_the_run_does_what_was_planned(
     buckets = {"min": 64, "max": 128, "step": 64, "upscale": True, "enabled": changes.pop("enabled", True)}
     config = config_of(
         dataset__sources=sources,
-        dataset__resolution=[[128, 64]],
+        dataset__resolution=changes.pop("sides", [[128, 64]]),
         dataset__buckets=buckets,
         lora__target="attention",
         output__save_every_steps=0,
         **changes,
     )
     trained: list[Batch] = []
-    loss = recipe.batch_loss
+    losses = recipe.batch_losses
 
     def watched(ingredients: recipe.Ingredients, batch: Batch, index: int) -> Any:
         trained.append(batch)
-        return loss(ingredients, batch, index)
+        return losses(ingredients, batch, index)
 
-    monkeypatch.setattr(recipe, "batch_loss", watched)
+    monkeypatch.setattr(recipe, "batch_losses", watched)
     run, planned = workspace.create_run(config), plan(config)
     train_here(run)
 

@@ -17,7 +17,7 @@ from trainer.config import Config, LossSettings
 from trainer.data.training_set import Batch
 from trainer.devices import seeded_generator
 from trainer.families.base import Conditioning
-from trainer.recipe import Ingredients, batch_loss
+from trainer.recipe import Ingredients, batch_losses
 
 SEED, INDEX, PICTURES = 3, 5, 3
 BETAS = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
@@ -69,7 +69,7 @@ def ours(prediction_type: str, settings: LossSettings) -> float:
         paths=[],
         sizes=torch.zeros(PICTURES, 6),
     )
-    return float(batch_loss(ingredients, batch, INDEX))
+    return float(sum(batch_losses(ingredients, batch, INDEX)))
 
 
 def drawn(purpose: str) -> torch.Generator:
