@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.unit.dataset_samples import Recorded, config_for, never_stop, write_picture
+from trainer.conditioning import caption_encoder
 from trainer.config import ModelSettings
 from trainer.data.training_set import prepare_training_set
 from trainer.families import load_family
@@ -108,3 +109,15 @@ def test_an_epoch_shows_what_the_layout_says(
             assert batch.latents.shape[1:] == (4, 8, 8) and torch.isfinite(batch.latents).all()
             seen.update(zip(batch.captions, batch.loss_weights.tolist(), strict=True))
         assert seen == expected
+
+
+@pytest.mark.parametrize("to_disk", [True, False])
+def test_caches_are_on_disk_only_where_asked_for(family: Family, tmp_path: Path, to_disk: bool) -> None:
+    """Latents, masks and captions alike."""
+    write_picture(tmp_path / "in" / "a.png", caption="a dog")
+    dataset = {"sources": [{"path": str(tmp_path / "in")}], "cache": {"to_disk": to_disk}}
+    config = config_for(dataset=dataset, loss={"masked": "alpha"})
+    data = prepare_training_set(config, family, tmp_path / "cache", Recorded(), never_stop)
+    caption_encoder(family, config, data.text_plan, tmp_path / "cache", Recorded(), never_stop)
+    kinds = {path.relative_to(tmp_path / "cache").parts[0] for path in (tmp_path / "cache").rglob("*.safetensors")}
+    assert kinds == ({"latents", "text"} if to_disk else set())
