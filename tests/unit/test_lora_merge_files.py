@@ -200,6 +200,19 @@ def test_a_dora_is_merged_with_its_base(tmp_path: Path, capfd: pytest.CaptureFix
     code, answer = _merge(capfd, *arguments)
     assert (code, answer["error"][0]["code"]) == (2, "merge.dora_base")
     assert _merge(capfd, *arguments, "--dora-base", "nowhere.safetensors")[0] == 2
+    wide = linear(3, 2.0, seed=1, inputs=inputs + 4, outputs=outputs)
+    magnitudes = [torch.ones(1, inputs + 4), torch.ones(1, inputs)]
+    strangers = {
+        key: LoraLayer(wide.down, wide.up, 2.0, magnitudes[0]),
+        f"{key}_none": LoraLayer(plain.down, plain.up, 2.0, magnitudes[1]),
+    }
+    write_lora(tmp_path / "other.safetensors", LoraFile(strangers, {}), precision="float")
+    code, answer = _merge(
+        capfd, *arguments[:2], f"{tmp_path}/other.safetensors=1", *arguments[2:], "--dora-base", "demo", "--dry-run"
+    )
+    assert (code, answer["error"][0]["code"]) == (2, "merge.no_fit")
+    assert "other.safetensors was not made for" in answer["error"][0]["message"]
+    assert "2 of 2 layers do not fit" in answer["error"][0]["message"]
     assert _merge(capfd, *arguments, "--dora-base", "demo")[0] == 0
     changed = weight + 2 / 3 * plain.up.double() @ plain.down.double()
     expected = 0.8 * (magnitude.double() * changed / changed.norm(dim=0, keepdim=True) - weight)

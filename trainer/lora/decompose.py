@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.devices import seeded_generator
+from trainer.errors import UserError
 from trainer.lora.layers import LoraLayer, Shape
 
 _OVERSAMPLING = 16
@@ -57,7 +58,7 @@ def of_product(up: Tensor, down: Tensor) -> Decomposition:
     """
     up_basis, up_core = torch.linalg.qr(up.double())
     down_basis, down_core = torch.linalg.qr(down.double().T)
-    left, values, right = torch.linalg.svd(up_core @ down_core.T, full_matrices=False)
+    left, values, right = _svd(_finite(up_core @ down_core.T))
     return Decomposition(up_basis @ left, values, right @ down_basis.T, float(values.square().sum()))
 
 
@@ -72,11 +73,13 @@ def of_matrix(matrix: Tensor, rank: int, *, exact: bool = False) -> Decompositio
         matrix: (out, in).
         rank: how many values are wanted.
         exact: decompose the matrix itself, whatever its size.
+
+    Raises UserError for numbers that are not finite.
     """
-    energy = float(torch.linalg.vector_norm(matrix, dtype=torch.float64) ** 2)
+    energy = float(torch.linalg.vector_norm(_finite(matrix), dtype=torch.float64) ** 2)
     smaller = min(matrix.shape)
     if exact or (rank + _OVERSAMPLING) * (1 + _POWER_STEPS) > _EXACT_SHARE * smaller:
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        left, values, right = _svd(matrix)
     elif matrix.shape[0] > matrix.shape[1]:
         right, values, left = _in_krylov_basis(matrix.T, rank)
         left, right = left.T, right.T
@@ -112,3 +115,20 @@ def _in_krylov_basis(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]
     values = squares.flip(0)[:rank].clamp(min=0).sqrt()
     right /= torch.linalg.vector_norm(right, dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     return basis @ vectors.to(basis), values.to(matrix), right.to(matrix)
+
+
+def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Left vectors, values and right vectors."""
+    try:
+        return torch.linalg.svd(matrix, full_matrices=False)
+    except torch.linalg.LinAlgError:  # LAPACK's fast method gives up on some matrices that more digits make harmless
+        left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+        return left.to(matrix), values.to(matrix), right.to(matrix)
+
+
+def _finite(matrix: Tensor) -> Tensor:
+    """The matrix. Raises UserError when it holds numbers that are not finite."""
+    if not bool(torch.isfinite(matrix).all()):
+        message = "A layer's change holds numbers that are too large to be computed with."
+        raise UserError("lora.overflow", message, "Use smaller strengths; if that fails, the file is broken.")
+    return matrix

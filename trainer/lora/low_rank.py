@@ -77,5 +77,6 @@ def _row_products(first: Tensor, second: Tensor) -> Tensor:
 def _of_kronecker(first: Tensor, second: Tensor) -> Decomposition:
     one, two = (of_matrix(half, min(half.shape), exact=True) for half in (first, second))
     values, order = torch.kron(one.values, two.values).sort(descending=True)
-    left, right = torch.kron(one.left, two.left)[:, order], torch.kron(one.right, two.right)[order]
+    left = torch.kron(one.left.contiguous(), two.left.contiguous())[:, order]  # torch.kron fails on other strides
+    right = torch.kron(one.right.contiguous(), two.right.contiguous())[order]
     return Decomposition(left, values, right, one.energy * two.energy)

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from trainer.errors import Problem, UserError
-from trainer.lora.base_weights import BaseWeights, open_base_weights
 from trainer.lora.file import LoraFile, Precision, read_lora, widest_precision, write_lora
 from trainer.lora.inspect import family_of
-from trainer.lora.merge import MergeSource, PlannedLayer, merge_loras, plan_layers
+from trainer.lora.merge import BaseWeight, MergeSource, PlannedLayer, merge_loras, plan_layers
 from trainer.lora.merge_modes import Combiner
 from trainer.lora.merge_settings import MergeSettings
 from trainer.lora.strengths import Strength
@@ -53,7 +52,7 @@ def merge_lora_files(wanted: LoraMerge, *, events: EventSink) -> dict[str, Any]:
     """Write the merged file and tell what is in it. Raises UserError, with every problem, and then writes nothing."""
     sources = _read(wanted, events)
     precision = _precision(wanted, [source.lora for source in sources])
-    with _base(wanted, events) as base:
+    with _base(wanted, sources, events) as base:
         merged = merge_loras(
             sources,
             wanted.settings,
@@ -77,7 +76,8 @@ def plan_lora_merge(wanted: LoraMerge, *, events: EventSink) -> dict[str, Any]:
     """What ``merge_lora_files`` would do. Nothing is computed or written. Raises UserError as it would."""
     sources = _read(wanted, events)
     precision = _precision(wanted, [source.lora for source in sources])
-    plan = plan_layers(sources, wanted.settings, has_base=wanted.dora_base is not None)
+    with _base(wanted, sources, events):
+        plan = plan_layers(sources, wanted.settings, has_base=wanted.dora_base is not None)
     combiner = Combiner(wanted.settings)
     ranks = {layer.module: combiner.result_rank(layer.parts, layer.shape) for layer in plan}
     return {
@@ -133,14 +133,15 @@ def _precision(wanted: LoraMerge, loras: list[LoraFile]) -> Precision:
 
 
 @contextmanager
-def _base(wanted: LoraMerge, events: EventSink) -> Iterator[BaseWeights | None]:
+def _base(wanted: LoraMerge, sources: list[MergeSource], events: EventSink) -> Iterator[BaseWeight | None]:
+    """The model that DoRAs were made for. Raises UserError when it is none, or not theirs."""
     if wanted.dora_base is None:
         yield None
         return
-    from trainer.families import model_folder  # transformers take seconds, and only this needs them
+    from trainer.lora.base_weights import open_base_weights  # it loads transformers, for seconds, and few need it
 
-    folder = model_folder(wanted.dora_base, None, field="dora_base", events=events)
-    with open_base_weights(folder, field="dora_base") as weights:
+    with open_base_weights(wanted.dora_base, field="dora_base", events=events) as weights:
+        weights.check(sources)
         yield weights
 
 

@@ -75,24 +75,22 @@ class Combiner:
         """Through the small core of the stacked factors, unless they are no thinner than the weight itself."""
         plenty = 2 * min(shape[0], math.prod(shape[1:]))
         if _stacked_rank(parts, plenty) < plenty:
-            up, down = (_finite(factor, module) for factor in _stack(parts, torch.float64))
+            up, down = _stack(parts, torch.float64)
             return self._truncated(module, of_product(up.to(self.device), down.to(self.device)), shape)
         exact = all(part.is_plain for part in parts)
-        return self._truncated(
-            module, of_matrix(_finite(self._sum(parts), module), self._rank(shape), exact=exact), shape
-        )
+        return self._truncated(module, of_matrix(self._sum(parts), self._rank(shape), exact=exact), shape)
 
     def _ties(self, module: str, parts: Parts, shape: Shape) -> LoraLayer:
         changes = [part.matrix(self.device) for part in parts]
         merged = ties(changes, [part.ratio for part in parts], self.settings.complete().density or 1.0)
-        return self._truncated(module, of_matrix(_finite(merged, module), self._rank(shape)), shape)
+        return self._truncated(module, of_matrix(merged, self._rank(shape)), shape)
 
     def _dare(self, module: str, parts: Parts, shape: Shape) -> LoraLayer:
         changes = [part.matrix(self.device) for part in parts]
         settings = self.settings.complete()
         draws = [seeded_generator(settings.seed or 0, "dare", module, part.number) for part in parts]
         merged = dare(changes, [part.ratio for part in parts], settings.density or 1.0, draws)
-        return self._truncated(module, of_matrix(_finite(merged, module), self._rank(shape)), shape)
+        return self._truncated(module, of_matrix(merged, self._rank(shape)), shape)
 
     def _kohya(self, module: str, parts: Parts, shape: Shape) -> LoraLayer:
         return kohya(parts, shape, DTYPES[self.settings.precision])
@@ -115,14 +113,6 @@ class Combiner:
         self.kept[module] = min(1.0, energy / found.energy) if found.energy else 1.0
         up, down = (factor.float().cpu() for factor in found.factors(rank))
         return layer_of(up, down, shape, alpha=float(rank))
-
-
-def _finite(matrix: Tensor, module: str) -> Tensor:
-    """The matrix. Raises UserError when a number of it is not finite: it has no decomposition."""
-    if not bool(torch.isfinite(matrix).all()):
-        message = f"The merged change of {module} is too large for any number format."
-        raise UserError("merge.overflow", message, "Use smaller strengths; if that fails, a LoRA is broken.", "lora")
-    return matrix
 
 
 def ties(changes: Sequence[Tensor], ratios: Sequence[float], density: float) -> Tensor:
