@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.errors import UserError
 from trainer.lora.file import LoraFile, network_metadata, read_lora, write_lora
 from trainer.lora.inspect import inspect_lora
-from trainer.lora.layers import Layer, LohaLayer, LokrLayer, LoraLayer, add_changes
+from trainer.lora.layers import Layer, LohaLayer, LokrLayer, LoraLayer, add_changes, kronecker
 from trainer.lora.sizes import kronecker_sides
 
 
@@ -216,3 +216,14 @@ def test_a_flat_loha_fits_a_convolution_of_as_many_numbers(shape: tuple[int, ...
     assert loha().fits(shape) is SHAPES[shape]
     if SHAPES[shape]:
         assert torch.equal(loha().change(numbers(*shape)).flatten(1), loha().delta())
+
+
+def test_kronecker_products_of_matrices_that_lie_oddly_in_memory() -> None:
+    """A side of 1 may have any stride; ``torch.kron`` fails on some. Such come from decompositions and from files."""
+    first = torch.as_strided(numbers(3), (3, 1), (1, 7))
+    for second in (numbers(4, 5), numbers(5, 4).T, numbers(2, 5, 3, 3)):
+        found = kronecker(first, second)
+        assert found.shape == (3 * second.shape[0], *second.shape[1:])
+        for row in range(3):
+            part = found[row * second.shape[0] : (row + 1) * second.shape[0]]
+            assert torch.equal(part, first[row, 0] * second)

@@ -246,8 +246,13 @@ def without_core(left: Tensor, right: Tensor, core: Tensor | None) -> tuple[Tens
 
 
 def kronecker(first: Tensor, second: Tensor) -> Tensor:
-    """``kron(first, second)`` of a matrix and a matrix or a kernel (out, in, k, k)."""
-    return torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - 2)), second.contiguous())
+    """``kron(first, second)`` of a matrix and a matrix or a kernel (out, in, k, k).
+
+    Written out, as ``torch.kron`` refuses matrices of one row or column that lie in memory in an unusual way.
+    """
+    kernel = second.shape[2:]
+    product = first.reshape(first.shape[0], 1, first.shape[1], 1, *[1] * len(kernel)) * second[None, :, None]
+    return product.reshape(first.shape[0] * second.shape[0], first.shape[1] * second.shape[1], *kernel)
 
 
 def plain_shape(shape: Shape) -> Shape:

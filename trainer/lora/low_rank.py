@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer.lora.decompose import Decomposition, layer_of, of_matrix, of_product
-from trainer.lora.layers import Layer, LohaLayer, LokrLayer, LoraLayer
+from trainer.lora.layers import Layer, LohaLayer, LokrLayer, LoraLayer, kronecker
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,5 @@ def _row_products(first: Tensor, second: Tensor) -> Tensor:
 def _of_kronecker(first: Tensor, second: Tensor) -> Decomposition:
     one, two = (of_matrix(half, min(half.shape), exact=True) for half in (first, second))
     values, order = torch.kron(one.values, two.values).sort(descending=True)
-    left = torch.kron(one.left.contiguous(), two.left.contiguous())[:, order]  # torch.kron fails on other strides
-    right = torch.kron(one.right.contiguous(), two.right.contiguous())[order]
+    left, right = kronecker(one.left, two.left)[:, order], kronecker(one.right, two.right)[order]
     return Decomposition(left, values, right, one.energy * two.energy)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.lora.layers import Layer, LohaLayer, LokrLayer, LoraLayer, Shape, plain_shape
+from trainer.lora.layers import Layer, LohaLayer, LokrLayer, LoraLayer, Shape, kronecker, plain_shape
 
 _LARGE_KERNEL = re.compile(r"_(conv[12]?|conv_in|conv_out|in_layers_2|out_layers_3|op|input_blocks_0_0|out_2)$")
 _KERNEL_SIDE = 3
@@ -124,7 +124,7 @@ def _lokr_factors(layer: LokrLayer, dtype: torch.dtype) -> Factors:
     """``kron(A B, C D) = kron(A, C) kron(B, D)``."""
     first = _whole_or_thin(layer.lokr_w1, layer.lokr_w1_a, layer.lokr_w1_b, None, dtype)
     second = _whole_or_thin(layer.lokr_w2, layer.lokr_w2_a, layer.lokr_w2_b, layer.lokr_t2, dtype)
-    return torch.kron(first[0], second[0]) * layer.scale, torch.kron(first[1], second[1])
+    return kronecker(first[0], second[0]) * layer.scale, kronecker(first[1], second[1])
 
 
 def _thin(left: Tensor, right: Tensor, core: Tensor | None, dtype: torch.dtype) -> Factors:
