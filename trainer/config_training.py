@@ -139,7 +139,7 @@ class TrainSettings(Section):
     loraplus_lr_ratio: float = setting(1.0, "LoRA+ ratio", also=("loraplus_lr_ratio",), gt=0, le=1000)
     """How many times as fast the LoRA's up parts learn; 16 is LoRA+, 1 the usual LoRA."""
     optimizer: Optimizer = setting("adamw", "Optimizer", also=("optimizer_type",))
-    """`adamw` is right for almost everyone; `adamw8bit` needs an NVIDIA GPU; `prodigy` and `dadapt_adam` find their own
+    """`adamw` is right for almost everyone; `adamw8bit` needs bitsandbytes; `prodigy` and `dadapt_adam` find their own
     learning rate (set it to 1); `custom` is the class below."""
     optimizer_class: str | None = setting(None, "Optimizer class", pattern=CLASS_PATH)
     """`package.Class` of a custom optimizer; only classes allowed under Settings are loaded."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +17,9 @@ from trainer.config_training import CONSTANT, OWN_RATE
 from trainer.errors import UserError
 from trainer.optimizer_classes import CLASS_FIELD, FIELD, OPTIMIZERS, class_path, optimizer_problems
 from trainer.parameter_groups import ParameterGroup
+
+EIGHT_BITS_ON_CPUS = (0, 50)
+"""The first version of bitsandbytes whose AdamW 8-bit is relied on without a GPU."""
 
 
 @runtime_checkable
@@ -67,11 +71,11 @@ def optimizer_class(settings: TrainSettings, allowed: Sequence[str] = ()) -> typ
         allowed: classes that the user lets configs name; nothing else is imported for ``custom``.
 
     Raises:
-        UserError: not allowed, not installed, not an optimizer, or where adamw8bit has no GPU.
+        UserError: not allowed, not installed, not an optimizer, or where adamw8bit has nothing to compute with.
     """
-    if settings.optimizer == "adamw8bit" and not torch.cuda.is_available():
-        message = f"{FIELD}: adamw8bit needs an NVIDIA GPU, and there is none."
-        raise UserError("optimizer.needs_gpu", message, "Use adamw.", FIELD)
+    if settings.optimizer == "adamw8bit" and not (torch.cuda.is_available() or _eight_bits_on_cpus()):
+        message = f"{FIELD}: adamw8bit needs an NVIDIA GPU, or bitsandbytes 0.50 and newer; there is neither."
+        raise UserError("optimizer.needs_gpu", message, "Use adamw, or install bitsandbytes.", FIELD)
     if problems := list(optimizer_problems(settings, allowed)):
         raise UserError.many(problems)
     path = class_path(settings)
@@ -85,6 +89,15 @@ def optimizer_class(settings: TrainSettings, allowed: Sequence[str] = ()) -> typ
     if settings.optimizer == "custom":
         _check_class(found, settings)
     return found
+
+
+def _eight_bits_on_cpus() -> bool:
+    """Whether bitsandbytes is there in a version with kernels for CPUs."""
+    try:
+        major, minor = importlib.metadata.version("bitsandbytes").split(".")[:2]
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) >= EIGHT_BITS_ON_CPUS
 
 
 def effective_learning_rate(optimizer: torch.optim.Optimizer) -> float:

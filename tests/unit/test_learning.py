@@ -187,7 +187,7 @@ def test_a_schedule_free_class_takes_no_norm_limit() -> None:
 SCHEDULE_FREE = ["schedulefree.RAdamScheduleFree", "schedulefree.SGDScheduleFree"]
 
 
-@pytest.mark.parametrize("name", [*(name for name in OPTIMIZERS if name != "adamw8bit"), *SCHEDULE_FREE])
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *SCHEDULE_FREE])
 def test_every_optimizer_goes_on_exactly(name: str, tmp_path: Path) -> None:
     """Saved after three of six steps, looked at on the way or not: the same bytes."""
     settings = {"learning_rate": 0.05, "lr_scheduler": "constant", "lr_warmup_steps": 2, "max_grad_norm": 0.5}
@@ -225,7 +225,7 @@ def test_every_optimizer_goes_on_exactly(name: str, tmp_path: Path) -> None:
     assert second.learning_rate == whole.learning_rate
 
 
-@pytest.mark.parametrize("name", [*(name for name in OPTIMIZERS if name != "adamw8bit"), *SCHEDULE_FREE])
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *SCHEDULE_FREE])
 def test_a_state_is_not_changed_by_what_comes_after(name: str) -> None:
     """It is written when it was taken, or later: further steps, and looking at the mean, leave it alone."""
     skip_if_missing(name)
@@ -271,3 +271,36 @@ def test_a_checkpoint_of_another_optimizer_is_refused(changed: dict[str, Any], t
 
     with pytest.raises(ValueError, match=told):
         learner(**changed).load_state(learner().state())
+
+
+def eight_bits(name: str, parameter: nn.Parameter) -> tuple[Learning, nn.Parameter]:
+    settings = TrainSettings.model_validate({"optimizer": name, "lr_scheduler": "constant", "learning_rate": 0.01})
+    return Learning([ParameterGroup("unet", 0.01, [parameter])], settings, 30, scaled=False), parameter
+
+
+def test_eight_bits_learn_as_adamw_with_less_state_and_go_on_exactly(tmp_path: Path) -> None:
+    """A layer of 4096 numbers, the smallest whose averages bitsandbytes keeps in 8 bits."""
+    skip_if_missing("adamw8bit")
+    start, goal = (torch.randn(64, 64, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    if torch.cuda.is_available():
+        start, goal = start.cuda(), goal.cuda()
+
+    def steps(learner: Learning, parameter: nn.Parameter, count: int) -> None:
+        for _ in range(count):
+            learner.backward(((parameter - goal) ** 2).mean())
+            learner.update(float(learner.clip_gradients()))
+
+    plain, full = eight_bits("adamw", nn.Parameter(start.clone()))
+    whole, expected = eight_bits("adamw8bit", nn.Parameter(start.clone()))
+    first, first_parameter = eight_bits("adamw8bit", nn.Parameter(start.clone()))
+    steps(plain, full, 30)
+    steps(whole, expected, 30)
+    steps(first, first_parameter, 15)
+    torch.save(first.state(), tmp_path / "state.pt")
+    second, parameter = eight_bits("adamw8bit", nn.Parameter(start.clone()))
+    second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    steps(second, parameter, 15)
+    assert second._optimizer.state[parameter]["state1"].dtype == torch.uint8
+    assert torch.equal(parameter, expected)
+    moved, reference = expected.detach() - start, full.detach() - start
+    assert float((moved - reference).norm() / reference.norm()) < 0.05

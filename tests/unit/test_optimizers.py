@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -78,7 +79,14 @@ def test_wrong_arguments_are_the_users(arguments: dict) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_adamw8bit_without_a_gpu_is_refused() -> None:
+@pytest.mark.parametrize("installed", [None, "0.49.2"])
+def test_adamw8bit_without_a_gpu_needs_kernels_for_cpus(monkeypatch: pytest.MonkeyPatch, installed: str | None) -> None:
+    def version(name: str) -> str:
+        if installed is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(UserError, match="NVIDIA"):
         optimizer_of(TrainSettings(optimizer="adamw8bit"))
 
