@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.recipe.tiny_runs import losses_of, of_type, stop_at, train_here
 from trainer.config import Config
@@ -25,7 +26,7 @@ def test_a_stopped_run_in_sixteen_bits_ends_as_an_undisturbed_one(
     workspace: Workspace, config_of: Callable[..., Config], precision: str, dtype: torch.dtype
 ) -> None:
     drawn = {"samples__every_steps": 2, "samples__prompts": [{"prompt": "red", "steps": 1, "width": 64, "height": 64}]}
-    kind = {"bf16": drawn, "fp16": {"lora__type": "lokr", "lora__train": "both"}}[precision]
+    kind = {"bf16": drawn, "fp16": {"lora__type": "lokr", "output__precision": "bf16"}}[precision]
     config = config_of(**FEW, **kind, train__lora_precision=precision)
     undisturbed, stopped = workspace.create_run(config), workspace.create_run(config)
     train_here(undisturbed)
@@ -36,6 +37,9 @@ def test_a_stopped_run_in_sixteen_bits_ends_as_an_undisturbed_one(
     train_here(stopped)
     assert losses_of(stopped) == losses_of(undisturbed) and not of_type(undisturbed, "warning")
     assert stopped.output_path.read_bytes() == undisturbed.output_path.read_bytes()
+    file = load_file(stopped.output_path)
+    saved = {tensor.dtype for name, tensor in file.items() if not name.endswith(".alpha")}
+    assert saved == {torch.bfloat16 if "output__precision" in kind else torch.float32}, "the file's own precision"
 
 
 def test_sixteen_bits_learn_what_float32_learns(workspace: Workspace, config_of: Callable[..., Config]) -> None:

@@ -55,6 +55,17 @@ def test_a_gradient_that_is_not_finite_changes_nothing(scaled: bool) -> None:
     assert torch.isfinite(parameter).all() and all(torch.isfinite(mean).all() for mean in learner.state()["ema"])
 
 
+@pytest.mark.parametrize(("decay", "mean"), [(0.1, 0.91), (0.15, 0.915)])
+def test_the_result_is_the_running_mean(decay: float, mean: float) -> None:
+    """From 1 to 0.9: ``decay * 1 + (1 - decay) * 0.9``."""
+    learner, parameter = learning(ema=decay, max_grad_norm=0.0)
+    learner.backward(parameter.sum())
+    learner.update(float(learner.clip_gradients()))
+    assert float(parameter[0].detach()) == pytest.approx(0.9)
+    with learner.result():
+        assert float(parameter[0].detach()) == pytest.approx(mean)
+
+
 def test_loss_scaling_changes_no_update() -> None:
     results = []
     for scaled in (False, True):

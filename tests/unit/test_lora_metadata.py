@@ -232,6 +232,9 @@ def test_dates_only_where_asked_for(folders: Path, family: Family) -> None:
 def test_the_precision_is_the_one_computed_in(folders: Path) -> None:
     family = load_family(parse_config({}).model, device=torch.device("cpu"), dtype=torch.bfloat16)
     assert written(config_of(folders), family)["ss_mixed_precision"] == "bf16"
+    precisions = {name: config_of(folders, train__lora_precision=name) for name in ("float32", "bf16", "fp16")}
+    said = {name: written(config, family)["ss_full_fp16"] for name, config in precisions.items()}
+    assert said == {"float32": "False", "bf16": "False", "fp16": "True"}
 
 
 def test_a_single_files_hashes_are_those_sites_know(tmp_path: Path) -> None:
