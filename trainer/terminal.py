@@ -19,7 +19,7 @@ class TerminalEvents:
 
     def emit(self, kind: str, step: int = 0, **fields: Any) -> None:
         if kind == "progress":
-            self._progress(str(fields["what"]), int(fields["done"]), int(fields["total"]))
+            self._progress(str(fields["what"]), int(fields["done"]), int(fields["total"]), fields.get("seconds_left"))
         elif kind == "metric" and "loss" in fields:
             self._over(f"step {step}  loss {fields['loss']:.4f}  lr {fields['lr']:.2e}  {fields['step_ms']:.0f} ms")
         elif kind == "state":
@@ -29,8 +29,8 @@ class TerminalEvents:
         elif kind in ("sample", "checkpoint"):
             self._line(f"{kind}: {fields['path']}")
 
-    def _progress(self, what: str, done: int, total: int) -> None:
-        text = f"{what} {done}/{total}"
+    def _progress(self, what: str, done: int, total: int, seconds_left: float | None) -> None:
+        text = f"{what} {done}/{total}" + (f", {seconds_left:.0f} s left" if seconds_left else "")
         if self._live:
             self._over(text)
             return

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.devices import use_threads_for
 from trainer.errors import Problem, UserError
 from trainer.files import read_json
 from trainer.lora.file import Precision
@@ -24,7 +23,7 @@ from trainer.lora.merge_files import file_sha256
 from trainer.lora.merge_items import Items
 from trainer.lora.merge_plan import CAST_PARTS, Base, MergePlan, model_index, open_base, plan_merge
 from trainer.lora.merge_progress import MergeProgress
-from trainer.lora.merge_weights import Device, Sums, merge_device
+from trainer.lora.merge_weights import Device, Sums, merge_device, one_thread
 from trainer.lora.outputs import form_of, new_output, out_problems, space_problems
 from trainer.lora.strengths import Strength
 from trainer.lora.tensor_file import DTYPES
@@ -89,7 +88,6 @@ def merge_into_model(
     with open_base(source) as base:
         plan = plan_merge(base, given, allow_partial=allow_partial)
         record = _record(base_path, given)
-        use_threads_for(base.numbers)
         items = Items(base, plan, sums, DTYPES[save_precision] if save_precision else None)
         outputs = _outputs(base, items, form_of(out), record)
         answer = {**_answer(out, plan, outputs, given, record), "dry_run": dry_run}
@@ -104,7 +102,7 @@ def merge_into_model(
 def _write(base: Base, outputs: list[_Output], out: Path, events: EventSink) -> None:
     progress = MergeProgress([item for output in outputs for item in output.items], events)
     try:
-        with new_output(out) as temporary:
+        with one_thread(), new_output(out) as temporary:
             if form_of(out) == "folder":
                 _copy_rest(base.path, temporary)
             for output in outputs:

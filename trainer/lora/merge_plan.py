@@ -58,11 +58,6 @@ class Base:
         """Whether it is a single file."""
         return self.path.is_file()
 
-    @property
-    def numbers(self) -> int:
-        """How many numbers its files hold, about: two bytes each."""
-        return sum(stored.size_bytes for _, file in self.files for stored in file.table.values()) // 2
-
     def spot(self, part: str, name: str) -> Spot:
         """Where a weight lies; of variants (``model.fp16.safetensors`` beside ``model.safetensors``) the plain one."""
         return min(self.parts[part][name], key=lambda spot: len(spot.file.path.name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -41,6 +42,21 @@ def merge_device(wanted: Device) -> torch.device:
     if wanted == "auto" and found.type == "cuda" and free_memory_bytes(found) < _NEEDED_GPU_BYTES:
         return torch.device("cpu")
     return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread for what runs within.
+
+    A block is summed in the time that a second thread takes to begin: threads gain nothing here, and beside other work
+    they spend ten times the sums' own processor time waiting for each other.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
