@@ -425,12 +425,17 @@ def large_model(path: Path, *, tensors: int, side: int) -> tuple[Path, Path]:
 
 
 PEAK = """
-import resource, sys
+import sys
+from pathlib import Path
 from trainer.__main__ import main
 import trainer.lora.merge_model
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def kib(name):  # getrusage would count the process that started this one
+    return int(Path("/proc/self/status").read_text().split(name + ":")[1].split()[0])
+
+before = kib("VmRSS")
 code = main(sys.argv[1:])
-print(code, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(code, (kib("VmHWM") - before) // 1024)
 """
 
 

@@ -37,6 +37,14 @@ def test_a_terminal_has_one_live_line_that_messages_do_not_overwrite() -> None:
     assert text.count("\n") == 2
 
 
+def test_the_time_left_is_told_where_it_is_known() -> None:
+    out = io.StringIO()
+    events = TerminalEvents(out)
+    events.emit("progress", what="merging", done=0, total=10, seconds_left=None)
+    events.emit("progress", what="merging", done=5, total=10, seconds_left=12.3)
+    assert out.getvalue().splitlines() == ["merging 0/10", "merging 5/10, 12 s left"]
+
+
 def test_what_matters_is_told_and_the_rest_is_not() -> None:
     out = io.StringIO()
     events = TerminalEvents(out)
