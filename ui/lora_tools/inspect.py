@@ -45,8 +45,8 @@ def plan(context: AppContext, lora: Any) -> str:
         return ""
     try:
         contents = plans.contents_of(check_lora(context, str(lora)))
-    except UserError as error:
-        return plans.plan_html([], error.problems, "At first sight")
+    except UserError:
+        return ""  # perhaps a model: looking inside will tell
     facts = [
         ("Family", contents.family or "not told"),
         ("Kind", " and ".join(contents.kinds)),

@@ -18,9 +18,12 @@ def inspection_html(inspection: dict[str, Any]) -> str:
     parts = [
         picture_html.facts(fact_rows(inspection)),
         _warnings(inspection.get("warnings") or []),
-        _blocks(inspection.get("blocks") or []),
         _triggers(inspection),
+        _blocks(inspection.get("blocks") or []),
+        _energy(inspection.get("energy") or {}),
+        _about(inspection.get("about") or []),
         _unknown(inspection.get("unknown_keys") or []),
+        _hashes(inspection.get("hashes") or {}),
         _metadata(inspection.get("metadata") or {}),
     ]
     return f'<div class="inspection">{"".join(parts)}</div>'
@@ -29,21 +32,27 @@ def inspection_html(inspection: dict[str, Any]) -> str:
 def fact_rows(inspection: dict[str, Any]) -> list[tuple[str, str]]:
     """The telling parts as names and values; what a file has nothing of is left out."""
     rows = [
+        ("What it is", str(inspection.get("said") or "")),
         ("Size", f"{file_size(int(inspection['size_bytes']))}, {inspection['precision']}"),
         ("Family", str(inspection["family"])),
+        ("Names", str(inspection.get("naming") or "")),
         ("Kind", _counted(inspection.get("kinds"))),
-        ("Layers", _with_parts(inspection)),
+        ("Layers", _by_part(inspection)),
         ("Rank", _counted(inspection.get("ranks"))),
         ("Alpha", _counted(inspection.get("alphas"))),
+        ("Predicts", str((inspection.get("prediction") or {}).get("type") or "")),
     ]
     return [(name, value) for name, value in rows if value]
 
 
-def _with_parts(inspection: dict[str, Any]) -> str:
-    if "modules" not in inspection:
-        return ""
-    parts = ", ".join(f"{count} in {part}" for part, count in (inspection.get("parts") or {}).items())
-    return f"{inspection['modules']}: {parts}" if parts else str(inspection["modules"])
+def _by_part(inspection: dict[str, Any]) -> str:
+    """The layers of a LoRA, or the numbers of a model, by part."""
+    parts = inspection.get("parts") or {}
+    if inspection.get("what") == "model":
+        return ", ".join(f"{part} {value['numbers'] / 1e6:,.0f} million numbers" for part, value in parts.items())
+    listing = ", ".join(f"{count} in {part}" for part, count in parts.items())
+    modules = inspection.get("modules")
+    return f"{modules}: {listing}" if modules and listing else str(modules or "")
 
 
 def _counted(counts: Mapping[str, Any] | None) -> str:
@@ -82,28 +91,31 @@ def _blocks(blocks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _triggers(inspection: dict[str, Any]) -> str:
-    """Words that call the LoRA up, with why they are thought to."""
-    found = inspection.get("triggers") or []
-    rows = [(_trigger_word(item), _trigger_reason(item)) for item in found]
-    if not rows and inspection.get("trigger"):
-        rows = [(str(inspection["trigger"]), "named as trigger in the file")]
-    tags = inspection.get("frequent_tags") or []
-    if tags and not found:
-        rows.append((", ".join(map(str, tags)), "most frequent in its training captions"))
-    if not rows:
-        return ""
-    return _folded("Trigger words", picture_html.facts(rows), is_open=True)
+    """Words that call the LoRA up, the likeliest first, with why they are thought to."""
+    rows = [(str(item["word"]), ", ".join(map(str, item["reasons"]))) for item in inspection.get("triggers") or []]
+    return _folded("Trigger words", picture_html.facts(rows[:_SHOWN_NAMES]), is_open=True) if rows else ""
 
 
-def _trigger_word(item: Any) -> str:
-    return str(item.get("word") or item.get("text") or item.get("trigger")) if isinstance(item, Mapping) else str(item)
+def _energy(energy: dict[str, Any]) -> str:
+    """What lower ranks would keep: whether a resize is worth it."""
+    rows = [(f"Rank {item['rank']}", f"keeps {item['energy']:.2%}") for item in energy.get("kept") or []]
+    return _folded("What lower ranks keep", picture_html.facts(rows)) if rows else ""
 
 
-def _trigger_reason(item: Any) -> str:
-    if not isinstance(item, Mapping):
-        return ""
-    reason = item.get("reason") or item.get("reasons") or item.get("source") or ""
-    return ", ".join(map(str, reason)) if isinstance(reason, list | tuple) else str(reason)
+def _about(about: Sequence[Mapping[str, Any]]) -> str:
+    rows = [(str(item["label"]), _shortened(str(item["value"]))) for item in about]
+    return _folded("How it was trained", picture_html.facts(rows)) if rows else ""
+
+
+def _hashes(hashes: Mapping[str, Any]) -> str:
+    rows = []
+    for name, value in hashes.items():
+        if isinstance(value, Mapping):
+            fits = "right" if value["right"] else f"the file says {value['said']}"
+            value = f"{value['found']}, {fits}" if value.get("said") else value.get("found")
+        if value:
+            rows.append((name, str(value)))
+    return _folded("Hashes", picture_html.facts(rows)) if rows else ""
 
 
 def _unknown(names: Sequence[str]) -> str:
