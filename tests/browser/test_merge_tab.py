@@ -34,7 +34,7 @@ def run(workspace: Workspace) -> Run:
 
 def open_tool(page: Page, tool: str) -> None:
     open_tab(page, "Merge")
-    page.get_by_role("tab", name=tool, exact=True).last.click()
+    page.get_by_role("tab", name=tool, exact=True).click()
 
 
 def choose(page: Page, field: str, option: str) -> None:

@@ -42,7 +42,7 @@ def build(context: AppContext) -> None:
             name, replace = output_name("extract", "my-extract")
         with gr.Accordion("More settings", open=False), gr.Column(elem_classes=["fields"]):
             clamp = gr.Slider(
-                0.5,
+                0.9,
                 1,
                 value=0.99,
                 step=0.005,

@@ -36,7 +36,7 @@ class MergeTab:
 def build(context: AppContext) -> MergeTab:
     """Lay the tab out and wire it."""
     with gr.Tabs(elem_classes=["tools"], overflow_behavior="wrap"):
-        with gr.Tab("Merge", id="merge", elem_id="tool-merge"):
+        with gr.Tab("Combine", id="combine", elem_id="tool-combine"):
             merge = _merge(context)
         for label, tool in TOOLS.items():
             with gr.Tab(label, id=label.lower(), elem_id=f"tool-{label.lower()}"):
