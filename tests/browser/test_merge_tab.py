@@ -160,6 +160,7 @@ def test_convert_and_extract(page: Page, run: Run, workspace: Workspace, shot: C
     page.locator("#extract-tuned input").fill(str(tuned))
     page.keyboard.press("Enter")
     page.locator("#extract-rank input").fill("4")
+    page.locator("#tool-extract button", has_text="More settings").click()
     page.locator("#extract-clamp input[type=number]").fill("1")
     page.locator("#extract-name textarea").fill("again")
     expect(page.locator("#extract-plan")).to_contain_text("rank 4")
