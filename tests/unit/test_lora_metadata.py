@@ -152,6 +152,7 @@ CHANGES: dict[str, tuple[Any, str, str]] = {
     "train__seed": (0, "ss_seed", "0"),
     "train__clip_skip": (2, "modelspec.encoder_layer", "2"),
     "train__prior_loss_weight": (0.5, "ss_prior_loss_weight", "0.5"),
+    "model__quantize": ("fp8", "ss_fp8_base", "True"),
     "train__lora_precision": ("fp16", "ss_full_fp16", "True"),
     "train__ema": (0.9, "ss_ema_decay", "0.9"),
     "lora__max_norm": (1.0, "ss_scale_weight_norms", "1.0"),
