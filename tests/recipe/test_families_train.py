@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, EulerDiscreteScheduler
 from peft import LoraConfig
 from PIL import Image, ImageDraw
 from safetensors import safe_open
@@ -20,10 +20,13 @@ from trainer.config import Config, ModelSettings
 from trainer.data.text_plan import plan_texts
 from trainer.data.training_set import Batch, prepare_training_set
 from trainer.devices import seeded_generator
+from trainer.errors import UserError
 from trainer.families import load_family
 from trainer.generate import Painter
 from trainer.lora.adapter import add_adapters
+from trainer.lora.convert import Conversion, convert_lora
 from trainer.lora.inspect import inspect_lora
+from trainer.lora.merge_model import merge_into_model
 from trainer.pictures import LoraUse
 from trainer.recipe import Ingredients, batch_losses
 from trainer.runs.store import Run, Workspace
@@ -147,11 +150,11 @@ def test_a_training_steps_gradients_are_those_of_plain_code(
             assert (weights[name].grad - gradient).norm() / gradient.norm() < 1e-5, name
 
 
-def trained(kind: str, config_for: Any, workspace: Workspace) -> Run:
+def trained(kind: str, config_for: Any, workspace: Workspace, **lora: Any) -> Run:
     """Three steps on everything that can be trained, previews and validation on the way, alpha different from rank."""
     config = config_for(
         kind,
-        lora={"rank": 4, "alpha": 2, "conv_rank": 2, "conv_alpha": 1, "target": "full", "train": "both"},
+        lora={"rank": 4, "alpha": 2, "conv_rank": 2, "conv_alpha": 1, "target": "full", "train": "both", **lora},
         train={"max_steps": 3, "batch_size": 2, "learning_rate": 2e-2, "seed": SEED},
         samples={"every_steps": 3, "at_start": False, "prompts": ["a red circle --n green --s 2"]},
         validation={"split": 0.3, "every_steps": 3},
@@ -174,8 +177,6 @@ def drawn_here(model: Path, lora: Path | None) -> Tensor:
 
 
 def drawn_by_diffusers(model: Path, lora: Path) -> Tensor:
-    from diffusers import EulerDiscreteScheduler
-
     pipeline = plain_pipeline(model)
     pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
     pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name, use_safetensors=True)
@@ -206,6 +207,30 @@ def test_the_finished_lora_does_in_diffusers_what_it_does_here(
     assert (said["ss_base_model_version"], said["ss_v2"]) == (version, second)
     assert (said["modelspec.architecture"], said["modelspec.prediction_type"]) == (architecture, prediction)
     assert said["ss_zero_terminal_snr"] == str(kind == "sdxl-v")
+
+
+@pytest.mark.parametrize(("kind", "adapter"), [("sd2-v", "lokr"), ("sdxl", "dora"), ("sdxl-v", "loha")])
+def test_what_diffusers_cannot_load_draws_here_as_merged_into_the_model(
+    kind: str, adapter: str, config_for: Any, models: dict[str, Path], workspace: Workspace, tmp_path: Path
+) -> None:
+    """The file in Generate against plain diffusers on the model that it was merged into; ``convert`` tells the loss."""
+    path = trained(kind, config_for, workspace, type=adapter).output_path
+    merged, sink = tmp_path / "merged", Watcher()
+    merge_into_model(models[kind], [(path, 1.0)], merged, save_precision="float", events=sink)
+    pipeline = plain_pipeline(merged)
+    pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+    theirs = pipeline("a red star", negative_prompt="green", **drawing()).images
+    ours = drawn_here(models[kind], path)
+    assert (ours - theirs).norm() / theirs.norm() < 1e-4  # fp16 factors, and three steps of a random model
+    assert (ours - drawn_here(models[kind], None)).norm() / ours.norm() > 0.01
+    converted = tmp_path / "converted.safetensors"
+    if adapter == "dora":  # a length for each input, as sd-scripts' LyCORIS trains it
+        with pytest.raises(UserError, match="one for each input"):
+            convert_lora(path, converted, Conversion("diffusers"), events=sink)
+        assert not converted.exists()
+    else:
+        told = convert_lora(path, converted, Conversion("diffusers", rank=2), events=sink)
+        assert told["error"]["layers"] and all(row["error"] >= 0 for row in told["error"]["layers"])
 
 
 def test_files_for_sdxl_have_the_names_that_kohyas_tools_write(config_for: Any, workspace: Workspace) -> None:

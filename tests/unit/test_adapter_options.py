@@ -65,6 +65,24 @@ def test_rslora_of_another_rank_in_a_block(model: Family) -> None:
     assert layers[QUERY_KEY.replace("to_q", "to_k")].scale == pytest.approx(2 / 2)
 
 
+def test_dropout_of_a_layers_inputs_in_training_only(model: Family) -> None:
+    """What is dropped before the down part is what torch's own dropout drops, with the same draw."""
+    strong(model, LoraSettings(rank=4, alpha=2, dropout=0.5, include=[QUERY]))
+    layer = adapter_layers(model)[QUERY_KEY]
+    inputs = torch.randn(2, 5, layer.down.shape[1], generator=torch.Generator().manual_seed(3))
+    whole = change_of(model, QUERY, inputs)
+    model.denoiser.train()
+    torch.manual_seed(5)
+    dropped = change_of(model, QUERY, inputs)
+    torch.manual_seed(5)
+    kept = torch.nn.functional.dropout(inputs, 0.5).double()
+    assert 0 < int((kept == 0).sum()) < kept.numel()
+    expected = 2 / 4 * kept @ layer.down.double().T @ layer.up.double().T
+    torch.testing.assert_close(dropped.double(), expected, rtol=1e-4, atol=1e-5)
+    model.denoiser.eval()
+    assert torch.equal(change_of(model, QUERY, inputs), whole)
+
+
 def test_dropped_ranks_are_drawn_per_picture_and_the_rest_grows() -> None:
     torch.manual_seed(0)
     hidden = torch.ones(64, 7, 100)
