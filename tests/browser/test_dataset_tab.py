@@ -195,7 +195,7 @@ def test_captions_by_a_model_in_a_job(app: App, page: Page, shot: Callable[[str]
     field(page, "captioner-trigger").fill("ohwx")
     page.locator("#captioner-start").click()
     expect(page.locator("#dataset-job")).to_contain_text("Captions for by-model")
-    expect(page.locator("#dataset-job")).to_contain_text("2 captions written", timeout=90_000)
+    expect(page.locator("#dataset-job")).to_contain_text("2 captions written", timeout=180_000)
     expect(page.locator("#dataset-job")).to_contain_text("broken.png was skipped")
     assert (folder / "red.txt").read_text(encoding="utf-8") == "ohwx, a photo of a red picture"
     assert (folder / "blue.txt").read_text(encoding="utf-8") == "ohwx, a photo of a blue picture"
@@ -210,7 +210,7 @@ def test_absent_weights_are_told_on_the_page(app: App, page: Page) -> None:
     unfold(page, "dataset-captions")
     field(page, "captioner-model").fill("nobody/no-such-model")
     page.locator("#captioner-start").click()
-    expect(page.locator("#dataset-job")).to_contain_text("hf download nobody/no-such-model", timeout=60_000)
+    expect(page.locator("#dataset-job")).to_contain_text("hf download nobody/no-such-model", timeout=120_000)
 
 
 def test_the_check_finds_and_shows_pictures(app: App, page: Page, shot: Callable[[str], Path]) -> None:

@@ -41,7 +41,7 @@ def fill(page: Page, field: str, text: str) -> None:
 def make(page: Page, workspace: Workspace, pictures: int) -> list[Path]:
     """Press Generate and wait until the workspace holds so many pictures."""
     page.locator("#generate").click()
-    expect(page.locator("#generate-history .picture-grid img")).to_have_count(pictures, timeout=60_000)
+    expect(page.locator("#generate-history .picture-grid img")).to_have_count(pictures, timeout=120_000)
     return sorted(workspace.pictures_dir.glob("*.png"))
 
 
@@ -114,9 +114,9 @@ def test_cancel(page: Page, workspace: Workspace) -> None:
     fill(page, "steps", "100")
     fill(page, "count", "16")
     page.locator("#generate").click()
-    expect(page.locator("#generate-status")).to_contain_text("Drawing, step", timeout=20_000)
+    expect(page.locator("#generate-status")).to_contain_text("Drawing, step", timeout=60_000)
     page.locator("#generate-cancel").click()
-    expect(page.locator("#generate-status")).to_contain_text("Cancelled", timeout=20_000)
+    expect(page.locator("#generate-status")).to_contain_text("Cancelled", timeout=60_000)
     expect(page.locator("#generate-cancel")).to_be_hidden()
     assert len(list(workspace.pictures_dir.glob("*.png"))) < before + 16
 

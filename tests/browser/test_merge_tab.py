@@ -55,17 +55,17 @@ def test_preview_follows_the_slider_and_saving_keeps_it(
     page.locator(".run-item", has_text="my-character").click()
     page.locator("#run-merge").click()
     caption = page.locator("#merge-pair figcaption").last
-    expect(caption).to_have_text("my-character × 1", timeout=60_000)
+    expect(caption).to_have_text("my-character × 1", timeout=120_000)
     waits = []
     for ratio in ("0.5", "-1", "1.5"):
         begun = time.monotonic()
         move(page, 0, ratio)
-        expect(caption).to_have_text(f"my-character × {ratio}", timeout=30_000)
+        expect(caption).to_have_text(f"my-character × {ratio}", timeout=120_000)
         waits.append(time.monotonic() - begun)
     assert statistics.median(waits) < 15  # the goal is 3 s on two quiet cores; this machine may be busy
     for step in range(10):
         move(page, 0, f"{step / 10}")
-    expect(caption).to_have_text("my-character × 0.9", timeout=30_000)
+    expect(caption).to_have_text("my-character × 0.9", timeout=120_000)
     answered = [path.stem for path in Studio(workspace, 1).answers_dir.glob("*-preview-*.json")]
     states = {name: Studio(workspace, 1).answer(name).state for name in answered}
     assert states[max(states)] == "done"
@@ -74,11 +74,11 @@ def test_preview_follows_the_slider_and_saving_keeps_it(
     page.locator("#merge-lora-1 input").fill(str(workspace.models_dir / "second.safetensors"))
     page.keyboard.press("Enter")
     move(page, 1, "-0.5")
-    expect(caption).to_have_text("my-character × 0.9 + second × -0.5", timeout=30_000)
+    expect(caption).to_have_text("my-character × 0.9 + second × -0.5", timeout=120_000)
     assert not (workspace.models_dir / "both.safetensors").exists()  # nothing is written before Save
     page.locator("#merge-name textarea").fill("both")
     page.locator("#merge-save").click()
-    expect(page.locator("#merge-outcome")).to_contain_text("Rank", timeout=60_000)
+    expect(page.locator("#merge-outcome")).to_contain_text("Rank", timeout=120_000)
     shot("merge")
 
     first, second = read_lora(run.output_path), read_lora(workspace.models_dir / "second.safetensors")
@@ -108,7 +108,7 @@ def test_into_a_model_and_problems(page: Page, run: Run, workspace: Workspace) -
     expect(page.locator(".toast-body").last).to_contain_text("does not work as a file name")
     page.locator("#merge-name textarea").fill("whole-model")
     page.locator("#merge-save").click()
-    expect(page.locator("#merge-outcome")).to_contain_text("whole-model", timeout=60_000)
+    expect(page.locator("#merge-outcome")).to_contain_text("whole-model", timeout=120_000)
     assert (workspace.models_dir / "whole-model" / "model_index.json").is_file()
 
 
@@ -121,9 +121,9 @@ def test_resize_and_inspect(page: Page, run: Run, workspace: Workspace, shot: Ca
     page.locator("#resize-name textarea").fill("smaller")
     expect(page.locator("#resize-plan")).to_contain_text("48 of 48")
     page.locator("#resize-save").click()
-    expect(page.locator("#resize-outcome")).to_contain_text("Kept of the norm", timeout=90_000)
+    expect(page.locator("#resize-outcome")).to_contain_text("Kept of the norm", timeout=180_000)
     expect(page.locator("#resize-outcome")).to_contain_text("2, was 4")
-    expect(page.locator("#resize-outcome")).to_contain_text("Strength per block", timeout=90_000)
+    expect(page.locator("#resize-outcome")).to_contain_text("Strength per block", timeout=180_000)
     before = read_lora(workspace.models_dir / "second.safetensors")
     after = read_lora(workspace.models_dir / "smaller.safetensors")
     for key, layer in after.layers.items():
@@ -136,7 +136,7 @@ def test_resize_and_inspect(page: Page, run: Run, workspace: Workspace, shot: Ca
     expect(page.locator("#inspect-plan")).to_contain_text("sd1")
     page.locator("#inspect-save").click()
     outcome = page.locator("#inspect-outcome")
-    expect(outcome).to_contain_text("Strength per block", timeout=90_000)
+    expect(outcome).to_contain_text("Strength per block", timeout=180_000)
     outcome.locator("summary", has_text="Strength per block").click()
     expect(outcome.locator(".block-table tbody tr")).to_have_count(7)
     shot("merge-inspect")
@@ -149,7 +149,7 @@ def test_convert_and_extract(page: Page, run: Run, workspace: Workspace, shot: C
     page.locator("#convert-name textarea").fill("renamed")
     expect(page.locator("#convert-plan")).to_contain_text("kohya names")
     page.locator("#convert-save").click()
-    expect(page.locator("#convert-outcome")).to_contain_text("kohya → diffusers", timeout=90_000)
+    expect(page.locator("#convert-outcome")).to_contain_text("kohya → diffusers", timeout=180_000)
     renamed = workspace.models_dir / "renamed.safetensors"
     assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in read_header(renamed).shapes)
     page.locator("#convert-save").click()
@@ -165,7 +165,7 @@ def test_convert_and_extract(page: Page, run: Run, workspace: Workspace, shot: C
     page.locator("#extract-name textarea").fill("again")
     expect(page.locator("#extract-plan")).to_contain_text("rank 4")
     page.locator("#extract-save").click()
-    expect(page.locator("#extract-outcome")).to_contain_text("again.safetensors", timeout=120_000)
+    expect(page.locator("#extract-outcome")).to_contain_text("again.safetensors", timeout=180_000)
     shot("merge-extract")
     second = read_lora(workspace.models_dir / "second.safetensors")
     found = read_lora(workspace.models_dir / "again.safetensors")

@@ -161,7 +161,7 @@ def test_run_again_shows_the_new_run_and_extending_queues(page: Page, workspace:
     expect(page.locator(".run-item.selected")).not_to_have_attribute("data-pick", run.id)
     again = Run(workspace.runs_dir / str(page.locator(".run-item.selected").get_attribute("data-pick")))
     assert again.config() == run.config()
-    expect(page.locator("#run-head .pill")).to_have_text("Failed", timeout=60_000)
+    expect(page.locator("#run-head .pill")).to_have_text("Failed", timeout=120_000)
     page.locator(f".run-item[data-pick='{run.id}']").click()
     page.locator("#run-extend-by input").fill("25")
     page.get_by_role("button", name="Train on", exact=True).click()

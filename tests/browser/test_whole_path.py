@@ -15,7 +15,7 @@ from trainer.config_io import PRESETS_DIR, load_config
 from trainer.runs.events import read_events
 from trainer.runs.store import Run, Workspace
 
-SLOW_MS = 300_000
+SLOW_MS = 900_000
 LOSS_POINTS, SAMPLES = 20, 2
 PRESET_STEPS = load_config(PRESETS_DIR / "demo_style.yaml").train.max_steps
 
