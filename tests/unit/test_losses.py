@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -51,6 +52,16 @@ def test_huber_thresholds_by_hand(schedule) -> None:
     settings = LossSettings(type="huber", huber_c=0.1, huber_schedule=schedule)
     thresholds = huber_thresholds(settings, alphas, torch.tensor([0, 500, 999]))
     assert thresholds.tolist() == pytest.approx(SCHEDULES[schedule], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("constant", 0.3), ("exponential", 0.5477225575), ("snr", 0.3777778)]
+)
+def test_a_threshold_other_than_the_default(schedule: Any, expected: float) -> None:
+    """0.3; 0.3 ** 0.5; and 0.7 / (1 + sigma)^2 + 0.3 with sigma = sqrt(0.8 / 0.2) = 2."""
+    settings = LossSettings(type="huber", huber_c=0.3, huber_schedule=schedule)
+    thresholds = huber_thresholds(settings, torch.full((1000,), 0.2), torch.tensor([500]))
+    assert thresholds.tolist() == pytest.approx([expected], rel=1e-6)
 
 
 def test_what_only_v_prediction_knows_is_refused_for_noise_prediction() -> None:
