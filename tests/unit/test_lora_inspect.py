@@ -87,3 +87,9 @@ def test_inspect_tells_everything(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert json.loads(capfd.readouterr().out)["metadata"]["sshs_model_hash"]
     assert CONV.startswith("lora_unet_down_blocks_0")
     assert main(["inspect", str(tmp_path)]) == 2
+
+
+def test_a_file_that_tells_no_family_is_of_an_unknown_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_lora(path, LoraFile({QUERY: linear(2, 1.0, seed=1)}, {}), precision="float")
+    assert inspect_lora(path)["family"] == "unknown"

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from trainer.commands.results import PRECISIONS
 from trainer.runs.events import EventSink
 
 FORMS = ("kohya", "diffusers", "peft")
-PRECISIONS = ("float", "fp16", "bf16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

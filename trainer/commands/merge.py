@@ -6,13 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from trainer.commands.results import DEVICES, PRECISIONS
 from trainer.errors import UserError
 from trainer.lora.merge_settings import MODES, MergeSettings
 from trainer.lora.strengths import Strength, parse_loras
 from trainer.runs.events import EventSink
 
-PRECISIONS = ("float", "fp16", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
 _LORA_ONLY = ("rank", "conv_rank", "density", "seed", "dora_base")
 
 

@@ -13,12 +13,10 @@ from pathlib import Path
 
 from trainer.errors import UserError
 from trainer.lora.keys import Role, other_kind, parse_name, part_of, unify_keys
-from trainer.lora.sai_keys import is_sai_key
+from trainer.lora.told_family import told_family
 from trainer.single_file.header import Header, Shapes, read_header
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
-_FAMILY_OF_VERSION = {"sd_v1": "sd1", "sd_v2": "sd2", "sd_v2_v": "sd2", "sdxl_base_v1-0": "sdxl"}
-_FAMILY_OF_TEXT_WIDTH = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 _RANK_ROLES: tuple[Role, ...] = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
 """The tensor whose first side is the layer's rank; the first that a layer has counts."""
 
@@ -120,15 +118,8 @@ def _sides(roles: dict[Role, tuple[int, ...]], names: Iterable[Role]) -> int:
 
 
 def _family(layers: dict[str, LayerContents], by_module: dict[str, dict[Role, tuple[int, ...]]], header: Header) -> str:
-    """As the file says, else by its names, else by the width of the text that its layers read."""
-    said = _FAMILY_OF_VERSION.get(header.metadata.get("ss_base_model_version", ""))
-    if said:
-        return said
-    if any(module.startswith("lora_te2_") or is_sai_key(module) for module in layers):
-        return "sdxl"
     downs = (roles.get("down", ()) for module, roles in by_module.items() if module.endswith("attn2_to_k"))
-    widths = sorted({shape[1] for shape in downs if len(shape) > 1})
-    return next((_FAMILY_OF_TEXT_WIDTH[width] for width in widths if width in _FAMILY_OF_TEXT_WIDTH), "")
+    return told_family(header.metadata, layers, {shape[1] for shape in downs if len(shape) > 1})
 
 
 def _naming(shapes: Shapes) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,12 @@ from trainer.lora.layer_reader import Contents, FoundLayer, LayerReader
 from trainer.lora.layers import Layer, LoraLayer
 from trainer.lora.module_paths import module_path
 from trainer.lora.readable import readable_rows
-from trainer.lora.sai_keys import is_sai_key
 from trainer.lora.spectrum import Spectrum, spectrum
+from trainer.lora.told_family import told_family
 from trainer.lora.triggers import find_triggers, tag_counts
 from trainer.runs.events import EventSink
 
-_FAMILY_OF_VERSION = {"sd_v1": "sd1", "sd_v2": "sd2", "sd_v2_v": "sd2", "sdxl_base_v1-0": "sdxl"}
-_FAMILY_OF_ARCHITECTURE = {
-    "stable-diffusion-v1": "sd1", "stable-diffusion-v2": "sd2", "stable-diffusion-xl": "sdxl",
-}  # fmt: skip
-_FAMILY_OF_TEXT_WIDTH = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+_UNKNOWN = "unknown"
 _STRANGE_FAMILIES = {
     "flux": re.compile(r"double_blocks|single_transformer_blocks|single_blocks"),
     "sd3": re.compile(r"joint_blocks|transformer_blocks_\d+_attn_add|context_block"),
@@ -91,27 +87,15 @@ def inspect_lora(path: Path, *, layers: bool = False, events: EventSink | None =
 def family_of(lora: LoraFile) -> str:
     """The model family: as the file says, else by the width of the text that its layers read; or ``unknown``."""
     widths = {layer.weight_shape[1] for module, layer in lora.layers.items() if module.endswith("attn2_to_k")}
-    return _family_by(lora.metadata, lora.layers, widths)
-
-
-def _family_by(metadata: Mapping[str, str], keys: Iterable[str], text_widths: set[int]) -> str:
-    said = _FAMILY_OF_VERSION.get(metadata.get("ss_base_model_version", ""))
-    if said:
-        return said
-    if any(key.startswith("lora_te2_") or is_sai_key(key) for key in keys):
-        return "sdxl"
-    found = [_FAMILY_OF_TEXT_WIDTH[width] for width in sorted(text_widths) if width in _FAMILY_OF_TEXT_WIDTH]
-    architecture = metadata.get("modelspec.architecture", "")
-    told = [family for start, family in _FAMILY_OF_ARCHITECTURE.items() if architecture.startswith(start)]
-    return next(iter([*found, *told]), "unknown")
+    return told_family(lora.metadata, lora.layers, widths) or _UNKNOWN
 
 
 def _family(contents: Contents) -> str:
-    known = _family_by(contents.metadata, contents.keys, contents.text_widths)
-    if known != "unknown":
+    known = told_family(contents.metadata, contents.keys, contents.text_widths)
+    if known:
         return known
     names = " ".join(contents.names)
-    return next((family for family, pattern in _STRANGE_FAMILIES.items() if pattern.search(names)), known)
+    return next((family for family, pattern in _STRANGE_FAMILIES.items() if pattern.search(names)), _UNKNOWN)
 
 
 def delta_norm(layer: Layer) -> float:

@@ -53,12 +53,7 @@ def model_picker(context: AppContext, name: str, label: str, value: str | None) 
         elem_id=name,
         **FIELD,
     )
-    seen = gr.Textbox("", visible=False)
-
-    def load() -> list[Any]:
-        return ["", gr.update(choices=known_models(context.workspace))]
-
-    context.page.load(load, outputs=[seen, field])
+    context.page.load(lambda: [gr.update(choices=known_models(context.workspace))], outputs=[field])
     return field
 
 
