@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer.captioners import CAPTIONERS
-from trainer.data import caption_edits
-from trainer.data.caption_edits import Change, Edit
+from trainer.curation import caption_edits
+from trainer.curation.caption_edits import Change, Edit
+from trainer.curation.edit_log import EditLog, Outcome
+from trainer.curation.intake import dataset_folder, take_in
 from trainer.data.caption_files import read_caption
-from trainer.data.edit_log import EditLog, Outcome
-from trainer.data.intake import dataset_folder, take_in
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
 from trainer.jobs import JobInfo, job, start_job

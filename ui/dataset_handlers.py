@@ -11,8 +11,8 @@ import gradio as gr
 from gradio.blocks import Block
 
 from trainer.captioners import CAPTIONERS
-from trainer.data.caption_edits import replace_text
-from trainer.data.edit_log import Outcome
+from trainer.curation.caption_edits import replace_text
+from trainer.curation.edit_log import Outcome
 from trainer.errors import UserError
 from ui.dataset_actions import CaptionOrder, DatasetActions, Shown, View, tag_edit
 from ui.dataset_html import changes_html, findings_html, last_change_html

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from trainer.data.caption_edits import Change, Edit, count_tags, tags_of
+from trainer.curation.caption_edits import Change, Edit, count_tags, tags_of
 from trainer.data.caption_files import caption_path
 from trainer.data.caption_tables import CaptionTables, read_caption_tables
 from trainer.data.folders import picture_files

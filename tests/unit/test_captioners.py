@@ -19,7 +19,7 @@ from tests import tiny_blip
 from trainer.captioners import CAPTIONERS
 from trainer.captioners.base import CaptionerOptions
 from trainer.captioners.folder import CaptionReport, Wording, caption_folder
-from trainer.data.edit_log import EditLog
+from trainer.curation.edit_log import EditLog
 from trainer.errors import StoppedOnRequest, UserError
 
 

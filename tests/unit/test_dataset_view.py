@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from trainer.data.caption_edits import replace_text
+from trainer.curation.caption_edits import replace_text
 from trainer.errors import UserError
 from trainer.jobs import jobs
 from trainer.runs.store import Workspace

@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.unit.dataset_samples import Recorded
 from trainer.config import DatasetSettings, Source
+from trainer.curation.doctor import examine
 from trainer.data.datasets_library import is_library_dataset, unpack
-from trainer.data.doctor import examine
 from trainer.data.folders import Collection, collect
 from trainer.errors import UserError
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from trainer.data import similar
-from trainer.data.doctor import Finding, Report, examine
+from trainer.curation import similar
+from trainer.curation.doctor import Finding, Report, examine
 from trainer.errors import UserError
 
 

@@ -1,33 +1,35 @@
-"""What a captioner is."""
+"""What a captioner is: one file in ``kinds/`` with a ``KIND``, its options as a model, and a class that captions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from PIL import Image
+from pydantic import ValidationError
+
+from trainer.config_base import Section, setting
+from trainer.config_io import problems_of
+from trainer.errors import UserError
+
+Style = Literal["tags", "prose", "text"]
+"""What captions look like: tags between commas, sentences, or words without a model's look at the picture."""
 
 
 class Captioner(Protocol):
-    """Describes pictures, one at a time."""
+    """Describes pictures, some at a time."""
 
-    def caption(self, image: Image.Image, path: Path) -> str:
-        """The caption of an upright RGB picture that lies at ``path``."""
+    def captions(self, images: Sequence[Image.Image], paths: Sequence[Path]) -> list[str]:
+        """One caption for each upright RGB picture; ``paths`` says where they lie."""
 
 
-@dataclass(frozen=True)
-class CaptionerOptions:
-    """What the user asks of a captioner.
+class CaptionerOptions(Section):
+    """What the user can choose; captioners add fields. Labels and docstrings of fields are what the page shows."""
 
-    Attributes:
-        model: folder or Hugging Face id of the weights; None for the captioner's own choice.
-        prompt: text given to the captioner; what it means is the captioner's own.
-    """
-
-    model: str | None = None
-    prompt: str | None = None
+    batch_size: int = setting(1, "Pictures at a time", ge=1, le=64)
+    """More are faster on a GPU, and need more of its memory."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,21 @@ class CaptionerKind:
 
     Attributes:
         label: name on the page.
-        about: one sentence on what it does.
-        load: makes the captioner ready. Imports what is heavy itself. Raises UserError.
-        model: Hugging Face id taken when no model is given; empty for captioners without weights.
-        prompt: what the prompt means to it; empty where it has none.
+        about: one sentence on what it does and what it needs.
+        style: what its captions look like.
+        options: the model of its options, each with a default.
+        load: makes the captioner ready for options of that model. Imports what is heavy itself. Raises UserError.
     """
 
     label: str
     about: str
-    load: Callable[[CaptionerOptions], Captioner]
-    model: str = ""
-    prompt: str = ""
+    style: Style
+    options: type[CaptionerOptions]
+    load: Callable[[Any], Captioner]
+
+    def parse(self, values: Mapping[str, Any]) -> CaptionerOptions:
+        """Options of plain values, the rest as by default. Raises UserError with one problem per wrong field."""
+        try:
+            return self.options.model_validate(dict(values))
+        except ValidationError as error:
+            raise UserError.many(problems_of(error, dict(values))) from error

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.captioners.base import Captioner
-from trainer.data.caption_edits import Change, append, prepend, put_trigger_first
+from trainer.curation.caption_edits import Change, append, prepend, put_trigger_first
+from trainer.curation.edit_log import EditLog
 from trainer.data.caption_tables import read_caption_tables
-from trainer.data.edit_log import EditLog
 from trainer.data.folders import picture_files
 from trainer.data.image_files import PICTURE_ERRORS, read_rgb, why_unreadable
 from trainer.data.own_captions import OwnCaption, own_caption
@@ -105,7 +105,7 @@ def _caption(path: Path, folder: Path, captioner: Captioner, report: CaptionRepo
     except PICTURE_ERRORS as error:
         _skip(path, folder, why_unreadable(error), report, events)
         return None
-    return captioner.caption(image, path)
+    return captioner.captions([image], [path])[0]
 
 
 def _skip(path: Path, folder: Path, reason: str, report: CaptionReport, events: EventSink) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from trainer.captioners import CAPTIONERS
-from trainer.captioners.base import CaptionerOptions
 from trainer.captioners.folder import Wording, caption_folder, check_folder
 from trainer.commands.arguments import add_workspace, workspace_of
-from trainer.data.edit_log import EditLog
+from trainer.config_io import apply_override
+from trainer.curation.edit_log import EditLog
 from trainer.runs.events import EventSink
 
 
@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", default="", help="text in front of each caption")
     parser.add_argument("--suffix", default="", help="text behind each caption")
     parser.add_argument("--prompt", help="what the captioner is told; for `fixed` the text itself")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any other option of the captioner"
+    )
     add_workspace(parser)
 
 
@@ -33,7 +36,8 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     folder = args.folder.expanduser().resolve()
     check_folder(folder)
     started = time.monotonic()
-    captioner = CAPTIONERS[args.captioner].load(CaptionerOptions(args.model, args.prompt))
+    kind = CAPTIONERS[args.captioner]
+    captioner = kind.load(kind.parse(_options(args)))
     report = caption_folder(
         folder,
         captioner,
@@ -50,6 +54,14 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         "skipped": [{"path": path, "reason": reason} for path, reason in report.skipped],
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for override in args.set:
+        apply_override(values, override)
+    given = {"model": args.model, "prompt": args.prompt}
+    return values | {name: value for name, value in given.items() if value is not None}
 
 
 def describe(answer: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import DatasetSettings
-from trainer.data.doctor import examine
+from trainer.curation.doctor import examine
 from trainer.runs.events import EventSink
 
 _SHOWN_PATHS = 10

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from trainer.data.caption_edits import Change
+from trainer.curation.caption_edits import Change
 from trainer.data.caption_files import plain_newlines, read_caption, write_caption, write_captions
 from trainer.files import write_text
 from trainer.runs.store import Workspace

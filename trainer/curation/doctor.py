@@ -16,8 +16,8 @@ from typing import Literal
 from PIL import Image
 
 from trainer.config import DatasetSettings, Source
-from trainer.data import similar
-from trainer.data.caption_edits import count_tags
+from trainer.curation import similar
+from trainer.curation.caption_edits import count_tags
 from trainer.data.caption_files import read_caption_file
 from trainer.data.datasets_library import is_library_dataset, unpacked_dataset
 from trainer.data.folders import Collection, Picture, collect_source
