@@ -214,23 +214,19 @@ def make_theme() -> gr.themes.Base:
 
 def style_sheet() -> str:
     """The palette as CSS variables (``--atelier-text`` ...) followed by the style sheets in ``assets``."""
-    sheets = "\n".join(_asset(name) for name in STYLE_SHEETS)
+    sheets = "\n".join(asset(name) for name in STYLE_SHEETS)
     return f":root {{{_variables(LIGHT)}}}\n.dark {{{_variables(DARK)}}}\n{sheets}"
 
 
 def head() -> str:
     """What goes into the page's head: the script that finds fields, shows problems beside them and keeps the theme."""
-    return f'<meta name="color-scheme" content="light dark">\n<script>\n{_asset("page.js")}\n</script>'
+    return f'<meta name="color-scheme" content="light dark">\n<script>\n{asset("page.js")}\n</script>'
 
 
 def _variables(palette: Palette) -> str:
     return " ".join(f"--atelier-{name.replace('_', '-')}: {value};" for name, value in vars(palette).items())
 
 
-def script(name: str) -> str:
-    """A script of ``assets`` for a ``gr.HTML``'s ``js_on_load``."""
-    return _asset(name)
-
-
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a script, style sheet or drawing of ``assets``."""
     return (ASSETS / name).read_text(encoding="utf-8")

@@ -191,7 +191,7 @@ def test_captions_by_a_model_in_a_job(app: App, page: Page, shot: Callable[[str]
     model = tiny_blip.build(app.workspace / "models" / "tiny-blip")
     open_folder(page, folder)
     unfold(page, "dataset-captions")
-    field(page, "captioner-model").fill(str(model))
+    field(page, "field-captioner-blip-model").fill(str(model))
     field(page, "captioner-trigger").fill("ohwx")
     page.locator("#captioner-start").click()
     expect(page.locator("#dataset-job")).to_contain_text("Captions for by-model")
@@ -208,7 +208,7 @@ def test_captions_by_a_model_in_a_job(app: App, page: Page, shot: Callable[[str]
 def test_absent_weights_are_told_on_the_page(app: App, page: Page) -> None:
     open_folder(page, make_dataset(app, "no-weights", 1))
     unfold(page, "dataset-captions")
-    field(page, "captioner-model").fill("nobody/no-such-model")
+    field(page, "field-captioner-blip-model").fill("nobody/no-such-model")
     page.locator("#captioner-start").click()
     expect(page.locator("#dataset-job")).to_contain_text("hf download nobody/no-such-model", timeout=120_000)
 

@@ -1,4 +1,4 @@
-"""What the Dataset tab shows and does, without a browser: listing, filter, pages, actions, the job panel."""
+"""What the Dataset tab shows and does, without a browser: listing, filter, pages, desk, the job panel."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from trainer.errors import UserError
 from trainer.jobs import jobs
 from trainer.runs.store import Workspace
 from ui.context import AppContext
-from ui.dataset_actions import CaptionOrder, DatasetActions, tag_edit
-from ui.dataset_html import changes_html, findings_html, last_change_html
-from ui.dataset_view import PER_PAGE, Library, Query, changes, datasets, matching, scoped, view
+from ui.dataset import captions, check
+from ui.dataset.captions import CaptionOrder, order_captions
+from ui.dataset.desk import DatasetDesk
+from ui.dataset.edits import tag_edit
+from ui.dataset.html import changes_html, findings_html, last_change_html
+from ui.dataset.source import upload
+from ui.dataset.thumbnails import Thumbnails
+from ui.dataset.view import PER_PAGE, Library, Query, changes, datasets, matching, scoped, view
 from ui.job_progress import Progress
-from ui.thumbnails import Thumbnails
 
 
 def add(folder: Path, name: str, caption: str | None = None) -> Path:
@@ -46,9 +50,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def actions(tmp_path: Path) -> DatasetActions:
+def desk(tmp_path: Path) -> DatasetDesk:
     context = AppContext(Workspace((tmp_path / "workspace").resolve()))
-    return DatasetActions(context, Thumbnails(tmp_path / "cache"))
+    desk = DatasetDesk(context, Thumbnails(tmp_path / "cache"))
+    desk.tells("caption", captions.report)
+    desk.tells("dataset", check.report)
+    return desk
 
 
 FINDINGS: list[dict[str, Any]] = [
@@ -148,80 +155,80 @@ def test_datasets_of_the_workspace(folder: Path, tmp_path: Path) -> None:
     assert datasets(tmp_path / "nowhere") == []
 
 
-def test_opening_is_remembered(actions: DatasetActions, folder: Path) -> None:
-    assert actions.remembered() is None
-    shown = actions.open(f" {folder} ")
+def test_opening_is_remembered(desk: DatasetDesk, folder: Path) -> None:
+    assert desk.remembered() is None
+    shown = desk.open(f" {folder} ")
     assert (shown.view["total"], shown.view["captioned"]) == (4, 2)
-    again = actions.remembered()
+    again = desk.remembered()
     assert again is not None
     assert again.view["folder"] == str(folder)
-    assert actions.choices() == [("mine", str(folder)), ("mine/sub", str(folder / "sub"))]
+    assert desk.choices() == [("mine", str(folder)), ("mine/sub", str(folder / "sub"))]
 
 
-def test_only_allowed_folders(actions: DatasetActions, folder: Path, tmp_path: Path) -> None:
+def test_only_allowed_folders(desk: DatasetDesk, folder: Path, tmp_path: Path) -> None:
     outside = add(tmp_path / "outside", "a.png", "secret").parent
     (folder / "way-out").symlink_to(outside)
     for path in (outside, folder / "way-out", folder / ".." / ".." / ".." / "outside"):
         with pytest.raises(UserError) as caught:
-            actions.open(str(path))
+            desk.open(str(path))
         assert caught.value.problems[0].code == "path.not_allowed"
     with pytest.raises(UserError):
-        actions.turn({"folder": str(outside)}, {})
+        desk.turn({"folder": str(outside)}, {})
     with pytest.raises(UserError):
-        actions.save({"folder": str(folder)}, "../../../outside/a.png", "secret", "changed")
+        desk.save({"folder": str(folder)}, "../../../outside/a.png", "secret", "changed")
     assert (outside / "a.txt").read_text(encoding="utf-8") == "secret"
 
 
-def test_links_that_lead_out_are_not_shown(actions: DatasetActions, folder: Path, tmp_path: Path) -> None:
+def test_links_that_lead_out_are_not_shown(desk: DatasetDesk, folder: Path, tmp_path: Path) -> None:
     secret = add(tmp_path / "outside", "secret.png", "a secret")
     (folder / "link.png").symlink_to(secret)
     (folder / "c.txt").symlink_to(secret.with_suffix(".txt"))
     (folder / "within.png").symlink_to(folder / "a.png")
     (folder / "subfolder").symlink_to(secret.parent)
-    names = [card["name"] for card in actions.open(str(folder)).view["cards"]]
+    names = [card["name"] for card in desk.open(str(folder)).view["cards"]]
     assert names == ["a.png", "b.png", "sub/d.png", "within.png"]
 
 
 @pytest.mark.parametrize("sent", [{}, None, {"folder": 5}, {"folder": ""}])
-def test_nothing_open(sent: Any, actions: DatasetActions) -> None:
+def test_nothing_open(sent: Any, desk: DatasetDesk) -> None:
     with pytest.raises(UserError):
-        actions.refresh(sent)
+        desk.refresh(sent)
 
 
-def test_saving_and_clashing(actions: DatasetActions, folder: Path) -> None:
-    page = actions.open(str(folder)).view
-    saved = actions.save(page, "c.png", None, "new\nlines")
+def test_saving_and_clashing(desk: DatasetDesk, folder: Path) -> None:
+    page = desk.open(str(folder)).view
+    saved = desk.save(page, "c.png", None, "new\nlines")
     assert saved.view["saved"] == "c.png"
     assert (folder / "c.txt").read_text(encoding="utf-8") == "new\nlines"
-    clash = actions.save(page, "c.png", None, "from another window")
+    clash = desk.save(page, "c.png", None, "from another window")
     assert clash.view["clash"] == {"name": "c.png", "theirs": "new\nlines"}
     assert (folder / "c.txt").read_text(encoding="utf-8") == "new\nlines"
     with pytest.raises(UserError, match="not in the folder"):
-        actions.save(page, "gone.png", None, "x")
+        desk.save(page, "gone.png", None, "x")
 
 
-def test_edits_and_their_undo(actions: DatasetActions, folder: Path) -> None:
-    page = actions.open(str(folder)).view
+def test_edits_and_their_undo(desk: DatasetDesk, folder: Path) -> None:
+    page = desk.open(str(folder)).view
     title, edit = tag_edit("first", " ohwx ")
-    shown, outcome = actions.edit({**page, "selected": ["a.png", "c.png"]}, "selected", title, edit)
+    shown, outcome = desk.edit({**page, "selected": ["a.png", "c.png"]}, "selected", title, edit)
     assert (outcome.written, shown.undo) == (2, "trigger word ohwx")
     assert (folder / "a.txt").read_text(encoding="utf-8") == "ohwx, a red cat, sitting"
     assert (folder / "c.txt").read_text(encoding="utf-8") == "ohwx"
-    shown, outcome = actions.undo(page)
+    shown, outcome = desk.undo(page)
     assert (outcome.written, shown.undo, shown.redo) == (2, "", "trigger word ohwx")
     assert not (folder / "c.txt").exists()
-    shown, outcome = actions.redo(page)
+    shown, outcome = desk.redo(page)
     assert (folder / "c.txt").exists()
-    shown, outcome = actions.edit(page, "all", "none", replace_text("nowhere to be found", "x"))
+    shown, outcome = desk.edit(page, "all", "none", replace_text("nowhere to be found", "x"))
     assert (outcome.written, shown.undo) == (0, "trigger word ohwx")
 
 
-def test_uploading_opens_the_dataset(actions: DatasetActions, tmp_path: Path) -> None:
+def test_uploading_opens_the_dataset(desk: DatasetDesk, tmp_path: Path) -> None:
     source = add(tmp_path / "upload", "new.png", "a text")
-    shown, added, skipped = actions.upload([str(source), str(source.with_suffix(".txt"))], "fresh")
-    assert (added, skipped, shown.view["captioned"]) == (2, [], 1)
+    shown, intake = upload(desk, [str(source), str(source.with_suffix(".txt"))], "fresh")
+    assert (intake.added, intake.skipped, shown.view["captioned"]) == (2, [], 1)
     with pytest.raises(UserError):
-        actions.upload([str(source)], "../outside")
+        upload(desk, [str(source)], "../outside")
 
 
 def wait(check: Callable[[], Any]) -> Any:
@@ -232,38 +239,36 @@ def wait(check: Callable[[], Any]) -> Any:
     return found
 
 
-def test_a_job_from_start_to_findings(actions: DatasetActions, folder: Path) -> None:
-    page = actions.open(str(folder)).view
-    assert actions.job_panel(str(folder), "") is None
-    actions.start_check(page, 64)
+def test_a_job_from_start_to_findings(desk: DatasetDesk, folder: Path) -> None:
+    page = desk.open(str(folder)).view
+    assert desk.job_panel(str(folder), "") is None
+    check.order(desk, page, 64)
     with pytest.raises(UserError, match="A job is working"):
-        actions.start_captions(page, CaptionOrder("filename"))
-    panel = wait(lambda: _ended(actions.job_panel(str(folder), "")))
+        order_captions(desk, page, CaptionOrder("filename"))
+    panel = wait(lambda: _ended(desk.job_panel(str(folder), "")))
     assert panel["state"] == "finished"
-    assert actions.job_panel(str(folder), panel["key"]) is None
-    assert actions.job_panel(str(folder / "sub"), panel["key"]) == {"key": "", "folder": str(folder / "sub")}
-    shown = actions.refresh(page)
+    assert desk.job_panel(str(folder), panel["key"]) is None
+    assert desk.job_panel(str(folder / "sub"), panel["key"]) == {"key": "", "folder": str(folder / "sub")}
+    shown = desk.refresh(page)
     assert {finding["code"] for finding in shown.findings} >= {"caption.missing", "caption.empty", "picture.tiny"}
-    found = actions.turn(page, {"show": "finding:0", "page": 0})
+    found = desk.turn(page, {"show": "finding:0", "page": 0})
     assert found.view["matching"] == len(shown.findings[0]["paths"])
 
 
-def test_a_caption_job_with_texts_that_look_like_options(actions: DatasetActions, folder: Path) -> None:
-    page = actions.open(str(folder)).view
-    actions.start_captions(page, CaptionOrder("fixed", prompt="--overwrite", trigger="-x"))
-    panel = wait(lambda: _ended(actions.job_panel(str(folder), "")))
+def test_a_caption_job_with_texts_that_look_like_options(desk: DatasetDesk, folder: Path) -> None:
+    page = desk.open(str(folder)).view
+    order_captions(desk, page, CaptionOrder("fixed", {"prompt": "--overwrite"}, trigger="-x"))
+    panel = wait(lambda: _ended(desk.job_panel(str(folder), "")))
     assert panel["lines"] == ["2 captions written, 2 pictures already had one."]
     assert (folder / "c.txt").read_text(encoding="utf-8") == "-x, --overwrite"
-    assert actions.refresh(page).undo == "Automatic captions"
+    assert desk.refresh(page).undo == "Automatic captions"
 
 
-def test_a_captioners_model_must_lie_in_an_allowed_folder(
-    actions: DatasetActions, folder: Path, tmp_path: Path
-) -> None:
-    page = actions.open(str(folder)).view
+def test_a_captioners_model_must_lie_in_an_allowed_folder(desk: DatasetDesk, folder: Path, tmp_path: Path) -> None:
+    page = desk.open(str(folder)).view
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(UserError) as caught:
-        actions.start_captions(page, CaptionOrder("blip", model=str(tmp_path / "elsewhere")))
+        order_captions(desk, page, CaptionOrder("blip", {"model": str(tmp_path / "elsewhere")}))
     assert caught.value.problems[0].code == "path.not_allowed"
     assert jobs(Workspace(tmp_path / "workspace")) == []
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from trainer.curation.intake import dataset_folder, take_in
-from trainer.data import intake
+from trainer.curation import intake
 from trainer.errors import UserError
 
 

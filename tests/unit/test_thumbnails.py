@@ -10,8 +10,8 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from ui.dataset.thumbnails import THUMB_PX, VIEW_PX, Thumbnails
 from ui.page import Page
-from ui.thumbnails import THUMB_PX, VIEW_PX, Thumbnails
 
 
 @pytest.fixture

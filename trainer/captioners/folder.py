@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.captioners.base import Captioner
-from trainer.curation.caption_edits import Change, append, prepend, put_trigger_first
+from trainer.curation.caption_edits import append, prepend, put_trigger_first
 from trainer.curation.edit_log import EditLog
+from trainer.curation.steps import Change
 from trainer.data.caption_tables import read_caption_tables
 from trainer.data.folders import picture_files
 from trainer.data.image_files import PICTURE_ERRORS, read_rgb, why_unreadable

@@ -8,22 +8,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
+from trainer.curation.steps import Change
 from trainer.errors import UserError
 
 Edit = Callable[[str], str]
 
 SEPARATOR = ","
-
-
-@dataclass(frozen=True)
-class Change:
-    """One caption before and after; None is "no caption file"."""
-
-    name: str
-    before: str | None
-    after: str | None
 
 
 def changes_of(captions: Mapping[str, str | None], edit: Edit) -> list[Change]:

@@ -1,23 +1,24 @@
-"""Undo and redo of caption edits, kept in the workspace per folder of pictures.
+"""Undo and redo of edits, kept in the workspace per folder of pictures.
 
-Each edit is a file of JSON lines: a heading, then one line per caption with its text before and after. It is written
-before the captions are, so an edit cut short can be undone like any other. ``position`` counts the edits in effect.
+Each edit is a file of JSON lines: a heading, then one line per step (``steps.py``). It is written before anything is
+done, so an edit cut short can be undone like any other. ``position`` counts the edits in effect.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from trainer.curation.caption_edits import Change
-from trainer.data.caption_files import plain_newlines, read_caption, write_caption, write_captions
+from trainer.curation.steps import Change, Move, Step, carry_out, take_back
 from trainer.files import write_text
 from trainer.runs.store import Workspace
 
@@ -31,8 +32,8 @@ class Outcome:
 
     Attributes:
         title: the edit's name; empty when there was nothing to do.
-        written: captions changed.
-        conflicts: names of captions that meanwhile hold something else, and were left alone.
+        written: files changed.
+        conflicts: names of files that meanwhile hold something else, or lie elsewhere, and were left alone.
     """
 
     title: str
@@ -41,11 +42,11 @@ class Outcome:
 
 
 class EditLog:
-    """The edits of one folder's captions.
+    """The edits of one folder.
 
     Args:
         state_dir: where the log is kept.
-        folder: the folder of pictures; changes name caption files relative to it.
+        folder: the folder of pictures; steps name files relative to it.
     """
 
     def __init__(self, state_dir: Path, folder: Path) -> None:
@@ -58,75 +59,72 @@ class EditLog:
         digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
         return cls(workspace.dir / "edits" / digest, folder)
 
-    def apply(self, title: str, changes: Iterable[Change]) -> Outcome:
-        """Write each change whose caption still is as it was, and remember the edit for undo."""
+    def apply(self, title: str, steps: Iterable[Step]) -> Outcome:
+        """Do each step for which everything still is as it was, and remember the edit for undo."""
         with self._lock():
             edit = self._begin(title)
-            good, conflicts = [], []
-            for change in changes:
-                good.append(change) if self._holds(change.name, change.before) else conflicts.append(change.name)
+            good: list[Step] = []
+            conflicts = []
+            for step in steps:
+                good.append(step) if step.state(self._folder) == "before" else conflicts.append(step.name)
             self._append(edit, good)
             self._move_to(int(edit.stem))
-            write_captions({self._folder / change.name: change.after for change in good})
+            carry_out(self._folder, good)
         return Outcome(title, len(good), tuple(conflicts))
 
     @contextmanager
-    def growing(self, title: str) -> Iterator[Callable[[Change], bool]]:
-        """For a job that writes captions one by one: yields a function that remembers and writes one change.
+    def growing(self, title: str) -> Iterator[Callable[[Step], bool]]:
+        """For a job that works picture by picture: yields a function that remembers and does one step.
 
-        It returns False, and writes nothing, when the caption meanwhile holds something else.
+        It returns False, and does nothing, when the files meanwhile are not as they were.
         """
         edit: Path | None = None
 
-        def write(change: Change) -> bool:
+        def do(step: Step) -> bool:
             nonlocal edit
-            if not self._holds(change.name, change.before):
+            if step.state(self._folder) != "before":
                 return False
             if edit is None or not edit.exists():
                 with self._lock():
                     edit = self._begin(title)
                     self._move_to(int(edit.stem))
-            self._append(edit, [change])
-            write_caption(self._folder / change.name, change.after)
+            self._append(edit, [step])
+            carry_out(self._folder, [step])
             return True
 
-        yield write
+        yield do
 
     def undo(self) -> Outcome:
         """Take back the last edit in effect."""
         with self._lock():
-            return self._step(self._position(), -1)
+            return self._go(self._position(), back=True)
 
     def redo(self) -> Outcome:
         """Do the last edit that was taken back again."""
         with self._lock():
-            return self._step(self._position() + 1, 0)
+            return self._go(self._position() + 1, back=False)
 
     def titles(self) -> tuple[str, str]:
         """What undo and redo would act on; empty where there is nothing."""
         position = self._position()
         return self._title(position), self._title(position + 1)
 
-    def _step(self, number: int, offset: int) -> Outcome:
+    def _go(self, number: int, *, back: bool) -> Outcome:
         title = self._title(number)
         if not title:
             return Outcome("", 0)
-        wanted: dict[Path, str | None] = {}
+        undone = ("after", "between") if back else ("before", "between")
+        wanted: list[Step] = []
         conflicts = []
-        for change in self._changes(number):
-            old, new = (change.after, change.before) if offset else (change.before, change.after)
-            if self._holds(change.name, new):
-                continue
-            if self._holds(change.name, old):
-                wanted[self._folder / change.name] = new
-            else:
-                conflicts.append(change.name)
-        write_captions(wanted)
-        self._move_to(number + offset)
+        for step in self._steps(number):
+            state = step.state(self._folder)
+            if state in undone:
+                wanted.append(step)
+            elif state == "other":
+                conflicts.append(step.name)
+        (take_back if back else carry_out)(self._folder, wanted)
+        self._move_to(number - 1 if back else number)
         return Outcome(title, len(wanted), tuple(conflicts))
-
-    def _holds(self, name: str, text: str | None) -> bool:
-        return read_caption(self._folder / name) == (None if text is None else plain_newlines(text))
 
     def _begin(self, title: str) -> Path:
         """Start the next edit's file; edits taken back before it are forgotten, and so are very old ones."""
@@ -139,16 +137,17 @@ class EditLog:
         write_text(edit, json.dumps({"title": title, "time": time.time()}, ensure_ascii=False) + "\n")
         return edit
 
-    def _append(self, edit: Path, changes: list[Change]) -> None:
-        lines = [json.dumps([change.name, change.before, change.after], ensure_ascii=False) for change in changes]
+    def _append(self, edit: Path, steps: list[Step]) -> None:
         with edit.open("a", encoding="utf-8") as file:
-            file.writelines(line + "\n" for line in lines)
+            file.writelines(json.dumps(_as_json(step), ensure_ascii=False) + "\n" for step in steps)
+            file.flush()
+            os.fsync(file.fileno())
 
-    def _changes(self, number: int) -> list[Change]:
-        """The edit's changes; the last line may be torn by a killed process, and then its caption was not written."""
+    def _steps(self, number: int) -> list[Step]:
+        """The edit's steps; the last line may be torn by a killed process, and then its step was not done."""
         data = self._edit_path(number).read_bytes()
         complete = data[: data.rfind(b"\n")].decode("utf-8")
-        return [Change(*json.loads(line)) for line in complete.split("\n")[1:]]
+        return [_of_json(json.loads(line)) for line in complete.split("\n")[1:]]
 
     def _title(self, number: int) -> str:
         try:
@@ -172,3 +171,13 @@ class EditLog:
     def _lock(self) -> FileLock:
         self._dir.mkdir(parents=True, exist_ok=True)
         return FileLock(self._dir / ".lock", timeout=30)
+
+
+def _as_json(step: Step) -> Any:
+    if isinstance(step, Move):
+        return {"source": step.source, "target": step.target, "displaced": step.displaced}
+    return [step.name, step.before, step.after]
+
+
+def _of_json(values: Any) -> Step:
+    return Move(**values) if isinstance(values, dict) else Change(*values)

@@ -22,7 +22,7 @@ from ui.lora_choices import RowUse, check_loras, check_model, known_models
 from ui.lora_rows import LoraRows
 from ui.lora_tools.panel import FIELD, TELLING
 from ui.messages import tells_problems
-from ui.theme import script
+from ui.theme import asset
 
 PREVIEW_SECONDS = 300
 """How long one preview is waited for; the first of a large model loads it."""
@@ -88,7 +88,7 @@ def look_fields(context: AppContext) -> Look:
 def shown() -> Shown:
     """Lay out the place of the picture."""
     pair = gr.HTML(
-        picture_html.empty_pair(FIRST_WORDS), padding=False, elem_id="merge-pair", js_on_load=script("pictures.js")
+        picture_html.empty_pair(FIRST_WORDS), padding=False, elem_id="merge-pair", js_on_load=asset("pictures.js")
     )
     status = gr.HTML("", padding=False, elem_id="merge-status")
     return Shown(gr.Textbox("", visible=False), status, pair)

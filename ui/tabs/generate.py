@@ -20,7 +20,7 @@ from ui.generate_desk import GenerateDesk, LastUse
 from ui.lora_choices import RowUse, check_loras, check_model, known_models
 from ui.lora_rows import LoraRows
 from ui.messages import tells_problems
-from ui.theme import script
+from ui.theme import asset
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -228,8 +228,8 @@ def _side() -> _Side:
             generate = gr.Button("Generate", variant="primary", elem_id="generate")
             cancel = gr.Button("Cancel", visible=False, elem_id="generate-cancel")
         status = gr.HTML("", padding=False, elem_id="generate-status")
-        result = gr.HTML(NOTHING_YET, padding=False, elem_id="generate-result", js_on_load=script("pictures.js"))
-    history = gr.HTML("", padding=False, elem_id="generate-history", js_on_load=script("pictures.js"))
+        result = gr.HTML(NOTHING_YET, padding=False, elem_id="generate-result", js_on_load=asset("pictures.js"))
+    history = gr.HTML("", padding=False, elem_id="generate-history", js_on_load=asset("pictures.js"))
     with gr.Row(elem_classes=["actions"]):
         opened = gr.UploadButton(
             "Read the settings of a picture",

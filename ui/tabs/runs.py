@@ -21,7 +21,7 @@ from ui.context import AppContext
 from ui.messages import tells_problems
 from ui.run_list import RunListReader
 from ui.run_view import RunReaders, RunView
-from ui.theme import script
+from ui.theme import asset
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -144,13 +144,13 @@ def _layout() -> _Parts:
         empty = gr.HTML(run_html.NOTHING_YET, padding=False, elem_id="runs-empty")
         with gr.Row(elem_classes=["runs-layout"], visible=False) as layout:
             with gr.Column(scale=0, min_width=280, elem_classes=["runs-side"]):
-                listing = gr.HTML("", padding=False, elem_id="run-list", js_on_load=script("pick.js"))
+                listing = gr.HTML("", padding=False, elem_id="run-list", js_on_load=asset("pick.js"))
             with gr.Column(scale=1, min_width=320, elem_classes=["run-main"]):
                 head = gr.HTML("", padding=False, elem_id="run-head")
                 buttons = _buttons()
-                charts = gr.HTML("", padding=False, elem_id="run-charts", js_on_load=script("charts.js"))
+                charts = gr.HTML("", padding=False, elem_id="run-charts", js_on_load=asset("charts.js"))
                 gr.HTML("<h3>Previews</h3>", padding=False)
-                wall = gr.HTML("", padding=False, elem_id="sample-wall", js_on_load=script("pictures.js"))
+                wall = gr.HTML("", padding=False, elem_id="sample-wall", js_on_load=asset("pictures.js"))
                 notes = gr.HTML("", padding=False, elem_id="run-notes")
                 with gr.Accordion("Log", open=False, elem_classes=["card", "as-text"]):
                     log = gr.HTML("", padding=False, elem_id="run-log")

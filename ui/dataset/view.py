@@ -10,14 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from trainer.curation.caption_edits import Change, Edit, count_tags, tags_of
+from trainer.curation.caption_edits import Edit, count_tags, tags_of
+from trainer.curation.steps import Change
 from trainer.data.caption_files import caption_path
 from trainer.data.caption_tables import CaptionTables, read_caption_tables
 from trainer.data.folders import picture_files
 from trainer.data.image_files import PICTURE_ERRORS, read_size
 from trainer.data.own_captions import CAPTION_ENDINGS, OwnCaption, own_caption
 from trainer.errors import UserError
-from ui.thumbnails import Thumbnails
+from ui.dataset.thumbnails import Thumbnails
 
 PER_PAGE = 48
 SHOWN_TAGS = 300

@@ -6,7 +6,7 @@ import html
 import time
 from typing import Any
 
-from trainer.curation.caption_edits import Change
+from trainer.curation.steps import Change
 from ui.run_view import duration
 
 _SHOWN_CHANGES = 5

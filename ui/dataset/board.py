@@ -1,0 +1,149 @@
+"""The parts of the Dataset tab that every event may change: the grid, undo and redo, the findings, the job."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+
+from trainer.curation.edit_log import Outcome
+from trainer.errors import UserError
+from ui.dataset.desk import DatasetDesk, Shown, View
+from ui.dataset.html import findings_html, last_change_html
+from ui.messages import tells_problems
+from ui.theme import asset
+
+QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+IN_ORDER: dict[str, Any] = {
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "trigger_mode": "multiple",
+    "concurrency_id": "dataset",
+    "concurrency_limit": 1,
+}
+"""For saving and paging: one after the other, so that a page always shows what was saved before it."""
+GRID_SCRIPTS = ("dom", "query", "grid", "editor", "tags", "main")
+
+
+class Board:
+    """Components made before the panels are laid out, each rendered where it belongs.
+
+    Attributes:
+        grid: pages of pictures and the editor; as an input it gives the view that the desk takes.
+        tools: holds the panels; hidden until a dataset is open.
+        folder: the open dataset's folder; empty for none.
+    """
+
+    def __init__(self, desk: DatasetDesk) -> None:
+        self._desk = desk
+        self.grid = custom("dataset-grid", css=("grid",), js=GRID_SCRIPTS)
+        self.job = custom("dataset-job", css=("job",), js=("job",))
+        self.tools = gr.Column(visible=False, render=False)
+        self.train_on = gr.Button(
+            "Train on these pictures", variant="primary", elem_id="dataset-train", elem_classes=["fit"], render=False
+        )
+        self.undo = gr.Button("Undo", interactive=False, elem_id="dataset-undo", elem_classes=["fit"], render=False)
+        self.redo = gr.Button("Redo", interactive=False, elem_id="dataset-redo", elem_classes=["fit"], render=False)
+        self.last = gr.HTML("", elem_id="dataset-last", elem_classes=["quiet", "fit"], padding=False, render=False)
+        self.findings = custom("dataset-findings", css=("findings",), js=("findings",), value="")
+        self.choice = gr.Dropdown(
+            desk.choices(),
+            value=None,
+            label="Your datasets",
+            info="Pictures you added here, and those of the demo.",
+            interactive=True,
+            elem_id="dataset-choice",
+            elem_classes=["field"],
+            render=False,
+        )
+        self.folder = gr.Textbox("", visible=False, render=False)
+        self.job_shown = gr.Textbox("", visible=False, render=False)
+
+    @property
+    def outputs(self) -> list[Block]:
+        """What ``updates`` gives values for."""
+        return [
+            self.grid,
+            self.folder,
+            self.tools,
+            self.undo,
+            self.redo,
+            self.last,
+            self.findings,
+            self.choice,
+        ]
+
+    def updates(self, shown: Shown) -> list[Any]:
+        """Values for ``outputs`` that show a dataset."""
+        choices = self._desk.choices()
+        folder = shown.view["folder"]
+        return [
+            shown.view,
+            folder,
+            gr.update(visible=True),
+            gr.update(interactive=bool(shown.undo)),
+            gr.update(interactive=bool(shown.redo)),
+            last_change_html(shown.undo, shown.redo),
+            findings_html(shown.findings, shown.checked),
+            gr.update(choices=choices, value=folder if folder in (value for _, value in choices) else None),
+        ]
+
+    def unchanged(self) -> list[Any]:
+        """Values for ``outputs`` that change nothing."""
+        return [gr.skip() for _ in self.outputs]
+
+    def job_updates(self, folder: str | None, seen: str | None) -> list[Any] | None:
+        """Values for the job and ``job_shown``; None when ``seen`` is how the job stands."""
+        panel = self._desk.job_panel(folder or "", seen or "")
+        return None if panel is None else [panel, panel["key"]]
+
+    def start(self, button: gr.Button, order: Callable[..., None], inputs: Sequence[Block]) -> None:
+        """Wire a button that starts a job: ``order`` gets the view and the inputs' values, and may raise."""
+
+        def start(view: View, folder: str, *values: Any) -> list[Any]:
+            order(view, *values)
+            return self.job_updates(folder, "") or [gr.skip(), gr.skip()]
+
+        button.click(tells_problems(start), [self.grid, self.folder, *inputs], [self.job, self.job_shown], **QUICK)
+
+
+def custom(elem_id: str, *, css: Sequence[str], js: Sequence[str], value: Any = None) -> gr.HTML:
+    """An unrendered component made by scripts and style sheets of ``assets/dataset``.
+
+    Its template stays empty: values must not go through one, as Gradio evaluates what a template gives as a
+    JavaScript template string. The scripts share one scope, in the order given.
+    """
+    return gr.HTML(
+        {} if value is None else value,
+        html_template="" if value is None else "${value}",
+        css_template="\n".join(asset(f"dataset/{name}.css") for name in css),
+        js_on_load="\n".join(asset(f"dataset/{name}.js") for name in js),
+        apply_default_css=False,
+        padding=False,
+        elem_id=elem_id,
+        render=False,
+    )
+
+
+def sent(event: gr.EventData, *names: str) -> dict[str, Any]:
+    """What the page's script sent along with an event. Raises UserError when something is missing."""
+    data: Mapping[str, Any] = event._data or {}
+    if not set(names) <= set(data):
+        raise UserError("dataset.event", "The page and the program do not fit together.", "Reload the page.")
+    return {name: data[name] for name in names}
+
+
+def tell(word: str, outcome: Outcome) -> None:
+    """A note on what an edit did, and one that stays on what it left alone."""
+    count = outcome.written
+    gr.Info(f"{word}: {count} {'file' if count == 1 else 'files'}.", duration=4)
+    if outcome.conflicts:
+        names = ", ".join(Path(name).stem for name in outcome.conflicts[:5])
+        gr.Warning(
+            html.escape(f"{len(outcome.conflicts)} files were changed elsewhere meanwhile and left alone: {names}."),
+            duration=None,
+        )

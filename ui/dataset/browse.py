@@ -1,0 +1,72 @@
+"""The grid of pictures with its editor, undo and redo, and the panel of the dataset's job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from trainer.errors import UserError
+from ui.context import AppContext
+from ui.dataset.board import IN_ORDER, QUICK, Board, sent, tell
+from ui.dataset.desk import DatasetDesk, View
+from ui.messages import tells_problems
+
+
+def actions(board: Board) -> None:
+    """Lay out the row above the panels: what leads on, undo and redo."""
+    with gr.Row(elem_classes=["actions"]):
+        for part in (board.train_on, board.undo, board.redo, board.last):
+            part.render()
+
+
+def grid(board: Board) -> None:
+    """Lay out the grid, and what the page keeps for it out of sight."""
+    for part in (board.grid, board.folder, board.job_shown):
+        part.render()
+
+
+def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
+    """Wire the grid, the editor, undo and redo, and the job panel."""
+
+    @tells_problems
+    def turn(view: View, event: gr.EventData) -> list[Any]:
+        return board.updates(desk.turn(view, sent(event, "page", "text", "show", "tag", "asked")))
+
+    @tells_problems
+    def save(view: View, event: gr.EventData) -> list[Any]:
+        change = sent(event, "name", "before", "text", "asked")
+        if not isinstance(change["text"], str) or not isinstance(change["before"], str | None):
+            raise UserError("dataset.caption", "The caption is not text.", "Reload the page.")
+        view = {**view, "asked": change["asked"]}
+        return board.updates(desk.save(view, str(change["name"]), change["before"], change["text"]))
+
+    @tells_problems
+    def undo(view: View) -> list[Any]:
+        shown, outcome = desk.undo(view)
+        tell("Taken back", outcome)
+        return board.updates(shown)
+
+    @tells_problems
+    def redo(view: View) -> list[Any]:
+        shown, outcome = desk.redo(view)
+        tell("Done again", outcome)
+        return board.updates(shown)
+
+    def refresh(view: View) -> list[Any]:
+        try:
+            return board.updates(desk.refresh(view))
+        except UserError:  # nothing is open, or it is gone: not what somebody just asked for
+            return board.unchanged()
+
+    @tells_problems
+    def cancel(event: gr.EventData) -> None:
+        desk.cancel(str(sent(event, "id")["id"]))
+
+    board.grid.turn(turn, board.grid, board.outputs, **IN_ORDER)
+    board.grid.save(save, board.grid, board.outputs, **IN_ORDER)
+    board.undo.click(undo, board.grid, board.outputs, **IN_ORDER)
+    board.redo.click(redo, board.grid, board.outputs, **IN_ORDER)
+    board.job.refresh(refresh, board.grid, board.outputs, **IN_ORDER)
+    board.job.cancel(cancel, None, None, **QUICK)
+    context.page.poll(board.job_updates, [board.folder, board.job_shown], [board.job, board.job_shown])

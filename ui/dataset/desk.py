@@ -1,0 +1,238 @@
+"""What every panel of the Dataset tab builds on: the open folder, its pages, its edits, its jobs.
+
+Holds the context and caches, no state of a user: the browser names the folder with each request. No Gradio.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from trainer.curation.caption_edits import Edit
+from trainer.curation.edit_log import EditLog, Outcome
+from trainer.curation.steps import Change, Step
+from trainer.data.caption_files import read_caption
+from trainer.errors import UserError
+from trainer.files import read_json, write_json
+from trainer.jobs import JobInfo, job, start_job
+from trainer.runs.store import Workspace
+from ui.context import AppContext
+from ui.dataset import view as dataset_view
+from ui.dataset.thumbnails import Thumbnails
+from ui.dataset.view import Entry, Library, Listing, Query
+from ui.job_progress import JobReader, Progress
+from ui.run_view import duration
+
+View = dict[str, Any]
+"""What the picture grid shows and sends along: folder, query, page, the page's cards, names of ticked pictures."""
+
+Report = Callable[[dict[str, Any]], str]
+"""What a finished command answered, in a sentence for the job panel."""
+
+_RECENT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The open dataset after something happened: the grid, what undo and redo would do, the doctor's findings."""
+
+    view: View
+    undo: str
+    redo: str
+    findings: list[dict[str, Any]]
+    checked: float | None
+
+
+class DatasetDesk:
+    """Opens, pages and edits datasets for the page, and runs jobs on them."""
+
+    def __init__(self, context: AppContext, thumbnails: Thumbnails) -> None:
+        self.context = context
+        self._thumbnails = thumbnails
+        self._library = Library(self._may_read)
+        self._jobs = JobReader(context.workspace)
+        self._reports: dict[str, Report] = {}
+
+    def tells(self, command: str, report: Report) -> None:
+        """Have the job panel follow jobs of this trainer command, and tell what they answered."""
+        self._reports[command] = report
+
+    def choices(self) -> list[tuple[str, str]]:
+        """The workspace's datasets as (name, folder)."""
+        root = self.workspace.datasets_dir
+        return [(folder.relative_to(root).as_posix(), str(folder)) for folder in dataset_view.datasets(root)]
+
+    def open(self, path: str) -> Shown:
+        """Open a folder and remember it. Raises UserError when it may not be opened or holds no pictures."""
+        if not path.strip():
+            raise UserError("dataset.no_folder", "No folder is given.", "Choose a dataset, or type a folder's path.")
+        folder = self.context.allowed(path.strip())
+        shown = self._shown(folder, Query())
+        write_json(self._memory, {"folder": str(folder)})
+        return shown
+
+    def remembered(self) -> Shown | None:
+        """The dataset that was open last; None when there is none, or it is gone or no longer allowed."""
+        try:
+            return self._shown(self.context.allowed(read_json(self._memory)["folder"]), Query())
+        except (OSError, ValueError, KeyError, TypeError, UserError):
+            return None
+
+    def turn(self, view: View, wanted: Mapping[str, Any]) -> Shown:
+        """Another page, search, filter or tag."""
+        folder = self.folder(view)
+        shown = self._shown(folder, Query.of(wanted), self._library.recent(folder))
+        return replace(shown, view={**shown.view, "asked": wanted.get("asked")})
+
+    def refresh(self, view: View) -> Shown:
+        """The same page as it is on disk now."""
+        shown = self._shown(self.folder(view), _query(view))
+        return replace(shown, view={**shown.view, "asked": view.get("asked")})
+
+    def save(self, view: View, name: str, before: str | None, text: str) -> Shown:
+        """Write one caption, unless the file changed since the editor showed it: then tell what it holds now."""
+        folder = self.folder(view)
+        entry = self._library.recent(folder).named(name)
+        outcome = self.log(folder).apply(f"caption of {name}", [Change(entry.caption_name, before, text)])
+        shown = self.refresh(view)
+        if outcome.conflicts:
+            theirs = read_caption(entry.own.file)
+            return replace(shown, view={**shown.view, "clash": {"name": name, "theirs": theirs}})
+        return replace(shown, view={**shown.view, "saved": name})
+
+    def scoped(self, view: View, scope: str) -> list[Entry]:
+        """The pictures of a scope: ``all``, ``shown`` or ``selected``. Raises UserError when that is none."""
+        folder = self.folder(view)
+        findings, _ = self.findings(folder)
+        listing = self._library.listing(folder)
+        return dataset_view.scoped(listing, scope, _query(view), findings, view.get("selected") or [])
+
+    def preview(self, view: View, scope: str, edit: Edit) -> list[Change]:
+        """What an edit of captions would change."""
+        return dataset_view.changes(self.scoped(view, scope), edit)
+
+    def edit(self, view: View, scope: str, title: str, edit: Edit) -> tuple[Shown, Outcome]:
+        """Change captions of all, shown or selected pictures."""
+        return self.apply(view, title, self.preview(view, scope, edit))
+
+    def apply(self, view: View, title: str, steps: Sequence[Step]) -> tuple[Shown, Outcome]:
+        """Do steps as one edit that can be undone."""
+        folder = self.folder(view)
+        outcome = self.log(folder).apply(title, steps) if steps else Outcome(title, 0)
+        return self.refresh(view), outcome
+
+    def undo(self, view: View) -> tuple[Shown, Outcome]:
+        """Take back the last edit."""
+        folder = self.folder(view)
+        self.refuse_while_busy(folder)
+        outcome = self.log(folder).undo()
+        return self.refresh(view), outcome
+
+    def redo(self, view: View) -> tuple[Shown, Outcome]:
+        """Do the last edit taken back again."""
+        folder = self.folder(view)
+        self.refuse_while_busy(folder)
+        outcome = self.log(folder).redo()
+        return self.refresh(view), outcome
+
+    def start(self, view: View, command: list[str], title: str, options: Sequence[str] = ()) -> None:
+        """Start a job on the open folder: ``command``, the folder, ``options``. Raises UserError while one runs."""
+        folder = self.folder(view)
+        self.refuse_while_busy(folder)
+        start_job(self.workspace, [*command, str(folder), *options], f"{title} {folder.name}")
+
+    def cancel(self, job_id: str) -> None:
+        """Ask a job to end."""
+        job(self.workspace, job_id).cancel()
+
+    def job_panel(self, folder: str, shown: str) -> dict[str, Any] | None:
+        """What the job panel shows for the open folder; None when that is ``shown`` already.
+
+        ``key`` names the state that is shown; an empty panel has an empty one.
+        """
+        latest = self._jobs.latest(Path(folder), list(self._reports)) if folder else None
+        if latest is None:
+            return {"key": "", "folder": folder} if shown else None
+        if shown.startswith(f"{latest.id} ended"):
+            return None
+        info, progress = self._jobs.read(latest)
+        panel = _panel(info, progress, self._outcome(info)) | {"folder": folder}
+        if info.state != "running" and time.time() - (info.ended or 0) > _RECENT_SECONDS:
+            panel = {"key": f"{latest.id} ended", "folder": folder}
+        return panel if panel["key"] != shown else None
+
+    def _may_read(self, path: Path) -> bool:
+        return any(path.is_relative_to(root) for root in self.context.allowed_folders())
+
+    def _shown(self, folder: Path, query: Query, listing: Listing | None = None) -> Shown:
+        findings, checked = self.findings(folder)
+        undo, redo = self.log(folder).titles()
+        view = dataset_view.view(listing or self._library.listing(folder), query, findings, self._thumbnails)
+        return Shown(view, undo, redo, findings, checked)
+
+    def findings(self, folder: Path) -> tuple[list[dict[str, Any]], float | None]:
+        """What the doctor found when it last looked at the folder, and when that was."""
+        latest = self._jobs.latest(folder, ["dataset"])
+        info = latest.read() if latest else None
+        if info is None or info.result is None or info.state != "finished":
+            return [], None
+        return info.result["findings"], info.ended
+
+    def folder(self, view: View) -> Path:
+        """The open folder. The browser names it, so it is checked each time."""
+        folder = view.get("folder") if isinstance(view, dict) else None
+        if not isinstance(folder, str) or not folder:
+            raise UserError("dataset.no_folder", "No dataset is open.", "Open a folder of pictures first.")
+        return self.context.allowed(folder)
+
+    def refuse_while_busy(self, folder: Path) -> None:
+        """Raise UserError when a job works on the folder."""
+        latest = self._jobs.latest(folder, list(self._reports))
+        if latest is not None and latest.read().state == "running":
+            message = "A job is working on this dataset."
+            raise UserError("dataset.busy", message, "Wait until it has ended, or cancel it.")
+
+    def log(self, folder: Path) -> EditLog:
+        """The folder's edits."""
+        return EditLog.of(self.workspace, folder)
+
+    @property
+    def workspace(self) -> Workspace:
+        """Where everything the page makes lies."""
+        return self.context.workspace
+
+    def _outcome(self, info: JobInfo) -> list[str]:
+        """What an ended job has to say."""
+        if info.state == "stopped":
+            return ["Stopped. What is written stays; starting again goes on from there."]
+        if info.error:
+            return [f"{problem['message']} {problem['hint']}".strip() for problem in info.error]
+        return [self._reports[info.command[0]](info.result)] if info.result is not None else []
+
+    @property
+    def _memory(self) -> Path:
+        return self.workspace.dir / "dataset.json"
+
+
+def _query(view: View) -> Query:
+    asked = view.get("query")
+    return Query.of({**(asked if isinstance(asked, dict) else {}), "page": view.get("page")})
+
+
+def _panel(info: JobInfo, progress: Progress, outcome: list[str]) -> dict[str, Any]:
+    running = info.state == "running"
+    left = progress.seconds_left if running else None
+    return {
+        "key": f"{info.id} {progress.done} {progress.what}" if running else f"{info.id} ended",
+        "id": info.id,
+        "title": info.title,
+        "state": info.state,
+        "done": progress.done,
+        "total": progress.total,
+        "what": progress.what or "starting",
+        "left": duration(left) if left is not None else "",
+        "lines": [*progress.warnings, *outcome],
+    }
