@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from trainer.curation import caption_edits as edits
+from trainer.curation import edit_log
 from trainer.curation.edit_log import EditLog
 from trainer.curation.steps import Change
-from trainer.curation import edit_log
 from trainer.data.caption_files import decode, read_caption, read_caption_file, write_caption
 from trainer.errors import UserError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.curation.intake import dataset_folder, take_in
 from trainer.curation import intake
+from trainer.curation.intake import dataset_folder, take_in
 from trainer.errors import UserError
 
 
