@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests import tiny_blip
 from trainer.captioners import CAPTIONERS
-from trainer.captioners.base import CaptionerOptions
+from trainer.captioners.base import Captioner
 from trainer.captioners.folder import CaptionReport, Wording, caption_folder
 from trainer.curation.edit_log import EditLog
 from trainer.errors import StoppedOnRequest, UserError
@@ -40,12 +40,22 @@ class Colour:
         self.seen: list[str] = []
         self._ends_after = ends_after
 
-    def caption(self, image: Image.Image, path: Path) -> str:
+    def captions(self, images: Sequence[Image.Image], paths: Sequence[Path]) -> list[str]:
         if len(self.seen) == self._ends_after:
             raise StoppedOnRequest("stopped on request")
-        self.seen.append(path.name)
-        red, _, blue = image.resize((1, 1)).getpixel((0, 0))
-        return "red" if red > blue else "blue"
+        self.seen += [path.name for path in paths]
+        colours = [image.resize((1, 1)).getpixel((0, 0)) for image in images]
+        return ["red" if red > blue else "blue" for red, _, blue in colours]
+
+
+def loaded(name: str, **options: Any) -> Captioner:
+    kind = CAPTIONERS[name]
+    return kind.load(kind.parse(options))
+
+
+def caption_of(captioner: Captioner, image: Image.Image | None = None, path: str = "x.png") -> str:
+    (text,) = captioner.captions([image or Image.new("RGB", (1, 1))], [Path(path)])
+    return text
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +129,10 @@ def test_a_broken_picture_is_skipped_by_name(pictures: Path) -> None:
 
 def test_a_caption_written_by_hand_meanwhile_is_left_alone(pictures: Path) -> None:
     class Meddler(Colour):
-        def caption(self, image: Image.Image, path: Path) -> str:
-            path.with_suffix(".txt").write_text("by hand", encoding="utf-8")
-            return super().caption(image, path)
+        def captions(self, images: Sequence[Image.Image], paths: Sequence[Path]) -> list[str]:
+            for path in paths:
+                path.with_suffix(".txt").write_text("by hand", encoding="utf-8")
+            return super().captions(images, paths)
 
     assert caption(pictures, Meddler()).written == 0
     assert captions(pictures)["sub/c.txt"] == "by hand"
@@ -151,25 +162,23 @@ def test_wording(wording: Wording, expected: str) -> None:
     ],
 )
 def test_file_names(name: str, expected: str) -> None:
-    captioner = CAPTIONERS["filename"].load(CaptionerOptions())
-    assert captioner.caption(Image.new("RGB", (1, 1)), Path(name)) == expected
+    assert caption_of(loaded("filename"), path=name) == expected
 
 
 def test_the_fixed_text_must_be_given() -> None:
-    assert CAPTIONERS["fixed"].load(CaptionerOptions(prompt=" a dog ")).caption(Image.new("RGB", (1, 1)), Path()) == (
-        "a dog"
-    )
+    assert caption_of(loaded("fixed", prompt=" a dog ")) == "a dog"
     with pytest.raises(UserError) as caught:
-        CAPTIONERS["fixed"].load(CaptionerOptions(prompt=" "))
+        loaded("fixed", prompt=" ")
     assert caught.value.problems[0].code == "caption.no_text"
 
 
-@pytest.mark.parametrize("prompt", [None, "a photo of"])
-def test_blip_says_what_it_sees(prompt: str | None, blip_folder: Path) -> None:
-    captioner = CAPTIONERS["blip"].load(CaptionerOptions(str(blip_folder), prompt))
-    for colour in tiny_blip.COLOURS:
-        image = tiny_blip.plain_picture(colour)
-        assert captioner.caption(image, Path("x.png")) == f"a photo of a {colour} picture"
+@pytest.mark.parametrize("prompt", ["", "a photo of"])
+def test_blip_says_what_it_sees(prompt: str, blip_folder: Path) -> None:
+    captioner = loaded("blip", model=str(blip_folder), prompt=prompt)
+    images = [tiny_blip.plain_picture(colour) for colour in tiny_blip.COLOURS]
+    expected = [f"a photo of a {colour} picture" for colour in tiny_blip.COLOURS]
+    assert captioner.captions(images, [Path("x.png")] * len(images)) == expected
+    assert caption_of(captioner, images[0]) == expected[0]
 
 
 def copied(source: Path, target: Path, change: Callable[[Path], None]) -> Path:
@@ -199,7 +208,7 @@ def test_unusable_weights_are_refused(
 ) -> None:
     folder = copied(blip_folder, tmp_path / "model", change)
     with pytest.raises(UserError) as caught:
-        CAPTIONERS["blip"].load(CaptionerOptions(str(folder)))
+        loaded("blip", model=str(folder))
     assert caught.value.problems[0].code == code
     assert caught.value.problems[0].field == "model"
 
@@ -207,7 +216,7 @@ def test_unusable_weights_are_refused(
 @pytest.mark.parametrize("model", ["Salesforce/blip-image-captioning-base", "no/where/at-all", "/no/such/folder"])
 def test_absent_weights_say_how_to_get_them(model: str) -> None:
     with pytest.raises(UserError) as caught:
-        CAPTIONERS["blip"].load(CaptionerOptions(model))
+        loaded("blip", model=model)
     problem = caught.value.problems[0]
     assert problem.code == "caption.model_not_found"
     assert problem.hint
