@@ -1,74 +1,128 @@
-"""Finding a captioner's weights: a folder on this machine, or a Hugging Face id that is downloaded once."""
+"""Finding a captioner's weights: a folder on this machine, or a Hugging Face id that is downloaded once.
+
+No model's own code is run: only safetensors and ONNX files are read, and a model for transformers that asks for Python
+files of its own is refused.
+"""
 
 from __future__ import annotations
 
-import json
-import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from trainer.captioners.options import ModelOptions
 from trainer.errors import UserError
+from trainer.files import read_json
+from trainer.hub import HUB_ID
+from trainer.hub_errors import HubModel, hub_error
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
+_WEIGHTS = ("*.safetensors",)
+_TAGGER = ("*.json", "*.csv", "model.onnx", "model.onnx.data", "model.onnx_data")
+_LEFT_OUT = ("*/*", "consolidated*")  # other formats of the same weights
+_FIELD = "model"
 
 
-def weights_folder(model: str, model_type: str) -> Path:
-    """The folder that holds the model, checked before anything in it is loaded.
+def weights_folder(options: ModelOptions, model_types: Collection[str]) -> Path:
+    """The folder of a model for transformers, checked before its weights are downloaded or loaded.
 
     Args:
-        model: folder, or Hugging Face id.
-        model_type: what its ``config.json`` must say it is.
+        options: the folder or the Hugging Face id.
+        model_types: what its ``config.json`` may say it is.
 
     Raises:
         UserError: not found, of another type, without safetensors, or asking for code of its own to be run.
     """
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        folder = _download(model)
-    config = _read_json(folder / "config.json")
-    if not config:
-        message = f"{model} is a folder, but holds no model (config.json is missing)."
-        raise UserError("caption.not_a_model", message, _how_to_get(model), "model")
-    for path in sorted(folder.glob("*.json")):
-        if "auto_map" in _read_json(path):
-            message = f"{model}: {path.name} asks for code of its own to be run; that is not done."
-            raise UserError("caption.own_code", message, "Choose a model that transformers knows by itself.", "model")
-    if config.get("model_type") != model_type:
-        message = f"{model} is a {config.get('model_type')} model; this captioner needs {model_type}."
-        raise UserError("caption.wrong_type", message, "Choose another model, or the captioner made for it.", "model")
+    folder = _local_folder(options.model)
+    if folder is None:
+        _check_config(_download(options, _SETTINGS), options.model, model_types)
+        folder = _download(options, (*_SETTINGS, *_WEIGHTS))
+    _check_config(folder, options.model, model_types)
     if not any(folder.glob("*.safetensors")):
-        message = f"{model} has no .safetensors weights; other formats can hold code and are not read."
-        raise UserError("caption.no_safetensors", message, "Choose a version of it in safetensors.", "model")
+        message = f"{options.model} has no .safetensors weights; other formats can hold code and are not read."
+        raise UserError("caption.no_safetensors", message, "Choose a version of it in safetensors.", _FIELD)
     return folder
 
 
-def _download(model: str) -> Path:
-    if not _HUB_ID.fullmatch(model):
-        message = f"{model!r} is neither a folder on this machine nor a Hugging Face id (owner/name)."
-        raise UserError("caption.model_not_found", message, "Check the path.", "model")
-    try:
-        return Path(snapshot_download(model, allow_patterns=_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        message = f"The captioner's model {model!r} is not on this machine, and could not be downloaded: {reason}."
-        raise UserError("caption.model_not_found", message, _how_to_get(model), "model") from error
+def tagger_file(options: ModelOptions) -> Path:
+    """The ONNX file of a tagger; its lists of tags lie beside it. Raises UserError: not found, none or several."""
+    path = Path(options.model).expanduser()
+    if path.is_file():
+        if path.suffix != ".onnx":
+            raise _no_tagger(f"{options.model} is no .onnx file.", options.model)
+        return path
+    folder = _local_folder(options.model) or _download(options, _TAGGER)
+    if (folder / "model.onnx").is_file():
+        return folder / "model.onnx"
+    found = sorted(folder.glob("*.onnx"))
+    if not found:
+        raise _no_tagger(f"{options.model} holds no tagger (model.onnx is missing).", options.model)
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        message = f"{options.model} holds several taggers: {names}."
+        raise UserError("caption.several_models", message, "Give the path of one of these files.", _FIELD)
+    return found[0]
 
 
-def _how_to_get(model: str) -> str:
-    wanted = model if _HUB_ID.fullmatch(model) else "OWNER/NAME"
+def how_to_get(model: str) -> str:
+    """What to do where weights are missing."""
+    wanted = model if HUB_ID.fullmatch(model) else "OWNER/NAME"
     return (
         f"Where there is a network: `hf download {wanted} --local-dir FOLDER`; then give that folder as the model. "
         "Without one, the captioners `filename` and `fixed` need no model."
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where it is missing, broken or no object."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def _local_folder(model: str) -> Path | None:
+    folder = Path(model).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def _download(options: ModelOptions, patterns: Sequence[str]) -> Path:
+    model = options.model
+    if not HUB_ID.fullmatch(model):
+        message = f"{model!r} is neither a folder on this machine nor a Hugging Face id (owner/name)."
+        raise UserError("caption.model_not_found", message, "Check the path.", _FIELD)
+    try:
+        return Path(
+            snapshot_download(
+                model, revision=options.revision, allow_patterns=[*patterns], ignore_patterns=[*_LEFT_OUT]
+            )
+        )
+    except Exception as error:
+        told = hub_error(HubModel(model, options.revision, _FIELD), error)
+        if told is None:
+            raise
+        problem = told.problems[0]
+        raise UserError(
+            "caption.model_not_found", problem.message, f"{problem.hint} {how_to_get(model)}", problem.field
+        ) from error
+
+
+def _check_config(folder: Path, model: str, model_types: Collection[str]) -> None:
+    config = json_object(folder / "config.json")
+    if not config:
+        message = f"{model} is a folder, but holds no model (config.json is missing)."
+        raise UserError("caption.not_a_model", message, how_to_get(model), _FIELD)
+    for path in sorted(folder.glob("*.json")):
+        if "auto_map" in json_object(path):
+            message = f"{model}: {path.name} asks for code of its own to be run; that is not done."
+            raise UserError("caption.own_code", message, "Choose a model that transformers knows by itself.", _FIELD)
+    if config.get("model_type") not in model_types:
+        message = f"{model} is a {config.get('model_type')} model; this captioner needs {' or '.join(model_types)}."
+        raise UserError("caption.wrong_type", message, "Choose another model, or the captioner made for it.", _FIELD)
+
+
+def _no_tagger(message: str, model: str) -> UserError:
+    return UserError("caption.not_a_model", message, how_to_get(model), _FIELD)
