@@ -223,7 +223,8 @@ def test_absent_weights_say_how_to_get_them(model: str) -> None:
 
 
 def test_the_list_of_captioners_needs_no_torch() -> None:
-    code = "import sys, trainer.captioners; sys.exit(' '.join({'torch', 'transformers', 'onnxruntime'} & set(sys.modules)) or 0)"
+    heavy = {"torch", "transformers", "onnxruntime"}
+    code = f"import sys, trainer.captioners; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 

@@ -1,4 +1,7 @@
-"""Loading networks of transformers for captioners: number format, quantized weights, device. Imports torch when called."""
+"""Loading networks of transformers for captioners: number format, quantized weights, device.
+
+Heavy packages are imported when a function is called.
+"""
 
 from __future__ import annotations
 
