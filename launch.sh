@@ -133,12 +133,15 @@ has_nvidia() { [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev
 
 run_tests() {
     ensure_chromium
-    if [ $# -eq 0 ]; then
-        "$VENV/bin/ruff" check .
-        "$VENV/bin/ruff" format --check .
-        "$VENV/bin/mypy"
-    fi
-    exec "$VENV/bin/python" -m pytest "$@"
+    if [ $# -gt 0 ]; then exec "$VENV/bin/python" -m pytest "$@"; fi
+    "$VENV/bin/ruff" check .
+    "$VENV/bin/ruff" format --check .
+    "$VENV/bin/mypy"
+    local status=0
+    "$VENV/bin/python" -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile tests/unit tests/recipe || status=$?
+    # One after the other: each starts an app, a browser and often a trainer, and some measure how long things take.
+    "$VENV/bin/python" -m pytest tests/browser || status=$?
+    exit $status
 }
 
 # The browser tests drive Debian's Chromium; elsewhere any chromium or chrome on the PATH will do.

@@ -49,11 +49,12 @@ def launch(checkout: Path, *arguments: str, **environment: str) -> subprocess.Co
 def test_installs_once_then_starts_at_once_and_offline(checkout: Path) -> None:
     first = launch(checkout, "--port", "7861")
     assert (first.returncode, first.stdout) == (0, "app --port 7861"), first.stderr
-    start = time.monotonic()
+    before = os.times()
     again = launch(checkout, "trainer", "inspect", "a b.safetensors", **UNREACHABLE_REGISTRY)
-    seconds = time.monotonic() - start
+    after = os.times()
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
     assert (again.returncode, again.stdout, again.stderr) == (0, "trainer inspect a b.safetensors", "")
-    assert seconds < 1.5, f"nothing to install, and yet {seconds:.1f} s"
+    assert seconds < 1, f"nothing to install, and yet {seconds:.1f} s of work"
 
 
 def test_a_changed_requirement_is_installed_and_an_old_one_is_not_believed(checkout: Path) -> None:
