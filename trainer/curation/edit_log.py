@@ -41,6 +41,12 @@ class Outcome:
     conflicts: tuple[str, ...] = ()
 
 
+def edits_dir(workspace: Workspace, folder: Path) -> Path:
+    """Where ``workspace`` keeps what was done by hand to ``folder``: the edit log, crop boxes."""
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return workspace.dir / "edits" / digest
+
+
 class EditLog:
     """The edits of one folder.
 
@@ -56,8 +62,7 @@ class EditLog:
     @classmethod
     def of(cls, workspace: Workspace, folder: Path) -> EditLog:
         """The log that ``workspace`` keeps for ``folder``."""
-        digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-        return cls(workspace.dir / "edits" / digest, folder)
+        return cls(edits_dir(workspace, folder), folder)
 
     def apply(self, title: str, steps: Iterable[Step]) -> Outcome:
         """Do each step for which everything still is as it was, and remember the edit for undo."""
