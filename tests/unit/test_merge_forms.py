@@ -368,7 +368,7 @@ def test_nothing_is_overwritten_unless_allowed_and_never_an_input(
     assert problem(given.file, given.lora, tmp_path / "x" / "new.safetensors", strength=float("nan")) == "merge.ratio"
     full = SimpleNamespace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    assert problem(given.file, given.lora, tmp_path / "x" / "new.safetensors") == "merge.disk_full"
+    assert problem(given.file, given.lora, tmp_path / "x" / "new.safetensors") == "out.disk_full"
 
 
 def test_a_dry_run_tells_and_writes_nothing(samples: dict[str, Sample], tmp_path: Path) -> None:

@@ -1,134 +1,179 @@
-"""Taking pictures, captions and zip files into a dataset's folder without trusting their names or sizes."""
+"""Taking pictures, captions and zip files into a dataset's folder without trusting their names or sizes.
+
+Everything is first copied beside the folder, then moved into it picture by picture, the caption before its picture:
+an upload that is cut short leaves whole files only. Nothing that is there is overwritten.
+"""
 
 from __future__ import annotations
 
-import re
+import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from trainer.curation.safe_names import name_problem, safe_path
+from trainer.curation.settling import Arrival, Intake, settle
 from trainer.data.image_files import PICTURE_ENDINGS
 from trainer.data.own_captions import CAPTION_ENDINGS
 from trainer.errors import UserError
-from trainer.files import atomic_path
+from trainer.outputs import scratch_beside, space_problems
 
 TABLES = {"metadata.jsonl", "metadata.csv"}
 MAX_FILES = 50_000
 MAX_TOTAL_BYTES = 20 * 2**30
 MAX_FILE_BYTES = 512 * 2**20
+MAX_RATIO = 200
+"""A zip file that unpacks to more than so many times its size and RATIO_FREE_BYTES is a bomb: pictures hardly pack."""
+RATIO_FREE_BYTES = 100 * 2**20
 _CHUNK_BYTES = 1 << 20
-_UNSAFE = re.compile(r'[\x00-\x1f<>:"|?*\\/]')
+
+Tell = Callable[[int], None]
+"""Told how many files have been read."""
 
 
-@dataclass
-class Intake:
-    """What came in: number of files added, and (name, reason) of those left out."""
+@dataclass(frozen=True)
+class Upload:
+    """A file that somebody gave: where it lies, and what they call it, perhaps with folders in front."""
 
-    added: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    path: Path
+    name: str
 
 
 @dataclass
 class _Budget:
     """How much may still be written."""
 
-    files: int = MAX_FILES
-    size: int = MAX_TOTAL_BYTES
+    files: int = field(default_factory=lambda: MAX_FILES)
+    size: int = field(default_factory=lambda: MAX_TOTAL_BYTES)
+
+
+@dataclass
+class _Reception:
+    """What has come in so far."""
+
+    scratch: Path
+    budget: _Budget
+    tell: Tell
+    arrivals: list[Arrival] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
 def dataset_folder(datasets_dir: Path, name: str) -> Path:
     """The folder of the dataset called ``name``. Raises UserError for a name that does not work as a folder's."""
     cleaned = name.strip()
-    if not cleaned or cleaned.startswith(".") or _UNSAFE.search(cleaned) or len(cleaned) > 80:
-        raise UserError(
-            "dataset.name",
-            f"The name {name!r} does not work as a folder's name.",
-            'Use letters, numbers, spaces, - and _; no / \\ : * ? " < > |, no dot in front.',
-            "name",
-        )
+    if problem := name_problem(cleaned, "name"):
+        raise UserError.many([problem])
     return datasets_dir / cleaned
 
 
-def take_in(files: list[Path], folder: Path) -> Intake:
-    """Copy pictures, caption files and the contents of zip files into ``folder``. Nothing there is overwritten.
+def take_in(uploads: Sequence[Upload], folder: Path, tell: Tell = lambda done: None) -> Intake:
+    """Take pictures, caption files and the contents of zip files into ``folder``.
 
-    Raises UserError when nothing is given, or when it is more than MAX_FILES files or MAX_TOTAL_BYTES.
+    What is there with the same content is left out; a picture whose name is taken comes in under another name, together
+    with its caption.
+
+    Raises UserError, and takes nothing in, when nothing is given, when it is more than MAX_FILES files or
+    MAX_TOTAL_BYTES, when a zip file is a bomb, or when the disk is too full.
     """
-    if not files:
+    if not uploads:
         raise UserError("dataset.no_files", "No files are given.", "Choose pictures or a zip file.", "files")
-    intake, budget = Intake(), _Budget()
-    for path in files:
-        if path.suffix.lower() == ".zip":
-            _take_zip(path, folder, intake, budget)
-            continue
-        with path.open("rb") as source:
-            _take_one(PurePosixPath(path.name), source, folder, intake, budget)
+    if short := space_problems(folder, sum(map(_declared_size, uploads))):
+        raise UserError.many(short)
+    with scratch_beside(folder) as scratch:
+        scratch.mkdir()
+        reception = _Reception(scratch, _Budget(), tell)
+        for number, upload in enumerate(uploads):
+            if upload.path.suffix.lower() == ".zip":
+                _receive_zip(upload, number + 1, reception)
+                continue
+            with upload.path.open("rb") as source:
+                _receive(upload.name, source, 0, reception)
+        intake = settle(reception.arrivals, folder, scratch)
+    intake.skipped[:0] = reception.skipped
     return intake
 
 
-def _take_zip(path: Path, folder: Path, intake: Intake, budget: _Budget) -> None:
+def _declared_size(upload: Upload) -> int:
+    if upload.path.suffix.lower() != ".zip":
+        return upload.path.stat().st_size
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(upload.path) as archive:
+            return min(MAX_TOTAL_BYTES, sum(member.file_size for member in archive.infolist()))
+    except (zipfile.BadZipFile, OSError):
+        return 0  # told when it is read
+
+
+def _receive_zip(upload: Upload, number: int, reception: _Reception) -> None:
+    before = reception.budget.size
+    most = RATIO_FREE_BYTES + MAX_RATIO * upload.path.stat().st_size
+    try:
+        with zipfile.ZipFile(upload.path) as archive:
             for member in archive.infolist():
                 if not member.is_dir():
-                    _take_member(archive, member, folder, intake, budget)
+                    _receive_member(archive, member, number, reception)
+                if before - reception.budget.size > most:
+                    message = f"{upload.name} unpacks to more than {MAX_RATIO} times its size."
+                    raise UserError("dataset.bomb", message, "Pictures do not do that: give them as files.", "files")
     except (zipfile.BadZipFile, OSError) as error:
-        intake.skipped.append((path.name, f"it is not a whole zip file ({error})"))
+        reception.skipped.append((upload.name, f"it is not a whole zip file ({error})"))
 
 
-def _take_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, intake: Intake, budget: _Budget
-) -> None:
-    name = PurePosixPath(member.filename.replace("\\", "/"))
-    if _is_hidden(name):
-        return
-    if name.is_absolute() or ".." in name.parts:
-        intake.skipped.append((str(name), "its path leads out of the folder"))
+def _receive_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, number: int, reception: _Reception) -> None:
+    if stat.S_ISLNK(member.external_attr >> 16):
+        reception.skipped.append((member.filename, "it is a link"))
         return
     try:
         with archive.open(member) as source:
-            _take_one(name, source, folder, intake, budget)
+            _receive(member.filename, source, number, reception)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
-        intake.skipped.append((str(name), f"it cannot be unpacked ({error})"))
+        reception.skipped.append((member.filename, f"it cannot be unpacked ({error})"))
 
 
-def _take_one(name: PurePosixPath, source: IO[bytes], folder: Path, intake: Intake, budget: _Budget) -> None:
-    if not _is_wanted(name):
-        intake.skipped.append((str(name), "it is neither a picture nor a caption"))
+def _receive(name: str, source: IO[bytes], number: int, reception: _Reception) -> None:
+    """Copy one file into the scratch folder, if its name is that of something wanted."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts):
+        return  # what systems leave behind
+    path = safe_path(name)
+    if path is None:
+        reception.skipped.append((name, "its path leads out of the folder"))
         return
-    if budget.files == 0:
+    if not _is_wanted(path):
+        inner = path.suffix.lower() == ".zip"
+        reason = "it is a zip file within a zip file" if inner else "it is neither a picture nor a caption"
+        reception.skipped.append((name, reason))
+        return
+    if reception.budget.files == 0:
         raise UserError("dataset.too_many", f"More than {MAX_FILES} files.", "Add them in parts.", "files")
-    target = folder.joinpath(*(_UNSAFE.sub("_", part) for part in name.parts))
-    if target.exists():
-        intake.skipped.append((str(name), "there is a file of this name already"))
-        return
-    with atomic_path(target) as temporary, temporary.open("wb") as out:
-        written = _copy(source, out, budget)
-    if written is None:
+    target = reception.scratch / f"{len(reception.arrivals):06}{path.suffix}"
+    with target.open("wb") as out:
+        fits = _copy(source, out, reception.budget)
+    if not fits:
         target.unlink()
-        intake.skipped.append((str(name), f"it is larger than {MAX_FILE_BYTES >> 20} MB"))
+        reception.skipped.append((name, f"it is larger than {MAX_FILE_BYTES >> 20} MB"))
         return
-    budget.files -= 1
-    intake.added += 1
+    reception.budget.files -= 1
+    reception.arrivals.append(Arrival(target, number, name, path))
+    reception.tell(len(reception.arrivals))
 
 
-def _copy(source: IO[bytes], out: IO[bytes], budget: _Budget) -> int | None:
-    """Copy and count what really comes, whatever a zip file's list says; None when it is too large for one file."""
+def _copy(source: IO[bytes], out: IO[bytes], budget: _Budget) -> bool:
+    """Copy and count what really comes, whatever a zip file's list says; False when it is too large for one file."""
     written = 0
     for chunk in _chunks(source):
         written += len(chunk)
         budget.size -= len(chunk)
         if written > MAX_FILE_BYTES:
-            return None
+            return False
         if budget.size < 0:
             raise UserError(
                 "dataset.too_large", f"More than {MAX_TOTAL_BYTES >> 30} GB in all.", "Add them in parts.", "files"
             )
         out.write(chunk)
-    return written
+    return True
 
 
 def _chunks(source: IO[bytes]) -> Iterator[bytes]:
@@ -136,9 +181,5 @@ def _chunks(source: IO[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _is_hidden(name: PurePosixPath) -> bool:
-    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in name.parts)
-
-
-def _is_wanted(name: PurePosixPath) -> bool:
-    return name.name in TABLES or name.suffix.lower() in {*PICTURE_ENDINGS, *CAPTION_ENDINGS}
+def _is_wanted(path: PurePosixPath) -> bool:
+    return path.name in TABLES or path.suffix.lower() in {*PICTURE_ENDINGS, *CAPTION_ENDINGS}

@@ -60,7 +60,9 @@ def _read(path: Path, folder: Path, column: str | None, tables: CaptionTables) -
 
 
 def _read_jsonl(path: Path, folder: Path, column: str | None) -> Iterator[tuple[Path, str]]:
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(
+        _text(path).split("\n"), start=1
+    ):  # splitlines splits at signs that JSON has in texts
         if not line.strip():
             continue
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from trainer.config import DatasetSettings, Source
 from trainer.data.caption_files import caption_path, read_caption
@@ -184,7 +184,7 @@ def _add_picture(
     tabled: str | None,
     caption_extension: str,
 ) -> None:
-    repeats, class_prompt = _folder_says(inside)
+    repeats, class_prompt = folder_says(inside)
     if repeats == 0:
         found.skipped.append(SkippedPicture(path, "its folder's name asks for 0 repeats"))
         return
@@ -212,7 +212,7 @@ def _add_picture(
     )
 
 
-def _folder_says(inside: Path) -> tuple[int, str | None]:
+def folder_says(inside: PurePath) -> tuple[int, str | None]:
     """Repeats and class prompt of the nearest ``N_name`` folder around a picture, within its source."""
     for name in reversed(inside.parts[:-1]):
         found = repeats_folder(name)

@@ -24,10 +24,11 @@ from trainer.lora.merge_items import Items
 from trainer.lora.merge_plan import CAST_PARTS, Base, MergePlan, model_index, open_base, plan_merge
 from trainer.lora.merge_progress import MergeProgress
 from trainer.lora.merge_weights import Device, Sums, merge_device, one_thread
-from trainer.lora.outputs import form_of, new_output, out_problems, space_problems
+from trainer.lora.outputs import form_of, out_problems
 from trainer.lora.strengths import Strength
 from trainer.lora.tensor_file import DTYPES
 from trainer.lora.weight_file import Item, Stored, size_of_file, write_weights
+from trainer.outputs import new_output, space_problems
 from trainer.runs.events import EventSink
 from trainer.single_file.kinds import LAYOUTS
 from trainer.single_file.original import marks, original_tensors
@@ -113,7 +114,7 @@ def _write(base: Base, outputs: list[_Output], out: Path, events: EventSink) -> 
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         message = f"out: the disk filled up while {out.name} was written; nothing of it was kept."
-        raise UserError("merge.disk_full", message, "Free some space, or choose another disk.", "out") from error
+        raise UserError("out.disk_full", message, "Free some space, or choose another disk.", "out") from error
 
 
 def _outputs(base: Base, items: Items, form: str, record: dict[str, Any]) -> list[_Output]:

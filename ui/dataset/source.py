@@ -8,7 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from trainer.curation.intake import Intake, dataset_folder, take_in
+from trainer.curation.intake import Upload, dataset_folder, take_in
+from trainer.curation.picture_sets import count_of
+from trainer.curation.settling import Intake
 from ui.context import AppContext
 from ui.dataset.board import QUICK, Board
 from ui.dataset.desk import DatasetDesk, Shown
@@ -65,13 +67,16 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
 def upload(desk: DatasetDesk, files: list[str], name: str) -> tuple[Shown, Intake]:
     """Take files into the workspace's dataset of this name and open it."""
     folder = dataset_folder(desk.workspace.datasets_dir, name)
-    intake = take_in([Path(file) for file in files], folder)
+    intake = take_in([Upload(Path(file), Path(file).name) for file in files], folder)
     return desk.open(str(folder)), intake
 
 
 def _tell_intake(intake: Intake) -> None:
-    gr.Info(f"{intake.added} files added.", duration=4)
-    if intake.skipped:
-        listing = "; ".join(f"{file}: {reason}" for file, reason in intake.skipped[:_NAMED])
-        more = f" and {len(intake.skipped) - _NAMED} more" if len(intake.skipped) > _NAMED else ""
-        gr.Warning(html.escape(f"Left out: {listing}{more}."), duration=None)
+    same = f" {count_of(len(intake.same), 'file')} were there already." if intake.same else ""
+    gr.Info(f"{count_of(intake.added, 'file')} added.{same}", duration=6)
+    renamed = [f"{given} is now {name}" for given, name in intake.renamed]
+    skipped = [f"{name}: {reason}" for name, reason in intake.skipped]
+    for heading, lines in (("The name was taken", renamed), ("Left out", skipped), ("Good to know", intake.notes)):
+        if lines:
+            more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+            gr.Warning(html.escape(f"{heading}: {'; '.join(lines[:_NAMED])}{more}."), duration=None)
