@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "dataset": "look for problems in a folder of pictures",
     "caption": "write captions for a folder of pictures",
     "export": "a folder of pictures for other programs: kohya, imagefolder, CSV, zip",
+    "pictures": "a folder of pictures in other sizes, shapes and formats",
     "merge": "merge LoRAs with each other or into a model",
     "extract": "the difference of two models as a LoRA",
     "resize": "give a LoRA another rank, of the same strength",

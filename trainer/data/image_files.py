@@ -7,10 +7,11 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, ImageCms, UnidentifiedImageError, features
 
 MAX_PREVIEW_PIXELS = 100_000_000
 """Larger pictures take more than 300 MB as RGB: too much for looking at them."""
@@ -27,6 +28,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _TAIL_BYTES = 64
+_COLOUR_SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 READS_AVIF = bool(features.check("avif"))
 PICTURE_ENDINGS: frozenset[str] = frozenset(
@@ -85,6 +87,45 @@ def read_alpha(data: bytes) -> Image.Image | None:
         if not image.has_transparency_data:
             return None
         return _upright(image, orientation).convert("RGBA").getchannel("A")
+
+
+@dataclass(frozen=True)
+class FullPicture:
+    """A picture with everything that it shows.
+
+    Attributes:
+        image: upright, 8-bit, RGB or RGBA; its colours are sRGB.
+        format: the file's format, as Pillow calls it.
+        as_stored: whether these are the file's own pixels, neither turned nor converted, and there are no other frames.
+        profile_failed: whether the file has a colour profile that cannot be used.
+    """
+
+    image: Image.Image
+    format: str
+    as_stored: bool
+    profile_failed: bool
+
+
+def read_full(data: bytes) -> FullPicture:
+    """The bytes of a picture file with their transparency, converted to sRGB by its colour profile.
+
+    Raises one of PICTURE_ERRORS.
+    """
+    with _open(io.BytesIO(data)) as image:
+        orientation, kind = _orientation(image), str(image.format)
+        frames = 1 if kind == "MPO" else getattr(image, "n_frames", 1)
+        image.load()
+        profile, mode = image.info.get("icc_profile"), image.mode
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        opaque = image.convert("RGB") if alpha is not None or mode == "P" else image
+        opaque = _from_16_bit(opaque) if opaque.mode.startswith("I") else opaque
+        converted = _in_srgb(opaque, profile)
+        picture = (opaque if converted is None else converted).convert("RGB")
+        picture.info = {}  # profile and transparency are in the pixels now, and must not be saved beside them
+        if alpha is not None:
+            picture.putalpha(alpha)
+    as_stored = frames == 1 and orientation not in _UPRIGHT and mode in ("RGB", "RGBA", "L") and converted is opaque
+    return FullPicture(_upright(picture, orientation), kind, as_stored, converted is None)
 
 
 def read_preview(path: Path, side_px: int) -> Image.Image:
@@ -166,6 +207,27 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image | None:
+    """The picture as RGB in sRGB; itself where it is that already, None where its profile cannot be used."""
+    if not profile:
+        return image if image.mode in ("RGB", "L") else image.convert("RGB")
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if ImageCms.getProfileDescription(given).lower().startswith("srgb"):
+            return image if image.mode in ("RGB", "L") else image.convert("RGB")
+        mode = _COLOUR_SPACES[given.profile.xcolor_space]
+        return ImageCms.profileToProfile(
+            image.convert(mode),
+            given,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, KeyError, ValueError):
+        return None
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
