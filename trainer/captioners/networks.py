@@ -63,7 +63,7 @@ def load_processor(folder: Path, processor_class: Any, options: WriterOptions) -
 
 
 def _quantized(kind: WeightFormat, dtype: Any, device: Any) -> dict[str, Any]:
-    """Arguments for weights in fewer bits; the vision tower stays as it is, it is small and suffers most."""
+    """Arguments for weights in fewer bits; what looks at the picture stays as it is: it is small, and suffers most."""
     if kind == "none":
         return {}
     if find_spec("bitsandbytes") is None:
@@ -77,6 +77,6 @@ def _quantized(kind: WeightFormat, dtype: Any, device: Any) -> dict[str, Any]:
         load_in_4bit=kind == "nf4",
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=["vision_tower", "visual", "vision_model", "multi_modal_projector", "lm_head"],
+        llm_int8_skip_modules=[r"(?:.*\.)?(?:vision_tower|vision_model|visual|multi_modal_projector)", "lm_head"],
     )
     return {"quantization_config": config, "device_map": {"": device}}
