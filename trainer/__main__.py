@@ -32,6 +32,8 @@ COMMANDS: dict[str, str] = {
     "caption": "write captions for a folder of pictures",
     "export": "a folder of pictures for other programs: kohya, imagefolder, CSV, zip",
     "pictures": "a folder of pictures in other sizes, shapes and formats",
+    "split": "split validation pictures off a dataset, or bring them back",
+    "import": "a data set of Hugging Face's datasets library as a folder of pictures",
     "merge": "merge LoRAs with each other or into a model",
     "extract": "the difference of two models as a LoRA",
     "resize": "give a LoRA another rank, of the same strength",

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.unit.dataset_samples import Recorded
 from trainer.config import DatasetSettings, Source
 from trainer.curation.doctor import examine
-from trainer.data.datasets_library import is_library_dataset, unpack
+from trainer.data.datasets_library import is_library_dataset, pictures_of, unpack
 from trainer.data.folders import Collection, collect
 from trainer.errors import UserError
 
@@ -76,7 +76,7 @@ def test_unpacked_rows_are_a_folder_like_any_other(tmp_path: Path) -> None:
         {"image": None, "text": "no picture"},
         {"image": {"bytes": b"damaged", "path": None}, "text": "damaged"},
     ]
-    unpack(rows, tmp_path / "out", "image", "text")
+    unpack(pictures_of(rows, "image", "text"), tmp_path / "out")
     found = collected(tmp_path / "out")
     assert captions(found) == {
         "0000000.png": "a red one", "0000001.jpg": "a blue one", "0000002.webp": "", "0000003.png": 'quote " and\nline',
@@ -92,7 +92,7 @@ def test_a_broken_off_unpacking_leaves_nothing(tmp_path: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        unpack(rows(), tmp_path / "out", "image", "text")
+        unpack(pictures_of(rows(), "image", "text"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

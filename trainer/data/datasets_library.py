@@ -10,7 +10,8 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,55 +40,86 @@ def is_library_dataset(path: str) -> bool:
     return _is_saved(place) or (_has_parquet(place) and not any(map(is_picture_file, place.iterdir())))
 
 
-def unpacked_dataset(source: Source, field: str) -> Path:
-    """The folder with the data set's pictures and captions; unpacked unless it is there already.
+@dataclass(frozen=True)
+class LibraryRows:
+    """The pictures and captions of a data set, row by row.
 
-    It lies in the library's own cache, under a key of the data set's fingerprint and the columns. Of several splits
-    ``train`` is taken.
+    Attributes:
+        fingerprint: changes with the data set's content and the columns.
+        count: number of rows, empty ones included.
+        rows: each a (file ending, picture file's bytes, caption or None), or None where the picture is missing.
+    """
+
+    fingerprint: str
+    count: int
+    rows: Iterable[tuple[str, bytes, str | None] | None]
+
+
+def library_rows(source: Source, field: str, split: str | None = None) -> LibraryRows:
+    """Open a data set that ``is_library_dataset`` answers yes to.
 
     Args:
-        source: its path is one that ``is_library_dataset`` answers yes to.
+        source: its path and columns.
         field: dotted name of the source, for messages.
+        split: name of one; None for ``train``, or the only one there is.
 
     Raises:
-        UserError: the library is missing, the data set cannot be read, or has not the columns asked for.
+        UserError: the library is missing, the data set cannot be read, or has not the columns or the split asked for.
     """
     library = _library(source, field)
-    data = _train_split(_load(library, source, field), source, field)
+    data = _split(_load(library, source, field), source, field, split)
     columns = data.features
     image = _image_column(library, columns, source, field)
     text = _text_column(list(columns), source, field)
+    kept = [name for name in (image, text) if name is not None]
     key = hashlib.sha256(json.dumps([data._fingerprint, image, text]).encode()).hexdigest()[:32]
-    folder = Path(library.config.HF_DATASETS_CACHE) / "lora-atelier" / key
+    rows = data.select_columns(kept).cast_column(image, library.Image(decode=False))
+    return LibraryRows(key, len(data), pictures_of(rows, image, text))
+
+
+def unpacked_dataset(source: Source, field: str) -> Path:
+    """The folder with the data set's pictures and captions; unpacked unless it is there already.
+
+    It lies in the library's own cache, under a key of the data set's fingerprint and the columns. Raises what
+    ``library_rows`` raises.
+    """
+    data = library_rows(source, field)
+    folder = Path(_library(source, field).config.HF_DATASETS_CACHE) / "lora-atelier" / data.fingerprint
     if not folder.is_dir():
-        kept = [name for name in (image, text) if name is not None]
-        rows = data.select_columns(kept).cast_column(image, library.Image(decode=False))
-        unpack(rows, folder, image, text)
+        unpack(data.rows, folder)
     return folder
 
 
-def unpack(rows: Iterable[Mapping[str, Any]], folder: Path, image: str, text: str | None) -> None:
-    """Write rows as numbered picture files, byte for byte, and a ``metadata.jsonl``; all or nothing.
+def pictures_of(
+    rows: Iterable[Mapping[str, Any]], image: str, text: str | None
+) -> Iterator[tuple[str, bytes, str | None] | None]:
+    """The pictures of rows as their files' bytes; None for a row without one.
 
     Args:
         rows: each with ``{"bytes": ..., "path": ...}`` under ``image``, one of the two given, and a caption.
-        folder: made by this.
         image: the column of the pictures.
-        text: the column of the captions; None for none.
+        text: the column of the captions; None for none. Of several captions each becomes a line.
     """
+    for row in rows:
+        data = _bytes_of(row[image])
+        yield None if data is None else (_ending(data), data, _caption_of(row[text]) if text is not None else None)
+
+
+def unpack(rows: Iterable[tuple[str, bytes, str | None] | None], folder: Path) -> None:
+    """Write pictures as numbered files, byte for byte, and a ``metadata.jsonl`` into a new folder; all or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as temporary:
         whole = Path(temporary, "whole")
         whole.mkdir()
         lines = []
         for number, row in enumerate(rows):
-            data = _bytes_of(row[image])
-            if data is None:
+            if row is None:
                 continue
-            name = f"{number:07}{_ending(data)}"
+            ending, data, caption = row
+            name = f"{number:07}{ending}"
             (whole / name).write_bytes(data)
-            if text is not None and isinstance(row[text], str):
-                lines.append(json.dumps({"file_name": name, "text": row[text]}, ensure_ascii=False))
+            if caption is not None:
+                lines.append(json.dumps({"file_name": name, "text": caption}, ensure_ascii=False))
         write_text(whole / "metadata.jsonl", "\n".join(lines) + "\n")
         if not folder.is_dir():  # another process may have been faster
             shutil.move(whole, folder)
@@ -137,16 +169,17 @@ def _load(library: ModuleType, source: Source, field: str) -> Any:
         ) from error
 
 
-def _train_split(loaded: Any, source: Source, field: str) -> Any:
-    if not isinstance(loaded, dict):
-        return loaded
-    names = list(loaded)
-    if "train" in names or len(names) == 1:
-        return loaded["train" if "train" in names else names[0]]
+def _split(loaded: Any, source: Source, field: str, wanted: str | None) -> Any:
+    names = list(loaded) if isinstance(loaded, dict) else []
+    if wanted is None and (not names or "train" in names or len(names) == 1):
+        return loaded["train" if "train" in names else names[0]] if names else loaded
+    if wanted in names:
+        return loaded[wanted]
+    listing = f"only {', '.join(names)}" if names else "and no others: it is one split by itself"
     raise UserError(
         "dataset.splits",
-        f"{field}.path: {source.path} has no split `train`, only {', '.join(names)}.",
-        "Save the wanted one by itself with `save_to_disk`.",
+        f"{field}.path: {source.path} has no split `{wanted or 'train'}`, {listing}.",
+        f"Name one of these: {', '.join(names)}." if names else "Leave the split out.",
         f"{field}.path",
     )
 
@@ -185,6 +218,12 @@ def _bytes_of(image: Mapping[str, Any] | None) -> bytes | None:
         return None
     data = image["bytes"]
     return Path(image["path"]).read_bytes() if data is None else bytes(data)
+
+
+def _caption_of(value: Any) -> str | None:
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return "\n".join(value)
+    return value if isinstance(value, str) else None
 
 
 def _ending(data: bytes) -> str:
