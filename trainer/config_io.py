@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,8 @@ from trainer.config_paths import with_full_paths
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.prompt_lines import flags_in_words
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
 
 PRESETS_DIR = Path(__file__).resolve().parent.parent / "presets"
 
@@ -75,6 +77,14 @@ def parse_config(values: dict[str, Any]) -> Config:
         )
     try:
         return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError.many(problems_of(error, values)) from error
+
+
+def parse_section(model: type[SectionT], values: dict[str, Any]) -> SectionT:
+    """A section of settings that stands by itself, from plain values. Raises UserError with one problem per field."""
+    try:
+        return model.model_validate(values)
     except ValidationError as error:
         raise UserError.many(problems_of(error, values)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -47,6 +48,21 @@ def write_json(target: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises OSError or json.JSONDecodeError."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def end_torn_line(path: Path) -> None:
+    """End the half line that a process killed while writing leaves behind, so that the next line stands on its own."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, 2)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+
+
+def folder_key(folder: Path) -> str:
+    """A short name for a folder, the same each time: under it the workspace keeps what belongs to the folder."""
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
 
 
 def _fsync(path: Path) -> None:

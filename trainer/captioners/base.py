@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from PIL import Image
-from pydantic import ValidationError
 
 from trainer.config_base import Section, setting
-from trainer.config_io import problems_of
-from trainer.errors import UserError
+from trainer.config_io import parse_section
 
 Style = Literal["tags", "prose", "text"]
 """What captions look like: tags between commas, sentences, or words without a model's look at the picture."""
@@ -52,7 +50,4 @@ class CaptionerKind:
 
     def parse(self, values: Mapping[str, Any]) -> CaptionerOptions:
         """Options of plain values, the rest as by default. Raises UserError with one problem per wrong field."""
-        try:
-            return self.options.model_validate(dict(values))
-        except ValidationError as error:
-            raise UserError.many(problems_of(error, dict(values))) from error
+        return parse_section(self.options, dict(values))

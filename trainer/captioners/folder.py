@@ -1,47 +1,138 @@
-"""Captioning a whole folder: what is missing or everything, one picture at a time, so that it can end at any moment."""
+"""Captioning a folder: which pictures, what becomes of the captions there are, and going on where a job ended."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, Protocol
 
 from trainer.captioners.base import Captioner
-from trainer.curation.caption_edits import append, prepend, put_trigger_first
-from trainer.curation.edit_log import EditLog
-from trainer.curation.steps import Change
+from trainer.captioners.describing import Described, Subject, described
+from trainer.captioners.drafts import Draft, DraftFile
+from trainer.captioners.wording import Wording, joined, unique_lines
+from trainer.curation.edit_log import EditLog, Outcome
+from trainer.curation.steps import Step
 from trainer.data.caption_tables import read_caption_tables
 from trainer.data.folders import picture_files
-from trainer.data.image_files import PICTURE_ERRORS, read_rgb, why_unreadable
-from trainer.data.own_captions import OwnCaption, own_caption
+from trainer.data.own_captions import own_caption
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.runs.events import EventSink
 
+Mode = Literal["missing", "overwrite", "append", "prepend"]
+"""What becomes of a caption that is there: kept, replaced, or joined with the new one behind it or in front."""
+
+TITLE = "Automatic captions"
+
 
 @dataclass(frozen=True)
-class Wording:
-    """What goes around a captioner's text: ``trigger, prefix text suffix``."""
+class CaptionOrder:
+    """What is asked of a caption job, apart from the captioner.
 
-    trigger: str = ""
-    prefix: str = ""
-    suffix: str = ""
+    Attributes:
+        mode: what becomes of captions that are there.
+        new_line: whether a caption that is added becomes a line of its own.
+        wording: what becomes of the captioner's texts.
+        times: texts per picture; different ones become the lines of its caption.
+        batch_size: pictures at a time.
+        afresh: caption those pictures too whose caption is there from a run that was cut short.
+    """
 
-    def around(self, text: str) -> str:
-        """The caption as it is written."""
-        if self.prefix.strip():
-            text = prepend(f"{self.prefix.strip()} ")(text)
-        if self.suffix.strip():
-            joint = "" if self.suffix.lstrip().startswith((",", ".")) else " "
-            text = append(joint + self.suffix.strip())(text)
-        return put_trigger_first(self.trigger)(text) if self.trigger.strip() else text
+    mode: Mode = "missing"
+    new_line: bool = False
+    wording: Wording = field(default_factory=Wording)
+    times: int = 1
+    batch_size: int = 1
+    afresh: bool = False
+
+    def caption(self, old: str, new: str) -> str:
+        """What a picture's caption becomes."""
+        if self.mode in ("append", "prepend"):
+            return joined(old, new, in_front=self.mode == "prepend", new_line=self.new_line)
+        return new
 
 
 @dataclass
 class CaptionReport:
-    """What was done: captions written, pictures that already had one, and (path, reason) of those skipped."""
+    """What was done: captions written or drafted, pictures left as they are, and (name, reason) of those skipped."""
 
     written: int = 0
     kept: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Target(Protocol):
+    """Where captions go."""
+
+    doing: str
+    """Such as "writing captions"."""
+    run: str
+    """Which run of which job this is, see ``DraftFile.run``."""
+
+    def has(self, subject: Subject) -> bool:
+        """Whether the picture's caption is there already, from a run that was cut short or by somebody's decision."""
+
+    def take(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """Keep captions; answers with those that could not be, as their files were changed meanwhile."""
+
+    def finish(self) -> None:
+        """The job came to its end."""
+
+
+class Writer:
+    """Writes captions as steps of an edit that can be undone.
+
+    What is about to be written is noted first: by that note the same job, started again, knows which captions are its
+    own, even when it was killed in between. A caption that was undone or edited meanwhile is no longer one of them.
+
+    Args:
+        write: does a step, as from ``EditLog.growing``.
+        note: what earlier runs of this job that were cut short have written.
+        key: names the job.
+    """
+
+    doing = "writing captions"
+
+    def __init__(self, write: Callable[[Step], bool], note: DraftFile, key: str) -> None:
+        self.run = note.run(key)
+        self._write = write
+        self._note = note
+        self._noted = note.read()
+
+    def has(self, subject: Subject) -> bool:
+        draft = self._noted.get(subject.name)
+        return draft is not None and draft.state(self._note.folder) == "written"
+
+    def take(self, drafts: Sequence[Draft]) -> list[Draft]:
+        self._note.add(drafts)
+        return [draft for draft in drafts if not self._write(draft.change)]
+
+    def finish(self) -> None:
+        self._note.drop(self._note.read())
+
+
+class Drafter:
+    """Keeps captions as drafts for looking over; what was accepted already stays as it is."""
+
+    doing = "drafting captions"
+
+    def __init__(self, drafts: DraftFile, key: str) -> None:
+        self.run = drafts.run(key)
+        self._drafts = drafts
+        self._key = key
+        self._known = drafts.read()
+
+    def has(self, subject: Subject) -> bool:
+        draft = self._known.get(subject.name)
+        return draft is not None and (draft.decision == "accepted" or draft.run == self.run)
+
+    def take(self, drafts: Sequence[Draft]) -> list[Draft]:
+        self._drafts.add(drafts)
+        return []
+
+    def finish(self) -> None:
+        self._drafts.finish(self._key)
 
 
 def check_folder(folder: Path) -> list[Path]:
@@ -56,62 +147,127 @@ def check_folder(folder: Path) -> list[Path]:
     return pictures
 
 
-def caption_folder(
-    folder: Path, captioner: Captioner, wording: Wording, *, overwrite: bool, log: EditLog, events: EventSink
-) -> CaptionReport:
-    """Write a caption for each picture that lacks one, or for all.
+def subjects(folder: Path, names: Iterable[str] | None = None) -> list[Subject]:
+    """The folder's pictures with their captions; of those that share a caption file only the first.
 
-    Each caption is written as soon as it is there, through the folder's edit log: the whole can be undone, and
-    starting again goes on where it ended. A picture that cannot be read is skipped with a warning.
+    Args:
+        folder: the folder of pictures.
+        names: the pictures that are meant, relative to the folder; None for all.
+
+    Raises UserError: no such folder, no pictures in it, or names that are not in it.
+    """
+    pictures, tables = check_folder(folder), read_caption_tables(folder)
+    by_name = {path.relative_to(folder).as_posix(): path for path in pictures}
+    wanted = by_name if names is None else _named(by_name, list(names))
+    by_file: dict[Path, Subject] = {}
+    for name, path in wanted.items():
+        own = own_caption(path, tables)
+        by_file.setdefault(own.file, Subject(name, path, own, own.file.relative_to(folder).as_posix()))
+    return list(by_file.values())
+
+
+def caption_pictures(
+    pictures: Sequence[Subject], captioner: Captioner, order: CaptionOrder, target: Target, events: EventSink
+) -> CaptionReport:
+    """Caption what is still without, or everything, each caption being kept as soon as it is there.
+
+    A picture that cannot be read or described is skipped with a warning.
 
     Raises:
-        UserError: no such folder, or no pictures in it.
-        StoppedOnRequest: with a sentence on what is written.
+        StoppedOnRequest: with a sentence on what is done.
+        UserError: the memory is too small.
+        JobFailed: the captioner fails on picture after picture.
     """
-    captions = _captions(folder)
-    todo = {path: own for path, own in captions.items() if overwrite or not own.text.strip()}
-    report = CaptionReport(kept=len(captions) - len(todo))
+    todo = [subject for subject in pictures if _is_wanted(subject, order, target)]
+    report = CaptionReport(kept=len(pictures) - len(todo))
+    progress = _Progress(target.doing, len(todo), events)
+    progress.tell()
     try:
-        with log.growing("Automatic captions") as write:
-            for done, (path, own) in enumerate(todo.items()):
-                events.emit("progress", what="writing captions", done=done, total=len(todo))
-                text = _caption(path, folder, captioner, report, events)
-                if text is None:
-                    continue
-                change = Change(own.file.relative_to(folder).as_posix(), own.stored, wording.around(text))
-                if write(change):
-                    report.written += 1
-                else:
-                    _skip(path, folder, "its caption was changed meanwhile", report, events)
+        for batch in described(todo, captioner, order.batch_size, order.times):
+            _take(batch, order, target, report, events)
+            progress.done += len(batch)
+            progress.tell()
     except StoppedOnRequest as stop:
-        told = f"Stopped: {report.written} of {len(todo)} captions are written. Start again to go on."
+        told = f"Stopped: {report.written} of {len(todo)} captions are there. Start again to go on."
         raise StoppedOnRequest(told) from stop
-    events.emit("progress", what="writing captions", done=len(todo), total=len(todo))
+    target.finish()
     return report
 
 
-def _captions(folder: Path) -> dict[Path, OwnCaption]:
-    """The captions there are; of pictures that share a caption file only the first is listed."""
-    pictures, tables = check_folder(folder), read_caption_tables(folder)
-    by_file: dict[Path, tuple[Path, OwnCaption]] = {}
-    for path in pictures:
-        own = own_caption(path, tables)
-        by_file.setdefault(own.file, (path, own))
-    return dict(by_file.values())
+def write_drafts(drafts: DraftFile, log: EditLog, wanted: Mapping[str, Draft]) -> Outcome:
+    """Write drafts as one edit; those whose caption file meanwhile holds something else stay drafts."""
+    new = {name: draft for name, draft in wanted.items() if draft.state(drafts.folder) != "written"}
+    outcome = log.apply(TITLE, [draft.change for draft in new.values()]) if new else Outcome(TITLE, 0)
+    drafts.drop(name for name, draft in wanted.items() if draft.file not in outcome.conflicts)
+    return outcome
 
 
-def _caption(path: Path, folder: Path, captioner: Captioner, report: CaptionReport, events: EventSink) -> str | None:
-    try:
-        image = read_rgb(path.read_bytes())
-    except PICTURE_ERRORS as error:
-        _skip(path, folder, why_unreadable(error), report, events)
-        return None
-    return captioner.captions([image], [path])[0]
+def _named(by_name: Mapping[str, Path], names: list[str]) -> dict[str, Path]:
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        message = f"{len(unknown)} of the named pictures are not in the folder: {shown}."
+        raise UserError("caption.unknown_names", message, "Names are relative to the folder.", "names")
+    return {name: by_name[name] for name in names}
 
 
-def _skip(path: Path, folder: Path, reason: str, report: CaptionReport, events: EventSink) -> None:
-    name = path.relative_to(folder).as_posix()
+def _is_wanted(subject: Subject, order: CaptionOrder, target: Target) -> bool:
+    if order.mode == "missing" and subject.own.text.strip():
+        return False
+    return order.afresh or not target.has(subject)
+
+
+def _take(
+    batch: Iterable[Described], order: CaptionOrder, target: Target, report: CaptionReport, events: EventSink
+) -> None:
+    """Hand a batch's captions to the target, and report what became of each picture."""
+    drafts = []
+    for subject, texts in batch:
+        if isinstance(texts, str):
+            _skip(subject.name, texts, report, events)
+        elif not (caption := _caption(order, subject, texts)):
+            _skip(subject.name, "the captioner has nothing to say", report, events)
+        elif caption == subject.own.stored:
+            report.kept += 1
+        else:
+            own = subject.own
+            drafts.append(Draft(subject.name, subject.caption_name, own.stored, own.text, caption, target.run))
+    refused = target.take(drafts) if drafts else []
+    for draft in refused:
+        _skip(draft.name, "its caption was changed meanwhile", report, events)
+    report.written += len(drafts) - len(refused)
+
+
+def _caption(order: CaptionOrder, subject: Subject, texts: Sequence[str]) -> str:
+    new = unique_lines(map(order.wording.caption, texts))
+    return order.caption(subject.own.text, new) if new else ""
+
+
+def _skip(name: str, reason: str, report: CaptionReport, events: EventSink) -> None:
     report.skipped.append((name, reason))
     events.emit(
         "warning", code="caption.skipped", message=f"{name} was skipped: {reason}.", hint="Look at it, then try again."
     )
+
+
+@dataclass
+class _Progress:
+    """Tells how far the job is; the time left comes from the speed so far."""
+
+    doing: str
+    total: int
+    events: EventSink
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def tell(self) -> None:
+        elapsed = time.monotonic() - self.started
+        left = elapsed / self.done * (self.total - self.done) if self.done else None
+        self.events.emit(
+            "progress",
+            what=self.doing,
+            done=self.done,
+            total=self.total,
+            unit="pictures",
+            seconds_left=round(left, 1) if left is not None else None,
+        )

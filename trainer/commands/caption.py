@@ -1,59 +1,175 @@
-"""``caption DIR``: write captions for a folder of pictures."""
+"""``caption DIR``: write captions for a folder of pictures, at once or after somebody looked them over."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 from trainer.captioners import CAPTIONERS
-from trainer.captioners.folder import Wording, caption_folder, check_folder
+from trainer.captioners.base import CaptionerOptions
+from trainer.captioners.describing import Subject
+from trainer.captioners.drafts import DraftFile
+from trainer.captioners.folder import (
+    TITLE,
+    CaptionOrder,
+    CaptionReport,
+    Drafter,
+    Mode,
+    Writer,
+    caption_pictures,
+    subjects,
+    write_drafts,
+)
+from trainer.captioners.wording import Wording
 from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.commands.model_arguments import add_fields, given_fields
 from trainer.config_io import apply_override
 from trainer.curation.edit_log import EditLog
+from trainer.errors import UserError
+from trainer.files import read_json
 from trainer.runs.events import EventSink
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The folder, the captioner, and what goes around its text."""
+    """The folder, the captioner, which pictures, and what becomes of the captioner's texts."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of pictures")
-    parser.add_argument("--captioner", choices=list(CAPTIONERS), required=True, help="who writes the captions")
+    parser.add_argument("--captioner", choices=list(CAPTIONERS), help="who writes the captions")
     parser.add_argument("--model", help="folder or Hugging Face id of the captioner's weights")
-    parser.add_argument("--overwrite", action="store_true", help="also where there is a caption already")
-    parser.add_argument("--trigger", default="", help="word put first, with a comma")
-    parser.add_argument("--prefix", default="", help="text in front of each caption")
-    parser.add_argument("--suffix", default="", help="text behind each caption")
     parser.add_argument("--prompt", help="what the captioner is told; for `fixed` the text itself")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any other option of the captioner"
     )
+    there = parser.add_argument_group("captions that are there (kept, unless one of these is given)")
+    modes = there.add_mutually_exclusive_group()
+    modes.add_argument("--overwrite", dest="mode", action="store_const", const="overwrite", help="replace them")
+    modes.add_argument("--append", dest="mode", action="store_const", const="append", help="add to them, behind")
+    modes.add_argument("--prepend", dest="mode", action="store_const", const="prepend", help="add to them, in front")
+    there.add_argument("--new-line", action="store_true", help="what is added becomes a line of its own")
+    which = parser.add_argument_group("which pictures (all, unless one of these is given)")
+    which.add_argument("--names", type=Path, metavar="FILE", help="JSON list, or one name a line, relative to DIR")
+    which.add_argument("--subfolder", default="", metavar="NAME", help="only those in this folder of DIR")
+    which.add_argument("--limit", type=int, metavar="N", help="only the first N that get a caption")
+    parser.add_argument("--times", type=int, default=1, metavar="N", help="texts per picture, each a line (1 to 16)")
+    parser.add_argument("--afresh", action="store_true", help="do not go on where the same job ended before")
+    parser.add_argument("--review", action="store_true", help="write drafts into the workspace, no captions yet")
+    parser.add_argument("--write", type=Path, metavar="DRAFTS", help="write drafts, but for rejected ones")
+    add_fields(parser.add_argument_group("the text"), Wording)
     add_workspace(parser)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
-    """Write the captions. Raises UserError when the folder or the captioner's model is missing or wrong."""
-    folder = args.folder.expanduser().resolve()
-    check_folder(folder)
+    """Caption the pictures, or write drafts.
+
+    Raises UserError when the folder, the captioner's model or an option is missing or wrong.
+    """
     started = time.monotonic()
+    folder = args.folder.expanduser().resolve()
+    answer = _write(args, folder) if args.write else _caption(args, folder, events)
+    return {"folder": str(folder), **answer, "seconds": round(time.monotonic() - started, 1)}
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """What was written, drafted, kept and skipped."""
+    lines = [f"{answer['written']} captions written, {answer['kept']} pictures left as they were."]
+    if answer.get("drafts"):
+        lines = [f"{answer['drafted']} drafts are in {answer['drafts']}.", "`caption DIR --write FILE` writes them."]
+    lines += [f"skipped {entry['path']}: {entry['reason']}" for entry in answer["skipped"]]
+    return "\n".join(lines)
+
+
+def _caption(args: argparse.Namespace, folder: Path, events: EventSink) -> dict[str, Any]:
+    if args.captioner is None:
+        known = ", ".join(CAPTIONERS)
+        raise UserError("caption.no_captioner", "No captioner is given.", f"--captioner NAME, of {known}.", "captioner")
+    pictures = _chosen(args, folder)
+    wording = given_fields(args, Wording)
     kind = CAPTIONERS[args.captioner]
-    captioner = kind.load(kind.parse(_options(args)))
-    report = caption_folder(
-        folder,
-        captioner,
-        Wording(args.trigger, args.prefix, args.suffix),
-        overwrite=args.overwrite,
-        log=EditLog.of(workspace_of(args), folder),
-        events=events,
-    )
+    options = kind.parse(_options(args))
+    order = CaptionOrder(_mode(args), args.new_line, wording, _times(args), options.batch_size, args.afresh)
+    report, drafts = _captioned(args, folder, pictures, order, options, events)
+    counts = {"written": 0, "drafted": report.written} if args.review else {"written": report.written, "drafted": 0}
     return {
-        "folder": str(folder),
         "captioner": args.captioner,
-        "written": report.written,
+        **counts,
         "kept": report.kept,
         "skipped": [{"path": path, "reason": reason} for path, reason in report.skipped],
-        "seconds": round(time.monotonic() - started, 1),
+        "drafts": str(drafts) if args.review else None,
     }
+
+
+def _captioned(
+    args: argparse.Namespace,
+    folder: Path,
+    pictures: list[Subject],
+    order: CaptionOrder,
+    options: CaptionerOptions,
+    events: EventSink,
+) -> tuple[CaptionReport, Path]:
+    """Caption the pictures; answers with the report and the file of drafts or notes."""
+    workspace, key = workspace_of(args), _key(args.captioner, order, options)
+    captioner = CAPTIONERS[args.captioner].load(options)
+    if args.review:
+        drafts = DraftFile.review(workspace, folder)
+        return caption_pictures(pictures, captioner, order, Drafter(drafts, key), events), drafts.path
+    note = DraftFile.note(workspace, folder, key)
+    with EditLog.of(workspace, folder).growing(TITLE) as write:
+        return caption_pictures(pictures, captioner, order, Writer(write, note, key), events), note.path
+
+
+def _write(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Write drafts for pictures that are still there, and of these the ones that were not rejected."""
+    drafts = DraftFile.open(args.write.expanduser().resolve(), folder)
+    there = {subject.name: subject.caption_name for subject in subjects(folder)}
+    wanted = {
+        name: draft
+        for name, draft in drafts.read().items()
+        if draft.decision != "rejected" and there.get(name) == draft.file
+    }
+    outcome = write_drafts(drafts, EditLog.of(workspace_of(args), folder), wanted)
+    conflicts = [name for name, draft in wanted.items() if draft.file in outcome.conflicts]
+    return {
+        "written": outcome.written,
+        "kept": len(drafts.read()) - len(conflicts),
+        "skipped": [{"path": name, "reason": "its caption was changed meanwhile"} for name in conflicts],
+    }
+
+
+def _chosen(args: argparse.Namespace, folder: Path) -> list[Subject]:
+    """The pictures that the options name. Raises UserError when that is none."""
+    pictures = subjects(folder, _names(args.names) if args.names else None)
+    inside = args.subfolder.strip("/")
+    if inside:
+        pictures = [subject for subject in pictures if subject.name.startswith(f"{inside}/")]
+    if args.limit is not None:
+        missing_only = _mode(args) == "missing"
+        pictures = [one for one in pictures if not (missing_only and one.own.text.strip())][: max(0, args.limit)]
+    if not pictures and inside:
+        raise UserError("caption.no_subfolder", f"{folder} has no pictures in {inside!r}.", "Check it.", "subfolder")
+    return pictures
+
+
+def _names(file: Path) -> list[str]:
+    try:
+        lines = read_json(file) if file.suffix == ".json" else file.read_text("utf-8").splitlines()
+        return [str(name) for name in lines if name]
+    except (OSError, ValueError, TypeError) as error:
+        message = f"names: {file} cannot be read ({error})."
+        hint = "One name a line, or a JSON list in a .json file."
+        raise UserError("caption.names", message, hint, "names") from error
+
+
+def _mode(args: argparse.Namespace) -> Mode:
+    return args.mode or "missing"
+
+
+def _times(args: argparse.Namespace) -> int:
+    if not 1 <= args.times <= 16:
+        raise UserError("caption.times", f"times: {args.times} is not between 1 and 16.", "1 is usual.", "times")
+    return int(args.times)
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -64,8 +180,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return values | {name: value for name, value in given.items() if value is not None}
 
 
-def describe(answer: dict[str, Any]) -> str:
-    """What was written, kept and skipped."""
-    lines = [f"{answer['written']} captions written, {answer['kept']} pictures already had one."]
-    lines += [f"skipped {entry['path']}: {entry['reason']}" for entry in answer["skipped"]]
-    return "\n".join(lines)
+def _key(captioner: str, order: CaptionOrder, options: CaptionerOptions) -> str:
+    """Names a job by all that decides what a picture's caption becomes."""
+    asked = [captioner, options.model_dump(), order.mode, order.new_line, order.times, order.wording.model_dump()]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]

@@ -6,7 +6,6 @@ done, so an edit cut short can be undone like any other. ``position`` counts the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -19,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from trainer.curation.steps import Change, Move, Step, carry_out, take_back
-from trainer.files import write_text
+from trainer.files import folder_key, write_text
 from trainer.runs.store import Workspace
 
 KEPT_EDITS = 100
@@ -43,8 +42,7 @@ class Outcome:
 
 def edits_dir(workspace: Workspace, folder: Path) -> Path:
     """Where ``workspace`` keeps what was done by hand to ``folder``: the edit log, crop boxes."""
-    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return workspace.dir / "edits" / digest
+    return workspace.dir / "edits" / folder_key(folder)
 
 
 class EditLog:

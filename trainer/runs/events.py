@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainer.files import end_torn_line
+
 Event = dict[str, Any]
 
 
@@ -23,7 +25,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _end_torn_line(path)
+        end_torn_line(path)
         self._file = path.open("a", encoding="utf-8")
 
     def emit(self, kind: str, step: int = 0, **fields: Any) -> None:
@@ -88,13 +90,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def _end_torn_line(path: Path) -> None:
-    """A process killed while writing leaves half a line: end it, so that the next event stands on its own."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open("rb+") as file:
-        file.seek(-1, 2)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
