@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +64,24 @@ def config_for(*folders: Path, **sections: Any) -> Config:
     """A config of the demo model at 64 pixels on these folders."""
     dataset = {"sources": [{"path": str(folder)} for folder in folders], "resolution": 64}
     return Config.model_validate({**sections, "dataset": {**dataset, **sections.get("dataset", {})}})
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Run as a user without rights where the tests run as root, whom read-only folders do not stop."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextlib.contextmanager
+def folder_for_everyone() -> Iterator[Path]:
+    """An empty folder that any user may write to; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)

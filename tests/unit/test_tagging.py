@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.captioners.tagging import Category, Tag, TaggerOptions, TagWriter, is_face, mcut
+from trainer.captioners.tagging import Category, Tag, TaggerOptions, TagWriter, mcut
+from trainer.curation.caption_edits import is_face
 
 TAGS = [
     Tag("general", "rating"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from trainer.captioners.options import ModelOptions
 from trainer.config_base import setting
+from trainer.curation.caption_edits import is_face, plain_tag
 
 Category = Literal["character", "copyright", "general", "style", "meta", "rating"]
 """What a tag is about; captions have them in this order where characters come first."""
@@ -124,7 +125,7 @@ class TagWriter:
         return members[probabilities[members] > threshold]
 
     def _wanted(self, name: str) -> bool:
-        return not any(pattern.fullmatch(_plain(name)) for pattern in self._unwanted)
+        return not any(pattern.fullmatch(plain_tag(name)) for pattern in self._unwanted)
 
     def _rating(self, probabilities: NDArray[np.floating]) -> list[str]:
         ratings = self._members["rating"]
@@ -147,26 +148,16 @@ class TagWriter:
         return re.sub(r"([()])", r"\\\1", name) if self._options.escape_brackets else name
 
 
-def is_face(name: str) -> bool:
-    """Whether a tag draws a face (^_^, 0_0, >_o): no two letters or digits of it are neighbours."""
-    return "_" in name and not re.search(r"[^\W_]{2}", name)
-
-
 def _listed(text: str) -> list[str]:
     return [tag.strip() for tag in text.split(",") if tag.strip()]
 
 
-def _plain(tag: str) -> str:
-    """A tag as it is compared: however it is written, it is the same one."""
-    return tag.lower().replace("\\", "").replace("_", " ")
-
-
 def _pattern(tag: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in _plain(tag).split("*")))
+    return re.compile(".*".join(re.escape(part) for part in plain_tag(tag).split("*")))
 
 
 def _unique(tags: Sequence[str]) -> list[str]:
     first: dict[str, str] = {}
     for tag in tags:
-        first.setdefault(_plain(tag), tag)
+        first.setdefault(plain_tag(tag), tag)
     return list(first.values())

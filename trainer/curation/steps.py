@@ -6,13 +6,23 @@ Files are never deleted: what leaves the dataset, or makes room for a better cop
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from trainer.data.caption_files import plain_newlines, read_caption, write_captions
+from trainer.data.caption_files import (
+    CaptionFile,
+    decode,
+    plain_newlines,
+    read_caption,
+    side_by_side,
+    store_caption,
+    write_caption,
+)
 from trainer.files import fsync_folder
 
 HIDDEN = ".atelier"
@@ -22,18 +32,50 @@ State = Literal["before", "between", "after", "other"]
 
 @dataclass(frozen=True)
 class Change:
-    """One caption before and after; None is "no caption file". Names are relative to the folder."""
+    """One caption before and after; None is "no caption file". Names are relative to the folder.
+
+    Attributes:
+        original: the file's bytes before, where its text written anew would not give them, as with another encoding
+            or mixed line ends. See ``remembering``.
+    """
 
     name: str
     before: str | None
     after: str | None
+    original: bytes | None = None
+
+    @property
+    def touched(self) -> list[str]:
+        """The files concerned."""
+        return [self.name]
 
     def state(self, folder: Path) -> State:
-        """Whether the file holds the text before or after."""
+        """Whether the file holds the text before or after. Raises OSError when it cannot be read."""
         held = read_caption(folder / self.name)
         if held == _plain(self.before):
             return "before"
         return "after" if held == _plain(self.after) else "other"
+
+    def remembering(self, folder: Path) -> Change:
+        """The same change, keeping the bytes that taking it back must restore."""
+        try:
+            data = (folder / self.name).read_bytes()
+        except FileNotFoundError:
+            return self
+        written = CaptionFile("") if self.after is None else decode(decode(data).with_text(self.after).to_bytes())
+        taken_back = written.with_text(self.before or "").to_bytes()
+        return self if taken_back == data else replace(self, original=data)
+
+    def carry_out(self, folder: Path) -> None:
+        """Write the text after. Raises OSError."""
+        write_caption(folder / self.name, self.after)
+
+    def take_back(self, folder: Path) -> None:
+        """Bring back what was there before, to the byte. Raises OSError."""
+        if self.original is not None:
+            store_caption(folder / self.name, self.original)
+        else:
+            write_caption(folder / self.name, self.before)
 
 
 @dataclass(frozen=True)
@@ -55,12 +97,17 @@ class Move:
         """The file as people know it: not the one in the hidden folder."""
         return self.target if PurePosixPath(self.source).parts[0] == HIDDEN else self.source
 
+    @property
+    def touched(self) -> list[str]:
+        """The files concerned."""
+        return [name for name in (self.source, self.target, self.displaced) if name is not None]
+
     def state(self, folder: Path) -> State:
         """Where the files are."""
-        at_source, at_target = (folder / self.source).exists(), (folder / self.target).exists()
+        at_source, at_target = _is_there(folder / self.source), _is_there(folder / self.target)
         if self.displaced is None:
             return "other" if at_source == at_target else "before" if at_source else "after"
-        aside = (folder / self.displaced).exists()
+        aside = _is_there(folder / self.displaced)
         known: dict[tuple[bool, bool, bool], State] = {
             (True, True, False): "before",
             (True, False, True): "between",
@@ -69,14 +116,19 @@ class Move:
         return known.get((at_source, at_target, aside), "other")
 
     def carry_out(self, folder: Path) -> None:
-        """Move the file, or go on where this was cut short."""
-        if self.displaced is not None and (folder / self.target).exists():
+        """Move the file, or go on where this was cut short. Raises OSError, and then nothing has moved."""
+        if self.displaced is not None and _is_there(folder / self.target):
             _rename(folder / self.target, folder / self.displaced)
-        _rename(folder / self.source, folder / self.target)
+        try:
+            _rename(folder / self.source, folder / self.target)
+        except OSError:
+            if self.displaced is not None:
+                _rename(folder / self.displaced, folder / self.target)
+            raise
 
     def take_back(self, folder: Path) -> None:
-        """Undo the move, or go on where that was cut short."""
-        if not (folder / self.source).exists():
+        """Undo the move, or go on where that was cut short. Raises OSError."""
+        if not _is_there(folder / self.source):
             _rename(folder / self.target, folder / self.source)
         if self.displaced is not None:
             _rename(folder / self.displaced, folder / self.target)
@@ -84,6 +136,9 @@ class Move:
 
 Step = Change | Move
 """The steps of one edit do not depend on each other: no two of them touch the same file."""
+
+Failures = dict[str, OSError]
+"""Names of files that could not be written or moved, and why. They are as they were."""
 
 
 def set_aside(names: Iterable[str]) -> list[Move]:
@@ -102,40 +157,56 @@ def new_file(folder: Path, name: str) -> Path:
 def put_in_place(folder: Path, name: str, written: Path) -> Move:
     """The step that makes a file from ``new_file`` the dataset's ``name``; what is there now goes aside."""
     source = written.relative_to(folder).as_posix()
-    taken = (folder / name).exists()
+    taken = _is_there(folder / name)
     return Move(source, name, f"{HIDDEN}/aside/{secrets.token_hex(6)}/{name}" if taken else None)
 
 
-def carry_out(folder: Path, steps: Iterable[Step]) -> None:
-    """Carry out steps whose state is "before" or "between"."""
-    captions: dict[Path, str | None] = {}
-    for step in steps:
-        if isinstance(step, Move):
-            step.carry_out(folder)
-        else:
-            captions[folder / step.name] = step.after
-    write_captions(captions)
+def carry_out(folder: Path, steps: Iterable[Step]) -> Failures:
+    """Carry out steps whose state is "before" or "between"; those that fail do not keep the others from it."""
+    return _each(folder, [(step, step.carry_out) for step in steps])
 
 
-def take_back(folder: Path, steps: Iterable[Step]) -> None:
-    """Take back steps whose state is "after" or "between"."""
-    captions: dict[Path, str | None] = {}
-    for step in steps:
+def take_back(folder: Path, steps: Iterable[Step]) -> Failures:
+    """Take back steps whose state is "after" or "between"; those that fail do not keep the others from it."""
+    return _each(folder, [(step, step.take_back) for step in steps])
+
+
+def _each(folder: Path, work: list[tuple[Step, Callable[[Path], None]]]) -> Failures:
+    failures: Failures = {}
+    moved: set[Path] = set()
+    for step, act in work:
         if isinstance(step, Move):
-            step.take_back(folder)
-        else:
-            captions[folder / step.name] = step.before
-    write_captions(captions)
+            try:
+                act(folder)
+            except OSError as error:
+                failures[step.name] = error
+            moved.update((folder / name).parent for name in step.touched)
+    for place in moved:  # once for all of them: each takes 10 ms, and thousands of files may have moved
+        if place.is_dir():
+            fsync_folder(place)
+    captions = {folder / step.name: partial(act, folder) for step, act in work if isinstance(step, Change)}
+    failed = side_by_side(captions)
+    return failures | {path.relative_to(folder).as_posix(): error for path, error in failed.items()}
 
 
 def _plain(text: str | None) -> str | None:
     return None if text is None else plain_newlines(text)
 
 
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path)  # a link that leads nowhere is there, too
+
+
 def _rename(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():  # rename would overwrite it
+    if _is_there(target):  # rename would overwrite it
         raise FileExistsError(f"{target} is there already")
     source.rename(target)
-    fsync_folder(target.parent)
-    fsync_folder(source.parent)
+    _remove_empty(source.parent)
+
+
+def _remove_empty(place: Path) -> None:
+    """Remove what ``set_aside`` or ``new_file`` made for files that are no longer there."""
+    while HIDDEN in place.parts[:-2] and not any(place.iterdir()):
+        place.rmdir()
+        place = place.parent

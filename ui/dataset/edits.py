@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from trainer.curation import caption_edits
-from trainer.curation.caption_edits import Edit, replace_text
+from trainer.curation.caption_edits import Edit, replace_regex, replace_text
 from ui.dataset.board import IN_ORDER, QUICK, Board, tell
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.fields import choice, folded, switch, text
@@ -56,12 +56,12 @@ def _wire_replace(
 ) -> None:
     @tells_problems
     def show(view: View, scope: str, find: str, replacement: str, regex: bool, case: bool) -> str:
-        edit = replace_text(find, replacement, regex=regex, match_case=case)
+        edit = (replace_regex if regex else replace_text)(find, replacement, match_case=case)
         return changes_html(desk.preview(view, scope, edit))
 
     @tells_problems
     def do(view: View, scope: str, find: str, replacement: str, regex: bool, case: bool) -> list[Any]:
-        edit = replace_text(find, replacement, regex=regex, match_case=case)
+        edit = (replace_regex if regex else replace_text)(find, replacement, match_case=case)
         shown, outcome = desk.edit(view, scope, f"replace {find}", edit)
         tell("Changed", outcome)
         return ["", *board.updates(shown)]
