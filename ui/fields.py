@@ -80,6 +80,14 @@ def label_of(name: str, info: FieldInfo) -> str:
     return str(extra.get("label") or name.replace("_", " ").capitalize())
 
 
+def put_value(plain: dict[str, Any], name: str, value: Any) -> None:
+    """Put a plain value into nested values under its dotted name."""
+    *parents, last = name.split(".")
+    for part in parents:
+        plain = plain.setdefault(part, {})
+    plain[last] = value
+
+
 def _walk(model: type[BaseModel], prefix: str, group: str) -> Iterator[Field]:
     for name, info in model.model_fields.items():
         full_name = f"{prefix}{name}"

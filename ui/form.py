@@ -18,7 +18,7 @@ from gradio.components import Component
 from trainer.config import Config
 from trainer.config_io import parse_config
 from trainer.errors import Problem, UserError
-from ui.fields import CONFIG_FIELDS, Field, label_of
+from ui.fields import CONFIG_FIELDS, Field, label_of, put_value
 from ui.sources_editor import SourcesEditor
 
 GENERAL = "General"
@@ -90,7 +90,7 @@ class SchemaForm:
         problems: list[Problem] = []
         for name, editor in self._editors.items():
             try:
-                _set(plain, name, editor.read(_shown(editor, values)))
+                put_value(plain, name, editor.read(_shown(editor, values)))
             except UserError as error:
                 problems.extend(error.problems)
         try:
@@ -282,10 +282,3 @@ def _get(plain: dict[str, Any], name: str) -> Any:
     for part in name.split("."):
         value = value[part]
     return value
-
-
-def _set(plain: dict[str, Any], name: str, value: Any) -> None:
-    *parents, last = name.split(".")
-    for part in parents:
-        plain = plain.setdefault(part, {})
-    plain[last] = value

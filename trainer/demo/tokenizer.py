@@ -14,8 +14,8 @@ from pathlib import Path
 from transformers import CLIPTokenizer
 
 from trainer.demo import world
+from trainer.single_file.tokenizer import BOS, EOS, byte_letters
 
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 MAX_TOKENS = 77
 MERGES = 900
 
@@ -33,13 +33,6 @@ def word_counts() -> Counter[str]:
     own = [*world.COLOURS, *world.SHAPES, *world.SIZES, "a", "an", "on", "with", "of", "background", "picture"]
     counts.update({word: 1000 for word in own if word})
     return counts
-
-
-def byte_letters() -> dict[int, str]:
-    """Byte -> the printable letter that stands for it in CLIP's and GPT-2's vocabulary files."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def learn_merges(counts: Counter[str], limit: int) -> list[tuple[str, str]]:

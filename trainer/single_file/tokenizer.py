@@ -10,11 +10,17 @@ import gzip
 import json
 from pathlib import Path
 
-from trainer.demo.tokenizer import BOS, EOS, byte_letters
-
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 MERGES_FILE = Path(__file__).parent / "vocabulary" / "bpe_simple_vocab_16e6.txt.gz"
 VOCABULARY_SIZE = 49408
 _BYTES = 256
+
+
+def byte_letters() -> dict[int, str]:
+    """Byte -> the printable letter that stands for it in CLIP's and GPT-2's vocabulary files."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def clip_merges() -> list[str]:

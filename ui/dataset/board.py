@@ -14,6 +14,7 @@ from trainer.curation.edit_log import Outcome
 from trainer.errors import UserError
 from ui.dataset.desk import DatasetDesk, Shown, View
 from ui.dataset.html import findings_html, last_change_html
+from ui.dataset.picture_facts import Question, questions
 from ui.messages import tells_problems
 from ui.theme import asset
 
@@ -26,7 +27,7 @@ IN_ORDER: dict[str, Any] = {
     "concurrency_limit": 1,
 }
 """For saving and paging: one after the other, so that a page always shows what was saved before it."""
-GRID_SCRIPTS = ("dom", "query", "grid", "editor", "tags", "main")
+GRID_SCRIPTS = ("dom", "query", "grid", "caption", "chips", "overlay", "editor", "tags", "main")
 
 
 class Board:
@@ -40,7 +41,7 @@ class Board:
 
     def __init__(self, desk: DatasetDesk) -> None:
         self._desk = desk
-        self.grid = custom("dataset-grid", css=("grid",), js=GRID_SCRIPTS)
+        self.grid = custom("dataset-grid", css=("grid", "editor"), js=GRID_SCRIPTS, asks=questions(desk))
         self.job = custom("dataset-job", css=("job",), js=("job",))
         self.tools = gr.Column(visible=False, render=False)
         self.train_on = gr.Button(
@@ -111,11 +112,14 @@ class Board:
         button.click(tells_problems(start), [self.grid, self.folder, *inputs], [self.job, self.job_shown], **QUICK)
 
 
-def custom(elem_id: str, *, css: Sequence[str], js: Sequence[str], value: Any = None) -> gr.HTML:
+def custom(
+    elem_id: str, *, css: Sequence[str], js: Sequence[str], value: Any = None, asks: Sequence[Question] = ()
+) -> gr.HTML:
     """An unrendered component made by scripts and style sheets of ``assets/dataset``.
 
     Its template stays empty: values must not go through one, as Gradio evaluates what a template gives as a
-    JavaScript template string. The scripts share one scope, in the order given.
+    JavaScript template string. The scripts share one scope, in the order given; ``await server.name(asked)`` in them
+    calls one of the functions they may ask.
     """
     return gr.HTML(
         {} if value is None else value,
@@ -125,6 +129,7 @@ def custom(elem_id: str, *, css: Sequence[str], js: Sequence[str], value: Any = 
         apply_default_css=False,
         padding=False,
         elem_id=elem_id,
+        server_functions=list(asks) or None,
         render=False,
     )
 

@@ -1,4 +1,4 @@
-"""The grid of pictures with its editor, undo and redo, and the panel of the dataset's job."""
+"""The grid of pictures, undo and redo, and the panel of the dataset's job."""
 
 from __future__ import annotations
 
@@ -27,19 +27,11 @@ def grid(board: Board) -> None:
 
 
 def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
-    """Wire the grid, the editor, undo and redo, and the job panel."""
+    """Wire the grid, undo and redo, and the job panel."""
 
     @tells_problems
     def turn(view: View, event: gr.EventData) -> list[Any]:
         return board.updates(desk.turn(view, sent(event, "page", "text", "show", "tag", "asked")))
-
-    @tells_problems
-    def save(view: View, event: gr.EventData) -> list[Any]:
-        change = sent(event, "name", "before", "text", "asked")
-        if not isinstance(change["text"], str) or not isinstance(change["before"], str | None):
-            raise UserError("dataset.caption", "The caption is not text.", "Reload the page.")
-        view = {**view, "asked": change["asked"]}
-        return board.updates(desk.save(view, str(change["name"]), change["before"], change["text"]))
 
     @tells_problems
     def undo(view: View) -> list[Any]:
@@ -64,7 +56,6 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         desk.cancel(str(sent(event, "id")["id"]))
 
     board.grid.turn(turn, board.grid, board.outputs, **IN_ORDER)
-    board.grid.save(save, board.grid, board.outputs, **IN_ORDER)
     board.undo.click(undo, board.grid, board.outputs, **IN_ORDER)
     board.redo.click(redo, board.grid, board.outputs, **IN_ORDER)
     board.job.refresh(refresh, board.grid, board.outputs, **IN_ORDER)

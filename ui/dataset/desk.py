@@ -95,13 +95,17 @@ class DatasetDesk:
     def save(self, view: View, name: str, before: str | None, text: str) -> Shown:
         """Write one caption, unless the file changed since the editor showed it: then tell what it holds now."""
         folder = self.folder(view)
-        entry = self._library.recent(folder).named(name)
+        entry = self.entry(folder, name)
         outcome = self.log(folder).apply(f"caption of {name}", [Change(entry.caption_name, before, text)])
         shown = self.refresh(view)
         if outcome.conflicts:
             theirs = read_caption(entry.own.file)
             return replace(shown, view={**shown.view, "clash": {"name": name, "theirs": theirs}})
         return replace(shown, view={**shown.view, "saved": name})
+
+    def entry(self, folder: Path, name: str) -> Entry:
+        """The picture of this name. Raises UserError when it is not, or no longer, in the folder."""
+        return self._library.recent(folder).named(name)
 
     def scoped(self, view: View, scope: str) -> list[Entry]:
         """The pictures of a scope: ``all``, ``shown`` or ``selected``. Raises UserError when that is none."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from ui.context import AppContext
-from ui.dataset import browse, captions, check, edits, source
+from ui.dataset import browse, captions, check, editor, edits, source
 from ui.dataset.board import Board
 from ui.dataset.desk import DatasetDesk
 from ui.dataset.thumbnails import Thumbnails
@@ -39,4 +39,5 @@ def build(context: AppContext) -> DatasetTab:
             panel.build(desk, board)
     browse.grid(board)
     browse.wire(context, desk, board)
+    editor.wire(desk, board)
     return DatasetTab(board.folder, board.train_on)

@@ -1,22 +1,16 @@
-// The editor: one picture and its caption. What somebody types is never replaced, and never lost in silence.
+// The editor: one picture and its caption, beside the grid or, on small screens, over it.
 const SIDE_BY_SIDE = matchMedia("(min-width: 900px)");
 let open = null; // { name, saved, stored }: the picture in the editor and its caption as last saved
 
-const large = make("img", { alt: "", onerror: () => (large.hidden = true), onload: () => (large.hidden = false) });
 const fileName = make("strong");
 const size = make("span", { class: "quiet" });
-const box = make("textarea", { rows: 7, id: "dataset-caption", spellcheck: "true", oninput: typed, onblur: save, onkeydown: boxKey });
-const status = make("span", { class: "ds-state", role: "status" });
-const words = make("span", { class: "quiet" });
-const clash = make("div", { class: "ds-clash", role: "alert", hidden: true });
-const hint = make("p", { class: "quiet" }, "Saved when you leave the field, or with Ctrl+Enter. A caption may have several lines.");
 const editor = make("aside", { class: "ds-editor", "aria-label": "Caption editor", hidden: true, onkeydown: editorKey },
   make("div", { class: "ds-steps" }, button("‹ Previous", () => step(-1)), button("Next ›", () => step(1)),
     button("Close", closeEditor, { class: "ds-close" })),
-  make("div", { class: "ds-picture" }, large, make("p", { class: "ds-broken" }, "This picture cannot be shown.")),
-  make("p", { class: "ds-file" }, fileName, " ", size),
+  make("div", { class: "ds-picture" }, frame, make("p", { class: "ds-broken" }, "This picture cannot be shown.")),
+  make("p", { class: "ds-file" }, fileName, " ", size), trained,
   make("label", { for: "dataset-caption" }, "Caption"), box,
-  make("p", { class: "ds-line" }, status, words), clash, hint);
+  make("p", { class: "ds-line" }, status, words, meter), unread, stored, clash, chips, hint);
 
 function openCard(index, focus = true) {
   const item = view.cards[index];
@@ -26,15 +20,12 @@ function openCard(index, focus = true) {
   anchor = index;
   editor.hidden = false;
   work.classList.add("ds-editing");
-  large.hidden = true;
-  large.src = item.picture;
-  large.alt = item.name;
   fileName.textContent = item.name;
   size.textContent = item.width ? `${item.width} × ${item.height} px` : "";
-  box.value = item.caption;
-  clash.hidden = true;
-  say("");
-  countWords();
+  stored.hidden = true;
+  showPicture(item);
+  showCaption(item.caption);
+  askFacts();
   mark();
   if (!SIDE_BY_SIDE.matches) editor.scrollTo(0, 0);
   else if (focus) focusCard(index);
@@ -61,60 +52,13 @@ function step(by) {
   else openCard(index, false);
 }
 
-function typed() {
-  say(box.value === open.saved ? "" : "Not saved yet");
-  countWords();
-}
-
-function countWords() {
-  const text = box.value.trim();
-  const lines = text ? text.split("\n").length : 0;
-  const number = text ? text.split(/\s+/).length : 0;
-  words.textContent = `${number} ${number === 1 ? "word" : "words"}${lines > 1 ? `, ${lines} lines` : ""}`;
-}
-
-function save() {
-  if (!open || box.value === open.saved || !clash.hidden) return;
-  trigger("save", { name: open.name, before: open.stored, text: box.value, asked });
-  open.saved = open.stored = box.value;
-  say("Saving …");
-}
-
-function say(text) {
-  status.textContent = text;
-}
-
-// The answer to a save, or captions that changed elsewhere. What somebody is typing is never replaced.
+// What the server sent may be about the open picture.
 function updateEditor() {
   mark();
-  if (view.clash && view.clash.name === open?.name) return showClash(view.clash);
-  if (view.saved && view.saved === open?.name && box.value === open.saved) say("Saved");
-  const item = open && view.cards.find((other) => other.name === open.name);
-  if (!item || view.saved || box.value !== open.saved || item.caption === open.saved) return;
-  open.saved = box.value = item.caption;
-  open.stored = item.stored;
-  countWords();
-}
-
-function showClash({ theirs }) {
-  say("Not saved");
-  clash.replaceChildren(
-    make("p", {}, "This caption was changed elsewhere meanwhile. It now reads:"), make("pre", {}, theirs ?? "(no caption)"),
-    button("Keep mine", () => settle(box.value, theirs)), button("Take theirs", () => settle(theirs ?? "", theirs)));
-  clash.hidden = false;
-}
-
-function settle(text, theirs) {
-  clash.hidden = true;
-  open.stored = theirs;
-  open.saved = theirs ?? "";
-  box.value = text;
-  typed();
-  save();
-}
-
-function boxKey(event) {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { save(); event.preventDefault(); }
+  showKnownTags();
+  if (!open) return;
+  updateCaption();
+  askFacts();
 }
 
 function editorKey(event) {
@@ -124,10 +68,3 @@ function editorKey(event) {
   else return;
   event.preventDefault();
 }
-
-addEventListener("beforeunload", (event) => {
-  if (!open || box.value === open.saved) return;
-  save();
-  event.preventDefault();
-});
-document.addEventListener("visibilitychange", () => document.hidden && save());
