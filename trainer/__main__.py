@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "resume": "continue a run, or extend a finished one",
     "plan": "what a config would do: buckets, steps, memory, time",
     "dataset": "look for problems in a folder of pictures",
+    "fix": "mend what `dataset` found, so that it can be undone",
     "caption": "write captions for a folder of pictures",
     "export": "a folder of pictures for other programs: kohya, imagefolder, CSV, zip",
     "pictures": "a folder of pictures in other sizes, shapes and formats",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from trainer.curation import similar
 from trainer.curation.doctor import Finding, Report, examine
@@ -31,10 +31,14 @@ class Recorder:
 
 
 def picture(seed: int, width: int = 96, height: int = 80, mode: str = "RGB") -> Image.Image:
-    """A smooth picture unlike those of other seeds."""
+    """A sharp square on smooth colours, unlike the pictures of other seeds."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-    return coarse.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+    image = coarse.resize((width, height), Image.Resampling.BICUBIC)
+    side = min(width, height) // 2
+    left, top = int(rng.integers(0, width - side)), int(rng.integers(0, height - side))
+    image.paste(tuple(int(value) for value in rng.integers(0, 256, 3)), (left, top, left + side, top + side))
+    return image.convert(mode)
 
 
 def save(path: Path, seed: int, caption: str | None = None, **options: Any) -> Path:
@@ -97,12 +101,30 @@ def bomb(path: Path) -> None:
     path.with_suffix(".png").write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("break_it", [truncated_jpeg, truncated_png, damaged_png, not_a_picture, empty_file, bomb])
-def test_a_broken_picture_is_named_and_the_rest_is_looked_at(break_it: Callable[[Path], None], tmp_path: Path) -> None:
+def nearly_nothing_left(path: Path) -> None:
+    data = save(path.with_suffix(".png"), 1, width=300, height=300).read_bytes()
+    path.with_suffix(".png").write_bytes(data[: len(data) // 8])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "code"),
+    [
+        (truncated_jpeg, "picture.truncated"),
+        (truncated_png, "picture.truncated"),
+        (damaged_png, "picture.truncated"),
+        (nearly_nothing_left, "picture.unreadable"),
+        (not_a_picture, "picture.unreadable"),
+        (empty_file, "picture.unreadable"),
+        (bomb, "picture.unreadable"),
+    ],
+)
+def test_a_broken_picture_is_named_and_the_rest_is_looked_at(
+    break_it: Callable[[Path], None], code: str, tmp_path: Path
+) -> None:
     save(tmp_path / "good.png", 7, "good")
     break_it(tmp_path / "bad")
     report = look(tmp_path)
-    (finding,) = found(report, "picture.unreadable")
+    (finding,) = found(report, code)
     assert (finding.severity, [Path(path).stem for path in finding.paths]) == ("error", ["bad"])
     assert report.pictures == 2
     assert report.findings[0] is finding
@@ -150,8 +172,8 @@ def test_duplicates(tmp_path: Path) -> None:
     report = look(tmp_path)
     (exact,) = found(report, "picture.duplicate")
     (near,) = found(report, "picture.near_duplicate")
-    assert exact.paths == ("a.png", "b.png")
-    assert near.paths == ("a.png", "c.jpg", "d.webp")
+    assert (exact.paths, exact.keep, exact.targets) == (("a.png", "b.png"), "a.png", ("b.png",))
+    assert (near.paths, near.keep) == (("a.png", "c.jpg", "d.webp"), "a.png")
 
 
 def test_captions(tmp_path: Path) -> None:
@@ -190,15 +212,17 @@ def test_wrong_folders(tmp_path: Path) -> None:
 
 
 def test_copies_are_alike_and_others_are_not() -> None:
-    """Recompressed, resized and brightened copies of random pictures match; the pictures among each other do not."""
+    """Recompressed, resized, brightened and mirrored copies match; random pictures among each other do not."""
     rng = random.Random(3)
     pictures = [picture(seed, 128, 128) for seed in range(40)]
     buffer = io.BytesIO()
     pictures[5].save(buffer, "JPEG", quality=rng.randint(50, 60))
-    copies = [Image.open(buffer), pictures[6].resize((90, 90)), ImageEnhance.Brightness(pictures[7]).enhance(1.08)]
+    copies: list[Image.Image] = [Image.open(buffer), pictures[6].resize((90, 90))]
+    copies += [ImageEnhance.Brightness(pictures[7]).enhance(1.08)]
+    copies.append(ImageOps.mirror(pictures[8]))
     plain = [Image.new("RGB", (64, 64), (200, 10, 10)), Image.new("RGB", (64, 64), (201, 10, 10))]
     prints = [similar.fingerprint(image) for image in [*pictures, *copies, *plain]]
-    assert similar.alike(prints) == [[5, 40], [6, 41], [7, 42]]
+    assert similar.alike(prints) == [[5, 40], [6, 41], [7, 42], [8, 43]]
     assert similar.alike(prints[:1]) == []
 
 
@@ -206,11 +230,12 @@ def test_the_command(tmp_path: Path) -> None:
     save(tmp_path / "good.png", 1, "a cat")
     not_a_picture(tmp_path / "bad")
     command = [sys.executable, "-m", "trainer", "dataset", str(tmp_path), "--resolution", "128"]
+    command.append(f"--workspace={tmp_path / 'workspace'}")
     answer = subprocess.run([*command, "--json"], capture_output=True, text=True)
     report = json.loads(answer.stdout)
     assert answer.returncode == 0
     assert report["findings"][0]["code"] == "picture.unreadable"
-    assert set(report["findings"][0]) == {"code", "severity", "paths", "message", "hint"}
+    assert set(report["findings"][0]) >= {"code", "severity", "paths", "message", "hint"}
     assert "looking at pictures" in answer.stderr
     text = subprocess.run(command, capture_output=True, text=True).stdout
     assert "2 pictures, 1 with a caption" in text

@@ -7,8 +7,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from trainer.config import DatasetSettings
+from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.config import Config, DatasetSettings
 from trainer.curation.doctor import examine
+from trainer.curation.doctor.records import Records
 from trainer.runs.events import EventSink
 
 _SHOWN_PATHS = 10
@@ -16,15 +18,24 @@ _SHOWN_TAGS = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The folder, and the resolution that training is meant for."""
-    resolution = DatasetSettings().resolution
+    """The folder, and what training it is meant for."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of pictures")
+    add_purpose(parser)
+    add_workspace(parser)
+
+
+def add_purpose(parser: argparse.ArgumentParser) -> None:
+    """``--resolution`` and ``--batch-size`` of the training that the pictures are for."""
+    resolution, batch_size = DatasetSettings().resolution, Config().train.batch_size
     parser.add_argument("--resolution", type=int, default=resolution, help=f"side in pixels (default {resolution})")
+    parser.add_argument("--batch-size", type=int, default=batch_size, help=f"pictures a step (default {batch_size})")
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Examine the folder. Raises UserError when it does not exist or holds no pictures."""
-    return dataclasses.asdict(examine(args.folder, args.resolution, events))
+    records = Records(workspace_of(args), args.folder.expanduser())
+    report = examine(args.folder, args.resolution, events, batch_size=args.batch_size, records=records)
+    return dataclasses.asdict(report)
 
 
 def describe(answer: dict[str, Any]) -> str:

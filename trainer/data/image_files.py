@@ -64,7 +64,7 @@ def read_rgb(data: bytes) -> Image.Image:
     with _open(io.BytesIO(data)) as image:
         orientation = _orientation(image)
         image.load()
-        return _as_rgb(_upright(image, orientation))
+        return as_rgb(_upright(image, orientation))
 
 
 def read_grey(data: bytes) -> Image.Image:
@@ -119,7 +119,7 @@ def read_full(data: bytes) -> FullPicture:
         alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
         opaque = image.convert("RGB") if alpha is not None or mode == "P" else image
         opaque = _from_16_bit(opaque) if opaque.mode.startswith("I") else opaque
-        converted = _in_srgb(opaque, profile)
+        converted = in_srgb(opaque, profile)
         picture = (opaque if converted is None else converted).convert("RGB")
         picture.info = {}  # profile and transparency are in the pixels now, and must not be saved beside them
         if alpha is not None:
@@ -139,7 +139,7 @@ def read_preview(path: Path, side_px: int) -> Image.Image:
         orientation = _orientation(image)
         image.draft("RGB", (side_px, side_px))
         image.load()
-        preview = _as_rgb(_upright(image, orientation))
+        preview = as_rgb(_upright(image, orientation))
     preview.thumbnail((side_px, side_px))
     return preview
 
@@ -199,7 +199,8 @@ def _looks_cut_off(path: Path, kind: str | None) -> bool:
     return kind == "AVIF"  # no cheap sign: decode
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A decoded picture as 8-bit RGB; transparent parts become white."""
     if image.mode.startswith("I"):
         image = _from_16_bit(image)
     if image.has_transparency_data:
@@ -209,7 +210,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image | None:
+def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image | None:
     """The picture as RGB in sRGB; itself where it is that already, None where its profile cannot be used."""
     if not profile:
         return image if image.mode in ("RGB", "L") else image.convert("RGB")

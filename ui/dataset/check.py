@@ -43,7 +43,7 @@ def order(desk: DatasetDesk, view: View, resolution: int | None) -> None:
     """Start the doctor on the open folder. Raises UserError when a job is running there."""
     if not resolution or resolution < 1:
         raise UserError("check.resolution", "The resolution must be a number of pixels.", "512 is usual.")
-    desk.start(view, ["dataset"], "Check of", [f"--resolution={resolution}"])
+    desk.start(view, ["dataset"], "Check of", [f"--resolution={resolution}", f"--workspace={desk.workspace.dir}"])
 
 
 def report(result: dict[str, Any]) -> str:
