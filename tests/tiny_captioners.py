@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
@@ -196,8 +197,29 @@ def idefics3(folder: Path) -> None:
     _save(folder, transformers.Idefics3ForConditionalGeneration(config), processor)
 
 
+def gemma4(folder: Path) -> None:
+    """Gemma 4, without its part for sound."""
+    marks = {"boi_token": "<|image>", "eoi_token": "<image|>", "image_token": "<|image|>"}
+    sounds = {"boa_token": "<|audio>", "eoa_token": "<audio|>", "audio_token": "<|audio|>"}
+    chat = "<|bos|>" + template(marks["image_token"])
+    tokenizer = byte_tokenizer([], chat, extra_special_tokens={**marks, **sounds})
+    text = {**TEXT, "global_head_dim": 16, "hidden_size_per_layer_input": 8, "max_position_embeddings": 2048,
+            "vocab_size_per_layer_input": len(tokenizer), "layer_types": ["full_attention"],
+            **_ids(tokenizer)}  # fmt: skip
+    config = transformers.Gemma4Config(
+        text_config=text,
+        vision_config={**TEXT, "num_key_value_heads": 2, "patch_size": 8, "pooling_kernel_size": 2},
+        audio_config=None,
+        boi_token_id=tokenizer.boi_token_id,
+        eoi_token_id=tokenizer.eoi_token_id,
+        image_token_id=tokenizer.image_token_id,
+    )
+    _save(folder, transformers.Gemma4ForConditionalGeneration(config), tokenizer)
+    Gemma4ImageProcessorPil(patch_size=8, pooling_kernel_size=2, max_soft_tokens=70).save_pretrained(folder)
+
+
 ARCHITECTURES: dict[str, Callable[[Path], None]] = {
-    build.__name__: build for build in (blip2, florence2, llava, qwen2_5_vl, qwen3_vl, gemma3, idefics3)
+    build.__name__: build for build in (blip2, florence2, llava, qwen2_5_vl, qwen3_vl, gemma3, gemma4, idefics3)
 }
 """Builders by name; each writes its model into a folder."""
 

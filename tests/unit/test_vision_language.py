@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Callable
 from functools import cache
@@ -25,6 +26,7 @@ KINDS = {
     "qwen2_5_vl": "qwen_vl",
     "qwen3_vl": "qwen_vl",
     "gemma3": "gemma",
+    "gemma4": "gemma",
     "idefics3": "smolvlm",
 }
 TOKENS = 6
@@ -67,6 +69,10 @@ def conversation(architecture: str, image: Image.Image, prompt: str) -> str:
     if architecture == "gemma3":
         soft = "<image_soft_token>" * 4
         return f"<|bos|>{user}\n\n<start_of_image>{soft}<end_of_image>\n\n{prompt}{end}"
+    if architecture == "gemma4":  # as many squares of 2 x 2 patches of 8 pixels as 70 allow, in the picture's shape
+        zoom = math.sqrt(70 / (image.width * image.height))
+        soft = "<|image|>" * (math.floor(zoom * image.width) * math.floor(zoom * image.height))
+        return f"<|bos|>{user}<|image>{soft}<image|>{prompt}{end}"
     if architecture == "idefics3":
         fake = "<fake_token_around_image>"
         return f"{user}{fake}<global-img>{'<image>' * 4}{fake}{prompt}{end}"

@@ -17,11 +17,15 @@ T = TypeVar("T")
 
 
 def load_part(model: str, load: Callable[[], T]) -> T:
-    """What ``load`` loads of a model's folder. Raises UserError where a file of it is broken or missing."""
+    """What ``load`` loads of a model. Raises UserError where a file or a package for it is broken or missing."""
     from safetensors import SafetensorError
 
     try:
         return load()
+    except ImportError as error:
+        message = f"The captioner's model {model} needs another package. {_first_line(error)}"
+        hint = "Install it into the environment of this program, then try again."
+        raise UserError("caption.package_missing", message, hint, "model") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         from trainer.devices import is_out_of_memory
 
@@ -29,8 +33,7 @@ def load_part(model: str, load: Callable[[], T]) -> T:
             message = f"The captioner's model {model} does not fit the memory."
             hint = "Set quantize to int8 or nf4, or choose a smaller model."
             raise UserError("caption.out_of_memory", message, hint, "quantize") from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        message = f"The captioner's model {model} cannot be loaded: {reason}"
+        message = f"The captioner's model {model} cannot be loaded: {_first_line(error)}"
         raise UserError("caption.model_broken", message, "Download it again.", "model") from error
 
 
@@ -80,3 +83,7 @@ def _quantized(kind: WeightFormat, dtype: Any, device: Any) -> dict[str, Any]:
         llm_int8_skip_modules=[r"(?:.*\.)?(?:vision_tower|vision_model|visual|multi_modal_projector)", "lm_head"],
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,8 +13,6 @@ from typing import Any
 from trainer.captioners.networks import load_part, load_processor
 from trainer.captioners.options import WriterOptions
 
-_VIDEOS = "video_processor"
-
 
 def picture_processor(folder: Path, options: WriterOptions) -> Any:
     """The model's processor. Raises UserError where its files are broken or missing."""
@@ -27,21 +25,15 @@ def picture_processor(folder: Path, options: WriterOptions) -> Any:
 
 
 def _without_videos(folder: Path) -> Any:
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
+    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
     whole: Any = PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(folder, local_files_only=True))]
-    if _VIDEOS not in whole.get_attributes():
+    if "video_processor" not in whole.get_attributes():
         return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    loaders = {
-        "image_processor": AutoImageProcessor,
-        "tokenizer": AutoTokenizer,
-        "feature_extractor": AutoFeatureExtractor,
-    }
+    needed = {"image_processor": AutoImageProcessor, "tokenizer": AutoTokenizer}
     parts = [
-        None
-        if name == _VIDEOS
-        else loaders[name].from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        needed[name].from_pretrained(folder, local_files_only=True, trust_remote_code=False) if name in needed else None
         for name in whole.get_attributes()
     ]
     settings, _ = whole.get_processor_dict(folder, local_files_only=True)
@@ -52,12 +44,10 @@ def _without_videos(folder: Path) -> Any:
 
 
 def _for_pictures(whole: Any) -> Any:
-    """The class with nothing in the place of its part for videos."""
+    """The class with nothing in the place of its parts for videos and sound."""
 
     class ForPictures(whole):
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
-            if argument_name == _VIDEOS:
-                return None
-            return super().check_argument_for_proper_class(argument_name, argument)
+            return None if argument is None else super().check_argument_for_proper_class(argument_name, argument)
 
     return ForPictures
