@@ -11,7 +11,7 @@ from trainer.captioners.answers import caption_of
     ("answer", "expected"),
     [
         ("A dog on a beach.", "A dog on a beach."),
-        ("  A dog.\n\nIt runs.\n", "A dog. It runs."),
+        ("  A dog.\n\nIt runs.\n", "A dog.\n\nIt runs."),
         ("Sure, here is a description of the image:\n\nA dog on a beach.", "A dog on a beach."),
         ("Sure! Here's a caption for the picture: a dog", "a dog"),
         ("Certainly. Here are the tags: 1girl, solo", "1girl, solo"),

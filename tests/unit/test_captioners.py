@@ -80,6 +80,7 @@ def set_config(folder: Path, **values: Any) -> None:
     [
         (lambda folder: (folder / "config.json").unlink(), "caption.not_a_model"),
         (lambda folder: set_config(folder, auto_map={"AutoModel": "evil.Model"}), "caption.own_code"),
+        (lambda folder: set_config(folder, text_config={"_attn_implementation": "evil/kernels"}), "caption.own_code"),
         (lambda folder: set_config(folder, model_type="llava"), "caption.wrong_type"),
         (lambda folder: (folder / "model.safetensors").rename(folder / "model.bin"), "caption.no_safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"broken"), "caption.model_broken"),

@@ -177,6 +177,7 @@ def test_sampling_depends_on_the_seed_and_the_picture_only(model: Callable[[str]
     before = torch.random.get_rng_state()
     once = [first.captions([image], [path])[0] for image, path in zip(PICTURES, PATHS, strict=True)]
     assert torch.equal(torch.random.get_rng_state(), before)
+    assert first.captions([PICTURES[0]], [PATHS[0]])[0] != once[0], "a second answer for the same picture"
     again = loaded("qwen_vl", folder, **freely, seed=1)
     assert [again.captions([PICTURES[row]], [PATHS[row]])[0] for row in (2, 1, 0)] == once[::-1]
     other = loaded("qwen_vl", folder, **freely, seed=2)

@@ -1,4 +1,4 @@
-"""From what a chatting model says to a caption: one line, without what stands around it."""
+"""From what a chatting model says to a caption, without what stands around it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def caption_of(answer: str, *, cut_off: bool, strip_preamble: bool) -> str:
         cut_off: whether it ended because it got too long; what follows the last whole sentence (or tag) is left out.
         strip_preamble: whether "Sure, here is ...:" and "The image shows" in front are left out.
     """
-    text = " ".join(_THOUGHTS.sub("", answer).split())
+    text = _THOUGHTS.sub("", answer).strip()
     if cut_off:
         text = _whole(text)
     return _without_preamble(text) if strip_preamble else text

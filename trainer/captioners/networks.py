@@ -47,14 +47,14 @@ def load_network(folder: Path, network_class: Any, options: WriterOptions) -> An
 
     device = pick_device()
     dtype = compute_dtype("auto", device)
-    extra = _quantized(options.quantize, dtype, device)
+    how: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, **_quantized(options.quantize, dtype)}
     network = load_part(
         options.model,
         lambda: network_class.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype, **extra
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, **how
         ),
     )
-    return (network if extra else network.to(device)).eval()
+    return network.eval()
 
 
 def load_processor(folder: Path, processor_class: Any, options: WriterOptions) -> Any:
@@ -65,7 +65,7 @@ def load_processor(folder: Path, processor_class: Any, options: WriterOptions) -
     )
 
 
-def _quantized(kind: WeightFormat, dtype: Any, device: Any) -> dict[str, Any]:
+def _quantized(kind: WeightFormat, dtype: Any) -> dict[str, Any]:
     """Arguments for weights in fewer bits; what looks at the picture stays as it is: it is small, and suffers most."""
     if kind == "none":
         return {}
@@ -82,7 +82,7 @@ def _quantized(kind: WeightFormat, dtype: Any, device: Any) -> dict[str, Any]:
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=[r"(?:.*\.)?(?:vision_tower|vision_model|visual|multi_modal_projector)", "lm_head"],
     )
-    return {"quantization_config": config, "device_map": {"": device}}
+    return {"quantization_config": config}
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,11 +49,17 @@ class ChatCaptioner:
         self._processor = processor
         self._question = question
         self._options = options
+        self._asked: Counter[Path] = Counter()
         self._batches = Batches(self._together)
 
     def captions(self, images: Sequence[Image.Image], paths: Sequence[Path]) -> list[str]:
-        """An answer for each picture. Raises UserError when not even one picture fits the memory."""
-        return self._batches.captions(images, paths)
+        """An answer for each picture; with a temperature, another one for a picture that comes again.
+
+        Raises UserError when not even one picture fits the memory.
+        """
+        texts = self._batches.captions(images, paths)
+        self._asked.update(paths)
+        return texts
 
     def _together(self, images: Sequence[Image.Image], paths: Sequence[Path]) -> list[str]:
         import torch
@@ -61,7 +68,8 @@ class ChatCaptioner:
         for name, values in inputs.items():
             if torch.is_floating_point(values):
                 inputs[name] = values.to(self._network.dtype)
-        with torch.inference_mode(), _random_state(self._options, paths):
+        draws = [f"{path.name} {self._asked[path]}" for path in paths]
+        with torch.inference_mode(), _random_state(self._options.seed, *draws):
             tokens = self._network.generate(**inputs, **self._generation())
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         texts = self._processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
@@ -144,12 +152,12 @@ def _question(processor: Any, options: ChatOptions, plain: bool) -> str:
 
 
 @contextmanager
-def _random_state(options: ChatOptions, paths: Sequence[Path]) -> Iterator[None]:
-    """Draws that depend on the seed and the pictures' names only; torch's own state is as before afterwards."""
+def _random_state(seed: int, *draws: str) -> Iterator[None]:
+    """Random draws that depend on nothing else; torch's own state is as before afterwards."""
     import torch
 
     from trainer.devices import seeded_generator
 
     with torch.random.fork_rng():
-        torch.manual_seed(seeded_generator(options.seed, *(path.name for path in paths)).initial_seed())
+        torch.manual_seed(seeded_generator(seed, *draws).initial_seed())
         yield

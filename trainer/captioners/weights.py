@@ -6,7 +6,7 @@ files of its own is refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,24 @@ def _check_config(folder: Path, model: str, model_types: Collection[str]) -> Non
         if "auto_map" in json_object(path):
             message = f"{model}: {path.name} asks for code of its own to be run; that is not done."
             raise UserError("caption.own_code", message, "Choose a model that transformers knows by itself.", _FIELD)
+    if any(_is_kernel(name, value) for name, value in _entries(config)):
+        message = f"{model}: config.json asks for compiled code of somebody's to be run; that is not done."
+        raise UserError("caption.own_code", message, "Choose a model that transformers knows by itself.", _FIELD)
     if config.get("model_type") not in model_types:
         message = f"{model} is a {config.get('model_type')} model; this captioner needs {' or '.join(model_types)}."
         raise UserError("caption.wrong_type", message, "Choose another model, or the captioner made for it.", _FIELD)
+
+
+def _is_kernel(name: str, value: Any) -> bool:
+    """Whether a setting names a repository of attention kernels (CVE-2026-4372: these were loaded unasked)."""
+    return "attn_implementation" in name and isinstance(value, str) and "/" in value
+
+
+def _entries(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        yield name, value
+        if isinstance(value, dict):
+            yield from _entries(value)
 
 
 def _no_tagger(message: str, model: str) -> UserError:

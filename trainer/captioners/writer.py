@@ -41,8 +41,7 @@ class Writer:
             tokens = self._network.generate(
                 **inputs, max_new_tokens=self._options.max_new_tokens, num_beams=_BEAMS, do_sample=False
             )
-        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
-        return [" ".join(str(text).split()) for text in texts]
+        return [str(text).strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
 
 
 def load_writer(options: WriterOptions, model_type: str, network_class: str, prompt: str) -> Writer:
