@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from trainer.curation.caption_edits import replace_text
+from trainer.curation.intake import Upload
 from trainer.errors import UserError
 from trainer.jobs import jobs
 from trainer.runs.store import Workspace
@@ -225,10 +226,10 @@ def test_edits_and_their_undo(desk: DatasetDesk, folder: Path) -> None:
 
 def test_uploading_opens_the_dataset(desk: DatasetDesk, tmp_path: Path) -> None:
     source = add(tmp_path / "upload", "new.png", "a text")
-    shown, intake = upload(desk, [str(source), str(source.with_suffix(".txt"))], "fresh")
+    given = [Upload(path, path.name) for path in (source, source.with_suffix(".txt"))]
+    shown, intake = upload(desk, given, desk.workspace.datasets_dir / "fresh")
     assert (intake.added, intake.skipped, shown.view["captioned"]) == (2, [], 1)
-    with pytest.raises(UserError):
-        upload(desk, [str(source)], "../outside")
+    assert not source.exists(), "the copy that the browser sent is not kept twice"
 
 
 def wait(check: Callable[[], Any]) -> Any:

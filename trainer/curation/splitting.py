@@ -1,6 +1,6 @@
 """Splitting validation pictures off a dataset, and bringing them back: as an edit that can be undone.
 
-They go into the dataset's hidden folder, with their folders and captions: training never looks there, nothing is
+They go into a hidden folder of the dataset, with their folders and captions: training never looks there, nothing is
 copied, and the way back is one step. The folder is one that ``validation.path`` of a config may name.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from trainer.curation import similar
 from trainer.curation.edit_log import EditLog, Outcome
 from trainer.curation.picture_sets import count_of, own_caption_bytes, path_within, read_set
-from trainer.curation.steps import HIDDEN, Change, Move, Step
+from trainer.curation.steps import Change, Move, Step
 from trainer.data.caption_files import decode
 from trainer.data.folders import Picture, picture_files
 from trainer.data.image_files import PICTURE_ERRORS, read_preview
@@ -25,7 +25,8 @@ from trainer.data.own_captions import CAPTION_ENDINGS
 from trainer.errors import UserError
 from trainer.runs.events import EventSink
 
-_FOLDER = f"{HIDDEN}/validation"
+VALIDATION = ".validation"
+"""Hidden, as training and the page leave out what begins with a dot; its name tells people what it is."""
 _PREVIEW_PX = 64
 _WORKERS = min(4, os.cpu_count() or 1)
 
@@ -46,7 +47,7 @@ class Split:
 
 def validation_folder(folder: Path) -> Path | None:
     """The folder with the dataset's validation pictures; None where none are split off."""
-    place = folder / _FOLDER
+    place = folder / VALIDATION
     return place if place.is_dir() and picture_files(place) else None
 
 
@@ -65,6 +66,9 @@ def split_off(
         message = f"{count_of(len(picture_files(there)), 'picture')} of {folder.name} are split off already."
         raise UserError("split.exists", message, "Bring them back first.", "folder")
     pictures = read_set(folder).pictures
+    if not pictures[0].path.is_relative_to(folder):
+        message = f"{folder.name} is a data set of the datasets library, not a folder of picture files."
+        raise UserError("split.library", message, "Import it first.", "folder")
     wanted = _wanted(len(pictures), share, count)
     groups = _groups(pictures, events)
     chosen = choose(groups, wanted, seed)
@@ -75,7 +79,7 @@ def split_off(
     outcome = log.apply(f"split off {count_of(sum(map(len, chosen)), 'validation picture')}", steps.values())
     moved = sum(map(len, chosen))
     together = sum(len(group) > 1 for group in groups)
-    return Split(folder / _FOLDER, moved, len(pictures) - moved, together, outcome)
+    return Split(folder / VALIDATION, moved, len(pictures) - moved, together, outcome)
 
 
 def bring_back(folder: Path, log: EditLog) -> Outcome:
@@ -86,7 +90,7 @@ def bring_back(folder: Path, log: EditLog) -> Outcome:
     files = sorted(path for path in place.rglob("*") if path.is_file())
     inside = [path.relative_to(folder).as_posix() for path in files]
     return log.apply(
-        "bring validation pictures back", [Move(name, name.removeprefix(f"{_FOLDER}/")) for name in inside]
+        "bring validation pictures back", [Move(name, name.removeprefix(f"{VALIDATION}/")) for name in inside]
     )
 
 
@@ -211,13 +215,13 @@ def _same_stem(pictures: list[Picture]) -> list[list[int]]:
 def _steps(picture: Picture) -> Iterable[Step]:
     """The picture and its caption files move; a caption from a table, which would not be found there, is written."""
     inside = path_within(picture)
-    yield Move(inside.as_posix(), f"{_FOLDER}/{inside}")
+    yield Move(inside.as_posix(), f"{VALIDATION}/{inside}")
     has_file = False
     for ending in CAPTION_ENDINGS:
         if picture.path.with_suffix(ending).exists():
             has_file = True
             name = inside.with_suffix(ending).as_posix()
-            yield Move(name, f"{_FOLDER}/{name}")
+            yield Move(name, f"{VALIDATION}/{name}")
     caption = own_caption_bytes(picture)
     if caption is not None and not has_file:
-        yield Change(f"{_FOLDER}/{inside.with_suffix('.txt')}", None, decode(caption).text)
+        yield Change(f"{VALIDATION}/{inside.with_suffix('.txt')}", None, decode(caption).text)

@@ -55,9 +55,14 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     def cancel(event: gr.EventData) -> None:
         desk.cancel(str(sent(event, "id")["id"]))
 
+    @tells_problems
+    def open_result(event: gr.EventData) -> list[Any]:
+        return board.updates(desk.open(str(sent(event, "path")["path"])))
+
     board.grid.turn(turn, board.grid, board.outputs, **IN_ORDER)
     board.undo.click(undo, board.grid, board.outputs, **IN_ORDER)
     board.redo.click(redo, board.grid, board.outputs, **IN_ORDER)
     board.job.refresh(refresh, board.grid, board.outputs, **IN_ORDER)
+    board.job.open(open_result, None, board.outputs, **IN_ORDER)
     board.job.cancel(cancel, None, None, **QUICK)
     context.page.poll(board.job_updates, [board.folder, board.job_shown], [board.job, board.job_shown])

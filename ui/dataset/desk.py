@@ -32,7 +32,20 @@ View = dict[str, Any]
 Report = Callable[[dict[str, Any]], str]
 """What a finished command answered, in a sentence for the job panel."""
 
+Opens = Callable[[dict[str, Any]], str]
+"""The folder of pictures that a finished command made, to be opened from the job panel; empty for none."""
+
 _RECENT_SECONDS = 300.0
+_STOPPED = "Stopped. What is written stays; starting again goes on from there."
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How the job panel tells the end of a command; ``stopped`` is what it says of a cancelled one."""
+
+    report: Report
+    opens: Opens
+    stopped: str
 
 
 @dataclass(frozen=True)
@@ -54,11 +67,11 @@ class DatasetDesk:
         self._thumbnails = thumbnails
         self._library = Library(self._may_read)
         self._jobs = JobReader(context.workspace)
-        self._reports: dict[str, Report] = {}
+        self._tellings: dict[str, Telling] = {}
 
-    def tells(self, command: str, report: Report) -> None:
+    def tells(self, command: str, report: Report, *, opens: Opens = lambda result: "", stopped: str = _STOPPED) -> None:
         """Have the job panel follow jobs of this trainer command, and tell what they answered."""
-        self._reports[command] = report
+        self._tellings[command] = Telling(report, opens, stopped)
 
     def choices(self) -> list[tuple[str, str]]:
         """The workspace's datasets as (name, folder)."""
@@ -157,13 +170,13 @@ class DatasetDesk:
 
         ``key`` names the state that is shown; an empty panel has an empty one.
         """
-        latest = self._jobs.latest(Path(folder), list(self._reports)) if folder else None
+        latest = self._jobs.latest(Path(folder), list(self._tellings)) if folder else None
         if latest is None:
             return {"key": "", "folder": folder} if shown else None
         if shown.startswith(f"{latest.id} ended"):
             return None
         info, progress = self._jobs.read(latest)
-        panel = _panel(info, progress, self._outcome(info)) | {"folder": folder}
+        panel = _panel(info, progress, self._outcome(info)) | {"folder": folder, "opens": self._opens(info)}
         if info.state != "running" and time.time() - (info.ended or 0) > _RECENT_SECONDS:
             panel = {"key": f"{latest.id} ended", "folder": folder}
         return panel if panel["key"] != shown else None
@@ -194,7 +207,7 @@ class DatasetDesk:
 
     def refuse_while_busy(self, folder: Path) -> None:
         """Raise UserError when a job works on the folder."""
-        latest = self._jobs.latest(folder, list(self._reports))
+        latest = self._jobs.latest(folder, list(self._tellings))
         if latest is not None and latest.read().state == "running":
             message = "A job is working on this dataset."
             raise UserError("dataset.busy", message, "Wait until it has ended, or cancel it.")
@@ -210,11 +223,17 @@ class DatasetDesk:
 
     def _outcome(self, info: JobInfo) -> list[str]:
         """What an ended job has to say."""
+        telling = self._tellings[info.command[0]]
         if info.state == "stopped":
-            return ["Stopped. What is written stays; starting again goes on from there."]
+            return [telling.stopped]
         if info.error:
             return [f"{problem['message']} {problem['hint']}".strip() for problem in info.error]
-        return [self._reports[info.command[0]](info.result)] if info.result is not None else []
+        return [telling.report(info.result)] if info.result is not None else []
+
+    def _opens(self, info: JobInfo) -> str:
+        """The folder that a finished job made."""
+        done = info.state == "finished" and info.result is not None
+        return self._tellings[info.command[0]].opens(info.result or {}) if done else ""
 
     @property
     def _memory(self) -> Path:

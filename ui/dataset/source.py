@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import html
-from pathlib import Path
+import time
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from trainer.curation.intake import Upload, dataset_folder, take_in
 from trainer.curation.picture_sets import count_of
 from trainer.curation.settling import Intake
+from trainer.data.folders import repeats_folder
+from trainer.errors import UserError
 from ui.context import AppContext
-from ui.dataset.board import QUICK, Board
+from ui.dataset import importing
+from ui.dataset.board import IN_ORDER, QUICK, Board, custom, sent
 from ui.dataset.desk import DatasetDesk, Shown
 from ui.dataset.fields import text
 from ui.messages import tells_problems
 
 _NAMED = 10
+_NEW = "my-pictures"
 
 
 def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
@@ -40,6 +47,9 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
                 info = "A new one, or one you have: files are added to it, nothing is overwritten."
                 name = text("Name of the dataset", "dataset-name", info, "my-cat")
                 add = gr.Button("Add", variant="primary", elem_id="dataset-add", scale=0, min_width=90)
+        importing.build(context, desk, board)
+    drop = custom("dataset-drop", css=("drop",), js=("dom", "drop"))
+    drop.render()
 
     @tells_problems
     def open_folder(path: str | None) -> list[Any]:
@@ -47,9 +57,22 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
 
     @tells_problems
     def add_files(files: list[str] | None, name: str) -> list[Any]:
-        shown, intake = upload(desk, files or [], name)
+        folder = dataset_folder(context.workspace.datasets_dir, name or "")
+        shown, intake = upload(desk, [Upload(Path(file), Path(file).name) for file in files or []], folder)
         _tell_intake(intake)
         return [None, *board.updates(shown)]
+
+    @tells_problems
+    def add_dropped(folder: str, name: str, event: gr.EventData) -> list[Any]:
+        uploads = dropped(sent(event, "files")["files"])
+        shown, intake = upload(desk, unwrapped(uploads), drop_folder(context, uploads, folder, name))
+        _tell_intake(intake)
+        return board.updates(shown)
+
+    @tells_problems
+    def refused(event: gr.EventData) -> None:
+        reason = str(sent(event, "reason")["reason"])
+        raise UserError("upload.failed", f"The files did not arrive: {reason}.", "Try again, perhaps as one zip file.")
 
     def restore() -> list[Any]:
         shown = desk.remembered()
@@ -61,14 +84,56 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     open_button.click(open_folder, path, board.outputs, **QUICK)
     path.submit(open_folder, path, board.outputs, **QUICK)
     add.click(add_files, [files, name], [files, *board.outputs], api_visibility="private")
+    taken = drop.dropped(add_dropped, [board.folder, name], board.outputs, **IN_ORDER)
+    taken.then(lambda: {"done": time.time()}, None, drop, **QUICK)  # also after a refusal: the page waits for it
+    drop.refused(refused, None, None, **QUICK)
     context.page.load(restore, outputs=board.outputs)
 
 
-def upload(desk: DatasetDesk, files: list[str], name: str) -> tuple[Shown, Intake]:
-    """Take files into the workspace's dataset of this name and open it."""
-    folder = dataset_folder(desk.workspace.datasets_dir, name)
-    intake = take_in([Upload(Path(file), Path(file).name) for file in files], folder)
+def upload(desk: DatasetDesk, uploads: Sequence[Upload], folder: Path) -> tuple[Shown, Intake]:
+    """Take files that the browser sent into the folder and open it. Their copies among the page's files go."""
+    desk.refuse_while_busy(folder)
+    intake = take_in(uploads, folder)
+    for each in uploads:
+        each.path.unlink(missing_ok=True)
     return desk.open(str(folder)), intake
+
+
+def dropped(files: Any) -> list[Upload]:
+    """Files that were dropped on the page, as its script tells them. Raises UserError for anything but uploads."""
+    arrived = Path(get_upload_folder()).resolve()
+    uploads = []
+    for each in files if isinstance(files, list) else []:
+        path, name = (each.get("path"), each.get("name")) if isinstance(each, dict) else (None, None)
+        if not isinstance(path, str) or not isinstance(name, str) or not Path(path).resolve().is_relative_to(arrived):
+            raise UserError("upload.unknown", "A file that was not uploaded is named.", "Reload the page.")
+        place = Path(path).resolve()
+        uploads.append(Upload(place, name))
+    return uploads
+
+
+def drop_folder(context: AppContext, uploads: Sequence[Upload], folder: str, name: str) -> Path:
+    """Where dropped files go: the open dataset, or a new one, named by the form, the dropped folder or the zip file."""
+    if folder:
+        return context.allowed(folder)
+    top = _only_folder(uploads)
+    single = uploads[0].path.suffix.lower() == ".zip" and len(uploads) == 1 if uploads else False
+    guess = top or (PurePosixPath(uploads[0].name).stem if single else _NEW)
+    return dataset_folder(context.workspace.datasets_dir, (name or "").strip() or guess)
+
+
+def unwrapped(uploads: Sequence[Upload]) -> list[Upload]:
+    """The files without the one folder that all came in, unless its name says repeats: ``10_cat`` stays."""
+    top = _only_folder(uploads)
+    if not top or repeats_folder(top) is not None:
+        return list(uploads)
+    return [Upload(each.path, each.name.partition("/")[2]) for each in uploads]
+
+
+def _only_folder(uploads: Sequence[Upload]) -> str:
+    """The name of the folder that all files lie in; empty where there is none."""
+    tops = {each.name.partition("/")[0] if "/" in each.name else "" for each in uploads}
+    return tops.pop() if len(tops) == 1 else ""
 
 
 def _tell_intake(intake: Intake) -> None:

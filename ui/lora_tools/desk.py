@@ -108,6 +108,12 @@ class ToolDesk:
         version = f"{info.id} {info.state} {inspection is not None}"
         return Standing(version, self._outcome(info, progress.warnings, inspection))
 
+    def result(self) -> dict[str, Any] | None:
+        """What the newest job answered; None unless it is finished."""
+        current = self._job(self._read().job)
+        info = current.read() if current is not None else None
+        return info.result if info is not None and info.state == "finished" else None
+
     def _inspection(self, memory: _Memory, done: JobInfo) -> dict[str, Any] | None:
         """What ``inspect`` says of a LoRA that was written, by a job of its own once it is there."""
         out = written_lora(done.result or {})

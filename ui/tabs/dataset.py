@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import gradio as gr
 
 from ui.context import AppContext
-from ui.dataset import browse, captions, check, editor, edits, source
+from ui.dataset import browse, captions, check, editor, edits, source, transfer
 from ui.dataset.board import Board
 from ui.dataset.desk import DatasetDesk
 from ui.dataset.thumbnails import Thumbnails
 
-PANELS = (captions, edits, check)
+PANELS = (captions, edits, check, transfer)
 """What stands between the row of actions and the grid, each with ``build(desk, board)``."""
 
 

@@ -13,8 +13,9 @@ import yaml
 from gradio.blocks import Block
 
 from trainer import jobs
-from trainer.config import Config, DatasetSettings, Source
+from trainer.config import Config, DatasetSettings, Source, ValidationSettings
 from trainer.config_io import dump_config, parse_config, read_yaml, save_config
+from trainer.curation.splitting import VALIDATION, validation_folder
 from trainer.errors import Problem, UserError
 from trainer.runs.worker import enqueue
 from ui import presets, train_view
@@ -238,14 +239,21 @@ class TrainHandlers:
         return {**self.fill(config), self._choosing.about: preset.about}
 
     def use_folder(self, values: Mapping[Any, Any], folder: str) -> dict[Any, Any]:
-        """The form with this folder as its only one; the other settings stay as they are, right or wrong."""
+        """The form with this folder as its only one; the other settings stay as they are, right or wrong.
+
+        Where validation pictures were split off the folder, they are the ones that are validated on.
+        """
         sources = [Source(path=folder)]
+        held_back = validation_folder(Path(folder))
         try:
             config = self._form.collect(values)
         except UserError:
             config = Config(dataset=DatasetSettings(sources=sources))
-            return self._form.push_one(config, "dataset.sources")
+            config.validation = _validating_on(config.validation, held_back)
+            shown = ("dataset.sources", "validation.path", "validation.split")[: 3 if held_back else 1]
+            return {block: update for name in shown for block, update in self._form.push_one(config, name).items()}
         config.dataset.sources = sources
+        config.validation = _validating_on(config.validation, held_back)
         return self.fill(config)
 
     @tells_problems
@@ -346,6 +354,14 @@ def _with_sources(config: Config, sources: list[Any]) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     values["dataset"]["sources"] = sources
     return values
+
+
+def _validating_on(settings: ValidationSettings, held_back: Path | None) -> ValidationSettings:
+    """The settings with this folder; without one, not with the pictures that were split off another dataset."""
+    if held_back is not None:
+        return settings.model_copy(update={"path": str(held_back), "split": 0.0})
+    stale = settings.path is not None and Path(settings.path).name == VALIDATION
+    return settings.model_copy(update={"path": None}) if stale else settings
 
 
 def _mapping(text: str) -> dict[str, Any]:

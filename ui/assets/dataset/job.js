@@ -16,6 +16,7 @@ function panel(job, running) {
   const state = { running: job.what, finished: "done", stopped: "stopped", failed: "did not work" }[job.state];
   line.append(part("strong", job.title), ` ${state}`);
   if (running && job.total) line.append(` ${job.done} of ${job.total}${job.left ? `, about ${job.left} left` : ""}`);
+  if (job.opens) line.append(part("button", "Open it", { type: "button", onclick: () => trigger("open", { path: job.opens }) }));
   line.append(part("button", running ? "Cancel" : "Close", { type: "button", onclick: () => press(job, running) }));
   line.setAttribute("role", "status");
   box.append(line);
