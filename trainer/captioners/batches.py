@@ -33,7 +33,7 @@ class Batches:
                 raise UserError(
                     "caption.out_of_memory",
                     "The memory is too small for this captioner, even for one picture at a time.",
-                    "Choose smaller weights (quantize), shorter captions or a smaller model.",
+                    "Choose a smaller model, smaller weights (quantize) or shorter captions.",
                     "batch_size",
                 )
             else:

@@ -24,7 +24,7 @@ def load_part(model: str, load: Callable[[], T]) -> T:
         return load()
     except ImportError as error:
         message = f"The captioner's model {model} needs another package. {_first_line(error)}"
-        hint = "Install it into the environment of this program, then try again."
+        hint = "Install it into the environment of this program; where none is named, it is torchvision."
         raise UserError("caption.package_missing", message, hint, "model") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         from trainer.devices import is_out_of_memory

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from trainer.captioners.answers import caption_of
 from trainer.captioners.batches import Batches
@@ -30,6 +30,9 @@ class ChatOptions(WriterOptions):
     """What the model is told beforehand about its role; empty for none."""
     max_new_tokens: int = setting(256, "Longest caption in tokens", also=("max_tokens",), ge=1, le=4096)
     """A token is a short word or a part of a long one. What goes on longer ends with its last whole sentence."""
+    longest_side_px: int | None = setting(1280, "Longest side that is read", ge=64, le=8192)
+    """Larger pictures are made smaller for the model: each part that it looks at costs time and memory. Empty for no
+    limit. Models that always read the same size do so."""
     temperature: float = setting(0.0, "Temperature", ge=0, le=2)
     """0: always the likeliest words, the same for the same picture. Higher: more varied, and less true."""
     top_p: float = setting(0.9, "Top-p", gt=0, le=1)
@@ -82,12 +85,18 @@ class ChatCaptioner:
         """Tokens and pixels for pictures, each with the question; padded on the left, so that answers begin alike."""
         bos = self._processor.tokenizer.bos_token
         return self._processor(
-            images=[[image] for image in images],
+            images=[[self._read(image)] for image in images],
             text=[self._question] * len(images),
             add_special_tokens=bos is None or not self._question.startswith(bos),  # templates write it themselves
             padding=True,
             return_tensors="pt",
         )
+
+    def _read(self, image: Image.Image) -> Image.Image:
+        longest = self._options.longest_side_px
+        if longest is None or max(image.size) <= longest:
+            return image
+        return ImageOps.contain(image, (longest, longest), Image.Resampling.LANCZOS)
 
     def _generation(self) -> dict[str, Any]:
         options = self._options
@@ -97,7 +106,7 @@ class ChatCaptioner:
             "do_sample": freely,
             "temperature": options.temperature if freely else None,
             "top_p": options.top_p if freely else None,
-            "top_k": None,
+            "top_k": 0 if freely else None,
             "pad_token_id": self._processor.tokenizer.pad_token_id,
         }
 

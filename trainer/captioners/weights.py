@@ -23,6 +23,7 @@ _WEIGHTS = ("*.safetensors",)
 _TAGGER = ("*.json", "*.csv", "model.onnx", "model.onnx.data", "model.onnx_data")
 _LEFT_OUT = ("*/*", "consolidated*")  # other formats of the same weights
 _FIELD = "model"
+_IN_SAFETENSORS = "Choose a version of it in safetensors; if its download broke off, start again."
 
 
 def weights_folder(options: ModelOptions, model_types: Collection[str]) -> Path:
@@ -42,7 +43,7 @@ def weights_folder(options: ModelOptions, model_types: Collection[str]) -> Path:
     _check_config(folder, options.model, model_types)
     if not any(folder.glob("*.safetensors")):
         message = f"{options.model} has no .safetensors weights; other formats can hold code and are not read."
-        raise UserError("caption.no_safetensors", message, "Choose a version of it in safetensors.", _FIELD)
+        raise UserError("caption.no_safetensors", message, _IN_SAFETENSORS, _FIELD)
     return folder
 
 
