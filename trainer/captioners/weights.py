@@ -21,6 +21,7 @@ from trainer.hub_errors import HubModel, hub_error
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 _WEIGHTS = ("*.safetensors",)
 _TAGGER = ("*.json", "*.csv", "model.onnx", "model.onnx.data", "model.onnx_data")
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
 _LEFT_OUT = ("*/*", "consolidated*")  # other formats of the same weights
 _FIELD = "model"
 _IN_SAFETENSORS = "Choose a version of it in safetensors; if its download broke off, start again."
@@ -44,6 +45,9 @@ def weights_folder(options: ModelOptions, model_types: Collection[str]) -> Path:
     if not any(folder.glob("*.safetensors")):
         message = f"{options.model} has no .safetensors weights; other formats can hold code and are not read."
         raise UserError("caption.no_safetensors", message, _IN_SAFETENSORS, _FIELD)
+    if not any((folder / name).is_file() for name in _TOKENIZERS):  # transformers goes on with an empty one
+        message = f"{options.model} has no tokenizer ({', '.join(_TOKENIZERS)})."
+        raise UserError("caption.model_broken", message, "Download it again, with all its files.", _FIELD)
     return folder
 
 
