@@ -20,10 +20,13 @@ from ui.dataset import captions, check
 from ui.dataset.captions import CaptionOrder, order_captions
 from ui.dataset.desk import DatasetDesk
 from ui.dataset.edits import tag_edit
+from ui.dataset.filters import PER_PAGE, Facts, Query, matching
 from ui.dataset.html import changes_html, findings_html, last_change_html
+from ui.dataset.library import Library
+from ui.dataset.sizes import PictureSizes
 from ui.dataset.source import upload
 from ui.dataset.thumbnails import Thumbnails
-from ui.dataset.view import PER_PAGE, Library, Query, changes, datasets, matching, scoped, view
+from ui.dataset.view import Pages, datasets, picked, scoped
 from ui.job_progress import Progress
 
 
@@ -36,8 +39,12 @@ def add(folder: Path, name: str, caption: str | None = None) -> Path:
     return path
 
 
+def roots() -> list[Path]:
+    return [Path("/")]
+
+
 def library() -> Library:
-    return Library(lambda path: True)
+    return Library(roots)
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def desk(tmp_path: Path) -> DatasetDesk:
     context = AppContext(Workspace((tmp_path / "workspace").resolve()))
-    desk = DatasetDesk(context, Thumbnails(tmp_path / "cache"))
+    desk = DatasetDesk(context)
     desk.tells("caption", captions.report)
     desk.tells("dataset", check.report)
     return desk
@@ -65,83 +72,55 @@ FINDINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("query", "names"),
-    [
-        (Query(), ["a.png", "b.png", "c.png", "sub/d.png"]),
-        (Query(text="CAT"), ["a.png", "b.png"]),
-        (Query(text="sub/"), ["sub/d.png"]),
-        (Query(show="uncaptioned"), ["c.png", "sub/d.png"]),
-        (Query(tag="sitting"), ["a.png", "b.png"]),
-        (Query(tag="cat"), []),
-        (Query(show="finding:0"), ["a.png", "sub/d.png"]),
-        (Query(show="finding:0", text="red"), ["a.png"]),
-        (Query(show="finding:9"), ["a.png", "b.png", "c.png", "sub/d.png"]),
-    ],
-)
-def test_filters(query: Query, names: list[str], folder: Path) -> None:
-    assert [entry.name for _, entry in matching(library().listing(folder), query, FINDINGS)] == names
-
-
-@pytest.mark.parametrize(
-    ("sent", "query"),
-    [
-        ({"page": 2, "text": "x", "show": "all", "tag": "t"}, Query(2, "x", "all", "t")),
-        ({"page": -1}, Query()),
-        ({"page": "3", "text": 5, "show": None, "tag": ["x"]}, Query()),
-        ({}, Query()),
-    ],
-)
-def test_whatever_the_browser_sends_is_a_query(sent: dict[str, Any], query: Query) -> None:
-    assert Query.of(sent) == query
-
-
 def test_a_page_of_cards(tmp_path: Path) -> None:
     for number in range(PER_PAGE + 2):
         add(tmp_path / "many", f"{number:03}.png", f"tag, number {number}")
     (tmp_path / "many" / "049.png").write_bytes(b"broken")
-    shown = view(library().listing(tmp_path / "many"), Query(page=1), [], Thumbnails(tmp_path / "cache"))
+    sizes = PictureSizes(tmp_path / "cache", roots)
+    pages = Pages(Thumbnails(tmp_path / "cache", roots), sizes)
+    listing = library().listing(tmp_path / "many")
+    shown = pages.page(listing, Query(page=1), Facts(), {})
     assert (shown["page"], shown["pages"], shown["first"], shown["matching"]) == (1, 2, PER_PAGE, PER_PAGE + 2)
     assert [card["name"] for card in shown["cards"]] == ["048.png", "049.png"]
     assert [(card["width"], card["height"]) for card in shown["cards"]] == [(30, 20), (0, 0)]
     assert shown["cards"][0]["thumb"].startswith("/atelier/thumb/")
     assert str(tmp_path) not in shown["cards"][0]["thumb"]
     assert shown["tags"][0] == ("tag", PER_PAGE + 2)
-    late = view(library().listing(tmp_path / "many"), Query(page=99), [], Thumbnails(tmp_path / "cache"))
-    assert late["page"] == 1
+    assert pages.page(listing, Query(page=99), Facts(), {})["page"] == 1
+    assert len(pages.page(listing, Query(per_page=24), Facts(), {})["cards"]) == 24
+    again = pages.page(listing, Query(), Facts(), {"offered": shown["offered"]})
+    assert "tags" not in again, "what the browser has is not sent again"
+    assert "tags" in pages.page(listing, Query(), Facts(sizes=sizes.of(listing.folder, listing.entries)), again)
 
 
-def test_captions_are_read_again_when_their_files_change(folder: Path) -> None:
-    listed = library()
-    listed.listing(folder)
-    (folder / "a.txt").write_text("another text", encoding="utf-8")
-    (folder / "c.txt").write_text("now there", encoding="utf-8")
-    (folder / "b.txt").unlink()
-    texts = {entry.name: entry.own.text for entry in listed.listing(folder).entries}
-    assert (texts["a.png"], texts["b.png"], texts["c.png"]) == ("another text", "", "now there")
+def test_ticked_pictures_that_are_hidden_or_gone(folder: Path, tmp_path: Path) -> None:
+    pages = Pages(Thumbnails(tmp_path / "cache", roots), PictureSizes(tmp_path / "cache", roots))
+    ticked = {"selected": ["a.png", "c.png", "sub/d.png", "deleted.png", 7]}
+    shown = pages.page(library().listing(folder), Query(text="cat"), Facts(), ticked)
+    assert (shown["hidden"], shown["gone"]) == (2, ["deleted.png"])
 
 
-def test_captions_of_a_table_are_shown_and_edited_into_files(tmp_path: Path) -> None:
-    add(tmp_path / "t", "a.png")
-    (tmp_path / "t" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "from the table"}\n')
-    (entry,) = library().listing(tmp_path / "t").entries
-    assert (entry.own.text, entry.own.stored) == ("from the table", None)
-    (change,) = changes([entry], replace_text("table", "file"))
-    assert (change.name, change.before, change.after) == ("a.txt", None, "from the file")
-
-
-def test_pictures_that_share_a_caption_file_are_edited_once(tmp_path: Path) -> None:
-    add(tmp_path / "t", "a.png", "one")
-    add(tmp_path / "t", "a.jpg")
-    entries = library().listing(tmp_path / "t").entries
-    assert len(changes(entries, replace_text("one", "two"))) == 1
+@pytest.mark.parametrize(
+    ("how", "start", "end", "names"),
+    [
+        ("all", 0, 0, ["c.png", "a.png", "b.png"]),
+        ("invert", 0, 0, ["c.png", "b.png"]),
+        ("range", 1, 1, ["c.png", "a.png", "b.png"]),
+        ("range", 0, -5, ["c.png", "a.png"]),
+        ("range", "x", 99, ["c.png", "a.png", "b.png"]),
+    ],
+)
+def test_ticking_over_all_pages(how: str, start: Any, end: Any, names: list[str], folder: Path) -> None:
+    """``c.png`` is ticked too, and does not match."""
+    found = matching(library().listing(folder), Query(text="cat"), Facts())
+    assert picked(found, ["c.png", "a.png", 5], how, start, end) == names
 
 
 def test_scopes(folder: Path) -> None:
     listing = library().listing(folder)
 
     def names(scope: str, selected: tuple[Any, ...] = ()) -> list[str]:
-        return [entry.name for entry in scoped(listing, scope, Query(text="cat"), FINDINGS, selected)]
+        return [entry.name for entry in scoped(listing, scope, Query(text="cat"), Facts(FINDINGS), selected)]
 
     assert names("all") == ["a.png", "b.png", "c.png", "sub/d.png"]
     assert names("shown") == ["a.png", "b.png"]
@@ -252,7 +231,7 @@ def test_a_job_from_start_to_findings(desk: DatasetDesk, folder: Path) -> None:
     assert desk.job_panel(str(folder / "sub"), panel["key"]) == {"key": "", "folder": str(folder / "sub")}
     shown = desk.refresh(page)
     assert {finding["code"] for finding in shown.findings} >= {"caption.missing", "caption.empty", "picture.tiny"}
-    found = desk.turn(page, {"show": "finding:0", "page": 0})
+    found = desk.turn(page, {"query": {"show": "finding:0"}, "page": 0})
     assert found.view["matching"] == len(shown.findings[0]["paths"])
 
 

@@ -22,7 +22,6 @@ from trainer.single_file.tokenizer import write_tokenizer
 from ui.context import AppContext
 from ui.dataset.desk import DatasetDesk
 from ui.dataset.picture_facts import placements, questions
-from ui.dataset.thumbnails import Thumbnails
 from ui.dataset.train_form import dataset_settings, model_settings
 from ui.form import SchemaForm
 from ui.train_view import save_last_form
@@ -30,7 +29,7 @@ from ui.train_view import save_last_form
 
 @pytest.fixture
 def desk(tmp_path: Path) -> DatasetDesk:
-    return DatasetDesk(AppContext(Workspace(tmp_path)), Thumbnails(tmp_path / "cache"))
+    return DatasetDesk(AppContext(Workspace(tmp_path)))
 
 
 @pytest.fixture

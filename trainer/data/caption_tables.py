@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,29 @@ def read_caption_tables(folder: Path, column: str | None = None, elsewhere: Path
             together.
         elsewhere: one more table, which lies anywhere and whose names are those of pictures in ``folder``.
     """
-    tables = CaptionTables()
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name in ("metadata.jsonl", "metadata.csv") or (name.startswith("meta") and name.endswith(".json")):
-                _read(Path(parent, name), Path(parent), column, tables)
+    tables = read_table_files(_table_files(folder), column)
     if elsewhere is not None:
         _read(elsewhere, folder, column, tables)
     return tables
+
+
+def read_table_files(files: Iterable[Path], column: str | None = None) -> CaptionTables:
+    """Read these caption tables, each about the pictures beside it."""
+    tables = CaptionTables()
+    for path in files:
+        _read(path, path.parent, column, tables)
+    return tables
+
+
+def is_caption_table(name: str) -> bool:
+    """Whether a file of this name is read as a caption table."""
+    return name in ("metadata.jsonl", "metadata.csv") or (name.startswith("meta") and name.endswith(".json"))
+
+
+def _table_files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(names) if is_caption_table(name))
 
 
 def _read(path: Path, folder: Path, column: str | None, tables: CaptionTables) -> None:

@@ -40,7 +40,12 @@ PICTURE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Memo
 
 def is_picture_file(path: Path) -> bool:
     """Whether the name is that of a picture. Hidden files are not (macOS leaves ``._name.png`` beside ``name.png``)."""
-    return path.suffix.lower() in PICTURE_ENDINGS and not path.name.startswith(".")
+    return is_picture_name(path.name)
+
+
+def is_picture_name(name: str) -> bool:
+    """Likewise for a file's name without its folder."""
+    return name[name.rfind(".") :].lower() in PICTURE_ENDINGS and not name.startswith(".")
 
 
 def read_size(path: Path) -> tuple[int, int]:

@@ -27,7 +27,7 @@ IN_ORDER: dict[str, Any] = {
     "concurrency_limit": 1,
 }
 """For saving and paging: one after the other, so that a page always shows what was saved before it."""
-GRID_SCRIPTS = ("dom", "query", "grid", "caption", "chips", "overlay", "editor", "tags", "main")
+GRID_SCRIPTS = ("dom", "query", "selection", "grid", "caption", "chips", "overlay", "editor", "tags", "main")
 
 
 class Board:
@@ -37,6 +37,7 @@ class Board:
         grid: pages of pictures and the editor; as an input it gives the view that the desk takes.
         tools: holds the panels; hidden until a dataset is open.
         folder: the open dataset's folder; empty for none.
+        resolution: pixels a side that the pictures are meant to be trained at.
     """
 
     def __init__(self, desk: DatasetDesk) -> None:
@@ -59,6 +60,15 @@ class Board:
             interactive=True,
             elem_id="dataset-choice",
             elem_classes=["field"],
+            render=False,
+        )
+        self.resolution = gr.Number(
+            desk.resolution(),
+            label="Resolution to train at",
+            precision=0,
+            interactive=True,
+            elem_id="dataset-resolution",
+            elem_classes=["field", "fit"],
             render=False,
         )
         self.folder = gr.Textbox("", visible=False, render=False)

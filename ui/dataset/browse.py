@@ -16,7 +16,7 @@ from ui.messages import tells_problems
 def actions(board: Board) -> None:
     """Lay out the row above the panels: what leads on, undo and redo."""
     with gr.Row(elem_classes=["actions"]):
-        for part in (board.train_on, board.undo, board.redo, board.last):
+        for part in (board.train_on, board.undo, board.redo, board.last, board.resolution):
             part.render()
 
 
@@ -30,8 +30,17 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     """Wire the grid, undo and redo, and the job panel."""
 
     @tells_problems
-    def turn(view: View, event: gr.EventData) -> list[Any]:
-        return board.updates(desk.turn(view, sent(event, "page", "text", "show", "tag", "asked")))
+    def turn(view: View, event: gr.EventData) -> View:
+        return desk.turn(view, sent(event, "page", "query", "asked")).view
+
+    @tells_problems
+    def pick(view: View, event: gr.EventData) -> View:
+        return desk.pick(view, sent(event, "how", "start", "end", "asked")).view
+
+    @tells_problems
+    def train_at(view: View, resolution: Any) -> View:
+        desk.train_at(resolution)
+        return desk.refresh(view).view if view.get("folder") else gr.skip()
 
     @tells_problems
     def undo(view: View) -> list[Any]:
@@ -59,7 +68,11 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     def open_result(event: gr.EventData) -> list[Any]:
         return board.updates(desk.open(str(sent(event, "path")["path"])))
 
-    board.grid.turn(turn, board.grid, board.outputs, **IN_ORDER)
+    board.grid.turn(turn, board.grid, board.grid, **IN_ORDER)
+    board.grid.pick(pick, board.grid, board.grid, **IN_ORDER)
+    board.resolution.submit(train_at, [board.grid, board.resolution], board.grid, **IN_ORDER)
+    board.resolution.blur(train_at, [board.grid, board.resolution], board.grid, **IN_ORDER)
+    context.page.load(lambda: [desk.resolution()], outputs=[board.resolution])
     board.undo.click(undo, board.grid, board.outputs, **IN_ORDER)
     board.redo.click(redo, board.grid, board.outputs, **IN_ORDER)
     board.job.refresh(refresh, board.grid, board.outputs, **IN_ORDER)

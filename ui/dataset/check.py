@@ -6,44 +6,33 @@ from typing import Any
 
 import gradio as gr
 
-from trainer.config import DatasetSettings
-from trainer.errors import UserError
 from ui.dataset.board import IN_ORDER, Board, sent
 from ui.dataset.desk import DatasetDesk, View
-from ui.dataset.fields import FIELD, folded
+from ui.dataset.fields import folded
 from ui.messages import tells_problems
 
 
 def build(desk: DatasetDesk, board: Board) -> None:
     """Lay the panel out and wire it."""
     with folded("Check the pictures", "dataset-check"):
-        with gr.Column(elem_classes=["fields"]):
-            resolution = gr.Number(
-                DatasetSettings.model_fields["resolution"].default,
-                label="Resolution you want to train at",
-                info="Pictures under half of it are reported as too small.",
-                precision=0,
-                elem_id="check-resolution",
-                **FIELD,
-            )
         with gr.Row(elem_classes=["actions"]):
             start = gr.Button("Check", elem_id="check-start", elem_classes=["fit"])
         board.findings.render()
 
     @tells_problems
     def show(view: View, event: gr.EventData) -> list[Any]:
-        return board.updates(desk.turn(view, {"show": f"finding:{sent(event, 'finding')['finding']}"}))
+        return board.updates(desk.turn(view, {"query": {"show": f"finding:{sent(event, 'finding')['finding']}"}}))
 
     desk.tells("dataset", report)
-    board.start(start, lambda view, resolution: order(desk, view, resolution), [resolution])
+    board.start(start, lambda view, resolution: order(desk, view, resolution), [board.resolution])
     board.findings.show(show, board.grid, board.outputs, **IN_ORDER)
 
 
-def order(desk: DatasetDesk, view: View, resolution: int | None) -> None:
-    """Start the doctor on the open folder. Raises UserError when a job is running there."""
-    if not resolution or resolution < 1:
-        raise UserError("check.resolution", "The resolution must be a number of pixels.", "512 is usual.")
-    desk.start(view, ["dataset"], "Check of", [f"--resolution={resolution}", f"--workspace={desk.workspace.dir}"])
+def order(desk: DatasetDesk, view: View, resolution: float | None) -> None:
+    """Start the doctor on the open folder. Raises UserError for a resolution out of range, or while a job runs."""
+    desk.train_at(resolution)
+    options = [f"--resolution={desk.resolution()}", f"--workspace={desk.workspace.dir}"]
+    desk.start(view, ["dataset"], "Check of", options)
 
 
 def report(result: dict[str, Any]) -> str:

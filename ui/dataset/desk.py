@@ -11,18 +11,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trainer.config import DatasetSettings
 from trainer.curation.caption_edits import Edit
 from trainer.curation.edit_log import EditLog, Outcome
 from trainer.curation.steps import Change, Step
-from trainer.data.caption_files import read_caption
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
 from trainer.jobs import JobInfo, job, start_job
 from trainer.runs.store import Workspace
 from ui.context import AppContext
 from ui.dataset import view as dataset_view
+from ui.dataset.filters import Facts, Query, matching
+from ui.dataset.library import Entry, Library, Listing
+from ui.dataset.sizes import PictureSizes
 from ui.dataset.thumbnails import Thumbnails
-from ui.dataset.view import Entry, Library, Listing, Query
+from ui.dataset.view import Pages, picked
 from ui.job_progress import JobReader, Progress
 from ui.run_view import duration
 
@@ -36,6 +39,7 @@ Opens = Callable[[dict[str, Any]], str]
 """The folder of pictures that a finished command made, to be opened from the job panel; empty for none."""
 
 _RECENT_SECONDS = 300.0
+_LEAST_PX, _MOST_PX = 64, 8192
 _STOPPED = "Stopped. What is written stays; starting again goes on from there."
 
 
@@ -62,10 +66,12 @@ class Shown:
 class DatasetDesk:
     """Opens, pages and edits datasets for the page, and runs jobs on them."""
 
-    def __init__(self, context: AppContext, thumbnails: Thumbnails) -> None:
+    def __init__(self, context: AppContext) -> None:
         self.context = context
-        self._thumbnails = thumbnails
-        self._library = Library(self._may_read)
+        self.thumbnails = Thumbnails(context.workspace.cache_dir / "thumbnails", context.allowed_folders)
+        self._sizes = PictureSizes(context.workspace.cache_dir / "picture-sizes", context.allowed_folders)
+        self._pages = Pages(self.thumbnails, self._sizes)
+        self._library = Library(context.allowed_folders)
         self._jobs = JobReader(context.workspace)
         self._tellings: dict[str, Telling] = {}
 
@@ -84,25 +90,38 @@ class DatasetDesk:
             raise UserError("dataset.no_folder", "No folder is given.", "Choose a dataset, or type a folder's path.")
         folder = self.context.allowed(path.strip())
         shown = self._shown(folder, Query())
-        write_json(self._memory, {"folder": str(folder)})
+        self._remember(folder=str(folder))
         return shown
 
     def remembered(self) -> Shown | None:
         """The dataset that was open last; None when there is none, or it is gone or no longer allowed."""
         try:
-            return self._shown(self.context.allowed(read_json(self._memory)["folder"]), Query())
+            return self._shown(self.context.allowed(self._remembered()["folder"]), Query())
         except (OSError, ValueError, KeyError, TypeError, UserError):
             return None
 
     def turn(self, view: View, wanted: Mapping[str, Any]) -> Shown:
         """Another page, search, filter or tag."""
-        folder = self.folder(view)
-        shown = self._shown(folder, Query.of(wanted), self._library.recent(folder))
+        folder, query = self.folder(view), _query(wanted)
+        listing = self._library.recent(folder)
+        shown = self._shown(folder, query, view, listing)
+        now = self._library.again(folder, [card["name"] for card in shown.view["cards"]])
+        if now is not listing:  # what is on the page was changed by another program
+            shown = self._shown(folder, query, view, now)
         return replace(shown, view={**shown.view, "asked": wanted.get("asked")})
+
+    def pick(self, view: View, wanted: Mapping[str, Any]) -> Shown:
+        """Tick pictures on all pages: all that match, all but the ticked ones, or a range."""
+        folder, query, selected = self.folder(view), _query(view), _selected(view)
+        listing = self._library.recent(folder)
+        found = matching(listing, query, self.facts(listing))
+        names = picked(found, selected, str(wanted["how"]), wanted["start"], wanted["end"])
+        shown = self._shown(folder, query, {**view, "selected": names}, listing)
+        return replace(shown, view={**shown.view, "asked": wanted.get("asked"), "picked": names})
 
     def refresh(self, view: View) -> Shown:
         """The same page as it is on disk now."""
-        shown = self._shown(self.folder(view), _query(view))
+        shown = self._shown(self.folder(view), _query(view), view)
         return replace(shown, view={**shown.view, "asked": view.get("asked")})
 
     def save(self, view: View, name: str, before: str | None, text: str) -> Shown:
@@ -110,22 +129,23 @@ class DatasetDesk:
         folder = self.folder(view)
         entry = self.entry(folder, name)
         outcome = self.log(folder).apply(f"caption of {name}", [Change(entry.caption_name, before, text)])
-        shown = self.refresh(view)
+        listing = self._library.again(folder, [name])
+        shown = self._shown(folder, _query(view), view, listing)
+        told: dict[str, Any] = {"saved": name}
         if outcome.conflicts:
-            theirs = read_caption(entry.own.file)
-            return replace(shown, view={**shown.view, "clash": {"name": name, "theirs": theirs}})
-        return replace(shown, view={**shown.view, "saved": name})
+            told = {"clash": {"name": name, "theirs": listing.named(name).own.stored}}
+        return replace(shown, view={**shown.view, "asked": view.get("asked"), **told})
 
     def entry(self, folder: Path, name: str) -> Entry:
-        """The picture of this name. Raises UserError when it is not, or no longer, in the folder."""
-        return self._library.recent(folder).named(name)
+        """The picture of this name as it is now. Raises UserError when it is not, or no longer, in the folder."""
+        self._library.recent(folder).named(name)
+        return self._library.again(folder, [name]).named(name)  # a file may have become a link that leads out
 
     def scoped(self, view: View, scope: str) -> list[Entry]:
         """The pictures of a scope: ``all``, ``shown`` or ``selected``. Raises UserError when that is none."""
         folder = self.folder(view)
-        findings, _ = self.findings(folder)
         listing = self._library.listing(folder)
-        return dataset_view.scoped(listing, scope, _query(view), findings, view.get("selected") or [])
+        return dataset_view.scoped(listing, scope, _query(view), self.facts(listing), _selected(view))
 
     def preview(self, view: View, scope: str, edit: Edit) -> list[Change]:
         """What an edit of captions would change."""
@@ -181,14 +201,19 @@ class DatasetDesk:
             panel = {"key": f"{latest.id} ended", "folder": folder}
         return panel if panel["key"] != shown else None
 
-    def _may_read(self, path: Path) -> bool:
-        return any(path.is_relative_to(root) for root in self.context.allowed_folders())
+    def facts(self, listing: Listing) -> Facts:
+        """What the filter goes by: the doctor's findings, the sizes read so far, how training is meant."""
+        findings, checked = self.findings(listing.folder)
+        return Facts(findings, self._sizes.known(listing), DatasetSettings(resolution=self.resolution()), checked)
 
-    def _shown(self, folder: Path, query: Query, listing: Listing | None = None) -> Shown:
-        findings, checked = self.findings(folder)
+    def _shown(
+        self, folder: Path, query: Query, before: Mapping[str, Any] | None = None, listing: Listing | None = None
+    ) -> Shown:
+        listing = listing or self._library.listing(folder)
+        facts = self.facts(listing)
         undo, redo = self.log(folder).titles()
-        view = dataset_view.view(listing or self._library.listing(folder), query, findings, self._thumbnails)
-        return Shown(view, undo, redo, findings, checked)
+        page = self._pages.page(listing, query, facts, before or {})
+        return Shown(page, undo, redo, list(facts.findings), facts.checked)
 
     def findings(self, folder: Path) -> tuple[list[dict[str, Any]], float | None]:
         """What the doctor found when it last looked at the folder, and when that was."""
@@ -235,14 +260,48 @@ class DatasetDesk:
         done = info.state == "finished" and info.result is not None
         return self._tellings[info.command[0]].opens(info.result or {}) if done else ""
 
+    def resolution(self) -> int:
+        """Pixels a side that the pictures are meant to be trained at: what was said last, whatever the folder."""
+        try:
+            return checked_resolution(self._remembered().get("resolution"))
+        except UserError:
+            return int(DatasetSettings.model_fields["resolution"].default)
+
+    def train_at(self, resolution: Any) -> None:
+        """Remember at which resolution the pictures are meant to be trained. Raises UserError for none."""
+        self._remember(resolution=checked_resolution(resolution))
+
+    def _remember(self, **values: Any) -> None:
+        write_json(self._memory, self._remembered() | values)
+
+    def _remembered(self) -> dict[str, Any]:
+        try:
+            kept = read_json(self._memory)
+        except (OSError, ValueError):
+            return {}
+        return kept if isinstance(kept, dict) else {}
+
     @property
     def _memory(self) -> Path:
         return self.workspace.dir / "dataset.json"
 
 
-def _query(view: View) -> Query:
+def checked_resolution(value: Any) -> int:
+    """A resolution that somebody typed. Raises UserError when no model trains at it."""
+    if not isinstance(value, int | float) or value != value // 1 or not _LEAST_PX <= value <= _MOST_PX:
+        message = f"The resolution {value} is not a whole number from {_LEAST_PX} to {_MOST_PX}."
+        raise UserError("dataset.resolution", message, "512 is usual for SD 1.5, 1024 for SDXL.", "resolution")
+    return int(value)
+
+
+def _query(view: Mapping[str, Any]) -> Query:
     asked = view.get("query")
     return Query.of({**(asked if isinstance(asked, dict) else {}), "page": view.get("page")})
+
+
+def _selected(view: View) -> list[Any]:
+    selected = view.get("selected")
+    return selected if isinstance(selected, list) else []
 
 
 def _panel(info: JobInfo, progress: Progress, outcome: list[str]) -> dict[str, Any]:

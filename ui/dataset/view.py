@@ -1,181 +1,97 @@
-"""A folder of pictures as the Dataset tab shows it: listing, filter, pages, tags. Pure functions and no Gradio."""
+"""A page of a dataset's pictures as the browser gets it, and what an edit is meant for. No Gradio."""
 
 from __future__ import annotations
 
+import os
+import secrets
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from trainer.curation.caption_edits import Edit, count_tags, tags_of
+from trainer.curation.caption_edits import Edit
 from trainer.curation.steps import Change
-from trainer.data.caption_files import caption_path
-from trainer.data.caption_tables import CaptionTables, read_caption_tables
-from trainer.data.folders import picture_files
-from trainer.data.image_files import PICTURE_ERRORS, read_size
-from trainer.data.own_captions import CAPTION_ENDINGS, OwnCaption, own_caption
+from trainer.data.image_files import is_picture_name
 from trainer.errors import UserError
+from ui.dataset.filters import Facts, Query, choices, matching
+from ui.dataset.library import Entry, Listing
+from ui.dataset.sizes import PictureSizes, Size
 from ui.dataset.thumbnails import Thumbnails
 
-PER_PAGE = 48
-SHOWN_TAGS = 300
-_MAX_QUERY = 500
-_RECENT_SECONDS = 15.0
-
-Finding = Mapping[str, Any]
-"""A doctor's finding as JSON: code, severity, paths, message, hint."""
+_LEVELS = 3
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A picture of the listing. ``name`` is its path within the folder, ``caption_name`` that of its caption file."""
+class _Offered:
+    """What the filter offers for a listing, under a name that the browser knows it by."""
 
+    listing: Listing
+    facts: Facts
     name: str
-    path: Path
-    own: OwnCaption
-    caption_name: str
+    choices: dict[str, Any]
+
+    def fits(self, listing: Listing, facts: Facts) -> bool:
+        """Whether nothing changed that it is made of. Sizes of one listing only ever become more."""
+        mine = self.facts
+        return (
+            self.listing is listing
+            and len(mine.sizes) == len(facts.sizes)
+            and (mine.settings, mine.findings) == (facts.settings, facts.findings)
+        )
 
 
-@dataclass(frozen=True)
-class Listing:
-    """All pictures of a folder with their captions, in order."""
+class Pages:
+    """Makes pages of pictures; what the filter offers is only sent when it changed."""
 
-    folder: Path
-    entries: tuple[Entry, ...]
-
-    @cached_property
-    def captioned(self) -> int:
-        """How many pictures have a caption."""
-        return sum(1 for entry in self.entries if entry.own.text.strip())
-
-    @cached_property
-    def tags(self) -> list[tuple[str, int]]:
-        """The most frequent tags, with the number of captions that hold them."""
-        return count_tags(entry.own.text for entry in self.entries)[:SHOWN_TAGS]
-
-    def named(self, name: str) -> Entry:
-        """The picture of this name. Raises UserError when it is not, or no longer, in the folder."""
-        for entry in self.entries:
-            if entry.name == name:
-                return entry
-        raise UserError("dataset.gone", f"{name!r} is not in the folder any more.", "Open the folder again.")
-
-
-@dataclass(frozen=True)
-class Query:
-    """Which pictures are asked for. ``show``: all, uncaptioned, or ``finding:N`` for the doctor's N-th finding."""
-
-    page: int = 0
-    text: str = ""
-    show: str = "all"
-    tag: str = ""
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Query:
-        """From what the browser sent; anything odd becomes the first page of everything."""
-        page = values.get("page")
-        texts = {name: values.get(name) for name in ("text", "show", "tag")}
-        kept = {name: text[:_MAX_QUERY] for name, text in texts.items() if isinstance(text, str)}
-        return cls(page=page if isinstance(page, int) and page > 0 else 0, **kept)
-
-
-class Library:
-    """Lists folders, reading again only the captions whose files changed since the last look.
-
-    Args:
-        may_read: whether the page may show what lies at a path; asked for links, which can lead anywhere.
-    """
-
-    def __init__(self, may_read: Callable[[Path], bool]) -> None:
-        self._may_read = may_read
-        self._known: dict[Path, tuple[tuple[Any, ...], OwnCaption]] = {}
-        self._latest: tuple[float, Listing] | None = None
+    def __init__(self, thumbnails: Thumbnails, sizes: PictureSizes) -> None:
+        self._thumbnails = thumbnails
+        self._sizes = sizes
+        self._offered: dict[Path, _Offered] = {}
         self._lock = threading.Lock()
 
-    def recent(self, folder: Path) -> Listing:
-        """The folder as it was some seconds ago at most: looking at 10,000 files for each page turned is too slow."""
-        latest = self._latest
-        if latest is not None and latest[1].folder == folder and time.monotonic() - latest[0] < _RECENT_SECONDS:
-            return latest[1]
-        return self.listing(folder)
+    def page(self, listing: Listing, query: Query, facts: Facts, before: Mapping[str, Any]) -> dict[str, Any]:
+        """What the browser needs to show a page.
 
-    def listing(self, folder: Path) -> Listing:
-        """The folder as it is now. Raises UserError when it is missing or holds no pictures."""
-        if not folder.is_dir():
-            raise UserError("dataset.missing_folder", f"The folder {folder} does not exist.", "Check the path.")
-        paths = [path for path in picture_files(folder) if not self._leads_out(path)]
-        if not paths:
-            raise UserError(
-                "dataset.no_pictures",
-                f"The folder {folder} holds no pictures (png, jpg, webp, bmp).",
-                "Choose the folder with the pictures, or add some.",
-            )
-        tables = read_caption_tables(folder)
+        Args:
+            listing: the folder's pictures.
+            query: which of them are asked for.
+            facts: what else is known of them.
+            before: what the browser shows: ``offered`` names the choices it has, ``selected`` the pictures ticked.
+        """
+        found = matching(listing, query, facts)
+        pages = max(1, -(-len(found) // query.per_page))
+        page = min(query.page, pages - 1)
+        first = page * query.per_page
+        token = self._thumbnails.register(listing.folder, list(listing.by_name))
+        self._thumbnails.prepare(entry.path for _, entry in found[first + query.per_page : first + 2 * query.per_page])
+        shown = found[first : first + query.per_page]
+        sizes = self._sizes.of(listing.folder, [entry for _, entry in shown])
+        offered = self._offer(listing, facts)
+        return {
+            "folder": str(listing.folder),
+            "title": " / ".join(listing.folder.parts[-2:]),
+            "total": len(listing.entries),
+            "captioned": listing.captioned,
+            "matching": len(found),
+            "page": page,
+            "pages": pages,
+            "first": first,
+            "query": query.as_json(),
+            "cards": [_card(number, entry, sizes[entry.name], token, self._thumbnails) for number, entry in shown],
+            "unread": len(listing.entries) - len(facts.sizes),
+            "offered": offered.name,
+            **(offered.choices if before.get("offered") != offered.name else {}),
+            **_ticks(listing, found, before.get("selected")),
+        }
+
+    def _offer(self, listing: Listing, facts: Facts) -> _Offered:
         with self._lock:
-            self._known = {path: self._caption(path, tables) for path in paths}
-            owns = [self._known[path][1] for path in paths]
-        entries = (
-            Entry(_within(folder, path), path, own, _within(folder, own.file))
-            for path, own in zip(paths, owns, strict=True)
-        )
-        listing = Listing(folder, tuple(entries))
-        self._latest = (time.monotonic(), listing)
-        return listing
-
-    def _leads_out(self, path: Path) -> bool:
-        beside = (caption_path(path, ending) for ending in CAPTION_ENDINGS)
-        return any(file.is_symlink() and not self._may_read(file.resolve()) for file in (path, *beside))
-
-    def _caption(self, path: Path, tables: CaptionTables) -> tuple[tuple[Any, ...], OwnCaption]:
-        signature = (*(_stamp(caption_path(path, ending)) for ending in CAPTION_ENDINGS), tables.captions.get(path))
-        known = self._known.get(path)
-        if known is not None and known[0] == signature:
-            return known
-        return signature, own_caption(path, tables)
-
-
-def matching(listing: Listing, query: Query, findings: Sequence[Finding]) -> list[tuple[int, Entry]]:
-    """The pictures that the query asks for, each with its number in the listing."""
-    text = query.text.strip().lower()
-    named = _finding_names(query.show, findings)
-
-    def wanted(entry: Entry) -> bool:
-        caption = entry.own.text
-        if query.show == "uncaptioned" and caption.strip():
-            return False
-        if named is not None and entry.name not in named:
-            return False
-        if query.tag and query.tag not in tags_of(caption):
-            return False
-        return not text or text in caption.lower() or text in entry.name.lower()
-
-    return [(number, entry) for number, entry in enumerate(listing.entries) if wanted(entry)]
-
-
-def view(listing: Listing, query: Query, findings: Sequence[Finding], thumbnails: Thumbnails) -> dict[str, Any]:
-    """What the browser needs for one page: counts, tags, the choices of the filter and the page's cards."""
-    found = matching(listing, query, findings)
-    pages = max(1, -(-len(found) // PER_PAGE))
-    page = min(query.page, pages - 1)
-    token = thumbnails.register([entry.path for entry in listing.entries])
-    first = page * PER_PAGE
-    return {
-        "folder": str(listing.folder),
-        "title": " / ".join(listing.folder.parts[-2:]),
-        "total": len(listing.entries),
-        "captioned": listing.captioned,
-        "matching": len(found),
-        "page": page,
-        "pages": pages,
-        "first": first,
-        "query": {"text": query.text, "show": query.show, "tag": query.tag},
-        "shows": _choices(listing, findings),
-        "tags": listing.tags,
-        "cards": [_card(number, entry, token, thumbnails) for number, entry in found[first : first + PER_PAGE]],
-    }
+            offered = self._offered.get(listing.folder)
+            if offered is None or not offered.fits(listing, facts):
+                offered = _Offered(listing, facts, secrets.token_hex(6), choices(listing, facts))
+                self._offered[listing.folder] = offered
+            return offered
 
 
 def changes(entries: Iterable[Entry], edit: Edit) -> list[Change]:
@@ -185,9 +101,7 @@ def changes(entries: Iterable[Entry], edit: Edit) -> list[Change]:
     return [Change(entry.caption_name, entry.own.stored, text) for entry, text in edited if text != entry.own.text]
 
 
-def scoped(
-    listing: Listing, scope: str, query: Query, findings: Sequence[Finding], selected: Iterable[Any]
-) -> list[Entry]:
+def scoped(listing: Listing, scope: str, query: Query, facts: Facts, selected: Iterable[Any]) -> list[Entry]:
     """The pictures an edit is meant for: ``all``, ``shown`` by the filter, or ``selected``.
 
     Raises UserError when that is none.
@@ -196,7 +110,7 @@ def scoped(
         names = {name for name in selected if isinstance(name, str)}
         entries = [entry for entry in listing.entries if entry.name in names]
     elif scope == "shown":
-        entries = [entry for _, entry in matching(listing, query, findings)]
+        entries = [entry for _, entry in matching(listing, query, facts)]
     else:
         entries = list(listing.entries)
     if not entries:
@@ -205,52 +119,69 @@ def scoped(
     return entries
 
 
+def picked(found: list[tuple[int, Entry]], selected: Iterable[Any], how: str, start: Any, end: Any) -> list[str]:
+    """Names of the pictures ticked after a choice over all pages.
+
+    Args:
+        found: the pictures that match, in order.
+        selected: names ticked before; those that do not match stay as they are.
+        how: ``all`` that match, ``invert`` among those that match, or ``range``.
+        start: for a range, the place of one end among those that match.
+        end: likewise of the other.
+    """
+    before = {name: None for name in selected if isinstance(name, str)}
+    names = [entry.name for _, entry in found]
+    if how == "invert":
+        return [*(before.keys() - set(names)), *(name for name in names if name not in before)]
+    if how == "range":
+        first, last = sorted(place if isinstance(place, int) else 0 for place in (start, end))
+        names = names[max(0, first) : max(0, last + 1)]
+    return list(before | dict.fromkeys(names))
+
+
 def datasets(datasets_dir: Path) -> list[Path]:
     """Folders of the workspace that hold pictures themselves, at most three levels down."""
-    folders = sorted({path.parent for path in picture_files(datasets_dir)}) if datasets_dir.is_dir() else []
-    return [folder for folder in folders if len(folder.relative_to(datasets_dir).parts) in (1, 2, 3)]
+    return sorted(_with_pictures(datasets_dir, _LEVELS))
 
 
-def _card(number: int, entry: Entry, token: str, thumbnails: Thumbnails) -> dict[str, Any]:
+def _with_pictures(folder: Path, levels: int) -> Iterable[Path]:
     try:
-        width, height = read_size(entry.path)
-    except PICTURE_ERRORS:
-        width = height = 0
+        with os.scandir(folder) as entries:
+            for below in entries:
+                if not below.name.startswith((".", "__MACOSX")) and below.is_dir(follow_symlinks=False):
+                    path = folder / below.name
+                    if _has_pictures(path):
+                        yield path
+                    if levels > 1:
+                        yield from _with_pictures(path, levels - 1)
+    except OSError:  # not there, or not ours to read
+        return
+
+
+def _has_pictures(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(is_picture_name(entry.name) and not entry.is_dir() for entry in entries)
+    except OSError:
+        return False
+
+
+def _ticks(listing: Listing, found: list[tuple[int, Entry]], selected: Any) -> dict[str, Any]:
+    """How many ticked pictures the filter hides, and names that are ticked but gone from the folder."""
+    names = {name for name in selected if isinstance(name, str)} if isinstance(selected, list) else set()
+    gone = names - listing.by_name.keys()
+    shown = sum(entry.name in names for _, entry in found) if names else 0
+    return {"hidden": len(names) - len(gone) - shown, "gone": sorted(gone)}
+
+
+def _card(number: int, entry: Entry, size: Size, token: str, thumbnails: Thumbnails) -> dict[str, Any]:
     return {
         "name": entry.name,
         "caption": entry.own.text,
         "stored": entry.own.stored,
         "file": entry.caption_name,
-        "thumb": thumbnails.address("thumb", token, number, entry.path),
-        "picture": thumbnails.address("picture", token, number, entry.path),
-        "width": width,
-        "height": height,
+        "thumb": thumbnails.address("thumb", token, number, entry.stamp[0]),
+        "picture": thumbnails.address("picture", token, number, entry.stamp[0]),
+        "width": size[0],
+        "height": size[1],
     }
-
-
-def _choices(listing: Listing, findings: Sequence[Finding]) -> list[tuple[str, str]]:
-    missing = len(listing.entries) - listing.captioned
-    choices = [("all", f"All pictures ({len(listing.entries)})"), ("uncaptioned", f"Without a caption ({missing})")]
-    for number, finding in enumerate(findings):
-        if finding["paths"]:
-            choices.append((f"finding:{number}", f"{finding['message']} ({len(finding['paths'])})"))
-    return choices
-
-
-def _finding_names(show: str, findings: Sequence[Finding]) -> set[str] | None:
-    kind, _, number = show.partition(":")
-    if kind != "finding" or not number.isdigit() or int(number) >= len(findings):
-        return None
-    return set(findings[int(number)]["paths"])
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
-
-
-def _within(folder: Path, path: Path) -> str:
-    return path.relative_to(folder).as_posix()

@@ -10,7 +10,6 @@ from ui.context import AppContext
 from ui.dataset import browse, captions, check, editor, edits, source, transfer
 from ui.dataset.board import Board
 from ui.dataset.desk import DatasetDesk
-from ui.dataset.thumbnails import Thumbnails
 
 PANELS = (captions, edits, check, transfer)
 """What stands between the row of actions and the grid, each with ``build(desk, board)``."""
@@ -26,9 +25,8 @@ class DatasetTab:
 
 def build(context: AppContext) -> DatasetTab:
     """Lay the tab out and wire it."""
-    thumbnails = Thumbnails(context.workspace.cache_dir / "thumbnails")
-    thumbnails.add_routes(context.page)
-    desk = DatasetDesk(context, thumbnails)
+    desk = DatasetDesk(context)
+    desk.thumbnails.add_routes(context.page)
     board = Board(desk)
     source.build(context, desk, board)
     board.job.render()

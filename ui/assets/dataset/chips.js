@@ -171,11 +171,6 @@ function chipKey(event, line, index, tag) {
   event.stopPropagation();
 }
 
-function filterByTag(tag) {
-  query.tag = query.tag === tag ? "" : tag;
-  ask(0);
-}
-
 function markUnreadChips() {
   chips.querySelectorAll(".ds-edit-chip").forEach((node) => {
     const cut = cutOf(Number(node.dataset.line));

@@ -1,12 +1,15 @@
-// The grid of pictures: cards, ticking them, mouse and keys.
-const chosen = new Set(); // names of ticked pictures, on any page
-let anchor = 0; // where a selection with Shift starts
-
-const ticked = make("span", { class: "ds-ticked", role: "status" });
-const tickAll = button("Select this page", tickPage);
-const tickNone = button("Clear selection", () => { chosen.clear(); showTicks(); });
+// The grid of pictures: its cards, the mouse and the keys.
+const HELP = [
+  ["Arrow keys, Home, End", "go from picture to picture"], ["Page Up, Page Down", "turn the page"], ["Enter", "edit the caption"],
+  ["Space", "select, or not"], ["Shift + arrow keys", "select a range"], ["Shift + click", "select a range, also over pages"],
+  ["Ctrl + click", "select one more"], ["Ctrl + A", "select this page; again: all that match"], ["Ctrl + I", "select the others instead"],
+  ["Escape", "clear the selection"], ["/", "search"], ["?", "this list"],
+];
 const grid = make("div", { class: "ds-grid", role: "listbox", "aria-multiselectable": "true", "aria-label": "Pictures", onkeydown: gridKey });
 const nothing = make("p", { class: "ds-nothing", hidden: true }, "No picture matches. ", button("Show all", showAll));
+const help = make("dialog", { class: "ds-help", "aria-label": "Keys", onclick: (event) => event.target === help && help.close() },
+  make("h3", {}, "Keys in the grid of pictures"),
+  make("dl", {}, ...HELP.flatMap(([keys, what]) => [make("dt", {}, keys), make("dd", {}, what)])), button("Close", () => help.close()));
 
 function showGrid() {
   const focused = grid.contains(document.activeElement) ? document.activeElement.dataset.name : null;
@@ -23,7 +26,8 @@ function showGrid() {
   if (afterTurn) {
     const target = afterTurn === "last" ? view.cards.length - 1 : 0;
     afterTurn = null;
-    openCard(target);
+    if (open) openCard(target);
+    else focusCard(target);
   } else if (focused) {
     focusCard(Math.max(0, view.cards.findIndex((item) => item.name === focused)));
   }
@@ -31,7 +35,8 @@ function showGrid() {
 
 function card(item, index) {
   return make("div", { class: "ds-card", role: "option", tabindex: index === 0 ? 0 : -1, "data-name": item.name, "data-thumb": item.thumb,
-      "aria-label": item.name,
+      "aria-label": item.name, title: item.name,
+      onmousedown: (event) => event.shiftKey && event.preventDefault(), // no text is marked on the way
       onclick: (event) => cardClick(event, index) },
     make("span", { class: "ds-tick", "aria-hidden": "true" }),
     make("img", { src: item.thumb, alt: "", loading: "lazy", onerror: (event) => event.target.replaceWith(make("span", { class: "ds-unseen" }, "cannot be shown")) }),
@@ -47,49 +52,27 @@ function setText(node, item) {
 
 const cards = () => [...grid.children];
 
-/* Ticking pictures */
-function tick(index, on = !chosen.has(view.cards[index].name)) {
-  chosen[on ? "add" : "delete"](view.cards[index].name);
-}
-
-function tickRange(to) {
-  for (let index = Math.min(anchor, to); index <= Math.max(anchor, to); index += 1) tick(index, true);
-}
-
-function tickPage() {
-  view.cards.forEach((_, index) => tick(index, true));
-  showTicks();
-}
-
-function showTicks() {
-  cards().forEach((node) => node.setAttribute("aria-selected", chosen.has(node.dataset.name)));
-  ticked.textContent = chosen.size ? `${chosen.size} selected` : "";
-  tickNone.hidden = chosen.size === 0;
-  props.value = { ...view, selected: [...chosen] }; // what Python gets with the next event
-}
-
-/* Mouse and keys in the grid */
 function cardClick(event, index) {
   if (event.shiftKey) tickRange(index);
   else if (event.ctrlKey || event.metaKey || event.target.classList.contains("ds-tick")) tick(index);
   else return openCard(index);
-  anchor = index;
+  if (!event.shiftKey) anchor = index;
   focusCard(index);
   showTicks();
 }
 
 function gridKey(event) {
   const at = cards().indexOf(document.activeElement);
-  if (at < 0) return;
+  if (at < 0 || event.altKey) return;
   const top = cards()[0].offsetTop;
   const columns = Math.max(1, cards().findIndex((node) => node.offsetTop > top));
   const moves = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -at, End: view.cards.length - 1 - at };
+  const commands = event.ctrlKey || event.metaKey ? { a: tickMore, i: () => pick("invert") } : {
+    PageDown: () => turn(1, "first"), PageUp: () => turn(-1, "first"), " ": () => { tick(at); anchor = at; showTicks(); },
+    Enter: () => { openCard(at); box.focus(); }, Escape: tickNone, "/": () => search.focus(), "?": () => help.showModal(),
+  };
   if (event.key in moves) moveTo(at + moves[event.key], event.shiftKey);
-  else if (event.key === "PageDown") turn(1, "first");
-  else if (event.key === "PageUp") turn(-1, "first");
-  else if (event.key === " ") { tick(at); anchor = at; showTicks(); }
-  else if (event.key === "Enter") { openCard(at); box.focus(); }
-  else if (event.key === "a" && (event.ctrlKey || event.metaKey)) tickPage();
+  else if (event.key in commands) commands[event.key]();
   else return;
   event.preventDefault();
 }

@@ -5,29 +5,37 @@ const start = make("div", { class: "ds-start" }, make("h2", {}, "No pictures ope
   make("p", {}, "Open a folder, add pictures of your own, or take the example above. 15 to 40 pictures of one thing or style make a good start."));
 const work = make("div", { class: "ds-work", hidden: true },
   make("header", {}, title, counts),
-  make("div", { class: "ds-bar" }, search, show, tagChip, ticked, tickAll, tickNone),
+  make("div", { class: "ds-bar" }, search, show, more), moreFields, filterChips, selectionBar,
   make("div", { class: "ds-columns" },
-    make("div", {}, nothing, grid, make("nav", { class: "ds-pager", "aria-label": "Pages" }, back, where, forth), tags), editor));
+    make("div", {}, nothing, grid, make("nav", { class: "ds-pager", "aria-label": "Pages" }, back, where, forth), tags), editor), help);
 element.replaceChildren(start, work);
 
 function receive() {
   const sent = props.value;
-  if (!sent || (Number.isInteger(sent.asked) && sent.asked < asked)) return;
-  const otherFolder = !view || view.folder !== sent.folder;
-  view = sent;
-  if (otherFolder) forgetFolder();
+  if (!sent || !sent.cards || (Number.isInteger(sent.asked) && sent.asked < asked)) return;
+  const before = view && view.folder === sent.folder ? view : null;
+  const kept = before && before.offered === sent.offered ? { ...before, clash: null, saved: null, picked: null } : {};
+  if (before && sameQuery(before.query, sent.query)) anchor -= sent.first - before.first;
+  else anchor = 0;
+  view = { ...kept, ...sent };
+  if (!before) forgetFolder();
   start.hidden = Boolean(view.folder);
   work.hidden = !view.folder;
   if (!view.folder) return;
   title.textContent = view.title;
   title.title = view.folder;
   const rest = view.total - view.captioned;
-  counts.textContent = `${view.total} pictures, ${rest === 0 ? "all with a caption" : `${rest} without a caption`}`;
+  const pictures = view.total === 1 ? "1 picture" : `${view.total} pictures`;
+  counts.textContent = `${pictures}, ${rest === 0 ? (view.total === 1 ? "with a caption" : "all with a caption") : `${rest} without a caption`}`;
   showQuery();
   showGrid();
   showTags();
-  showTicks();
+  takeTicks();
   updateEditor();
+}
+
+function sameQuery(one, other) {
+  return JSON.stringify({ ...one, per_page: 0 }) === JSON.stringify({ ...other, per_page: 0 });
 }
 
 function forgetFolder() {

@@ -9,6 +9,6 @@ function showTags() {
   tagTitle.textContent = `Tags (${view.tags.length})`;
   const found = view.tags.filter(([tag]) => tag.toLowerCase().includes(wanted));
   tagList.replaceChildren(...found.map(([tag, count]) =>
-    button("", () => { query.tag = query.tag === tag ? "" : tag; ask(0); }, { class: tag === query.tag ? "ds-chip ds-on" : "ds-chip", "aria-pressed": tag === query.tag })));
+    button("", () => filterByTag(tag), { class: query.tags.includes(tag) ? "ds-chip ds-on" : "ds-chip", "aria-pressed": query.tags.includes(tag) })));
   [...tagList.children].forEach((node, index) => node.append(found[index][0], make("span", { class: "ds-number" }, String(found[index][1]))));
 }
