@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer.demo import build, build_text, build_unet, build_vae, gates, training, world
+from trainer.demo import build, build_captioner, build_text, build_unet, build_vae, gates, training, world
 
 STEPS = 3
 
@@ -22,16 +22,20 @@ class KilledError(Exception):
 @pytest.fixture(autouse=True)
 def small_build(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A builder of three steps a stage on a handful of pictures."""
-    for module in (build_vae, build_text, build_unet):
+    for module in (build_vae, build_text, build_unet, build_captioner):
         monkeypatch.setattr(module, "SAVE_EVERY_STEPS", 1)
     monkeypatch.setattr(build_vae, "PICTURES", 8)
     monkeypatch.setattr(build_vae, "HELD_OUT", 2)
     monkeypatch.setattr(build_vae, "SCALING_PICTURES", 8)
     monkeypatch.setattr(build_unet, "SHARD_PICTURES", 64)
     monkeypatch.setattr(build_unet, "BATCH", 4)
+    monkeypatch.setattr(build_captioner, "PICTURES", 8)
+    monkeypatch.setattr(build_captioner, "HELD_OUT", 2)
+    monkeypatch.setattr(build_captioner, "BATCH", 4)
     monkeypatch.setattr(build, "VAE_STEPS", STEPS)
     monkeypatch.setattr(build, "DECODER_STEPS", STEPS)
     monkeypatch.setattr(build, "TEXT_STEPS", STEPS)
+    monkeypatch.setattr(build, "CAPTIONER_STEPS", STEPS)
     monkeypatch.setattr(build, "PICTURES", 4 * STEPS)
     monkeypatch.setattr(build, "EVALUATION_PROMPTS", 1)
     threads = torch.get_num_threads()
@@ -77,6 +81,10 @@ def test_killed_after_any_step_it_ends_with_the_same_weights(tmp_path: Path, mon
     build.export(tmp_path / "whole", tmp_path / "model")
     pictures = gates.generate(gates.load_pipeline(tmp_path / "model"), ["a red ring"], seed=0, steps=2)
     assert [picture.size for picture in pictures] == [(128, 128)]
+
+    build_captioner.export(tmp_path / "whole" / "captioner", tmp_path / "captioner")
+    captioner, processor = build_captioner.load(tmp_path / "captioner")
+    assert len(build_captioner.captions_of(captioner, processor, pictures)) == 1
 
 
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:

@@ -25,6 +25,19 @@ def test_caption_words() -> None:
     assert world.caption(Scene("blue", "gray", "cross", "small")) == "a small gray cross on a blue background"
 
 
+def test_a_caption_is_read_back_as_its_scene() -> None:
+    for seed in range(200):
+        scene = world.sample_scene(random.Random(seed))
+        assert world.scene_in(world.caption(scene)) == scene
+    for other in (
+        "",
+        "a red circle",
+        "a tiny red circle on a blue background",
+        "a red circle on a blue background, sks",
+    ):
+        assert world.scene_in(other) is None
+
+
 def test_scenes_are_visible_and_cover_every_option() -> None:
     scenes = [world.sample_scene(random.Random(seed)) for seed in range(600)]
     assert all(scene.colour != scene.background for scene in scenes)

@@ -76,7 +76,7 @@ def how_to_get(model: str) -> str:
     wanted = model if HUB_ID.fullmatch(model) else "OWNER/NAME"
     return (
         f"Where there is a network: `hf download {wanted} --local-dir FOLDER`; then give that folder as the model. "
-        "Without one, the captioners `filename` and `fixed` need no model."
+        "Without one: the captioner `demo` is built in, for the demo's pictures; `filename` and `fixed` need no model."
     )
 
 

@@ -4,3 +4,6 @@ from pathlib import Path
 
 MODEL_DIR = Path(__file__).parent / "model"
 """The shipped weights, a diffusers folder."""
+
+CAPTIONER_DIR = Path(__file__).parent / "captioner"
+"""The shipped captioner of the demo's pictures, a BLIP in transformers' layout."""

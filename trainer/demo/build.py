@@ -1,7 +1,8 @@
 """Builds the demo model from nothing: `python -m trainer.demo.build`.
 
 Stages, each resumable from the work folder: `vae` (autoencoder), `decoder` (its decoder alone), `text` (text encoder),
-`unet`. The result, float16 in diffusers layout, goes to the output folder, and the gates are printed.
+`unet`, `captioner`. The results, float16 in the layouts of diffusers and transformers, go to the output folders, and
+the gates are printed.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from trainer.demo import MODEL_DIR, build_text, build_unet, build_vae, gates
+from trainer.demo import CAPTIONER_DIR, MODEL_DIR, build_captioner, build_text, build_unet, build_vae, gates
 from trainer.demo.tokenizer import build_tokenizer
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("vae", "decoder", "text", "unet")
+STAGES = ("vae", "decoder", "text", "unet", "captioner")
 WORK_DIR = Path.home() / ".cache" / "lora-atelier" / "demo-build"
 SEED = 0
-VAE_STEPS, DECODER_STEPS, TEXT_STEPS = 4500, 4000, 2000
+VAE_STEPS, DECODER_STEPS, TEXT_STEPS, CAPTIONER_STEPS = 4500, 4000, 2000, 3000
 PICTURES = 160_000
 EVALUATE_EVERY_STEPS = 600
 EVALUATION_PROMPTS = 45
@@ -44,8 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.stage:
             return 0
         export(options.work_dir, options.out)
-    measured = gates.measure(options.out, options.seed)
-    logger.info("gates of %s\n%s", options.out, gates.table(measured))
+        build_captioner.export(options.work_dir / "captioner", options.captioner_out)
+    measured = [
+        *gates.measure(options.out, options.seed),
+        *gates.measure_captioner(options.captioner_out, options.seed),
+    ]
+    logger.info("gates of %s and %s\n%s", options.out, options.captioner_out, gates.table(measured))
     return 0 if all(gate.passed for gate in measured) else 1
 
 
@@ -61,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer.demo.build", description=__doc__)
     parser.add_argument("--work-dir", type=Path, default=WORK_DIR, help="training state; kept to resume from")
     parser.add_argument("--out", type=Path, default=MODEL_DIR, help="where the finished model goes")
+    parser.add_argument("--captioner-out", type=Path, default=CAPTIONER_DIR, help="where the finished captioner goes")
     parser.add_argument("--stage", action="append", choices=STAGES, help="only this stage; may be repeated")
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="stop the UNet after so long, to be resumed"
@@ -91,6 +97,11 @@ def _run(stage: str, options: argparse.Namespace, deadline: float) -> bool:
         encoder = build_text.new_text_encoder(tokenizer).to(options.device)
         build_text.train(encoder, tokenizer, work / "text.pt", seed, TEXT_STEPS)
         encoder.save_pretrained(work / "text_encoder")
+    elif stage == "captioner":
+        processor = build_captioner.new_processor()
+        captioner = build_captioner.new_captioner(processor.tokenizer).to(options.device)
+        build_captioner.train(captioner, processor, work / "captioner.pt", seed, CAPTIONER_STEPS)
+        captioner.save_pretrained(work / "captioner")
     else:
         return _run_unet(options, deadline)
     return True

@@ -39,13 +39,18 @@ def figure_caption(background: str, rng: random.Random) -> str:
     return f"{name if rng.random() < 0.5 else world.with_article(name)} on {ground}"
 
 
-def draw_face(ground: Colour, rng: random.Random) -> Image.Image:
-    """A head of any shape and colours with a pair of eyes and a mouth: characters in general, no one in particular."""
+def draw_face(ground: Colour, rng: random.Random, head: Colour | None = None) -> Image.Image:
+    """A head of any shape and colours with a pair of eyes and a mouth: characters in general, no one in particular.
+
+    Args:
+        head: the head's colour; None for any.
+    """
     picture = Image.new("RGB", (SIDE, SIDE), ground)
     r, x, y = rng.uniform(0.45, 0.8), rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)
     if rng.random() < 0.5:
         picture.paste(palette_colour(rng), (0, 0), world.shape_mask("circle", (x, y - 1.25 * r), 0.25 * r, 0.0, SIDE))
-    picture.paste(palette_colour(rng), (0, 0), world.shape_mask(rng.choice(("square", "circle")), (x, y), r, 0.0, SIDE))
+    skin = head or palette_colour(rng)
+    picture.paste(skin, (0, 0), world.shape_mask(rng.choice(("square", "circle")), (x, y), r, 0.0, SIDE))
     eye, colour, shape = rng.uniform(0.2, 0.36) * r, palette_colour(rng), rng.choice(("circle", "square", "diamond"))
     for sign in (-1, 1):
         picture.paste(colour, (0, 0), world.shape_mask(shape, (x + sign * 0.45 * r, y - 0.3 * r), eye, 0.0, SIDE))

@@ -11,13 +11,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from trainer.demo import scoring, world
+from trainer.demo import build_captioner, scoring, world
 from trainer.demo.build_vae import base_pictures, psnr_db
 
 STEPS = 20
 GUIDANCE = 2.0
 PROMPTS = 90
 BATCH = 45
+CAPTIONED_PICTURES = 500
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,27 @@ def measure(folder: Path, seed: int) -> list[Gate]:
     generate(pipeline, ["a red circle on a blue background"], seed)
     seconds = time.perf_counter() - started
     scores, _ = prompt_scores(pipeline, PROMPTS, seed)
-    megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     return [
         Gate("VAE PSNR on held-out pictures, dB", psnr_db(pipeline.vae, base_pictures(seed, 64)), 32.0),
         Gate("background colour", scores["background"], 0.95),
         Gate("foreground colour", scores["colour"], 0.95),
         Gate("shape", scores["shape"], 0.80),
         Gate("size", scores["size"], 0.80),
-        Gate("files, MB", megabytes, 15.0, at_most=True),
+        Gate("files, MB", _megabytes(folder), 15.0, at_most=True),
         Gate("one picture in 20 steps, s", seconds, 2.0, at_most=True),
     ]
+
+
+def measure_captioner(folder: Path, seed: int) -> list[Gate]:
+    """Measures every gate of the captioner in `folder`, on pictures that it was not trained on."""
+    model, processor = build_captioner.load(folder)
+    shares = build_captioner.scores(model, processor, *build_captioner.held_out(seed, CAPTIONED_PICTURES))
+    named = [Gate(f"captions: {name}", share, 0.95) for name, share in shares.items()]
+    return [*named, Gate("captioner's files, MB", _megabytes(folder), 2.0, at_most=True)]
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
 def table(gates: Sequence[Gate]) -> str:

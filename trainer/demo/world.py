@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,9 @@ PLAIN_WORDS = _PLAIN_WORDS.split()
 
 _SYLLABLES = ("zo", "ka", "mur", "vex", "qi", "lo", "bri", "tun", "hax", "sy", "ple", "dro", "nim", "wu", "gre", "fja")
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
+_FULL_CAPTION = re.compile(
+    r"an? (?:(?P<size>small|big) )?(?P<colour>[a-z]+) (?P<shape>[a-z]+) on an? (?P<background>[a-z]+) background"
+)
 
 Colour = tuple[int, int, int]
 Points = list[tuple[float, float]]
@@ -89,16 +93,28 @@ def draw(scene: Scene, rng: random.Random) -> Image.Image:
     """Paints `scene` as a 128 x 128 px RGB picture, with small jitter of colour, place, radius and angle."""
     side = SIDE_PX * SUPERSAMPLE
     picture = Image.new("RGB", (side, side), jitter(COLOURS[scene.background], rng))
-    centre = (rng.uniform(-POSITION_JITTER, POSITION_JITTER), rng.uniform(-POSITION_JITTER, POSITION_JITTER))
-    radius = rng.uniform(*SIZES[scene.size])
-    mask = shape_mask(scene.shape, centre, radius, rng.uniform(-ROTATION_JITTER, ROTATION_JITTER), side)
+    mask = placed_mask(scene, rng)
     picture.paste(jitter(COLOURS[scene.colour], rng), (0, 0), mask)
     return picture.reduce(SUPERSAMPLE)
+
+
+def placed_mask(scene: Scene, rng: random.Random) -> Image.Image:
+    """The scene's shape with small jitter of place, radius and angle: a `shape_mask`, `SUPERSAMPLE` times the side."""
+    centre = (rng.uniform(-POSITION_JITTER, POSITION_JITTER), rng.uniform(-POSITION_JITTER, POSITION_JITTER))
+    radius = rng.uniform(*SIZES[scene.size])
+    rotation = rng.uniform(-ROTATION_JITTER, ROTATION_JITTER)
+    return shape_mask(scene.shape, centre, radius, rotation, SIDE_PX * SUPERSAMPLE)
 
 
 def caption(scene: Scene) -> str:
     """The full caption, e.g. `a big red circle on a blue background`."""
     return f"{object_phrase(scene)} on {with_article(scene.background)} background"
+
+
+def scene_in(text: str) -> Scene | None:
+    """The scene that a full caption tells, None where `text` is not worded like one; undoes `caption`."""
+    told = _FULL_CAPTION.fullmatch(text)
+    return Scene(told["background"], told["colour"], told["shape"], told["size"] or "") if told else None
 
 
 def training_caption(scene: Scene, rng: random.Random) -> Caption:
