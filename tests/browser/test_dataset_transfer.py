@@ -35,7 +35,7 @@ def drop(page: Page, files: dict[str, bytes]) -> None:
 
 
 def part(page: Page, name: str) -> None:
-    page.locator("#dataset-transfer").get_by_role("tab", name=name).click()
+    pick(page, "transfer-what", name)
 
 
 def pick(page: Page, name: str, option: str) -> None:
@@ -128,7 +128,7 @@ def test_new_sizes_with_a_smart_crop(app: App, page: Page, shot: Callable[[str],
     folder = make_dataset(app, "to-resize", 2)
     open_folder(page, folder)
     unfold(page, "dataset-transfer")
-    part(page, "Sizes and formats")
+    part(page, "Other sizes and formats")
     pick(page, "pictures-size", "Exact size")
     field(page, "pictures-width").fill("16")
     field(page, "pictures-height").fill("24")
@@ -138,7 +138,7 @@ def test_new_sizes_with_a_smart_crop(app: App, page: Page, shot: Callable[[str],
     field(page, "pictures-name").fill("resized")
     page.locator("#pictures-start").click()
     expect(job(page)).to_contain_text("cannot get another shape", timeout=JOB_MS)
-    pick(page, "pictures-crop", "Around what stands out")
+    pick(page, "pictures-crop", "What stands out")
     pick(page, "pictures-format", "WebP")
     shot("dataset-sizes")
     page.locator("#pictures-start").click()

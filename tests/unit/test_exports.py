@@ -157,6 +157,13 @@ def test_the_datasets_library_reads_it(
     assert sum(row["mask"] is not None for row in rows) == 1
 
 
+def test_a_table_that_cannot_be_read_to_its_end_is_told(folder: Path, tmp_path: Path) -> None:
+    with (folder / "metadata.jsonl").open("a", encoding="utf-8") as table:
+        table.write("\n{")
+    [note] = exported(folder, tmp_path / "out", "plain").notes[-1:]
+    assert "line 3 is not JSON" in note
+
+
 def test_the_csv_is_one_that_spreadsheets_read(folder: Path, tmp_path: Path) -> None:
     exported(folder, tmp_path / "out", "csv")
     with (tmp_path / "out" / "metadata.csv").open(encoding="utf-8", newline="") as file:
@@ -193,6 +200,7 @@ def test_what_cannot_be_is_told_and_nothing_is_written(folder: Path, tmp_path: P
 
 
 def test_the_command(folder: Path, tmp_path: Path) -> None:
+    painted = write_picture(folder / ".atelier" / "masks" / "plain.png", seed=50)
     command = ["export", str(folder), "--to", "imagefolder", "--out", str(tmp_path / "out"), "--zip", "--json"]
     answers = []
     for _ in range(2):
@@ -207,3 +215,4 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert (answers[1][0], answers[1][1]["error"][0]["code"]) == (2, "out.exists")
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert archive.testzip() is None
+        assert archive.read("masks/images/plain.png") == painted.read_bytes(), "masks painted on the page go along"

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.curation.exports import FORMATS, ExportOptions, export
+from trainer.curation.mask_files import masks_folder
+from trainer.curation.picture_sets import name_within
 from trainer.runs.events import EventSink
 
 
@@ -17,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--to", choices=FORMATS, required=True, help="kohya: N_name folders; imagefolder: metadata.jsonl; csv; plain")
     add("--out", type=Path, required=True, help="new folder, or zip file with --zip")
     add("--zip", action="store_true", help="one zip file instead of a folder")
-    add("--masks", type=Path, metavar="DIR", help="folder of masks with the names of the pictures")
+    add("--masks", type=Path, metavar="DIR", help="folder of masks (default: those painted on the Dataset tab)")
     add("--repeats", type=int, metavar="N", help="kohya: number in front of the folder's name (default: as it is now)")
     add("--concept", default="", metavar="WORD", help="kohya: trigger word in the folder's name")
     add("--class-word", default="", metavar="WORD", help="kohya: class in the folder's name")
@@ -26,18 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Export. Raises UserError when something is wrong, and then writes nothing."""
-    out = args.out.expanduser()
+    folder, out = args.folder.expanduser().resolve(), args.out.expanduser()
     if args.zip and out.suffix.lower() != ".zip":
         out = out.with_name(f"{out.name}.zip")
     options = ExportOptions(
         to=args.to,
-        masks=args.masks.expanduser() if args.masks else None,
+        masks=args.masks.expanduser() if args.masks else masks_folder(folder),
         repeats=args.repeats,
         concept=args.concept,
         class_word=args.class_word,
         regularization=args.regularization.expanduser() if args.regularization else None,
     )
-    done = export(args.folder.expanduser().resolve(), out, options, zipped=args.zip, events=events)
+    done = export(folder, out, options, zipped=args.zip, events=events)
     return {
         "out": str(done.out),
         "format": args.to,
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         "captions": done.captions,
         "masks": done.masks,
         "regularization": done.regularization,
-        "skipped": [{"path": str(each.path), "reason": each.reason} for each in done.skipped],
+        "skipped": [{"path": name_within(each.path, folder), "reason": each.reason} for each in done.skipped],
         "notes": done.notes,
     }
 

@@ -11,6 +11,7 @@ from trainer.commands.arguments import add_workspace, workspace_of
 from trainer.curation.conversion import FILE_FORMATS, ConversionOptions, convert_pictures
 from trainer.curation.crops import read_crops
 from trainer.curation.framing import CROPS, Framing, SizeRule
+from trainer.curation.mask_files import masks_folder
 from trainer.errors import UserError
 from trainer.runs.events import EventSink
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=FILE_FORMATS, default="keep", help="of the files (default keep)")
     add("--quality", type=int, default=ConversionOptions.quality, metavar="N", help="JPEG, WebP: 1 to 100 (default 95)")
     add("--background", metavar="COLOUR", help="put transparent parts on a colour; without it they are kept")
-    add("--masks", type=Path, metavar="DIR", help="folder of masks, treated like their pictures")
+    add("--masks", type=Path, metavar="DIR", help="folder of masks (default: those painted on the Dataset tab)")
     add_workspace(parser)
 
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         format=args.format,
         quality=args.quality,
         background=args.background,
-        masks=args.masks.expanduser() if args.masks else None,
+        masks=args.masks.expanduser() if args.masks else masks_folder(folder),
     )
     boxes = read_crops(workspace_of(args), folder) if args.crop == "hand" else {}
     done = convert_pictures(folder, args.out.expanduser(), options, boxes, events)

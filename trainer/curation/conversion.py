@@ -26,10 +26,12 @@ from trainer.curation.picture_sets import (
     MASKS,
     count_of,
     free_paths,
+    name_within,
     out_problems,
     own_caption_bytes,
     path_within,
     read_set,
+    table_notes,
 )
 from trainer.curation.smart_crop import smart_offset
 from trainer.data.folders import Picture
@@ -123,7 +125,8 @@ def convert_pictures(
     found = read_set(folder, options.masks)
     masked = any(picture.mask for picture in found.pictures)
     result = Conversion(out, IMAGES if masked else ".", MASKS if masked else None)
-    result.skipped = [(path_within_folder(each.path, folder), each.reason) for each in found.skipped]
+    result.notes = table_notes(found)
+    result.skipped = [(name_within(each.path, folder), each.reason) for each in found.skipped]
     tasks = _tasks(found.pictures, boxes if options.framing.crop == "hand" else {})
     with new_output(out) as place:
         _convert_all(tasks, _Writer(place, result, options), events)
@@ -144,11 +147,6 @@ def option_problems(options: ConversionOptions) -> list[Problem]:
         message = f"background: {options.background!r} is not a colour."
         problems.append(Problem("pictures.background", message, "Such as white, grey or #808080.", "background"))
     return problems
-
-
-def path_within_folder(path: Path, folder: Path) -> str:
-    """A file's path within the folder, as users know it."""
-    return path.relative_to(folder).as_posix()
 
 
 def _tasks(pictures: list[Picture], boxes: Mapping[str, Box]) -> list[_Task]:
@@ -177,7 +175,7 @@ def _convert_all(tasks: list[_Task], writer: _Writer, events: EventSink) -> None
     result = writer.result
     result.pictures, result.copied = happened["written"], happened["copied"]
     result.captions, result.masks = happened["caption"], happened["mask"]
-    result.notes = _notes(happened)
+    result.notes += _notes(happened)
 
 
 def _notes(happened: Counter[str]) -> list[str]:

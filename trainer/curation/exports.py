@@ -26,6 +26,7 @@ from trainer.curation.picture_sets import (
     own_caption_bytes,
     path_within,
     read_set,
+    table_notes,
 )
 from trainer.curation.safe_names import name_problem
 from trainer.data.folders import Collection, Picture, SkippedPicture, folder_says
@@ -116,6 +117,7 @@ def export(folder: Path, out: Path, options: ExportOptions, *, zipped: bool, eve
     if short := space_problems(out, sum(_size(each) for each in placed)):
         raise UserError.many(short)
     result = _result(out, placed, [*own.skipped, *prior.skipped], options)
+    result.notes += table_notes(own)
     with _sink(out, zipped=zipped) as sink:
         for done, each in enumerate(placed):
             events.emit("progress", what="writing pictures", done=done, total=len(placed))

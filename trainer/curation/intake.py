@@ -1,7 +1,7 @@
 """Taking pictures, captions and zip files into a dataset's folder without trusting their names or sizes.
 
-Everything is first copied beside the folder, then moved into it picture by picture, the caption before its picture:
-an upload that is cut short leaves whole files only. Nothing that is there is overwritten.
+Everything is first copied into a hidden folder of it, then moved picture by picture, the caption before its picture: an
+upload that is cut short leaves whole files only. Nothing that is there is overwritten.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def take_in(uploads: Sequence[Upload], folder: Path, tell: Tell = lambda done: N
         raise UserError("dataset.no_files", "No files are given.", "Choose pictures or a zip file.", "files")
     if short := space_problems(folder, sum(map(_declared_size, uploads))):
         raise UserError.many(short)
-    with scratch_beside(folder) as scratch:
+    with scratch_beside(folder / "incoming") as scratch:
         scratch.mkdir()
         reception = _Reception(scratch, _Budget(), tell)
         for number, upload in enumerate(uploads):

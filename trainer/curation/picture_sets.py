@@ -30,9 +30,19 @@ def read_set(folder: Path, masks: Path | None = None) -> Collection:
     return collection
 
 
+def table_notes(collection: Collection) -> list[str]:
+    """What was wrong with caption tables: captions behind the fault are missing."""
+    return [problem.message for problem in collection.warnings if problem.code == "dataset.caption_table"]
+
+
 def path_within(picture: Picture) -> PurePosixPath:
     """The picture's path within the folder it was read from."""
     return PurePosixPath(picture.key.partition("/")[2])
+
+
+def name_within(path: Path, folder: Path) -> str:
+    """A file's path within the folder as people know it; its name alone where it was unpacked from a data set."""
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
 def own_caption_bytes(picture: Picture) -> bytes | None:

@@ -63,7 +63,7 @@ def settle(arrivals: Sequence[Arrival], folder: Path, scratch: Path) -> Intake:
     tables = [each for each in arrivals if each.name.suffix in _TABLE_ENDINGS]
     others = [each for each in arrivals if each.name.suffix not in _TABLE_ENDINGS]
     intake = Intake()
-    is_new = not folder.is_dir() or not any(folder.iterdir())
+    is_new = not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir())
     plain = all(each.given == each.name.as_posix() for each in arrivals) and len({each.origin for each in arrivals}) < 2
     if tables and not (is_new and plain):
         others += _captions_of(tables, others, scratch, intake)

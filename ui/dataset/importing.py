@@ -22,7 +22,7 @@ from ui.picture_html import facts
 
 def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     """Lay the panel out and wire it."""
-    with gr.Accordion("Fetch a data set from Hugging Face", open=False, elem_id="dataset-import"):
+    with gr.Accordion("Fetch from Hugging Face", open=False, elem_id="dataset-import"):
         with gr.Column(elem_classes=["fields"]):
             info = "owner/name of the hub, with @revision if need be; or a saved folder or Parquet on this machine."
             path = text("Data set", "import-path", info, "owner/name")
@@ -30,7 +30,8 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
             split = text("Split", "import-split", "Empty: train, or the only one.")
             captions = text("Column of the captions", "import-captions", "Empty: text, caption or prompt.")
             images = text("Column of the pictures", "import-images", "Empty: the first of that kind.")
-        shared = panel("import", "Fetch")
+        with gr.Column(elem_classes=["tool"]):
+            shared = panel("import", "Fetch")
         open_button = gr.Button("Open it", elem_id="import-open", elem_classes=["fit"], visible=False)
     tool = ToolDesk(context.workspace, "import", report)
     fields = [path, name, split, captions, images]

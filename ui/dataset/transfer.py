@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,29 @@ from trainer.curation.safe_names import name_problem
 from trainer.curation.splitting import bring_back
 from trainer.errors import UserError
 from ui.context import AppContext
-from ui.dataset.board import IN_ORDER, Board, tell
+from ui.dataset.board import IN_ORDER, QUICK, Board, tell
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.fields import FIELD, choice, folded, switch, text
 from ui.messages import tells_problems
 
 LAYOUTS = [
-    ("kohya's folders (N_name)", "kohya"),
-    ("Hugging Face imagefolder (metadata.jsonl)", "imagefolder"),
-    ("Table (metadata.csv)", "csv"),
-    ("Pictures and .txt files as they lie", "plain"),
+    ("kohya's folders", "kohya"),
+    ("Hugging Face", "imagefolder"),
+    ("CSV table", "csv"),
+    ("Plain, with .txt", "plain"),
 ]
 SIZES = [
     ("As it is", "keep"),
     ("Longer side", "longest"),
     ("Shorter side", "shortest"),
     ("Exact size", "exact"),
-    ("As training at a resolution", "bucket"),
+    ("Bucket of training", "bucket"),
 ]
 CROPS = [
     ("Nothing", "none"),
-    ("Around the centre", "centre"),
-    ("Around what stands out", "smart"),
-    ("To the boxes drawn in the editor", "hand"),
+    ("The centre", "centre"),
+    ("What stands out", "smart"),
+    ("Boxes drawn by hand", "hand"),
 ]
 ASPECTS = [("As the size says", "")] + [(shape, shape) for shape in ("1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9")]
 FORMATS = [("As it is", "keep"), ("PNG", "png"), ("JPEG", "jpg"), ("WebP", "webp")]
@@ -47,31 +48,34 @@ _PLACE = "A new dataset's name, or the path of a new folder that the page may op
 
 def build(desk: DatasetDesk, board: Board) -> None:
     """Lay the panel out and wire it."""
-    with folded("Export, resize, split off validation pictures", "dataset-transfer"), gr.Tabs():
-        with gr.Tab("Export"):
-            _export_part(desk, board)
-        with gr.Tab("Sizes and formats"):
-            _pictures_part(desk, board)
-        with gr.Tab("Validation pictures"):
-            _split_part(desk, board)
+    first = next(iter(PARTS))
+    with folded("Export, resize, split", "dataset-transfer"):
+        with gr.Column(elem_classes=["fields"]):
+            what = choice("What to do", "transfer-what", [(label, label) for label in PARTS], first)
+        columns = []
+        for label, part in PARTS.items():
+            with gr.Column(visible=label == first) as column:
+                part(desk, board)
+            columns.append(column)
+    what.input(
+        lambda chosen: [gr.update(visible=label == chosen) for label in PARTS], what, columns, queue=False, **QUICK
+    )
 
 
 def _export_part(desk: DatasetDesk, board: Board) -> None:
     with gr.Column(elem_classes=["fields"]):
         layout = choice("For", "export-layout", LAYOUTS, "kohya", "Pictures stay as they are, to the byte.")
         name = text("To", "export-name", _PLACE, "my-export")
-        masks = text("Masks", "export-masks", "Folder of masks with the pictures' names; empty for none.")
+        masks = text("Masks", "export-masks", "Folder of masks with the pictures' names; empty: those painted here.")
         zipped = switch("As one zip file", "export-zip", False)
     with gr.Column(elem_classes=["fields"]) as kohya:
-        repeats = gr.Number(
-            None, label="Repeats", info="Empty: as they are now.", precision=0, elem_id="export-repeats", **FIELD
-        )
+        repeats = text("Repeats", "export-repeats", "Of each picture in an epoch; empty: as they are now.", "10")
         concept = text("Trigger word", "export-concept", "In the folders' names.", "ohwx")
         class_word = text("Class", "export-class", "Behind the trigger word.", "cat")
         prior = text("Regularization pictures", "export-prior", "Folder of pictures of the class; empty for none.")
     with gr.Row(elem_classes=["actions"]):
         start = gr.Button("Export", variant="primary", elem_id="export-start", elem_classes=["fit"])
-    layout.input(lambda chosen: gr.update(visible=chosen == "kohya"), layout, kohya, queue=False)
+    layout.input(lambda chosen: gr.update(visible=chosen == "kohya"), layout, kohya, queue=False, **QUICK)
     desk.tells(
         "export", written_report, opens=lambda done: "" if done["zip"] else _made(done), stopped=_NOTHING_WRITTEN
     )
@@ -93,7 +97,7 @@ def _pictures_part(desk: DatasetDesk, board: Board) -> None:
         height = gr.Number(
             512, label="Height in pixels", precision=0, visible=False, elem_id="pictures-height", **FIELD
         )
-        crop = choice("Crop", "pictures-crop", CROPS, "none", "What stands out is told by edges and colours.")
+        crop = choice("Crop to", "pictures-crop", CROPS, "none", "What stands out is told by edges and colours.")
         aspect = choice("Shape", "pictures-aspect", ASPECTS, "", "Width to height, for cropping.")
         upscale = switch("Enlarge smaller pictures", "pictures-upscale", False)
     with gr.Column(elem_classes=["fields"]):
@@ -107,7 +111,8 @@ def _pictures_part(desk: DatasetDesk, board: Board) -> None:
             **FIELD,
         )
         background = text("Transparent parts", "pictures-background", "A colour for them; empty: kept.", "white")
-        masks = text("Masks", "pictures-masks", "Folder of masks, treated like their pictures; empty for none.")
+        info = "Folder of masks, treated like their pictures; empty: those painted here."
+        masks = text("Masks", "pictures-masks", info)
         name = text("To", "pictures-name", _PLACE, "my-cat-512")
     with gr.Row(elem_classes=["actions"]):
         start = gr.Button("Write new pictures", variant="primary", elem_id="pictures-start", elem_classes=["fit"])
@@ -116,7 +121,7 @@ def _pictures_part(desk: DatasetDesk, board: Board) -> None:
         label = {"exact": "Width in pixels"}.get(rule, "Pixels")
         return [gr.update(visible=rule != "keep", label=label), gr.update(visible=rule == "exact")]
 
-    size.input(sides, size, [width, height], queue=False)
+    size.input(sides, size, [width, height], queue=False, **QUICK)
     desk.tells("pictures", written_report, opens=_made, stopped=_NOTHING_WRITTEN)
     fields = [size, width, height, crop, aspect, upscale, file_format, quality, background, masks, name]
     board.start(start, lambda view, *values: order_pictures(desk, view, *values), fields)
@@ -152,6 +157,13 @@ def _split_part(desk: DatasetDesk, board: Board) -> None:
     back.click(back_again, board.grid, board.outputs, **IN_ORDER)
 
 
+PARTS: dict[str, Callable[[DatasetDesk, Board], None]] = {
+    "Export": _export_part,
+    "Other sizes and formats": _pictures_part,
+    "Validation pictures": _split_part,
+}
+
+
 def order_export(desk: DatasetDesk, view: View, *values: Any) -> None:
     """Start an export of the open folder. Raises UserError for places the page may not write or read."""
     layout, name, masks, zipped, repeats, concept, class_word, prior = values
@@ -159,7 +171,7 @@ def order_export(desk: DatasetDesk, view: View, *values: Any) -> None:
     arguments += ["--zip"] if zipped else []
     arguments += _folder_option(desk.context, "masks", masks)
     if layout == "kohya":
-        arguments += [f"--repeats={repeats}"] if repeats is not None else []
+        arguments += [f"--repeats={repeats.strip()}"] if repeats and repeats.strip() else []
         arguments += [f"--concept={concept}"] if concept else []
         arguments += [f"--class-word={class_word}"] if class_word else []
         arguments += _folder_option(desk.context, "regularization", prior)

@@ -26,7 +26,7 @@ function hide() {
 function over(event) {
   if (!mine(event)) return busy || hide();
   event.preventDefault();
-  if (!busy) say("Drop pictures, captions, zip files or folders to add them to this dataset");
+  if (!busy) say("Drop pictures, captions, zip files or folders to add them");
 }
 
 async function drop(event) {
