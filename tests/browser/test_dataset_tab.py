@@ -225,7 +225,7 @@ def test_the_check_finds_and_shows_pictures(app: App, page: Page, shot: Callable
     broken.wait_for()
     expect(page.locator("#dataset-findings")).to_contain_text("The same file 2 times: 0000.png, twin.png")
     shot("dataset-findings")
-    broken.get_by_role("button").click()
+    broken.get_by_role("button", name="Show 1").click()
     expect(cards(page)).to_have_count(1)
     expect(cards(page)).to_have_attribute("data-name", "broken.png")
     expect(cards(page)).to_contain_text("cannot be shown")

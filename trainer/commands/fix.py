@@ -14,12 +14,10 @@ from trainer.commands.dataset import add_purpose
 from trainer.curation.doctor import Finding, examine
 from trainer.curation.doctor.records import Records
 from trainer.curation.edit_log import EditLog
-from trainer.curation.fixes.offers import FIXES
+from trainer.curation.fixes.offers import FIXES, SAFE_TITLE
 from trainer.curation.fixes.orders import Order, carry_out_order, order_of, safe_order
 from trainer.errors import UserError
 from trainer.runs.events import EventSink
-
-SAFE_TITLE = "all safe fixes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

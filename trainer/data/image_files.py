@@ -16,8 +16,10 @@ from PIL import Image, ImageCms, UnidentifiedImageError, features
 MAX_PREVIEW_PIXELS = 100_000_000
 """Larger pictures take more than 300 MB as RGB: too much for looking at them."""
 
-_ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)
+ORIENTATION = 0x0112
+"""The EXIF tag that says how a picture is to be turned or mirrored."""
+TURNED = (5, 6, 7, 8)
+"""Its values for which width and height change places."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,7 +57,7 @@ def read_size(path: Path) -> tuple[int, int]:
     """
     with _open(path) as image:
         width, height = image.size
-        turned = _orientation(image) in _TURNED
+        turned = _orientation(image) in TURNED
         if _looks_cut_off(path, image.format):
             image.load()
     return (height, width) if turned else (width, height)
@@ -180,7 +182,7 @@ def _open(source: Path | io.BytesIO) -> Iterator[Image.Image]:
 
 def _orientation(image: Image.Image) -> int:
     # The base class's method: the PNG plug-in's own one would decode the whole picture to look behind the pixels.
-    return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    return int(Image.Image.getexif(image).get(ORIENTATION, 1))
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

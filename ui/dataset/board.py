@@ -13,7 +13,7 @@ from gradio.blocks import Block
 from trainer.curation.edit_log import Outcome
 from trainer.errors import UserError
 from ui.dataset.desk import DatasetDesk, Shown, View
-from ui.dataset.html import findings_html, last_change_html
+from ui.dataset.html import last_change_html
 from ui.dataset.picture_facts import Question, questions
 from ui.messages import tells_problems
 from ui.theme import asset
@@ -51,7 +51,7 @@ class Board:
         self.undo = gr.Button("Undo", interactive=False, elem_id="dataset-undo", elem_classes=["fit"], render=False)
         self.redo = gr.Button("Redo", interactive=False, elem_id="dataset-redo", elem_classes=["fit"], render=False)
         self.last = gr.HTML("", elem_id="dataset-last", elem_classes=["quiet", "fit"], padding=False, render=False)
-        self.findings = custom("dataset-findings", css=("findings",), js=("findings",), value="")
+        self.findings = custom("dataset-findings", css=("findings",), js=("dom", "findings"))
         self.choice = gr.Dropdown(
             desk.choices(),
             value=None,
@@ -99,7 +99,7 @@ class Board:
             gr.update(interactive=bool(shown.undo)),
             gr.update(interactive=bool(shown.redo)),
             last_change_html(shown.undo, shown.redo),
-            findings_html(shown.findings, shown.checked),
+            self._desk.findings_panel(Path(folder)),
             gr.update(choices=choices, value=folder if folder in (value for _, value in choices) else None),
         ]
 
@@ -122,9 +122,7 @@ class Board:
         button.click(tells_problems(start), [self.grid, self.folder, *inputs], [self.job, self.job_shown], **QUICK)
 
 
-def custom(
-    elem_id: str, *, css: Sequence[str], js: Sequence[str], value: Any = None, asks: Sequence[Question] = ()
-) -> gr.HTML:
+def custom(elem_id: str, *, css: Sequence[str], js: Sequence[str], asks: Sequence[Question] = ()) -> gr.HTML:
     """An unrendered component made by scripts and style sheets of ``assets/dataset``.
 
     Its template stays empty: values must not go through one, as Gradio evaluates what a template gives as a
@@ -132,8 +130,8 @@ def custom(
     calls one of the functions they may ask.
     """
     return gr.HTML(
-        {} if value is None else value,
-        html_template="" if value is None else "${value}",
+        {},
+        html_template="",
         css_template="\n".join(asset(f"dataset/{name}.css") for name in css),
         js_on_load="\n".join(asset(f"dataset/{name}.js") for name in js),
         apply_default_css=False,

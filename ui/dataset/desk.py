@@ -21,6 +21,7 @@ from trainer.jobs import JobInfo, job, start_job
 from trainer.runs.store import Workspace
 from ui.context import AppContext
 from ui.dataset import view as dataset_view
+from ui.dataset.diagnosis import Diagnoses, panel
 from ui.dataset.filters import Facts, Query, matching
 from ui.dataset.library import Entry, Library, Listing
 from ui.dataset.sizes import PictureSizes
@@ -73,6 +74,7 @@ class DatasetDesk:
         self._pages = Pages(self.thumbnails, self._sizes)
         self._library = Library(context.allowed_folders)
         self._jobs = JobReader(context.workspace)
+        self.diagnoses = Diagnoses(context.workspace)
         self._tellings: dict[str, Telling] = {}
 
     def tells(self, command: str, report: Report, *, opens: Opens = lambda result: "", stopped: str = _STOPPED) -> None:
@@ -217,11 +219,18 @@ class DatasetDesk:
 
     def findings(self, folder: Path) -> tuple[list[dict[str, Any]], float | None]:
         """What the doctor found when it last looked at the folder, and when that was."""
-        latest = self._jobs.latest(folder, ["dataset"])
-        info = latest.read() if latest else None
-        if info is None or info.result is None or info.state != "finished":
-            return [], None
-        return info.result["findings"], info.ended
+        diagnosis = self.diagnoses.read(folder)
+        return diagnosis.as_json(), diagnosis.checked
+
+    def findings_panel(self, folder: Path) -> dict[str, Any]:
+        """What the panel of the doctor's findings shows."""
+
+        def addresses(names: Sequence[str]) -> list[str]:
+            token = self.thumbnails.register(folder, names)
+            times = [_modified_ns(folder / name) for name in names]
+            return [self.thumbnails.address("thumb", token, number, time) for number, time in enumerate(times)]
+
+        return panel(self.diagnoses.read(folder), addresses)
 
     def folder(self, view: View) -> Path:
         """The open folder. The browser names it, so it is checked each time."""
@@ -284,6 +293,13 @@ class DatasetDesk:
     @property
     def _memory(self) -> Path:
         return self.workspace.dir / "dataset.json"
+
+
+def _modified_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def checked_resolution(value: Any) -> int:

@@ -1,17 +1,13 @@
-"""What an edit would change and what the doctor found, as HTML. All text is escaped. No Gradio."""
+"""What an edit would change, as HTML. All text is escaped. No Gradio."""
 
 from __future__ import annotations
 
 import html
-import time
-from typing import Any
 
 from trainer.curation.steps import Change
-from ui.run_view import duration
 
 _SHOWN_CHANGES = 5
 _SHOWN_TITLE = 60
-_SEVERITIES = {"error": "Problem", "warning": "Look at this", "info": "Good to know"}
 
 
 def last_change_html(undo: str, redo: str) -> str:
@@ -32,21 +28,3 @@ def changes_html(changes: list[Change]) -> str:
     more = f"<p>and {count - _SHOWN_CHANGES} more</p>" if count > _SHOWN_CHANGES else ""
     told = f"{count} {'caption' if count == 1 else 'captions'} would change." if count else "Nothing would change."
     return f'<div class="changes"><p><strong>{told}</strong></p><dl>{rows}</dl>{more}</div>'
-
-
-def findings_html(findings: list[dict[str, Any]], checked: float | None) -> str:
-    """The doctor's findings as a list, each with a button that shows its pictures."""
-    if checked is None:
-        return ""
-    ago = duration(max(0.0, time.time() - checked))
-    if not findings:
-        return f'<p class="quiet">Checked {ago} ago: nothing wrong was found.</p>'
-    rows = []
-    for number, finding in enumerate(findings):
-        count = len(finding["paths"])
-        button = f'<button type="button" data-finding="{number}">Show {count}</button>' if count else ""
-        rows.append(
-            f'<li class="ds-{finding["severity"]}"><span class="kind">{_SEVERITIES[finding["severity"]]}</span><span>'
-            f"<strong>{html.escape(finding['message'])}</strong> {html.escape(finding['hint'])}</span>{button}</li>"
-        )
-    return f'<p class="quiet">Checked {ago} ago.</p><ul class="findings">{"".join(rows)}</ul>'

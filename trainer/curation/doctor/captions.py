@@ -16,7 +16,7 @@ from trainer.data.caption_files import caption_path, read_caption_file
 from trainer.data.caption_tables import read_caption_tables
 from trainer.data.folders import folder_says, picture_files
 from trainer.data.own_captions import CAPTION_ENDINGS
-from trainer.data.picture_notes import about_tokens
+from trainer.data.token_count import clip_counter
 
 _SHOWN_CAPTION = 80
 _NEARLY_ALL = 0.8
@@ -91,8 +91,8 @@ def _single(picture: Captioned, found: Findings) -> None:
     elif not picture.text.strip():
         found.add("caption.empty", "warning", [picture.path], "The caption is empty.", "Write one.")
     read = DatasetSettings().captions.max_token_length
-    if max(map(about_tokens, picture.text.split("\n"))) > read:
-        message = f"The caption is longer than the {read} tokens that are read (counted roughly)."
+    if any(clip_counter().count(line, ()).tokens > read for line in picture.text.split("\n") if len(line) > read):
+        message = f"The caption is longer than the {read} tokens that are read."
         found.add("caption.long", "info", [picture.path], message, "Shorten it, or set the caption length to 150.")
     if picture.encoding != "utf-8":
         message = f"The caption file is stored as {picture.encoding}, not as plain UTF-8."

@@ -16,11 +16,10 @@ from PIL import Image, ImageOps
 from trainer.curation import similar
 from trainer.curation.doctor.colours import profile_shift
 from trainer.curation.doctor.measures import borders, sharpness
-from trainer.data.image_files import MAX_PREVIEW_PIXELS, PICTURE_ERRORS, as_rgb, why_unreadable
+from trainer.data.image_files import MAX_PREVIEW_PIXELS, ORIENTATION, PICTURE_ERRORS, as_rgb, why_unreadable
 
 LOOK_PX = 512
 """Blur and borders are judged on pictures of at most this longer side: about what training sees of them."""
-_ORIENTATION = 0x0112
 _VISIBLE_SHIFT = 4
 _PNG_DEPTH_BYTE = 24
 
@@ -95,10 +94,10 @@ def _look(image: Image.Image, data: bytes, digest: str) -> Look:
         "profile": _profile_name(profile, mode) if isinstance(profile, bytes) else "",
     }  # fmt: skip
     if width * height > MAX_PREVIEW_PIXELS:
-        return Look(**facts, turned=image.getexif().get(_ORIENTATION, 1) not in (0, 1))
+        return Look(**facts, turned=Image.Image.getexif(image).get(ORIENTATION, 1) not in (0, 1))
     image.draft("RGB", (LOOK_PX, LOOK_PX))  # decodes a JPEG to its end, at a fraction of the work
     image.load()
-    turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+    turned = Image.Image.getexif(image).get(ORIENTATION, 1) not in (0, 1)
     transparent = image.has_transparency_data and not _is_opaque(image)
     upright = as_rgb(ImageOps.exif_transpose(image))
     upright.thumbnail((LOOK_PX, LOOK_PX), Image.Resampling.BOX, reducing_gap=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainer.curation.doctor.look import Look
 from trainer.curation.doctor.report import Findings
-from trainer.curation.fixes.companions import MASKS
+from trainer.curation.mask_files import MASKS
 from trainer.data.image_files import PICTURE_ERRORS, read_grey, read_size, why_unreadable
 
 _SHAPE_TOLERANCE = 0.02

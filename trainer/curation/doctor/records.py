@@ -9,15 +9,15 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from trainer.curation.doctor.look import Look
 from trainer.curation.doctor.report import Finding, Report
 from trainer.curation.edit_log import edits_dir
-from trainer.curation.fixes.companions import MASKS
-from trainer.data.image_files import is_picture_file
+from trainer.curation.mask_files import MASKS
+from trainer.data.image_files import PICTURE_ENDINGS
 from trainer.data.own_captions import CAPTION_ENDINGS
 from trainer.files import folder_key, read_json, write_json
 from trainer.runs.store import Workspace
@@ -69,6 +69,12 @@ class Records:
         for old in self._reports()[_KEPT_REPORTS:]:
             old.unlink(missing_ok=True)
 
+    @property
+    def latest(self) -> str:
+        """Differs after every check; empty when the folder was never looked at."""
+        reports = self._reports()
+        return f"{reports[0].name} {reports[0].stat().st_mtime_ns:x}" if reports else ""
+
     def checked(self, state: str) -> Checked | None:
         """The report on this state of the folder, else the latest one; None when the folder was never looked at."""
         for path in (self._report_path(state), *self._reports()):
@@ -111,35 +117,42 @@ def file_key(path: Path) -> str:
 def folder_state(folder: Path) -> str:
     """Stands for everything the doctor looks at: pictures and masks by size and time, captions by their bytes."""
     state = hashlib.sha256()
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        _add(state, folder, Path(parent), names)
-    for parent, folders, names in os.walk(folder / MASKS):
-        folders.sort()
-        _add(state, folder, Path(parent), names)
+    for line in sorted([*_states(str(folder), ""), *_states(str(folder / MASKS), MASKS)]):
+        state.update(f"{line}\0".encode("utf-8", "surrogateescape"))
     return state.hexdigest()[:24]
 
 
-def _add(state: Any, folder: Path, parent: Path, names: Iterable[str]) -> None:
-    for name in sorted(names):
-        path = parent / name
-        is_caption = path.suffix in CAPTION_ENDINGS or name.startswith("meta")
-        if not is_caption and not is_picture_file(path):
+def _states(folder: str, prefix: str) -> Iterator[str]:
+    """A line for each file. Plain strings, not paths: a folder of 10,000 pictures is gone through for each edit."""
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        name = entry.name
+        if name.startswith((".", "__MACOSX")):
             continue
-        try:
-            status = path.stat()
-            told = _caption_digest(path, status) if is_caption else f"{status.st_mtime_ns:x} {status.st_size:x}"
-        except OSError:
-            told = "gone"
-        state.update(f"{path.relative_to(folder)}\0{told}\0".encode("utf-8", "surrogateescape"))
+        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
+        if ending in PICTURE_ENDINGS:
+            yield f"{prefix}/{name}\0{_told(entry, is_caption=False)}"
+        elif ending in CAPTION_ENDINGS or name.startswith("meta"):
+            yield f"{prefix}/{name}\0{_told(entry, is_caption=True)}"
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _states(entry.path, f"{prefix}/{name}")
 
 
-def _caption_digest(path: Path, status: os.stat_result) -> str:
-    """Captions written back by an undo have a new time but the old text, so their bytes count; each is read once."""
-    key = (str(path), status.st_mtime_ns, status.st_size)
-    if key not in _CAPTIONS_READ:
-        _CAPTIONS_READ[key] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return _CAPTIONS_READ[key]
+def _told(entry: os.DirEntry[str], *, is_caption: bool) -> str:
+    """What stands for one file. A caption written back by an undo has a new time but the old text: its bytes count."""
+    try:
+        status = entry.stat()
+        if not is_caption:
+            return f"{status.st_mtime_ns:x} {status.st_size:x}"
+        key = (entry.path, status.st_mtime_ns, status.st_size)
+        if key not in _CAPTIONS_READ:
+            _CAPTIONS_READ[key] = hashlib.sha256(Path(entry.path).read_bytes()).hexdigest()
+        return _CAPTIONS_READ[key]
+    except OSError:
+        return "unreadable"
 
 
 def _read(path: Path) -> Any:

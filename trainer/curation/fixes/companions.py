@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from trainer.curation.steps import HIDDEN
+from trainer.curation.mask_files import mask_name
 from trainer.data.image_files import PICTURE_ENDINGS
 from trainer.data.own_captions import CAPTION_ENDINGS
-
-MASKS = f"{HIDDEN}/masks"
-"""Where masks lie within a folder: each has its picture's path, with the ending ``.png``."""
 
 
 def companions(folder: Path, name: str, *, target: str | None = None) -> list[tuple[str, str]]:
@@ -21,13 +18,8 @@ def companions(folder: Path, name: str, *, target: str | None = None) -> list[tu
     if shares_stem(folder, name):
         return []
     pairs = [(picture.with_suffix(ending), goal.with_suffix(ending)) for ending in CAPTION_ENDINGS]
-    pairs.append((mask_name(picture), mask_name(goal)))
-    return [(str(old), str(new)) for old, new in pairs if (folder / old).is_file()]
-
-
-def mask_name(picture: PurePosixPath) -> PurePosixPath:
-    """Where the mask of a picture lies, relative to the folder."""
-    return PurePosixPath(MASKS) / picture.with_suffix(".png")
+    named = [(str(old), str(new)) for old, new in pairs] + [(mask_name(name), mask_name(str(goal)))]
+    return [(old, new) for old, new in named if (folder / old).is_file()]
 
 
 def shares_stem(folder: Path, name: str) -> bool:
@@ -47,6 +39,6 @@ def free_name(folder: Path, name: str) -> str:
     while True:
         tried = wanted if number == 1 else wanted.with_name(f"{wanted.stem}_{number}{wanted.suffix}")
         taken = any((folder / tried.with_suffix(ending)).exists() for ending in endings)
-        if not taken and not (folder / mask_name(tried)).exists():
+        if not taken and not (folder / mask_name(str(tried))).exists():
             return str(tried)
         number += 1

@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from trainer.curation.doctor.pictures import ENDINGS, plain_name
-from trainer.curation.fixes.companions import companions, free_name, mask_name, shares_stem
+from trainer.curation.fixes.companions import companions, free_name, shares_stem
 from trainer.curation.fixes.texts import caption_file
+from trainer.curation.mask_files import mask_name
 from trainer.curation.steps import Change, Move, Step, new_file, put_in_place, set_aside
 from trainer.data.caption_files import caption_path, read_caption, read_caption_file
 from trainer.data.image_files import is_picture_file
@@ -51,9 +52,9 @@ def separate(folder: Path, name: str) -> Iterator[Step]:
         text = read_caption(caption_path(path, ending))
         if text is not None:
             yield Change(str(PurePosixPath(goal).with_suffix(ending)), None, text)
-    mask = folder / mask_name(PurePosixPath(name))
+    mask = folder / mask_name(name)
     if mask.is_file():
-        target = str(mask_name(PurePosixPath(goal)))
+        target = mask_name(goal)
         written = new_file(folder, target)
         write_bytes(written, mask.read_bytes())
         yield put_in_place(folder, target, written)

@@ -24,23 +24,21 @@ class Fix:
 
 
 FIXES: dict[str, Fix] = {
-    "set_aside": Fix("Set aside", "{count} go to the set-aside folder, with captions and masks.", "files"),
-    "rename_ending": Fix("Rename", "{count} get the ending that fits, captions and masks too.", "files"),
-    "rename_plain": Fix("Rename", "{count} get a plain name, captions and masks too.", "files"),
-    "separate": Fix(
-        "Give each its own", "One keeps its name, others get a new one and a copy of the caption.", "files"
-    ),
-    "to_utf8": Fix("Store as UTF-8", "The captions of {count} are stored as UTF-8; their text stays.", "files"),
-    "first_frame": Fix("Keep the first frame", "{count} become their first frame.", "pixels"),
-    "to_srgb": Fix("Convert to sRGB", "{count} become 8-bit sRGB, as you see them.", "pixels"),
-    "background": Fix("Fill the background", "The transparent parts of {count} are filled.", "pixels"),
-    "upright": Fix("Turn for good", "{count} are saved as you see them, without the mark.", "pixels"),
-    "shrink": Fix("Save smaller", "{count} are scaled to 4096 pixels along the longer side.", "pixels"),
-    "trim": Fix("Cut the borders off", "{count} are cropped to what is between the bars, masks too.", "pixels"),
-    "save_readable": Fix("Save what can be read", "Of {count} the part that can be read is kept.", "pixels"),
-    "merge_tag": Fix("Change to the usual one", "The captions of {count} get the usual tag instead.", "texts"),
-    "remove_tag": Fix("Remove the tag", "The tag is removed from the captions of {count}.", "texts"),
-    "add_trigger": Fix("Put it first", "The word is put first in the captions of {count}.", "texts"),
+    "set_aside": Fix("Set aside", "{count} will go to the set-aside folder, with captions and masks.", "files"),
+    "rename_ending": Fix("Rename", "{count} will get the ending that fits, captions and masks too.", "files"),
+    "rename_plain": Fix("Rename", "{count} will get a plain name, captions and masks too.", "files"),
+    "separate": Fix("Give each its own", "All but the first will get a new name and a copy of the caption.", "files"),
+    "to_utf8": Fix("Store as UTF-8", "The captions of {count} will be stored as UTF-8; their text stays.", "files"),
+    "first_frame": Fix("Keep the first frame", "{count} will become a still picture.", "pixels"),
+    "to_srgb": Fix("Convert to sRGB", "{count} will be saved in 8-bit sRGB, as you see them.", "pixels"),
+    "background": Fix("Fill the background", "The transparent parts of {count} will be filled.", "pixels"),
+    "upright": Fix("Turn for good", "{count} will be saved as you see them, without the mark.", "pixels"),
+    "shrink": Fix("Save smaller", "{count} will be scaled to 4096 pixels along the longer side.", "pixels"),
+    "trim": Fix("Cut the borders off", "{count} will be cropped to what is between the bars, masks too.", "pixels"),
+    "save_readable": Fix("Save what can be read", "{count} will be cut to the part that can be read.", "pixels"),
+    "merge_tag": Fix("Change to the usual one", "The captions of {count} will get the usual tag instead.", "texts"),
+    "remove_tag": Fix("Remove the tag", "The tag will be removed from the captions of {count}.", "texts"),
+    "add_trigger": Fix("Put it first", "The word will be put first in the captions of {count}.", "texts"),
 }
 """By code. What a caption job does is no fix: ``CAPTION`` leads there."""
 
@@ -101,6 +99,9 @@ SAFE: frozenset[tuple[str, str]] = frozenset(
     }
 )
 """(finding, fix) that need no look first: training then sees the same, or what it should have seen."""
+
+SAFE_TITLE = "all safe fixes"
+"""What Undo calls them together."""
 
 BACKGROUNDS: dict[str, str] = {
     "white": "White",

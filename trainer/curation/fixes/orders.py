@@ -91,10 +91,10 @@ def _fix_one(folder: Path, name: str, fixes: tuple[str, ...], values: Values, do
     if not path.is_file() or not path.resolve().is_relative_to(folder):
         return "it is not in the folder any more"
     try:
-        steps = steps_of(folder, name, fixes, values)
+        done = all(do(step) for step in steps_of(folder, name, fixes, values))
     except PICTURE_ERRORS as error:
         return why_unreadable(error)
-    return "" if all(do(step) for step in steps) else "its files changed meanwhile"
+    return "" if done else "its files changed meanwhile"
 
 
 def steps_of(folder: Path, name: str, fixes: tuple[str, ...], values: Values) -> list[Step]:

@@ -14,10 +14,11 @@ from PIL import Image, ImageFilter, ImageOps
 from trainer.curation.doctor.measures import Box, borders
 from trainer.curation.doctor.pictures import ending_fits
 from trainer.curation.doctor.salvage import readable_part
-from trainer.curation.fixes.companions import MASKS, companions, free_name, mask_name
+from trainer.curation.fixes.companions import companions, free_name
 from trainer.curation.fixes.offers import BACKGROUNDS
+from trainer.curation.mask_files import MASKS, mask_name
 from trainer.curation.steps import Move, Step, new_file, put_in_place, set_aside
-from trainer.data.image_files import PICTURE_ERRORS, as_rgb, read_full, read_grey
+from trainer.data.image_files import ORIENTATION, PICTURE_ERRORS, TURNED, as_rgb, read_full, read_grey
 from trainer.errors import UserError
 from trainer.files import write_bytes
 
@@ -98,9 +99,10 @@ def _kind(image: Image.Image) -> str:
 
 
 def _upright_size(data: bytes) -> tuple[int, int]:
+    """Of the whole picture, though it cannot be decoded to its end."""
     with Image.open(io.BytesIO(data)) as image:
-        width, height = image.size
-        return (height, width) if image.getexif().get(0x0112, 1) >= 5 else (width, height)
+        turned = Image.Image.getexif(image).get(ORIENTATION, 1) in TURNED  # PNG's own method would decode
+        return (image.height, image.width) if turned else image.size
 
 
 def _on_background(image: Image.Image, values: Values) -> Image.Image:
@@ -159,14 +161,14 @@ def _encoded(image: Image.Image, kind: str) -> bytes:
 def _cropped_mask(folder: Path, name: str, target: str, size: tuple[int, int], box: Box) -> list[Step]:
     """The mask cut like its picture; nothing where there is none, or where it cannot be read."""
     try:
-        grey = read_grey((folder / mask_name(PurePosixPath(name))).read_bytes())
+        grey = read_grey((folder / mask_name(name)).read_bytes())
     except PICTURE_ERRORS:
         return []
     across, down = grey.width / size[0], grey.height / size[1]
     cropped = grey.crop((round(box[0] * across), round(box[1] * down), round(box[2] * across), round(box[3] * down)))
     out = io.BytesIO()
     cropped.save(out, "PNG")
-    goal = str(mask_name(PurePosixPath(target)))
+    goal = mask_name(target)
     written = new_file(folder, goal)
     write_bytes(written, out.getvalue())
     return [put_in_place(folder, goal, written)]

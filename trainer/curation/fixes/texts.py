@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from trainer.curation.caption_edits import Edit, put_trigger_first, remove_tag
+from trainer.curation.caption_edits import Edit, put_trigger_first, remove_tag, rename_tags
 from trainer.curation.steps import Change
 from trainer.data.caption_files import caption_path, read_caption
 from trainer.data.own_captions import CAPTION_ENDINGS
@@ -18,7 +18,7 @@ def text_edit(fix: str, values: Mapping[str, str]) -> Edit | None:
     if fix == "remove_tag":
         return remove_tag(values.get("tag", ""))
     if fix == "merge_tag":
-        return _merge_tag(values.get("tag", ""), values.get("usual", ""))
+        return rename_tags([values.get("tag", "")], values.get("usual", ""))
     return None
 
 
@@ -38,15 +38,3 @@ def caption_file(folder: Path, name: str) -> Path | None:
     """The caption file of a picture that training reads; None where there is none."""
     files = (caption_path(folder / name, ending) for ending in CAPTION_ENDINGS)
     return next((file for file in files if file.is_file()), None)
-
-
-def _merge_tag(tag: str, usual: str) -> Edit:
-    """Write ``usual`` for ``tag``, once in a line; lines without ``tag`` stay as they are."""
-
-    def edit(line: str) -> str:
-        tags = [part.strip() for part in line.split(",")]
-        if tag not in tags:
-            return line
-        return ", ".join(dict.fromkeys(usual if each == tag else each for each in tags if each))
-
-    return lambda caption: "\n".join(map(edit, caption.split("\n")))
