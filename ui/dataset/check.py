@@ -13,7 +13,6 @@ from trainer.curation.edit_log import Outcome
 from trainer.curation.fixes.offers import FIXES, SAFE_TITLE
 from trainer.curation.fixes.texts import text_edit, text_steps
 from trainer.errors import UserError
-from trainer.files import write_json
 from ui.dataset.board import IN_ORDER, Board, sent, tell
 from ui.dataset.desk import DatasetDesk, Shown, View
 from ui.dataset.fields import FIELD, folded
@@ -108,8 +107,7 @@ def order_fix(desk: DatasetDesk, view: View, asked: dict[str, Any], resolution: 
         tell("Changed", outcome)
         return shown
     desk.refuse_while_busy(folder)
-    names_path = desk.diagnoses.records(folder).names_path
-    write_json(names_path, names)
+    names_path = desk.diagnoses.records(folder).write_names(names)
     options = [f"--fix={name}", f"--names={names_path}", *_options(desk, resolution, batch_size)]
     options += [f"--set=background={asked['background']}"] if asked["background"] else []
     desk.start(view, ["fix"], f"{FIXES[name].label} in", options)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from trainer.curation.edit_log import edits_dir
 from trainer.curation.mask_files import MASKS
 from trainer.data.image_files import PICTURE_ENDINGS
 from trainer.data.own_captions import CAPTION_ENDINGS
-from trainer.files import folder_key, read_json, write_json
+from trainer.files import folder_key, read_json, write_text
 from trainer.runs.store import Workspace
 
 _LOOKS_VERSION = 1
@@ -44,10 +45,11 @@ class Records:
         self._dir = workspace.cache_dir / "doctor" / folder_key(folder)
         self._left = edits_dir(workspace, folder) / "left_as_is.json"
 
-    @property
-    def names_path(self) -> Path:
-        """Where the names of files for a fix are written down for its job."""
-        return self._dir / "names.json"
+    def write_names(self, names: Sequence[str]) -> Path:
+        """Write down the names of files for a job of fixes; there is one at a time. Returns where."""
+        path = self._dir / "names.json"
+        _write(path, list(names))
+        return path
 
     def looks(self) -> dict[str, Look]:
         """Looks of earlier checks by ``file_key``; empty when there are none that fit."""
@@ -61,11 +63,11 @@ class Records:
         others = [(key, look) for key, look in earlier.items() if key not in looks]
         kept = dict(others[-len(looks) :]) | looks if looks else dict(others)
         values = {key: dataclasses.asdict(look) for key, look in kept.items()}
-        write_json(self._dir / "looks.json", {"version": _LOOKS_VERSION, "looks": values})
+        _write(self._dir / "looks.json", {"version": _LOOKS_VERSION, "looks": values})
 
     def keep_report(self, state: str, report: Report) -> None:
         """Keep a report of the folder as it was in ``state``; the oldest ones are forgotten."""
-        write_json(self._report_path(state), {"time": time.time(), "report": dataclasses.asdict(report)})
+        _write(self._report_path(state), {"time": time.time(), "report": dataclasses.asdict(report)})
         for old in self._reports()[_KEPT_REPORTS:]:
             old.unlink(missing_ok=True)
 
@@ -95,7 +97,7 @@ class Records:
     def leave_as_is(self, code: str, paths: Iterable[str]) -> None:
         """Do not tell this of these files any more."""
         pairs = self.left_as_is() | {(code, path) for path in paths}
-        write_json(self._left, [list(pair) for pair in sorted(pairs)])
+        _write(self._left, [list(pair) for pair in sorted(pairs)])
 
     def tell_again(self) -> None:
         """Forget what was to be left as it is."""
@@ -153,6 +155,11 @@ def _told(entry: os.DirEntry[str], *, is_caption: bool) -> str:
         return _CAPTIONS_READ[key]
     except OSError:
         return "unreadable"
+
+
+def _write(path: Path, values: Any) -> None:
+    """As ASCII: names of files need not be UTF-8, and what stands for their odd bytes cannot be encoded."""
+    write_text(path, json.dumps(values))
 
 
 def _read(path: Path) -> Any:

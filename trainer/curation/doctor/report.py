@@ -43,7 +43,9 @@ class Finding:
     @property
     def key(self) -> str:
         """Tells this finding from others, also of later reports."""
-        return hashlib.sha256("\0".join((self.code, self.message, *self.paths)).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            "\0".join((self.code, self.message, *self.paths)).encode("utf-8", "surrogateescape")
+        ).hexdigest()[:16]
 
     @property
     def targets(self) -> tuple[str, ...]:
