@@ -30,7 +30,7 @@ def loaded(folder: Path, kind: str = "joycaption", **options: Any) -> Captioner:
 def test_a_missing_package_for_fewer_bits_is_told(bits: str, llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=f"quantize: {bits} needs the package bitsandbytes") as caught:
-        loaded(llava, quantize=bits)
+        loaded(llava / "not looked at yet", quantize=bits)
     (problem,) = caught.value.problems
     assert (problem.code, problem.field) == ("caption.package_missing", "quantize")
     assert "pip install bitsandbytes" in problem.hint

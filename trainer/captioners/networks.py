@@ -37,11 +37,19 @@ def load_part(model: str, load: Callable[[], T]) -> T:
         raise UserError("caption.model_broken", message, "Download it again.", "model") from error
 
 
+def check_packages(options: WriterOptions) -> None:
+    """Raises UserError when quantized weights are asked for without the package for them; before anything is loaded."""
+    if options.quantize != "none" and find_spec("bitsandbytes") is None:
+        message = f"quantize: {options.quantize} needs the package bitsandbytes, which is not installed."
+        hint = "`pip install bitsandbytes`, or set quantize to none."
+        raise UserError("caption.package_missing", message, hint, "quantize")
+
+
 def load_network(folder: Path, network_class: Any, options: WriterOptions) -> Any:
     """A network of that class in evaluation mode, on the GPU where there is one.
 
     Raises:
-        UserError: broken files, too little memory, or quantized weights without the package for it.
+        UserError: broken files or too little memory.
     """
     from trainer.devices import compute_dtype, pick_device
 
@@ -69,10 +77,6 @@ def _quantized(kind: WeightFormat, dtype: Any) -> dict[str, Any]:
     """Arguments for weights in fewer bits; what looks at the picture stays as it is: it is small, and suffers most."""
     if kind == "none":
         return {}
-    if find_spec("bitsandbytes") is None:
-        message = f"quantize: {kind} needs the package bitsandbytes, which is not installed."
-        hint = "`pip install bitsandbytes`, or set quantize to none."
-        raise UserError("caption.package_missing", message, hint, "quantize")
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(

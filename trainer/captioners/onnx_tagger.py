@@ -24,7 +24,7 @@ class TaggerNetwork:
     """An ONNX file, opened on the GPU where onnxruntime has one."""
 
     def __init__(self, file: Path, *, channels_last: bool) -> None:
-        """Open it. Raises UserError when onnxruntime or the file cannot be used.
+        """Open it. Raises UserError when the file cannot be used.
 
         Args:
             channels_last: whether it must take (B, H, W, 3), and not (B, 3, H, W).
@@ -84,13 +84,18 @@ def check_list(network: TaggerNetwork, tags: Sequence[object], file: Path) -> No
         raise UserError("caption.wrong_tags", message, "Take both files from the same model.", "model")
 
 
-def _open(file: Path) -> Any:
+def check_package() -> None:
+    """Raises UserError when onnxruntime cannot be used; before anything is downloaded."""
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         message = f"Taggers need the package onnxruntime, which cannot be loaded: {error}"
         hint = "`pip install onnxruntime`; for an NVIDIA GPU `pip install onnxruntime-gpu` in its place."
         raise UserError("caption.package_missing", message, hint, "captioner") from error
+
+
+def _open(file: Path) -> Any:
+    import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import (
         Fail,
         InvalidArgument,

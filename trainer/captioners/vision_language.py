@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from trainer.captioners.answers import caption_of
 from trainer.captioners.batches import Batches
-from trainer.captioners.networks import load_network, load_part
+from trainer.captioners.networks import check_packages, load_network, load_part
 from trainer.captioners.options import WriterOptions
 from trainer.captioners.processors import picture_processor
 from trainer.captioners.prompts import TEMPLATES, fill
@@ -128,6 +128,7 @@ def load_chat(options: ChatOptions, model_types: Collection[str], *, plain_messa
     """
     if not options.prompt.strip():
         raise UserError("caption.no_prompt", "prompt: nothing is asked.", "Say what to describe.", "prompt")
+    check_packages(options)
     folder = weights_folder(options, model_types)
 
     from transformers import AutoModelForImageTextToText

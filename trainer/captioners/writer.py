@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from trainer.captioners.batches import Batches
-from trainer.captioners.networks import load_network, load_processor
+from trainer.captioners.networks import check_packages, load_network, load_processor
 from trainer.captioners.options import WriterOptions
 from trainer.captioners.weights import weights_folder
 
@@ -55,6 +55,7 @@ def load_writer(options: WriterOptions, model_type: str, network_class: str, pro
     Raises:
         UserError: the weights are missing, broken or too large for the memory.
     """
+    check_packages(options)
     folder = weights_folder(options, (model_type,))
 
     import transformers

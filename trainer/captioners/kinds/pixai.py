@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.captioners.base import Captioner, CaptionerKind
-from trainer.captioners.onnx_tagger import Tagger, TaggerNetwork, check_list
+from trainer.captioners.onnx_tagger import Tagger, TaggerNetwork, check_list, check_package
 from trainer.captioners.tag_lists import broken_list, read_tags, read_thresholds
 from trainer.captioners.tagging import Category, Tag, TaggerOptions, TagWriter
 from trainer.captioners.weights import json_object, tagger_file
@@ -70,6 +70,7 @@ def _normalised(image: Image.Image) -> NDArray[np.float32]:
 
 def load(options: PixaiOptions) -> Captioner:
     """Open the tagger. Raises UserError when onnxruntime, the model or its list of tags is missing or broken."""
+    check_package()
     file = tagger_file(options)
     config = file.with_name("config.json")
     listed = _tags_of_config(config) if "tags" in json_object(config) else None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.captioners.base import Captioner, CaptionerKind
-from trainer.captioners.onnx_tagger import Tagger, TaggerNetwork, check_list
+from trainer.captioners.onnx_tagger import Tagger, TaggerNetwork, check_list, check_package
 from trainer.captioners.tag_lists import read_tags
 from trainer.captioners.tagging import Category, TaggerOptions, TagWriter
 from trainer.captioners.weights import tagger_file
@@ -41,6 +41,7 @@ def square(image: Image.Image, side_px: int) -> NDArray[np.float32]:
 
 def load(options: WdOptions) -> Captioner:
     """Open the tagger. Raises UserError when onnxruntime, the model or its list of tags is missing or broken."""
+    check_package()
     file = tagger_file(options)
     tags = read_tags(file.with_name("selected_tags.csv"))
     network = TaggerNetwork(file, channels_last=True)
