@@ -63,6 +63,7 @@ def test_the_page_can_show_it(name: str) -> None:
     assert kind.parse({}) == kind.options()
     for field in fields_of(kind.options):
         assert field.help.endswith((".", ":")), f"{field.name}: {field.help}"
+        assert field.help.count("*") < 2, "the page takes what is between two for emphasis"
         assert field.kind != "yaml", field.name
         assert field.label[0].isupper()
     model = getattr(kind.options(), "model", None)

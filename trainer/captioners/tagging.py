@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.captioners.options import ModelOptions
-from trainer.config_base import setting
+from trainer.config_base import Probability, setting
 from trainer.curation.caption_edits import is_face, plain_tag
 
 Category = Literal["character", "copyright", "general", "style", "meta", "rating"]
@@ -41,6 +41,11 @@ class TaggerOptions(ModelOptions):
     """What is to be seen: 1girl, red hair, outdoors ..."""
     character: bool = setting(True, "Character names", basic=True)
     """Names of known characters."""
+    general_threshold: Probability | None = setting(None, "Threshold for general tags", basic=True, also=("thresh",))
+    """Tags that are less sure are left out. Lower: more tags, more of them wrong. Empty: what the model's makers
+    advise."""
+    character_threshold: Probability | None = setting(None, "Threshold for characters", basic=True)
+    """Names that are less sure are left out. Empty: what the model's makers advise."""
     rating: bool = setting(False, "Rating")
     """The likeliest of general, sensitive, questionable and explicit, as the last tag."""
     general_mcut: bool = setting(False, "General tags: cut at the largest gap", also=("mcut",))
@@ -49,8 +54,8 @@ class TaggerOptions(ModelOptions):
     character_mcut: bool = setting(False, "Characters: cut at the largest gap")
     """MCut for character names; never below 0.15."""
     blacklist: str = setting("", "Never these tags", basic=True, also=("undesired_tags", "exclude_tags"))
-    """Between commas; * stands for any letters: `*_background, monochrome`. Name here what the LoRA shall learn as part
-    of its trigger word, such as a character's hair colour."""
+    """Between commas; a star stands for any letters, as in `*_hair`. Name here what the LoRA shall learn as part of its
+    trigger word, such as a character's hair colour."""
     always_first: str = setting("", "Always these tags first", also=("always_first_tags",))
     """Between commas; stand in front of every caption, whatever is to be seen."""
     spaces: bool = setting(True, "Spaces instead of underscores", also=("remove_underscore",))

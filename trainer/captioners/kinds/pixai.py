@@ -25,7 +25,7 @@ from trainer.captioners.onnx_tagger import Tagger, TaggerNetwork, check_list, ch
 from trainer.captioners.tag_lists import broken_list, read_tags, read_thresholds
 from trainer.captioners.tagging import Category, Tag, TaggerOptions, TagWriter
 from trainer.captioners.weights import json_object, tagger_file
-from trainer.config_base import Probability, setting
+from trainer.config_base import setting
 
 _V09: dict[Category, float] = {"general": 0.3, "character": 0.85}
 _V1: dict[Category, float] = {"general": 0.17, "character": 0.27, "style": 0.15, "copyright": 0.24, "meta": 0.17}
@@ -37,10 +37,6 @@ class PixaiOptions(TaggerOptions):
     model: str = setting("deepghs/pixai-tagger-v0.9-onnx", "Model", basic=True, min_length=1)
     """Folder, .onnx file or Hugging Face id of an export to ONNX: v0.9 is 1.3 GB,
     v1.0 (bdsqlsz/pixai-tagger-v1.0-ONNX) 2 GB."""
-    general_threshold: Probability | None = setting(None, "Threshold for general tags", basic=True)
-    """Tags that are less sure are left out. Empty: what the model's makers advise."""
-    character_threshold: Probability | None = setting(None, "Threshold for characters", basic=True)
-    """Names that are less sure are left out. Empty: what the model's makers advise."""
     series: bool = setting(True, "Series")
     """What the characters belong to."""
     style: bool = setting(False, "Style tags")
