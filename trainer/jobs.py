@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -138,12 +139,25 @@ class Job:
         return max(path.stat().st_mtime for path in [self.dir, *self.dir.iterdir()])
 
 
-def start_job(workspace: Workspace, command: list[str], title: str) -> Job:
-    """Start a trainer command (``["merge", "--lora", ...]``) in a process of its own and return at once."""
+def start_job(
+    workspace: Workspace, command: list[str], title: str, lists: Mapping[str, Sequence[str]] | None = None
+) -> Job:
+    """Start a trainer command (``["merge", "--lora", ...]``) in a process of its own and return at once.
+
+    Args:
+        workspace: where the job's folder is made.
+        command: the command with its arguments.
+        title: what the page calls the job.
+        lists: what is too long for arguments, by option: each becomes a JSON file in the job's folder.
+    """
     _clear_old(workspace)
     slug = re.sub(r"[^a-z0-9]+", "-", command[0].lower())
     job = Job(workspace.jobs_dir / f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(3)}")
     job.dir.mkdir(parents=True)
+    files = {name: job.dir / f"{name}.json" for name in lists or {}}
+    for name, file in files.items():
+        write_json(file, list((lists or {})[name]))
+    command = [*command, *(f"--{name}={file}" for name, file in files.items())]
     write_json(job.dir / "job.json", {"title": title, "command": command, "started": time.time()})
     process = start_detached(trainer_command("job", str(job.dir)), job.log_path)
     job.note_process(process.pid)

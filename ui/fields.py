@@ -20,7 +20,7 @@ from trainer.config import Config, SamplePrompt
 from trainer.errors import UserError
 from trainer.prompt_lines import format_line, parse_lines
 
-Kind = Literal["switch", "choice", "number", "text", "lines", "yaml", "resolution", "prompts", "rows"]
+Kind = Literal["switch", "choice", "number", "text", "paragraph", "lines", "yaml", "resolution", "prompts", "rows"]
 
 SPECIAL: dict[str, Kind] = {
     "dataset.resolution": "resolution",
@@ -230,6 +230,7 @@ _SHOW = {
     "choice": lambda value: value,
     "number": _show_number,
     "text": lambda value: "" if value is None else value,
+    "paragraph": lambda value: "" if value is None else value,
     "lines": "\n".join,
     "yaml": _show_yaml,
     "resolution": _show_resolution,
@@ -241,6 +242,7 @@ _READ = {
     "choice": lambda shown: shown,
     "number": _read_number,
     "text": lambda shown: shown or "",
+    "paragraph": lambda shown: shown or "",
     "lines": lambda shown: [line for line in (shown or "").splitlines() if line.strip()],
     "resolution": _read_resolution,
     "prompts": lambda shown: parse_lines(shown or ""),

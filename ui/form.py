@@ -189,8 +189,8 @@ def make_component(field: Field) -> Component:
     if field.kind == "choice":
         choices = [(_choice_label(choice), choice) for choice in field.choices]
         return gr.Dropdown(choices, value=value, filterable=False, **common)
-    if field.kind in ("yaml", "lines", "prompts"):
-        return gr.Textbox(value, lines=2 if field.kind != "prompts" else 3, max_lines=12, **common)
+    if field.kind in ("yaml", "lines", "prompts", "paragraph"):
+        return gr.Textbox(value, lines=3 if field.kind in ("prompts", "paragraph") else 2, max_lines=12, **common)
     return gr.Textbox(value, lines=1, max_lines=1, placeholder="none" if field.optional else None, **common)
 
 

@@ -72,7 +72,7 @@ def test_runs_are_counted_by_their_ends(drafts: DraftFile) -> None:
 def test_states(before: str | None, held: str | None, expected: str, drafts: DraftFile) -> None:
     if held is not None:
         (drafts.folder / "0.txt").write_text(held, encoding="utf-8")
-    assert a_draft(0, "new", before).state(drafts.folder) == expected
+    assert a_draft(0, "new", before).state_in(drafts.folder) == expected
 
 
 def test_a_job_and_the_page_add_side_by_side(drafts: DraftFile) -> None:

@@ -56,13 +56,12 @@ class Draft:
         """What writing it does."""
         return Change(self.file, self.before, self.text)
 
-    def held(self, folder: Path) -> str | None:
-        """What the caption file holds now."""
-        return read_caption(folder / self.file)
+    def state_in(self, folder: Path) -> DraftState:
+        """The state, by what the caption file holds now."""
+        return self.state(read_caption(folder / self.file))
 
-    def state(self, folder: Path) -> DraftState:
-        """The decision, unless the caption file meanwhile holds the draft, or something else than it did."""
-        held = self.held(folder)
+    def state(self, held: str | None) -> DraftState:
+        """The decision, unless the caption file holds the draft already, or something else than it did."""
         if held == plain_newlines(self.text):
             return "written"
         return self.decision if held == (self.before and plain_newlines(self.before)) else "conflict"

@@ -102,7 +102,7 @@ class Writer:
 
     def has(self, subject: Subject) -> bool:
         draft = self._noted.get(subject.name)
-        return draft is not None and draft.state(self._note.folder) == "written"
+        return draft is not None and draft.state_in(self._note.folder) == "written"
 
     def take(self, drafts: Sequence[Draft]) -> list[Draft]:
         self._note.add(drafts)
@@ -196,7 +196,7 @@ def caption_pictures(
 
 def write_drafts(drafts: DraftFile, log: EditLog, wanted: Mapping[str, Draft]) -> Outcome:
     """Write drafts as one edit; those whose caption file meanwhile holds something else stay drafts."""
-    new = {name: draft for name, draft in wanted.items() if draft.state(drafts.folder) != "written"}
+    new = {name: draft for name, draft in wanted.items() if draft.state_in(drafts.folder) != "written"}
     outcome = log.apply(TITLE, [draft.change for draft in new.values()]) if new else Outcome(TITLE, 0)
     drafts.drop(name for name, draft in wanted.items() if draft.file not in outcome.conflicts)
     return outcome

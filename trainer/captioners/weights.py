@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.file_download import repo_folder_name
 
 from trainer.captioners.options import ModelOptions
 from trainer.errors import UserError
@@ -69,6 +70,18 @@ def tagger_file(options: ModelOptions) -> Path:
         message = f"{options.model} holds several taggers: {names}."
         raise UserError("caption.several_models", message, "Give the path of one of these files.", _FIELD)
     return found[0]
+
+
+def has_weights(model: str) -> bool:
+    """Whether weights of a folder, a file or a Hugging Face id are on this machine; looked up by file names only."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path.suffix == ".onnx"
+    folders = [path]
+    if HUB_ID.fullmatch(model):
+        cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=model, repo_type="model"), "snapshots")
+        folders += cached.glob("*")
+    return any(found for folder in folders for kind in ("*.safetensors", "*.onnx") for found in folder.glob(kind))
 
 
 def how_to_get(model: str) -> str:

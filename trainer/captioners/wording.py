@@ -24,8 +24,7 @@ class Wording(Section):
     """What becomes of a captioner's text. A text of several lines is treated line by line."""
 
     trigger: str = setting("", "Trigger word", basic=True)
-    """Put first in every caption, with a comma. A text that names it elsewhere, such as one for a prompt with
-    {trigger}, stays as it is."""
+    """Put first in every caption, unless the text names it already. A prompt can hold it as {trigger}."""
     prefix: str = setting("", "Text in front", basic=True)
     """Such as "a drawing of"."""
     suffix: str = setting("", "Text behind", basic=True)

@@ -24,6 +24,7 @@ from trainer.captioners.folder import (
     subjects,
     write_drafts,
 )
+from trainer.captioners.prompts import with_trigger
 from trainer.captioners.wording import Wording
 from trainer.commands.arguments import add_workspace, workspace_of
 from trainer.commands.model_arguments import add_fields, given_fields
@@ -88,7 +89,7 @@ def _caption(args: argparse.Namespace, folder: Path, events: EventSink) -> dict[
     pictures = _chosen(args, folder)
     wording = given_fields(args, Wording)
     kind = CAPTIONERS[args.captioner]
-    options = kind.parse(_options(args))
+    options = kind.parse(with_trigger(_options(args), wording.trigger))
     order = CaptionOrder(_mode(args), args.new_line, wording, _times(args), options.batch_size, args.afresh)
     report, drafts = _captioned(args, folder, pictures, order, options, events)
     counts = {"written": 0, "drafted": report.written} if args.review else {"written": report.written, "drafted": 0}

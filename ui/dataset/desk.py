@@ -143,6 +143,10 @@ class DatasetDesk:
         self._library.recent(folder).named(name)
         return self._library.again(folder, [name]).named(name)  # a file may have become a link that leads out
 
+    def recent(self, folder: Path) -> Listing:
+        """The pictures of a folder as they were some seconds ago at most. Raises UserError when there are none."""
+        return self._library.recent(folder)
+
     def scoped(self, view: View, scope: str) -> list[Entry]:
         """The pictures of a scope: ``all``, ``shown`` or ``selected``. Raises UserError when that is none."""
         folder = self.folder(view)
@@ -177,11 +181,21 @@ class DatasetDesk:
         outcome = self.log(folder).redo()
         return self.refresh(view), outcome
 
-    def start(self, view: View, command: list[str], title: str, options: Sequence[str] = ()) -> None:
-        """Start a job on the open folder: ``command``, the folder, ``options``. Raises UserError while one runs."""
+    def start(
+        self,
+        view: View,
+        command: list[str],
+        title: str,
+        options: Sequence[str] = (),
+        lists: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Start a job on the open folder: ``command``, the folder, ``options``, and ``lists`` (see ``start_job``).
+
+        Raises UserError while one runs.
+        """
         folder = self.folder(view)
         self.refuse_while_busy(folder)
-        start_job(self.workspace, [*command, str(folder), *options], f"{title} {folder.name}")
+        start_job(self.workspace, [*command, str(folder), *options], f"{title} {folder.name}", lists)
 
     def cancel(self, job_id: str) -> None:
         """Ask a job to end."""
