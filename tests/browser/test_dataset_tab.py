@@ -12,8 +12,6 @@ from conftest import App
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from tests import tiny_blip
-
 COLOURS = ("red", "green", "blue", "yellow")
 HOSTILE = (
     '<img src=x onerror="window.hacked=1"> ${window.hacked=2} {{window.hacked}} `x` <script>window.hacked=3</script>'
@@ -180,37 +178,6 @@ def test_hostile_names_and_captions_are_only_text(app: App, page: Page) -> None:
     expect(page.locator("#dataset-findings")).to_contain_text("No caption.")
     assert page.evaluate("window.hacked") is None
     assert page.locator("#tab-dataset img[src='x'], [role=tabpanel] img[src='x']").count() == 0
-
-
-def test_captions_by_a_model_in_a_job(app: App, page: Page, shot: Callable[[str], Path]) -> None:
-    folder = app.workspace / "datasets" / "by-model"
-    folder.mkdir(parents=True)
-    for name in ("red", "blue"):
-        tiny_blip.plain_picture(name).save(folder / f"{name}.png")
-    (folder / "broken.png").write_bytes(b"not a picture")
-    model = tiny_blip.build(app.workspace / "models" / "tiny-blip")
-    open_folder(page, folder)
-    unfold(page, "dataset-captions")
-    field(page, "field-captioner-blip-model").fill(str(model))
-    field(page, "captioner-trigger").fill("ohwx")
-    page.locator("#captioner-start").click()
-    expect(page.locator("#dataset-job")).to_contain_text("Captions for by-model")
-    expect(page.locator("#dataset-job")).to_contain_text("2 captions written", timeout=180_000)
-    expect(page.locator("#dataset-job")).to_contain_text("broken.png was skipped")
-    assert (folder / "red.txt").read_text(encoding="utf-8") == "ohwx, a photo of a red picture"
-    assert (folder / "blue.txt").read_text(encoding="utf-8") == "ohwx, a photo of a blue picture"
-    expect(cards(page).filter(has_text="a photo of a blue picture")).to_have_count(1)
-    shot("dataset-captioned")
-    page.locator("#dataset-undo").click()
-    eventually(lambda: not list(folder.glob("*.txt")))
-
-
-def test_absent_weights_are_told_on_the_page(app: App, page: Page) -> None:
-    open_folder(page, make_dataset(app, "no-weights", 1))
-    unfold(page, "dataset-captions")
-    field(page, "field-captioner-blip-model").fill("nobody/no-such-model")
-    page.locator("#captioner-start").click()
-    expect(page.locator("#dataset-job")).to_contain_text("hf download nobody/no-such-model", timeout=120_000)
 
 
 def test_the_check_finds_and_shows_pictures(app: App, page: Page, shot: Callable[[str], Path]) -> None:
