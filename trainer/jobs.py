@@ -26,6 +26,9 @@ from trainer.runs.store import Workspace, last_log_line, process_is_alive
 
 JobState = Literal["running", "finished", "stopped", "failed"]
 
+DIED = "job.died"
+"""The problem's code of a job whose process is gone without a word."""
+
 _START_SECONDS = 30.0  # how long a job may take from its folder to its process
 _KILL_AFTER_SECONDS = 5.0
 _KEPT_JOBS = 50
@@ -132,7 +135,7 @@ class Job:
             return {"state": "stopped", "ended": self._last_sign()}
         words = last_log_line(self.log_path)
         message = "The job ended without saying why." + (f" Its last words: {words}" if words else "")
-        problem = {"code": "job.died", "message": message, "hint": f"The whole log is {self.log_path}.", "field": ""}
+        problem = {"code": DIED, "message": message, "hint": f"The whole log is {self.log_path}.", "field": ""}
         return {"state": "failed", "ended": self._last_sign(), "error": [problem]}
 
     def _last_sign(self) -> float:

@@ -19,6 +19,7 @@ class Progress:
     """What a job's events say so far. Times are seconds."""
 
     what: str = ""
+    unit: str = ""
     done: int = 0
     total: int = 0
     started: float = 0.0
@@ -31,8 +32,17 @@ class Progress:
             if event["what"] != self.what:
                 self.what, self.started = event["what"], event["time"]
             self.done, self.total, self.latest = event["done"], event["total"], event["time"]
+            self.unit = event.get("unit", "")
         elif event["type"] == "warning":
             self.warnings = [*self.warnings, event["message"]][-_SHOWN_WARNINGS:]
+
+    @property
+    def speed(self) -> str:
+        """Such as "12 pictures a minute"; empty until it is known, and where the job does not say what it counts."""
+        elapsed = self.latest - self.started
+        if not self.unit or not self.done or elapsed < 1:
+            return ""
+        return f"{self.done / elapsed * 60:.3g} {self.unit} a minute"
 
     @property
     def seconds_left(self) -> float | None:

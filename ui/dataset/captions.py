@@ -15,7 +15,7 @@ from trainer.captioners.prompts import TEMPLATES
 from trainer.captioners.vision_language import ChatOptions
 from trainer.captioners.wording import Wording
 from ui.dataset import caption_orders, review
-from ui.dataset.board import QUICK, Board
+from ui.dataset.board import QUICK, Board, sent
 from ui.dataset.caption_orders import HANDLINGS, TRIED, CaptionRequest
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.edits import SCOPES
@@ -52,7 +52,13 @@ def build(desk: DatasetDesk, board: Board) -> None:
     def show_command(view: View, *values: Any) -> Any:
         return gr.update(value=caption_orders.command_line(desk, view, panel.request(values)), visible=True)
 
-    desk.tells("caption", caption_orders.report)
+    @tells_problems
+    def resume(view: View, folder: str, event: gr.EventData) -> list[Any]:
+        desk.go_on(view, str(sent(event, "id")["id"]))
+        return board.job_updates(folder, "") or [gr.skip(), gr.skip()]
+
+    desk.tells("caption", caption_orders.report, goes_on=True)
+    board.job.resume(resume, [board.grid, board.folder], [board.job, board.job_shown], **QUICK)
     board.start(write, lambda view, *values: order(view, values), panel.inputs)
     board.start(draft, lambda view, *values: order(view, values, review=True), panel.inputs)
     board.start(attempt, lambda view, *values: order(view, values, review=True, limit=TRIED), panel.inputs)

@@ -17,7 +17,7 @@ from trainer.curation.edit_log import EditLog, Outcome
 from trainer.curation.steps import Change, Step
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
-from trainer.jobs import JobInfo, job, start_job
+from trainer.jobs import DIED, JobInfo, job, start_job
 from trainer.runs.store import Workspace
 from ui.context import AppContext
 from ui.dataset import view as dataset_view
@@ -46,11 +46,19 @@ _STOPPED = "Stopped. What is written stays; starting again goes on from there."
 
 @dataclass(frozen=True)
 class Telling:
-    """How the job panel tells the end of a command; ``stopped`` is what it says of a cancelled one."""
+    """How the job panel tells the end of a command.
+
+    Attributes:
+        report: what a finished one answered.
+        opens: the folder that it made.
+        stopped: what is said of a cancelled one.
+        goes_on: whether one that was cancelled or killed goes on where it was when it is started again.
+    """
 
     report: Report
     opens: Opens
     stopped: str
+    goes_on: bool
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,17 @@ class DatasetDesk:
         self.diagnoses = Diagnoses(context.workspace)
         self._tellings: dict[str, Telling] = {}
 
-    def tells(self, command: str, report: Report, *, opens: Opens = lambda result: "", stopped: str = _STOPPED) -> None:
-        """Have the job panel follow jobs of this trainer command, and tell what they answered."""
-        self._tellings[command] = Telling(report, opens, stopped)
+    def tells(
+        self,
+        command: str,
+        report: Report,
+        *,
+        opens: Opens = lambda result: "",
+        stopped: str = _STOPPED,
+        goes_on: bool = False,
+    ) -> None:
+        """Have the job panel follow jobs of this trainer command, and tell how they ended, see ``Telling``."""
+        self._tellings[command] = Telling(report, opens, stopped, goes_on)
 
     def choices(self) -> list[tuple[str, str]]:
         """The workspace's datasets as (name, folder)."""
@@ -201,6 +217,15 @@ class DatasetDesk:
         """Ask a job to end."""
         job(self.workspace, job_id).cancel()
 
+    def go_on(self, view: View, job_id: str) -> None:
+        """Start a job that was cancelled or killed once more. Raises UserError for any other, and while one runs."""
+        folder = self.folder(view)
+        self.refuse_while_busy(folder)
+        info = job(self.workspace, job_id).read()
+        if info.command[1:2] != [str(folder)] or not self._goes_on(info):
+            raise UserError("job.over", "This job cannot go on.", "Start a new one.")
+        start_job(self.workspace, info.command, info.title)
+
     def job_panel(self, folder: str, shown: str) -> dict[str, Any] | None:
         """What the job panel shows for the open folder; None when that is ``shown`` already.
 
@@ -212,7 +237,8 @@ class DatasetDesk:
         if shown.startswith(f"{latest.id} ended"):
             return None
         info, progress = self._jobs.read(latest)
-        panel = _panel(info, progress, self._outcome(info)) | {"folder": folder, "opens": self._opens(info)}
+        offers = {"opens": self._opens(info), "goes_on": self._goes_on(info)}
+        panel = _panel(info, progress, self._outcome(info)) | {"folder": folder, **offers}
         if info.state != "running" and time.time() - (info.ended or 0) > _RECENT_SECONDS:
             panel = {"key": f"{latest.id} ended", "folder": folder}
         return panel if panel["key"] != shown else None
@@ -283,6 +309,12 @@ class DatasetDesk:
         done = info.state == "finished" and info.result is not None
         return self._tellings[info.command[0]].opens(info.result or {}) if done else ""
 
+    def _goes_on(self, info: JobInfo) -> bool:
+        """Whether the job was cut short, and starting it again goes on where it was."""
+        died = info.state == "failed" and [problem["code"] for problem in info.error or []] == [DIED]
+        telling = self._tellings.get(info.command[0])
+        return telling is not None and telling.goes_on and (died or info.state == "stopped")
+
     def resolution(self) -> int:
         """Pixels a side that the pictures are meant to be trained at: what was said last, whatever the folder."""
         try:
@@ -346,5 +378,6 @@ def _panel(info: JobInfo, progress: Progress, outcome: list[str]) -> dict[str, A
         "total": progress.total,
         "what": progress.what or "starting",
         "left": duration(left) if left is not None else "",
+        "speed": progress.speed if running else "",
         "lines": [*progress.warnings, *outcome],
     }

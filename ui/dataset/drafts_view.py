@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from trainer.captioners.drafts import Draft, DraftFile, DraftState
-from ui.dataset.view import Entry, Listing
+from ui.dataset.library import Entry, Listing
 
 PER_PAGE = 12
 _MOST_PAIRS = 250_000  # words before times words after; more of them are not compared word by word

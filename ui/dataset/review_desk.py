@@ -15,7 +15,7 @@ from ui.dataset.caption_orders import CaptionRequest, start_for
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.desk import Shown as ShownDataset
 from ui.dataset.drafts_view import DraftQuery, Shown, drafts_view, key, query_in, undecided
-from ui.dataset.view import Entry
+from ui.dataset.library import Entry
 
 _MOST_LETTERS = 100_000
 
@@ -112,10 +112,9 @@ class ReviewDesk:
         return Review(panel, key(drafts, replace(query, page=panel["page"])))
 
     def _thumbs(self, drafts: DraftFile, entries: Sequence[Entry]) -> list[str]:
-        token = self._desk.thumbnails.register([entry.path for entry in entries])
-        return [
-            self._desk.thumbnails.address("thumb", token, number, entry.path) for number, entry in enumerate(entries)
-        ]
+        thumbnails = self._desk.thumbnails
+        token = thumbnails.register(drafts.folder, [entry.name for entry in entries])
+        return [thumbnails.address("thumb", token, number, entry.stamp[0]) for number, entry in enumerate(entries)]
 
 
 def _decision(word: str) -> Decision:
