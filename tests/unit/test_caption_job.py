@@ -261,6 +261,16 @@ def test_a_caption_written_by_hand_meanwhile_is_left_alone(place: Place) -> None
     assert place.captions["sub/c.txt"] == "by hand"
 
 
+def test_a_caption_file_that_cannot_be_written_is_skipped(place: Place) -> None:
+    def refuse(step: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    target = Writer(refuse, DraftFile.note(place.workspace, place.folder, KEY), KEY)
+    report = caption_pictures(subjects(place.folder), Colour(), CaptionOrder(), target, place.events)
+    assert report.written == 0
+    assert report.skipped[0] == ("b.png", "its caption file cannot be written (Permission denied)")
+
+
 def test_drafts_leave_the_folder_alone_until_they_are_written(place: Place) -> None:
     before = place.captions
     answer = place.command("--captioner=filename", "--review", "--trigger=ohwx", "--append")

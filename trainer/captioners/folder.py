@@ -24,6 +24,7 @@ Mode = Literal["missing", "overwrite", "append", "prepend"]
 """What becomes of a caption that is there: kept, replaced, or joined with the new one behind it or in front."""
 
 TITLE = "Automatic captions"
+CHANGED = "its caption was changed meanwhile"
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Target(Protocol):
     def has(self, subject: Subject) -> bool:
         """Whether the picture's caption is there already, from a run that was cut short or by somebody's decision."""
 
-    def take(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """Keep captions; answers with those that could not be, as their files were changed meanwhile."""
+    def take(self, drafts: Sequence[Draft]) -> list[tuple[str, str]]:
+        """Keep captions; answers with the pictures whose captions could not be kept, each with the reason."""
 
     def finish(self) -> None:
         """The job came to its end."""
@@ -104,9 +105,16 @@ class Writer:
         draft = self._noted.get(subject.name)
         return draft is not None and draft.state_in(self._note.folder) == "written"
 
-    def take(self, drafts: Sequence[Draft]) -> list[Draft]:
+    def take(self, drafts: Sequence[Draft]) -> list[tuple[str, str]]:
         self._note.add(drafts)
-        return [draft for draft in drafts if not self._write(draft.change)]
+        return [(draft.name, reason) for draft in drafts if (reason := self._refusal(draft))]
+
+    def _refusal(self, draft: Draft) -> str:
+        """Why the caption could not be written; empty when it is."""
+        try:
+            return "" if self._write(draft.change) else CHANGED
+        except OSError as error:
+            return _unwritable(error.strerror or str(error))
 
     def finish(self) -> None:
         self._note.drop(self._note.read())
@@ -127,7 +135,7 @@ class Drafter:
         draft = self._known.get(subject.name)
         return draft is not None and (draft.decision == "accepted" or draft.run == self.run)
 
-    def take(self, drafts: Sequence[Draft]) -> list[Draft]:
+    def take(self, drafts: Sequence[Draft]) -> list[tuple[str, str]]:
         self._drafts.add(drafts)
         return []
 
@@ -195,11 +203,20 @@ def caption_pictures(
 
 
 def write_drafts(drafts: DraftFile, log: EditLog, wanted: Mapping[str, Draft]) -> Outcome:
-    """Write drafts as one edit; those whose caption file meanwhile holds something else stay drafts."""
+    """Write drafts as one edit; those that could not be written stay drafts, see ``left_alone``."""
     new = {name: draft for name, draft in wanted.items() if draft.state_in(drafts.folder) != "written"}
     outcome = log.apply(TITLE, [draft.change for draft in new.values()]) if new else Outcome(TITLE, 0)
-    drafts.drop(name for name, draft in wanted.items() if draft.file not in outcome.conflicts)
+    left = left_alone(outcome)
+    drafts.drop(name for name, draft in wanted.items() if draft.file not in left)
     return outcome
+
+
+def left_alone(outcome: Outcome) -> dict[str, str]:
+    """Caption files that were not written, each with the reason."""
+    return {
+        **dict.fromkeys(outcome.conflicts, CHANGED),
+        **{name: _unwritable(reason) for name, reason in outcome.failed},
+    }
 
 
 def _named(by_name: Mapping[str, Path], names: list[str]) -> dict[str, Path]:
@@ -209,6 +226,10 @@ def _named(by_name: Mapping[str, Path], names: list[str]) -> dict[str, Path]:
         message = f"{len(unknown)} of the named pictures are not in the folder: {shown}."
         raise UserError("caption.unknown_names", message, "Names are relative to the folder.", "names")
     return {name: by_name[name] for name in names}
+
+
+def _unwritable(reason: str) -> str:
+    return f"its caption file cannot be written ({reason})"
 
 
 def _is_wanted(subject: Subject, order: CaptionOrder, target: Target) -> bool:
@@ -233,8 +254,8 @@ def _take(
             own = subject.own
             drafts.append(Draft(subject.name, subject.caption_name, own.stored, own.text, caption, target.run))
     refused = target.take(drafts) if drafts else []
-    for draft in refused:
-        _skip(draft.name, "its caption was changed meanwhile", report, events)
+    for name, reason in refused:
+        _skip(name, reason, report, events)
     report.written += len(drafts) - len(refused)
 
 

@@ -21,6 +21,7 @@ from trainer.captioners.folder import (
     Mode,
     Writer,
     caption_pictures,
+    left_alone,
     subjects,
     write_drafts,
 )
@@ -131,12 +132,9 @@ def _write(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if draft.decision != "rejected" and there.get(name) == draft.file
     }
     outcome = write_drafts(drafts, EditLog.of(workspace_of(args), folder), wanted)
-    conflicts = [name for name, draft in wanted.items() if draft.file in outcome.conflicts]
-    return {
-        "written": outcome.written,
-        "kept": len(drafts.read()) - len(conflicts),
-        "skipped": [{"path": name, "reason": "its caption was changed meanwhile"} for name in conflicts],
-    }
+    reasons = left_alone(outcome)
+    skipped = [{"path": name, "reason": reasons[draft.file]} for name, draft in wanted.items() if draft.file in reasons]
+    return {"written": outcome.written, "kept": len(drafts.read()) - len(skipped), "skipped": skipped}
 
 
 def _chosen(args: argparse.Namespace, folder: Path) -> list[Subject]:
