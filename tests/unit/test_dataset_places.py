@@ -34,11 +34,14 @@ def test_a_destination_is_a_name_or_a_path_in_an_allowed_folder(context: AppCont
     assert destination(context, " my cats ") == context.workspace.datasets_dir / "my cats"
     assert destination(context, str(tmp_path / "allowed" / "x")) == tmp_path / "allowed" / "x"
     assert destination(context, f"{tmp_path}/allowed/y/../x") == tmp_path / "allowed" / "x"
-    for given in (None, "", "..", ".", ".hidden", "a:b", "CON", "x" * 300, "a\nb", "dot."):
+    datasets = context.workspace.datasets_dir
+    assert destination(context, str(datasets / "x")) == datasets / "x"
+    assert code_of(destination, context, str(context.workspace.dir / "runs" / "x")) == "path.not_allowed"
+    for given in (None, "", "..", ".", "../x", "a/../b", "..\\x", ".hidden", "a:b", "CON", "x" * 300, "a\nb", "dot."):
         assert code_of(destination, context, given) == "dataset.name"
     (tmp_path / "allowed" / "link").symlink_to(tmp_path)
     (tmp_path / "allowed" / "end").symlink_to(tmp_path / "secret")
-    for given in ("/etc/x", "../x", "~/x", "..\\x", f"{tmp_path}/allowed/../x", "allowed/link/x", "allowed/end"):
+    for given in ("/etc/x", "~/x", f"{tmp_path}/allowed/../x", "allowed/link/x", "allowed/end"):
         path = str(tmp_path / given) if given.startswith("allowed") else given
         assert code_of(destination, context, path) == "path.not_allowed", given
     assert code_of(destination, context, str(tmp_path / "allowed" / "CON")) == "dataset.name"

@@ -199,16 +199,19 @@ def order_split(desk: DatasetDesk, view: View, share: float | None, seed: int | 
 
 
 def destination(context: AppContext, given: str | None) -> Path:
-    """Where a new folder goes: among the workspace's datasets by its name, or a path in a folder that is allowed.
+    """Where a new folder goes: among the workspace's datasets by its name, or a full path in a folder that is allowed.
 
     Raises UserError for names that do not work and places that are not open to the page.
     """
-    name = (given or "").strip()
-    if not any(sign in name for sign in "/\\~"):
-        return dataset_folder(context.workspace.datasets_dir, name)
+    name, datasets_dir = (given or "").strip(), context.workspace.datasets_dir
+    if not Path(name).expanduser().is_absolute():
+        return dataset_folder(datasets_dir, name)
     place = context.allowed(name)
     if problem := name_problem(place.name, "name"):
         raise UserError.many([problem])
+    if place.is_relative_to(context.workspace.dir.resolve()) and not place.is_relative_to(datasets_dir.resolve()):
+        message = f"{place} is among the program's own files."
+        raise UserError("path.not_allowed", message, "Give a name alone: it then goes to your datasets.", "name")
     return place
 
 
