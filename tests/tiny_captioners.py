@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -23,6 +23,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+BOS = "<|bos|>"
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -41,19 +42,24 @@ def template(image: str, start: str = IM_START, end: str = IM_END) -> str:
 
 
 JOYCAPTION_TEMPLATE = (
-    "<|bos|>{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'user' %}<image>{% endif %}"
+    f"{BOS}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'user' %}<image>{% endif %}"
     "{{ m.content | trim }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """As JoyCaption's: a message is one text, the picture's mark comes before the user's; the template writes <bos>."""
 
 
 def byte_tokenizer(marks: list[str], chat_template: str | None = None, **named: str) -> PreTrainedTokenizerFast:
-    """A token for each byte, and for each mark."""
+    """A token for each byte, and for each mark; a text begins with <|bos|>, as with Llama's and Gemma's."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokens = {"bos_token": "<|bos|>", "eos_token": IM_END, "pad_token": "<|pad|>", **named}
+    tokenizer.add_special_tokens([BOS])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    tokens = {"bos_token": BOS, "eos_token": IM_END, "pad_token": "<|pad|>", **named}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, additional_special_tokens=[IM_START, *marks], chat_template=chat_template, **tokens
     )
@@ -165,7 +171,7 @@ def _qwen(folder: Path, config_class: Any, patch_px: int, vision: dict[str, Any]
 def gemma3(folder: Path) -> None:
     """Gemma 3."""
     marks = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-    chat = "<|bos|>" + template(marks["boi_token"])
+    chat = BOS + template(marks["boi_token"])
     tokenizer = byte_tokenizer([], chat, extra_special_tokens=marks)
     text = {"model_type": "gemma3_text", **TEXT, "max_position_embeddings": 2048, **_ids(tokenizer)}
     config = transformers.Gemma3Config(
@@ -201,7 +207,7 @@ def gemma4(folder: Path) -> None:
     """Gemma 4, without its part for sound."""
     marks = {"boi_token": "<|image>", "eoi_token": "<image|>", "image_token": "<|image|>"}
     sounds = {"boa_token": "<|audio>", "eoa_token": "<audio|>", "audio_token": "<|audio|>"}
-    chat = "<|bos|>" + template(marks["image_token"])
+    chat = BOS + template(marks["image_token"])
     tokenizer = byte_tokenizer([], chat, extra_special_tokens={**marks, **sounds})
     text = {**TEXT, "global_head_dim": 16, "hidden_size_per_layer_input": 8, "max_position_embeddings": 2048,
             "vocab_size_per_layer_input": len(tokenizer), "layer_types": ["full_attention"],

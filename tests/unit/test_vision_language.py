@@ -82,7 +82,7 @@ def conversation(architecture: str, image: Image.Image, prompt: str) -> str:
         return f"<|bos|>{user}<|image>{soft}<image|>{prompt}{end}"
     if architecture == "idefics3":
         fake = "<fake_token_around_image>"
-        return f"{user}{fake}<global-img>{'<image>' * 4}{fake}{prompt}{end}"
+        return f"<|bos|>{user}{fake}<global-img>{'<image>' * 4}{fake}{prompt}{end}"
     patch_px = {"qwen2_5_vl": 14, "qwen3_vl": 16}[architecture]
     squares = [round(side / (2 * patch_px)) for side in (image.height, image.width)]  # of 2 x 2 patches
     marks = "<|image_pad|>" * (squares[0] * squares[1])
@@ -156,7 +156,7 @@ def test_llava_with_a_template_of_parts(model: Callable[[str], Path], tmp_path: 
     captioner = loaded("joycaption", folder, prompt="What?", system_prompt="")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text = tokenizer.decode(captioner.inputs([PICTURES[0]])["input_ids"][0])
-    assert text == f"<|im_start|>user\n{'<image>' * 4}What?<|im_end|>\n<|im_start|>assistant\n"
+    assert text == f"<|bos|><|im_start|>user\n{'<image>' * 4}What?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_system_prompts_come_first(model: Callable[[str], Path]) -> None:
