@@ -40,8 +40,9 @@ def caption_of(folder: Path, number: int) -> str | None:
 
 
 def choose(page: Page, name: str, option: str) -> None:
+    """Choose in a dropdown; captioners may be marked as those on this machine."""
     page.locator(f"#{name} input").click()
-    page.get_by_role("option", name=option, exact=True).click()
+    page.get_by_role("option", name=re.compile(rf"^{re.escape(option)}( \(on this machine\))?$")).click()
 
 
 def ready(page: Page, folder: Path, model: Path) -> None:

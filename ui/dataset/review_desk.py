@@ -65,7 +65,7 @@ class ReviewDesk:
     def decide_many(self, view: View, query: Mapping[str, Any], decision: str, names: Any) -> Review:
         """Decide for drafts by name, or for all that are undecided when ``names`` is None."""
         drafts = self._drafts(self._desk.folder(view))
-        meant = set(names) if isinstance(names, list) else None
+        meant = {name for name in names if isinstance(name, str)} if isinstance(names, list) else None
         chosen = [
             one.draft.decided(_decision(decision))
             for one in self._shown(drafts)
