@@ -6,11 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from conftest import App
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
-from test_dataset_tab import caption_box, cards, eventually, open_folder, state
+from test_dataset_tab import caption_box, cards, eventually, field, open_folder, state
+
+from tests.unit.dataset_samples import Recorded, never_stop, noise_picture
+from trainer.config_io import parse_config
+from trainer.curation.crops import read_crops
+from trainer.data.augment import no_augmentation
+from trainer.data.epoch import lay_out
+from trainer.data.masks import MaskSource
+from trainer.runs.store import Workspace
 
 TAGS = "ohwx,  red fur , blue sky,sun\nsecond line,  kept as it is\n"
 
@@ -67,7 +77,7 @@ def test_chips_edit_one_tag_and_leave_the_rest(app: App, page: Page, shot: Calla
     text_becomes(folder, TAGS)
     expect(chips(page)).to_have_count(4)
     chips(page).nth(3).click()
-    expect(page.locator("#dataset-grid .ds-bar .ds-chip")).to_contain_text("Tag: sun")
+    expect(page.locator("#dataset-grid .ds-filters .ds-chip")).to_contain_text("Tag: sun")
     expect(cards(page)).to_have_count(2)
 
 
@@ -83,7 +93,7 @@ def test_prose_has_no_chips_unless_asked_for(app: App, page: Page) -> None:
 def test_tokens_are_counted_while_typing(app: App, page: Page) -> None:
     open_folder(page, make_folder(app, "tokens", "a red cat"))
     cards(page).nth(0).click()
-    meter, unread = page.locator("#dataset-grid .ds-meter"), page.locator("#dataset-grid .ds-unread")
+    meter, unread = page.locator("#dataset-grid .ds-meter"), page.locator("#dataset-grid .ds-not-read")
     expect(meter).to_contain_text("3 of")
     expect(meter).to_have_attribute("title", "Counted with the vocabulary of the demo model.")
     expect(unread).to_be_hidden()
@@ -101,7 +111,7 @@ def test_tokens_are_counted_while_typing(app: App, page: Page) -> None:
 def test_odd_encodings_are_told_and_survive(app: App, page: Page) -> None:
     texts = {
         "UTF-16": "größe, café".encode("utf-16"),
-        "Latin-1": "größe, café".encode("latin-1"),
+        "probably Windows-1252": "größe, café".encode("latin-1"),
         "UTF-8 with a byte order mark": b"\xef\xbb\xbf" + "größe, café\r\nzwei\r\n".encode(),
     }
     folder = make_folder(app, "encodings", *texts.values(), b"")
@@ -110,7 +120,7 @@ def test_odd_encodings_are_told_and_survive(app: App, page: Page) -> None:
     expect(caption_box(page)).to_have_value("")
     for number, (encoding, stored) in enumerate(texts.items()):
         cards(page).nth(number).click()
-        expect(page.locator("#dataset-grid .ds-note")).to_contain_text(f"Stored as {encoding}; saving makes it UTF-8.")
+        expect(page.locator("#dataset-grid .ds-note")).to_contain_text(f"encoding: {encoding}. Saving makes it UTF-8")
         assert (folder / f"{number}.txt").read_bytes() == stored
         text = caption_box(page).input_value()
         assert text == ("größe, café\nzwei" if number == 2 else "größe, café")
@@ -149,3 +159,199 @@ def shares_of(box: Locator) -> Any:
                 box.width / frame.width, box.height / frame.height]; }"""
     )
     return pytest.approx(drawn, abs=0.002)
+
+
+def painted_on(page: Page, start: tuple[float, float], *ends: tuple[float, float]) -> None:
+    """Drag over the picture on the stage, between points given as shares of it."""
+    place = page.locator("#dataset-grid .ds-sheet").bounding_box()
+    assert place is not None
+    points = [(place["x"] + x * place["width"], place["y"] + y * place["height"]) for x, y in (start, *ends)]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=4)
+    page.mouse.up()
+
+
+def canvas_alpha(page: Page) -> Any:
+    """What the mask's canvas holds, 0 to 255."""
+    canvas = page.locator("#dataset-grid .ds-mask-canvas")
+    size = canvas.evaluate("canvas => [canvas.height, canvas.width]")
+    read = "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    return np.array(canvas.evaluate(read), np.uint8).reshape(*size, 4)[..., 3]
+
+
+def on_stage(page: Page, name: str) -> Locator:
+    """Open the stage with a tool; the stage's own controls."""
+    page.locator("#dataset-grid .ds-open-tools").get_by_role("button", name=name, exact=True).click()
+    stage = page.locator("#dataset-grid .ds-stage")
+    expect(stage).to_be_visible()
+    return stage
+
+
+def press(stage: Locator, name: str) -> None:
+    stage.get_by_role("button", name=name, exact=True).click()
+
+
+def test_a_painted_mask_is_what_training_reads(app: App, page: Page, shot: Callable[[str], Path]) -> None:
+    folder = make_folder(app, "masked", "a cat", "a dog", size=(128, 64))
+    open_folder(page, folder)
+    cards(page).nth(0).click()
+    stage = on_stage(page, "Mask")
+    expect(stage.get_by_role("button", name="Save mask")).to_be_disabled()
+    press(stage, "Fill")
+    assert (canvas_alpha(page) == 255).all()
+    press(stage, "Clear")
+    painted_on(page, (0.2, 0.3), (0.6, 0.8), (0.8, 0.3))
+    once = canvas_alpha(page)
+    assert once[19, 26] == 255 and once[0, 0] == 0 and ((once > 0) & (once < 255)).any()
+    press(stage, "Invert")
+    assert (canvas_alpha(page) == 255 - once).all()
+    press(stage, "Erase")
+    painted_on(page, (0.1, 0.9), (0.9, 0.9))
+    assert canvas_alpha(page)[60, 64] == 0
+    page.keyboard.press("Control+z")
+    assert (canvas_alpha(page) == 255 - once).all()
+    shot("dataset-mask")
+    press(stage, "Save mask")
+    expect(stage).to_be_hidden()
+    expect(page.locator("#dataset-grid .ds-mask-shown")).to_be_visible()
+    mask = folder / ".atelier" / "masks" / "0.png"
+    stored = Image.open(mask)
+    assert stored.mode == "L" and (np.asarray(stored) == 255 - once).all()
+
+    page.locator("#dataset-undo").click()
+    eventually(lambda: not mask.exists())
+    expect(page.locator("#dataset-grid .ds-mask-shown")).to_be_hidden()
+    page.locator("#dataset-redo").click()
+    eventually(mask.exists)
+    expect(page.locator("#dataset-grid .ds-mask-shown")).to_be_visible()
+    on_stage(page, "Mask")
+    eventually(lambda: (canvas_alpha(page) == 255 - once).all())
+    press(stage, "Close")
+
+    page.locator("#dataset-train").click()
+    expect(field(page, "field-dataset-sources-0-path")).to_have_value(str(folder))
+    page.get_by_text("Settings as text").click()
+    config = parse_config(yaml.safe_load(page.locator("#yaml textarea").input_value()))
+    assert config.loss.masked == "mask"
+    entry = next(entry for entry in lay_out(config).training if entry.picture.path.name == "0.png")
+    assert (entry.placement.width, entry.placement.height) == (128, 64)
+    reader = MaskSource("mask", 1, None, Recorded())
+    assert reader.fill([(entry, no_augmentation(entry.placement))], never_stop) == {}
+    read = reader.masks([(entry, no_augmentation(entry.placement))])[0, 0].numpy()
+    assert (np.rint(read * 255) == 255 - once).all()
+
+
+def test_masks_start_from_what_is_there_and_are_not_lost_unasked(app: App, page: Page) -> None:
+    folder = make_folder(app, "mask-starts", "a")
+    clear = Image.new("RGBA", (96, 64), (255, 0, 0, 0))
+    clear.paste((255, 0, 0, 255), (0, 0, 48, 64))
+    clear.save(folder / "0.png")
+    Image.new("L", (96, 64), 77).save(folder / "0-masklabel.png")
+    open_folder(page, folder)
+    page.locator("#dataset-grid [data-name='0.png']").click()
+    stage = on_stage(page, "Mask")
+    start = stage.get_by_label("Start from")
+    start.select_option("alpha")
+    eventually(lambda: (canvas_alpha(page) == np.asarray(clear)[..., 3]).all())
+    start.select_option("onetrainer")
+    eventually(lambda: (canvas_alpha(page) == 77).all())
+    answers = [False, True]
+    page.on("dialog", lambda dialog: dialog.accept() if answers.pop(0) else dialog.dismiss())
+    page.keyboard.press("Escape")
+    expect(stage).to_be_visible()
+    press(stage, "Clear")
+    press(stage, "Save mask")
+    expect(stage.locator(".ds-told")).to_contain_text("Nothing is painted")
+    press(stage, "Close")
+    expect(stage).to_be_hidden()
+    assert not (folder / ".atelier").exists() and answers == []
+
+    on_stage(page, "Mask")
+    press(stage, "Fill")
+    page.keyboard.press("Control+Enter")
+    expect(stage).to_be_hidden()
+    mask = folder / ".atelier" / "masks" / "0.png"
+    assert mask.exists()
+    expect(page.locator("#dataset-grid .ds-mask-shown")).to_be_visible()
+    on_stage(page, "Mask")
+    press(stage, "Remove mask")
+    expect(stage).to_be_hidden()
+    eventually(lambda: not mask.exists())
+
+
+def test_crop_by_hand(app: App, page: Page, shot: Callable[[str], Path]) -> None:
+    folder = make_folder(app, "cropped", "a cat", size=(200, 100))
+    noise_picture(200, 100).save(folder / "0.png")
+    (folder / ".atelier" / "masks").mkdir(parents=True)
+    noise_picture(200, 100, 1).convert("L").save(folder / ".atelier" / "masks" / "0.png")
+    picture, mask = (np.asarray(Image.open(path)) for path in (folder / "0.png", folder / ".atelier/masks/0.png"))
+    before = (folder / "0.png").read_bytes()
+    open_folder(page, folder)
+    cards(page).nth(0).click()
+    stage = on_stage(page, "Crop")
+    expect(stage.get_by_role("button", name="Keep this box")).to_be_disabled()
+    stage.get_by_label("Shape").select_option("square")
+    painted_on(page, (0.25, 0.2), (0.6, 0.5))
+    expect(stage).to_contain_text("70 × 70 px at 50, 20")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowUp")
+    expect(stage).to_contain_text("70 × 70 px at 51, 10")
+    stage.get_by_label("Shape").select_option("free")
+    stage.focus()
+    page.keyboard.press("Alt+ArrowLeft")
+    expect(stage).to_contain_text("69 × 70 px at 51, 10")
+    shot("dataset-crop")
+    press(stage, "Keep this box")
+    expect(stage).to_be_hidden()
+    workspace = Workspace(app.workspace)
+    assert read_crops(workspace, folder)["0.png"].pixels(200, 100) == (51, 10, 120, 80)
+    assert (folder / "0.png").read_bytes() == before
+    expect(page.locator("#dataset-grid .ds-hand-box")).to_be_visible()
+
+    on_stage(page, "Crop")
+    expect(stage).to_contain_text("69 × 70 px at 51, 10")
+    press(stage, "Crop the picture now")
+    expect(stage).to_be_hidden()
+    assert (np.asarray(Image.open(folder / "0.png")) == picture[10:80, 51:120]).all()
+    assert (np.asarray(Image.open(folder / ".atelier/masks/0.png")) == mask[10:80, 51:120]).all()
+    expect(page.locator("#dataset-grid .ds-file")).to_contain_text("69 × 70 px")
+    assert read_crops(workspace, folder) == {}
+    page.locator("#dataset-undo").click()
+    eventually(lambda: (folder / "0.png").read_bytes() == before)
+    assert (np.asarray(Image.open(folder / ".atelier/masks/0.png")) == mask).all()
+    expect(page.locator("#dataset-grid .ds-file")).to_contain_text("200 × 100 px")
+
+
+def test_a_picture_is_looked_at_closely_and_painted_on_a_small_screen(app: App, page: Page) -> None:
+    folder = make_folder(app, "small-screen", "a", size=(1500, 900))
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_folder(page, folder)
+    cards(page).nth(0).click()
+    stage = on_stage(page, "Look closely")
+    close_up = stage.locator(".ds-sheet img")
+    eventually(lambda: close_up.evaluate("image => image.naturalWidth") == 1500)
+    press(stage, "100 %")
+    assert close_up.evaluate("image => image.getBoundingClientRect().width") == 1500
+    page.keyboard.press("Escape")
+    expect(stage).to_be_hidden()
+    expect(page.locator("#dataset-grid .ds-editor")).to_be_visible()
+    on_stage(page, "Mask")
+    for element in stage.locator("button, input, select").all():
+        box = element.bounding_box()
+        assert box is None or (box["x"] >= 0 and box["x"] + box["width"] <= 390)
+    stage.locator(".ds-mask-layer").evaluate(
+        """layer => {
+          const { left, top, width, height } = layer.getBoundingClientRect();
+          layer.setPointerCapture = () => {}; // there is no finger to capture
+          for (const [kind, share] of [["pointerdown", 0.2], ["pointermove", 0.7], ["pointerup", 0.7]])
+            layer.dispatchEvent(new PointerEvent(kind, { pointerType: "touch", pointerId: 1, isPrimary: true, button: 0,
+              buttons: 1, bubbles: true, clientX: left + width * share, clientY: top + height / 2 }));
+        }"""
+    )
+    painted = canvas_alpha(page)
+    assert painted.shape == (900, 1500) and painted[450, 700] == 255 and painted[450, 1450] == 0
+    press(stage, "Save mask")
+    expect(stage).to_be_hidden()
+    assert Image.open(folder / ".atelier" / "masks" / "0.png").size == (1500, 900)

@@ -135,6 +135,12 @@ def convert_pictures(
     return result
 
 
+def save_like(full: FullPicture, picture: Image.Image, target: Path) -> None:
+    """Save what was made of a picture in that one's own format; PNG where its ending stands for no format."""
+    kind = _KEPT_AS.get(full.format, "PNG")
+    picture.save(target, kind, **_saving(kind, ConversionOptions.quality))
+
+
 def option_problems(options: ConversionOptions) -> list[Problem]:
     """What is wrong with the options themselves."""
     problems = list(framing_problems(options.framing))
@@ -241,7 +247,7 @@ class _Writer:
             if has_alpha and not keeps_alpha:
                 picture = _on_background(picture, options.background or "white")
                 outcome.happened.append("flattened")
-            picture.save(target, kind, **_saving(kind, options))
+            picture.save(target, kind, **_saving(kind, options.quality))
         outcome.happened.append("written")
         checks = {"small": view.is_small, "unboxed": options.framing.crop == "hand" and task.box is None}
         checks["profile"] = full.profile_failed
@@ -326,10 +332,10 @@ def _on_background(picture: Image.Image, colour: str) -> Image.Image:
     return Image.alpha_composite(ground, picture).convert("RGB")
 
 
-def _saving(kind: str, options: ConversionOptions) -> dict[str, Any]:
+def _saving(kind: str, quality: int) -> dict[str, Any]:
     """Pillow's options: fine JPEGs keep the colours of every pixel."""
     if kind == "JPEG":
-        return {"quality": options.quality, "subsampling": 0 if options.quality >= _FINE_QUALITY else -1}
+        return {"quality": quality, "subsampling": 0 if quality >= _FINE_QUALITY else -1}
     if kind == "WEBP":
-        return {"quality": options.quality, "lossless": options.quality == 100, "exact": True}
-    return {"quality": options.quality} if kind == "AVIF" else {}
+        return {"quality": quality, "lossless": quality == 100, "exact": True}
+    return {"quality": quality} if kind == "AVIF" else {}

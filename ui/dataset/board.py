@@ -27,7 +27,8 @@ IN_ORDER: dict[str, Any] = {
     "concurrency_limit": 1,
 }
 """For saving and paging: one after the other, so that a page always shows what was saved before it."""
-GRID_SCRIPTS = ("dom", "query", "selection", "grid", "caption", "chips", "overlay", "editor", "tags", "main")
+EDITOR_SCRIPTS = ("caption", "chips", "overlay", "stage", "crop", "mask", "editor")
+GRID_SCRIPTS = ("dom", "query", "selection", "grid", *EDITOR_SCRIPTS, "tags", "main")
 
 
 class Board:
@@ -42,7 +43,7 @@ class Board:
 
     def __init__(self, desk: DatasetDesk) -> None:
         self._desk = desk
-        self.grid = custom("dataset-grid", css=("grid", "editor"), js=GRID_SCRIPTS, asks=questions(desk))
+        self.grid = custom("dataset-grid", css=("grid", "editor", "stage"), js=GRID_SCRIPTS, asks=questions(desk))
         self.job = custom("dataset-job", css=("job",), js=("job",))
         self.tools = gr.Column(visible=False, render=False)
         self.train_on = gr.Button(

@@ -14,8 +14,9 @@ from typing import Any, get_args
 from trainer.config import DatasetSettings
 from trainer.config_dataset import CaptionLength
 from trainer.curation import mask_files
+from trainer.curation.crops import read_crops
 from trainer.data.buckets import Placement, Resolution, place, resolutions
-from trainer.data.caption_files import read_caption_file
+from trainer.data.caption_files import ENCODINGS, read_caption_file
 from trainer.data.image_files import PICTURE_ERRORS, read_size
 from trainer.data.picture_notes import about_tokens
 from trainer.data.token_count import TokenCount, TokenCounter, clip_counter, model_counter
@@ -28,8 +29,6 @@ from ui.messages import as_text
 LIMITS: tuple[int, ...] = get_args(CaptionLength)
 USUAL_RESOLUTIONS: tuple[Resolution, ...] = ((512, 512), (768, 768), (1024, 1024))
 MAX_TEXT = 100_000
-
-_ENCODINGS = {"utf-8-sig": "UTF-8 with a byte order mark", "utf-16": "UTF-16", "latin-1": "Latin-1"}
 
 Question = Callable[[Any], dict[str, Any]]
 
@@ -50,7 +49,7 @@ def questions(desk: DatasetDesk) -> list[Question]:
 
 
 def facts(desk: DatasetDesk, asked: dict[str, str]) -> dict[str, Any]:
-    """Placements, caption encoding and masks of a picture. Raises UserError when it is not in the folder."""
+    """Placements, caption encoding, crop box and masks of a picture. Raises UserError when it is not in the folder."""
     folder = desk.folder(asked)
     entry = desk.entry(folder, asked["name"])
     stored = read_caption_file(entry.own.file)
@@ -59,11 +58,12 @@ def facts(desk: DatasetDesk, asked: dict[str, str]) -> dict[str, Any]:
     except PICTURE_ERRORS:
         width = height = 0
     mask = mask_files.origin_file(folder, entry.name, "mask")
+    crop = read_crops(desk.workspace, folder).get(entry.name)
     return {
         "name": entry.name,
-        "encoding": _ENCODINGS.get(stored.encoding, "") if stored else "",
-        "windows": stored is not None and stored.newline == "\r\n",
-        "placements": placements(dataset_settings(desk.context), width, height) if width else [],
+        "encoding": ENCODINGS[stored.encoding] if stored and stored.encoding != "utf-8" else "",
+        "placements": placements(dataset_settings(desk.context), width, height, desk.resolution()) if width else [],
+        "crop": [crop.left, crop.top, crop.right, crop.bottom] if crop else None,
         "size": mask_files.painted_size(width, height) if width else None,
         "origins": list(mask_files.origins(folder, entry.name)),
         "mask": mask.stat().st_mtime_ns if mask.is_file() else 0,
@@ -86,9 +86,12 @@ def mask(desk: DatasetDesk, asked: dict[str, str]) -> dict[str, Any]:
     return {"url": "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")}
 
 
-def placements(settings: DatasetSettings, width: int, height: int) -> list[dict[str, Any]]:
-    """How a picture of this size comes into its bucket: at the form's resolutions, then at the usual other ones."""
-    own = resolutions(settings)
+def placements(settings: DatasetSettings, width: int, height: int, side: int) -> list[dict[str, Any]]:
+    """How a picture of this size comes into its bucket, with the Train form's bucket settings.
+
+    At the tab's own resolution of ``side`` pixels, at those of the form, and at the usual ones.
+    """
+    own = list(dict.fromkeys([(side, side), *resolutions(settings)]))
     several = [*own, *(usual for usual in USUAL_RESOLUTIONS if usual not in own)]
     return [
         _told(place(width, height, settings, each), each, width, own=number < len(own))

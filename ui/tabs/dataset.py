@@ -37,5 +37,5 @@ def build(context: AppContext) -> DatasetTab:
             panel.build(desk, board)
     browse.grid(board)
     browse.wire(context, desk, board)
-    editor.wire(desk, board)
+    editor.wire(context, desk, board)
     return DatasetTab(board.folder, board.train_on)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 import yaml
@@ -15,6 +15,8 @@ from gradio.blocks import Block
 from trainer import jobs
 from trainer.config import Config, DatasetSettings, Source, ValidationSettings
 from trainer.config_io import dump_config, parse_config, read_yaml, save_config
+from trainer.config_training import LossSettings
+from trainer.curation.mask_files import masks_folder
 from trainer.curation.splitting import VALIDATION, validation_folder
 from trainer.errors import Problem, UserError
 from trainer.runs.worker import enqueue
@@ -241,19 +243,25 @@ class TrainHandlers:
     def use_folder(self, values: Mapping[Any, Any], folder: str) -> dict[Any, Any]:
         """The form with this folder as its only one; the other settings stay as they are, right or wrong.
 
-        Where validation pictures were split off the folder, they are the ones that are validated on.
+        Painted masks are used. Where validation pictures were split off the folder, they are the ones that are
+        validated on.
         """
-        sources = [Source(path=folder)]
+        masks = masks_folder(Path(folder))
+        masked: Literal[False, "mask"] = "mask" if masks else False
+        sources = [Source(path=folder, mask_path=str(masks) if masks else None)]
         held_back = validation_folder(Path(folder))
         try:
             config = self._form.collect(values)
         except UserError:
-            config = Config(dataset=DatasetSettings(sources=sources))
+            config = Config(dataset=DatasetSettings(sources=sources), loss=LossSettings(masked=masked))
             config.validation = _validating_on(config.validation, held_back)
-            shown = ("dataset.sources", "validation.path", "validation.split")[: 3 if held_back else 1]
+            shown = ["dataset.sources", *(["loss.masked"] if masked else [])]
+            shown += ["validation.path", "validation.split"] if held_back else []
             return {block: update for name in shown for block, update in self._form.push_one(config, name).items()}
         config.dataset.sources = sources
         config.validation = _validating_on(config.validation, held_back)
+        if masked or config.loss.masked == "mask":
+            config.loss.masked = masked
         return self.fill(config)
 
     @tells_problems

@@ -9,7 +9,7 @@ const status = make("span", { class: "ds-state", role: "status" });
 const words = make("span", { class: "quiet" });
 const limitChoice = make("select", { class: "ds-limit", "aria-label": "Caption length", title: "How many tokens training reads: Caption length on the Train tab", onchange: showCount });
 const meter = make("span", { class: "ds-meter", hidden: true }, make("strong"), " of ", limitChoice, " tokens");
-const unread = make("p", { class: "ds-unread", hidden: true });
+const unread = make("p", { class: "ds-not-read", hidden: true });
 const stored = make("p", { class: "ds-note", hidden: true });
 const clash = make("div", { class: "ds-clash", role: "alert", hidden: true });
 const hint = make("p", { class: "quiet" }, "Saved when you leave the field, or with Ctrl+Enter. A caption may have several lines.");
@@ -92,7 +92,7 @@ function say(text) {
 // How the file is stored, where saving it would change that.
 function showStored({ encoding }) {
   stored.hidden = !encoding;
-  stored.textContent = `Stored as ${encoding}; saving makes it UTF-8. Every character stays.`;
+  stored.textContent = `The file's encoding: ${encoding}. Saving makes it UTF-8; look at the letters first.`;
 }
 
 // The answer to a save, or captions that changed elsewhere.

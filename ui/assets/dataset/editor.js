@@ -8,7 +8,7 @@ const editor = make("aside", { class: "ds-editor", "aria-label": "Caption editor
   make("div", { class: "ds-steps" }, button("‹ Previous", () => step(-1)), button("Next ›", () => step(1)),
     button("Close", closeEditor, { class: "ds-close" })),
   make("div", { class: "ds-picture" }, frame, make("p", { class: "ds-broken" }, "This picture cannot be shown.")),
-  make("p", { class: "ds-file" }, fileName, " ", size), trained,
+  make("p", { class: "ds-file" }, fileName, " ", size), tools, trained,
   make("label", { for: "dataset-caption" }, "Caption"), box,
   make("p", { class: "ds-line" }, status, words, meter), unread, stored, clash, chips, hint);
 
@@ -59,6 +59,19 @@ function updateEditor() {
   if (!open) return;
   updateCaption();
   askFacts();
+  if (!onStage || onStage.name !== open.name) return;
+  if (view.refused?.name === open.name) onStage.tool.refused(view.refused.problem);
+  if (view.done === open.name) endOnStage();
+}
+
+// The server did what crop or mask asked for: back to the editor, which shows it.
+function endOnStage() {
+  onStage.tool.done();
+  leaveStage();
+  const item = view.cards.find(({ name }) => name === open.name);
+  if (!item) return;
+  size.textContent = `${item.width} × ${item.height} px`;
+  showPicture(item);
 }
 
 function editorKey(event) {

@@ -8,13 +8,13 @@ const work = make("div", { class: "ds-work", hidden: true },
   make("div", { class: "ds-bar" }, search, show, more), moreFields, filterChips, selectionBar,
   make("div", { class: "ds-columns" },
     make("div", {}, nothing, grid, make("nav", { class: "ds-pager", "aria-label": "Pages" }, back, where, forth), tags), editor), help);
-element.replaceChildren(start, work);
+element.replaceChildren(start, work, stage);
 
 function receive() {
   const sent = props.value;
   if (!sent || !sent.cards || (Number.isInteger(sent.asked) && sent.asked < asked)) return;
   const before = view && view.folder === sent.folder ? view : null;
-  const kept = before && before.offered === sent.offered ? { ...before, clash: null, saved: null, picked: null } : {};
+  const kept = before && before.offered === sent.offered ? { ...before, clash: null, saved: null, picked: null, done: null, refused: null } : {};
   if (before && sameQuery(before.query, sent.query)) anchor -= sent.first - before.first;
   else anchor = 0;
   view = { ...kept, ...sent };
