@@ -35,7 +35,7 @@ _DATA_URL = "data:image/png;base64,"
 
 def mask_name(picture: str) -> str:
     """Where the mask of a picture lies; both are named relative to the dataset's folder."""
-    return f"{MASKS}/{PurePosixPath(picture).with_suffix('.png')}"
+    return str(PurePosixPath(MASKS, picture).with_suffix(".png"))
 
 
 def masks_folder(folder: Path) -> Path | None:
