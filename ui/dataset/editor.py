@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from trainer.curation.cropping import crop_in_place
 from trainer.curation.crops import Box, write_crop
 from trainer.curation.mask_files import keep_mask, mask_name, painted_mask
-from trainer.curation.steps import Step, set_aside
+from trainer.curation.steps import HIDDEN, Step, set_aside
 from trainer.data.image_files import PICTURE_ERRORS, read_preview, read_size, why_unreadable
 from trainer.errors import UserError
 from ui.context import AppContext
@@ -63,7 +64,7 @@ def save_mask(desk: DatasetDesk, view: View, asked: dict[str, Any]) -> Shown:
     """Keep what was painted as the picture's mask. Raises UserError when it is not a mask of this picture."""
     folder = desk.folder(view)
     entry = desk.entry(folder, str(asked["name"]))
-    desk.context.allowed(folder / mask_name(entry.name))
+    _refuse_links_out(desk, folder, mask_name(entry.name))
     mask = painted_mask(str(asked["png"]), *_size(desk, view, entry.name))
     return _apply(desk, view, f"mask of {entry.name}", [keep_mask(folder, entry.name, mask)], entry.name)
 
@@ -72,7 +73,7 @@ def remove_mask(desk: DatasetDesk, view: View, asked: dict[str, Any]) -> Shown:
     """Take a picture's mask out of the dataset."""
     folder = desk.folder(view)
     name = desk.entry(folder, str(asked["name"])).name
-    desk.context.allowed(folder / mask_name(name))
+    _refuse_links_out(desk, folder, mask_name(name))
     return _apply(desk, view, f"no mask for {name}", set_aside([mask_name(name)]), name)
 
 
@@ -89,8 +90,7 @@ def cut_picture(desk: DatasetDesk, view: View, asked: dict[str, Any]) -> Shown:
     folder = desk.folder(view)
     desk.refuse_while_busy(folder)
     name = desk.entry(folder, str(asked["name"])).name
-    for place in (name, mask_name(name)):
-        desk.context.allowed(folder / place)
+    _refuse_links_out(desk, folder, name, mask_name(name))
     shown = _apply(desk, view, f"crop of {name}", crop_in_place(folder, name, _box(asked["box"])), name)
     write_crop(desk.workspace, folder, name, None)
     return shown
@@ -106,6 +106,12 @@ def full_picture(desk: DatasetDesk, request: Request) -> Response:
     except (UserError, *PICTURE_ERRORS):
         return Response("This picture cannot be shown.", 404, media_type="text/plain")
     return Response(out.getvalue(), media_type="image/webp", headers={"Cache-Control": "private, max-age=600"})
+
+
+def _refuse_links_out(desk: DatasetDesk, folder: Path, *names: str) -> None:
+    """Raise UserError where a link would have files read or written that are not open to the page."""
+    for name in (*names, f"{HIDDEN}/new", f"{HIDDEN}/aside"):
+        desk.context.allowed(folder / name)
 
 
 def _apply(desk: DatasetDesk, view: View, title: str, steps: Sequence[Step], name: str) -> Shown:

@@ -206,6 +206,8 @@ function saveMask() {
   told("Saving …");
 }
 
+addEventListener("beforeunload", (event) => changed && onStage?.tool === maskTool && event.preventDefault());
+
 /* Over the picture beside the grid */
 async function showMaskOver() {
   maskShown.hidden = true;
