@@ -193,7 +193,7 @@ def press(stage: Locator, name: str) -> None:
     stage.get_by_role("button", name=name, exact=True).click()
 
 
-def test_a_painted_mask_is_what_training_reads(app: App, page: Page, shot: Callable[[str], Path]) -> None:
+def test_a_painted_mask_is_what_training_reads(app: App, page: Page) -> None:
     folder = make_folder(app, "masked", "a cat", "a dog", size=(128, 64))
     open_folder(page, folder)
     cards(page).nth(0).click()
@@ -212,7 +212,6 @@ def test_a_painted_mask_is_what_training_reads(app: App, page: Page, shot: Calla
     assert canvas_alpha(page)[60, 64] == 0
     page.keyboard.press("Control+z")
     assert (canvas_alpha(page) == 255 - once).all()
-    shot("dataset-mask")
     press(stage, "Save mask")
     expect(stage).to_be_hidden()
     expect(page.locator("#dataset-grid .ds-mask-shown")).to_be_visible()
@@ -281,7 +280,7 @@ def test_masks_start_from_what_is_there_and_are_not_lost_unasked(app: App, page:
     eventually(lambda: not mask.exists())
 
 
-def test_crop_by_hand(app: App, page: Page, shot: Callable[[str], Path]) -> None:
+def test_crop_by_hand(app: App, page: Page) -> None:
     folder = make_folder(app, "cropped", "a cat", size=(200, 100))
     noise_picture(200, 100).save(folder / "0.png")
     (folder / ".atelier" / "masks").mkdir(parents=True)
@@ -302,7 +301,6 @@ def test_crop_by_hand(app: App, page: Page, shot: Callable[[str], Path]) -> None
     stage.focus()
     page.keyboard.press("Alt+ArrowLeft")
     expect(stage).to_contain_text("69 × 70 px at 51, 10")
-    shot("dataset-crop")
     press(stage, "Keep this box")
     expect(stage).to_be_hidden()
     workspace = Workspace(app.workspace)

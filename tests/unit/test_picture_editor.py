@@ -18,7 +18,6 @@ from trainer.runs.store import Workspace
 from ui.context import AppContext
 from ui.dataset.desk import DatasetDesk
 from ui.dataset.editor import FULL_PX, cut_picture, full_picture, keep_crop, remove_mask, save_mask
-from ui.dataset.thumbnails import Thumbnails
 
 
 @pytest.fixture

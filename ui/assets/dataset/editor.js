@@ -1,6 +1,6 @@
 // The editor: one picture and its caption, beside the grid or, on small screens, over it.
 const SIDE_BY_SIDE = matchMedia("(min-width: 900px)");
-let open = null; // { name, saved, stored }: the picture in the editor and its caption as last saved
+let open = null; // { name, picture, saved, stored }: what is in the editor, and its caption as last saved
 
 const fileName = make("strong");
 const size = make("span", { class: "quiet" });
@@ -16,19 +16,23 @@ function openCard(index, focus = true) {
   const item = view.cards[index];
   if (!item) return;
   save();
-  open = { name: item.name, saved: item.caption, stored: item.stored };
+  open = { name: item.name, picture: item.picture, saved: item.caption, stored: item.stored };
   anchor = index;
   editor.hidden = false;
   work.classList.add("ds-editing");
-  fileName.textContent = item.name;
-  size.textContent = item.width ? `${item.width} × ${item.height} px` : "";
   stored.hidden = true;
-  showPicture(item);
+  showFile(item);
   showCaption(item.caption);
   askFacts();
   mark();
   if (!SIDE_BY_SIDE.matches) editor.scrollTo(0, 0);
   else if (focus) focusCard(index);
+}
+
+function showFile(item) {
+  fileName.textContent = item.name;
+  size.textContent = item.width ? `${item.width} × ${item.height} px` : "";
+  showPicture(item);
 }
 
 function closeEditor() {
@@ -57,21 +61,19 @@ function updateEditor() {
   mark();
   showKnownTags();
   if (!open) return;
+  const item = view.cards.find(({ name }) => name === open.name);
+  if (item && item.picture !== open.picture) { // its address changes with the file
+    open.picture = item.picture;
+    showFile(item);
+  }
   updateCaption();
   askFacts();
   if (!onStage || onStage.name !== open.name) return;
   if (view.refused?.name === open.name) onStage.tool.refused(view.refused.problem);
-  if (view.done === open.name) endOnStage();
-}
-
-// The server did what crop or mask asked for: back to the editor, which shows it.
-function endOnStage() {
-  onStage.tool.done();
-  leaveStage();
-  const item = view.cards.find(({ name }) => name === open.name);
-  if (!item) return;
-  size.textContent = `${item.width} × ${item.height} px`;
-  showPicture(item);
+  if (view.done === open.name) {
+    onStage.tool.done();
+    leaveStage();
+  }
 }
 
 function editorKey(event) {
