@@ -137,7 +137,8 @@ def _only_folder(uploads: Sequence[Upload]) -> str:
 
 
 def _tell_intake(intake: Intake) -> None:
-    same = f" {count_of(len(intake.same), 'file')} were there already." if intake.same else ""
+    verb = "was" if len(intake.same) == 1 else "were"
+    same = f" {count_of(len(intake.same), 'file')} {verb} there already." if intake.same else ""
     gr.Info(f"{count_of(intake.added, 'file')} added.{same}", duration=6)
     renamed = [f"{given} is now {name}" for given, name in intake.renamed]
     skipped = [f"{name}: {reason}" for name, reason in intake.skipped]
