@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from trainer.curation.caption_edits import replace_text
+from trainer.curation.caption_edits import put_trigger_first, replace_text
 from trainer.curation.intake import Upload
 from trainer.errors import UserError
 from trainer.jobs import jobs
@@ -19,9 +19,8 @@ from ui.context import AppContext
 from ui.dataset import captions, check
 from ui.dataset.captions import CaptionOrder, order_captions
 from ui.dataset.desk import DatasetDesk
-from ui.dataset.edits import tag_edit
 from ui.dataset.filters import PER_PAGE, Facts, Query, matching
-from ui.dataset.html import changes_html, last_change_html
+from ui.dataset.html import last_change_html
 from ui.dataset.library import Library
 from ui.dataset.sizes import PictureSizes
 from ui.dataset.source import upload
@@ -189,7 +188,7 @@ def test_saving_and_clashing(desk: DatasetDesk, folder: Path) -> None:
 
 def test_edits_and_their_undo(desk: DatasetDesk, folder: Path) -> None:
     page = desk.open(str(folder)).view
-    title, edit = tag_edit("first", " ohwx ")
+    title, edit = "trigger word ohwx", put_trigger_first(" ohwx ")
     shown, outcome = desk.edit({**page, "selected": ["a.png", "c.png"]}, "selected", title, edit)
     assert (outcome.written, shown.undo) == (2, "trigger word ohwx")
     assert (folder / "a.txt").read_text(encoding="utf-8") == "ohwx, a red cat, sitting"
@@ -269,4 +268,3 @@ def test_time_left() -> None:
 def test_html_is_escaped() -> None:
     assert last_change_html("<i>", "") == "Last change: &lt;i&gt;"
     assert last_change_html("", "x" * 99) == f"Taken back: {'x' * 60}..."
-    assert changes_html([]).count("Nothing would change") == 1

@@ -1,4 +1,4 @@
-"""Changes to many captions at once: pure functions from text to text, and what they would change.
+"""Changes to many captions at once: pure functions from text to text.
 
 A caption may have several lines, each a caption of its own; tag edits work on every line that is not blank.
 """
@@ -13,7 +13,6 @@ from typing import Literal
 
 import regex
 
-from trainer.curation.steps import Change
 from trainer.errors import UserError
 
 Edit = Callable[[str], str]
@@ -21,12 +20,6 @@ Edit = Callable[[str], str]
 SEPARATOR = ","
 REGEX_SECONDS = 2.0
 """Of processor time, for all captions of an edit together: some expressions need years for one caption."""
-
-
-def changes_of(captions: Mapping[str, str | None], edit: Edit) -> list[Change]:
-    """What ``edit`` would change; pictures without a caption count as empty ones."""
-    changed = ((name, before, edit(before or "")) for name, before in captions.items())
-    return [Change(name, before, after) for name, before, after in changed if after != (before or "")]
 
 
 def tags_of(caption: str) -> list[str]:
@@ -156,21 +149,16 @@ def add_tags(tags: Sequence[str], place: Place = "at the end", *, position: int 
     return _per_line(edit, also_empty=True)
 
 
-def add_tag(tag: str, *, first: bool = False) -> Edit:
-    """Add a tag to lines that lack it, behind the others or in front. Raises UserError for a blank tag."""
-    return add_tags([_given(tag)], "in front" if first else "at the end")
-
-
 def remove_tags(tags: Collection[str]) -> Edit:
     """Remove tags wherever they stand; see ``tag_patterns``. Raises UserError when none is given."""
     unwanted = tag_patterns(_given_tags(tags))
     return _per_line(lambda present: [tag for tag in present if not unwanted(tag)])
 
 
-def remove_tag(tag: str) -> Edit:
-    """Remove a tag, spelled exactly like that, wherever it stands. Raises UserError for a blank tag."""
-    tag = _given(tag)
-    return _per_line(lambda tags: [other for other in tags if other != tag])
+def remove_exactly(tags: Collection[str]) -> Edit:
+    """Remove tags that are spelled exactly like these. Raises UserError when none is given."""
+    unwanted = set(_given_tags(tags))
+    return _per_line(lambda present: [tag for tag in present if tag not in unwanted])
 
 
 def keep_tags(tags: Collection[str]) -> Edit:

@@ -58,6 +58,7 @@ class PastEdit:
         number: its place in the log, from 1.
         time: when it was begun, in seconds since 1970.
         steps: how many files it concerns.
+        by: who did it, as given to ``EditLog.apply``.
         in_effect: False for one that was taken back.
     """
 
@@ -65,6 +66,7 @@ class PastEdit:
     title: str
     time: float
     steps: int
+    by: str
     in_effect: bool
 
 
@@ -204,10 +206,11 @@ class EditLog:
         for path in sorted(self._dir.glob("*.jsonl"), reverse=True):
             try:
                 status = path.stat()
-                title, began, steps = _summary(path, status.st_mtime_ns, status.st_size)
+                heading, steps = _summary(path, status.st_mtime_ns, status.st_size)
             except FileNotFoundError:  # forgotten this moment, by another process
                 continue
-            past.append(PastEdit(int(path.stem), title, began, steps, int(path.stem) <= position))
+            number = int(path.stem)
+            past.append(PastEdit(number, heading["title"], heading["time"], steps, heading["by"], number <= position))
         return past
 
     def version(self) -> str:
@@ -320,10 +323,9 @@ def _heading(path: Path) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4 * KEPT_EDITS)
-def _summary(path: Path, _mtime_ns: int, _size: int) -> tuple[str, float, int]:
-    """Title, time and number of steps of an edit's file, read again only when the file has changed."""
-    heading = _heading(path)
-    return heading["title"], heading["time"], path.read_bytes().count(b"\n") - 1
+def _summary(path: Path, _mtime_ns: int, _size: int) -> tuple[dict[str, Any], int]:
+    """Heading and number of steps of an edit's file, read again only when the file has changed."""
+    return {"by": "", **_heading(path)}, path.read_bytes().count(b"\n") - 1
 
 
 def _recoded(steps: Iterable[Step]) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ The page makes its form of them: labels and docstrings of fields are what it sho
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ValidationError
@@ -60,7 +60,7 @@ class AddTags(Operation):
     """For "behind a tag". Captions without it get the new ones at the end."""
 
     def title(self) -> str:
-        return f"add {_named(self.tags)}"
+        return f"add {named(self.tags)}"
 
     def edit(self, counts: Counts) -> Edit:
         return caption_edits.add_tags(self.tags, self.place, position=self.position, behind=self.behind)
@@ -77,7 +77,7 @@ class RemoveTags(Operation):
     make no difference."""
 
     def title(self) -> str:
-        return f"remove {_named(self.tags)}"
+        return f"remove {named(self.tags)}"
 
     def edit(self, counts: Counts) -> Edit:
         return caption_edits.remove_tags(self.tags)
@@ -93,7 +93,7 @@ class KeepTags(Operation):
     """Between commas, or one a line; * stands for any letters. Upper case and underscores make no difference."""
 
     def title(self) -> str:
-        return f"keep only {_named(self.tags)}"
+        return f"keep only {named(self.tags)}"
 
     def edit(self, counts: Counts) -> Edit:
         return caption_edits.keep_tags(self.tags)
@@ -127,7 +127,7 @@ class RenameTags(Operation):
     """A caption that has this tag already keeps it once."""
 
     def title(self) -> str:
-        return f"rename {_named(self.tags)} to {self.new.strip()}"
+        return f"rename {named(self.tags)} to {self.new.strip()}"
 
     def edit(self, counts: Counts) -> Edit:
         return caption_edits.rename_tags(self.tags, self.new)
@@ -187,7 +187,7 @@ class MoveTags(Operation):
     """For "a position": 1 is the first."""
 
     def title(self) -> str:
-        return f"move {_named(self.tags)} to {self.to if self.to != 'a position' else f'position {self.position}'}"
+        return f"move {named(self.tags)} to {self.to if self.to != 'a position' else f'position {self.position}'}"
 
     def edit(self, counts: Counts) -> Edit:
         positions = {"the front": 1, "the end": None, "a position": self.position}
@@ -348,5 +348,6 @@ def operation(name: str, values: Mapping[str, Any]) -> Operation:
         raise UserError.many(problems_of(error, dict(values))) from error
 
 
-def _named(tags: list[str]) -> str:
+def named(tags: Sequence[str]) -> str:
+    """Tags in the title of an edit: the first of them, and how many more."""
     return ", ".join(tags[:3]) + (f" and {len(tags) - 3} more" if len(tags) > 3 else "")

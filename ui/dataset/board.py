@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ IN_ORDER: dict[str, Any] = {
 }
 """For saving and paging: one after the other, so that a page always shows what was saved before it."""
 EDITOR_SCRIPTS = ("caption", "chips", "overlay", "stage", "crop", "mask", "editor")
-GRID_SCRIPTS = ("dom", "query", "selection", "grid", *EDITOR_SCRIPTS, "tags", "main")
+GRID_SCRIPTS = ("dom", "query", "selection", "grid", *EDITOR_SCRIPTS, "keys", "main")
+_NAMED = 5
 
 
 class Board:
@@ -39,6 +41,9 @@ class Board:
         tools: holds the panels; hidden until a dataset is open.
         folder: the open dataset's folder; empty for none.
         resolution: pixels a side that the pictures are meant to be trained at.
+        version: of the dataset's edits, as the page shows them.
+        history: the list of edits.
+        tags: the table of tags; asks for its rows itself when it is open and the dataset has changed.
     """
 
     def __init__(self, desk: DatasetDesk) -> None:
@@ -73,6 +78,9 @@ class Board:
             render=False,
         )
         self.folder = gr.Textbox("", visible=False, render=False)
+        self.version = gr.Textbox("", visible=False, render=False)
+        self.history = custom("dataset-history", css=("history",), js=("dom", "history"))
+        self.tags = custom("dataset-tags", css=("tags",), js=("dom", "tags"))
         self.job_shown = gr.Textbox("", visible=False, render=False)
 
     @property
@@ -81,10 +89,13 @@ class Board:
         return [
             self.grid,
             self.folder,
+            self.version,
             self.tools,
             self.undo,
             self.redo,
             self.last,
+            self.history,
+            self.tags,
             self.findings,
             self.choice,
         ]
@@ -96,10 +107,13 @@ class Board:
         return [
             shown.view,
             folder,
+            shown.version,
             gr.update(visible=True),
             gr.update(interactive=bool(shown.undo)),
             gr.update(interactive=bool(shown.redo)),
             last_change_html(shown.undo, shown.redo),
+            {"edits": [asdict(edit) for edit in shown.history]},
+            {"folder": folder, "version": shown.version},
             self._desk.findings_panel(Path(folder)),
             gr.update(choices=choices, value=folder if folder in (value for _, value in choices) else None),
         ]
@@ -151,13 +165,25 @@ def sent(event: gr.EventData, *names: str) -> dict[str, Any]:
     return {name: data[name] for name in names}
 
 
-def tell(word: str, outcome: Outcome) -> None:
-    """A note on what an edit did, and one that stays on what it left alone."""
-    count = outcome.written
-    gr.Info(f"{word}: {count} {'file' if count == 1 else 'files'}.", duration=4)
-    if outcome.conflicts:
-        names = ", ".join(Path(name).stem for name in outcome.conflicts[:5])
-        gr.Warning(
-            html.escape(f"{len(outcome.conflicts)} files were changed elsewhere meanwhile and left alone: {names}."),
-            duration=None,
-        )
+def tell(word: str, *outcomes: Outcome) -> None:
+    """A note on what an edit did, and notes that stay on what it left alone, could not do, or stored differently."""
+    written = sum(outcome.written for outcome in outcomes)
+    gr.Info(f"{word}: {_files(written)}." if written else "Nothing was changed.", duration=4)
+    conflicts = [name for outcome in outcomes for name in outcome.conflicts]
+    failed = [f"{name} ({reason})" for outcome in outcomes for name, reason in outcome.failed]
+    recoded = [f"{name} ({encoding})" for outcome in outcomes for name, encoding in outcome.recoded]
+    notes = [
+        (conflicts, "changed or moved elsewhere meanwhile and left alone"),
+        (failed, "left alone because of a problem with the disk or its rights"),
+        (recoded, "not plain UTF-8 and now are; if letters look wrong, undo brings the old files back"),
+    ]
+    for names, what in notes:
+        if names:
+            verb = "was" if len(names) == 1 else "were"
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            told = f"{_files(len(names))} {verb} {what}: {', '.join(names[:_NAMED])}{more}."
+            gr.Warning(html.escape(told), duration=None)
+
+
+def _files(count: int) -> str:
+    return f"{count} {'file' if count == 1 else 'files'}"

@@ -1,4 +1,4 @@
-"""The grid of pictures, undo and redo, and the panel of the dataset's job."""
+"""The grid of pictures, and the panel of the dataset's job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import gradio as gr
 
 from trainer.errors import UserError
 from ui.context import AppContext
-from ui.dataset.board import IN_ORDER, QUICK, Board, sent, tell
+from ui.dataset.board import IN_ORDER, QUICK, Board, sent
 from ui.dataset.desk import DatasetDesk, View
 from ui.messages import tells_problems
 
@@ -22,12 +22,12 @@ def actions(board: Board) -> None:
 
 def grid(board: Board) -> None:
     """Lay out the grid, and what the page keeps for it out of sight."""
-    for part in (board.grid, board.folder, board.job_shown):
+    for part in (board.grid, board.folder, board.version, board.job_shown):
         part.render()
 
 
 def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
-    """Wire the grid, undo and redo, and the job panel."""
+    """Wire the grid and the job panel."""
 
     @tells_problems
     def turn(view: View, event: gr.EventData) -> View:
@@ -41,18 +41,6 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     def train_at(view: View, resolution: Any) -> View:
         desk.train_at(resolution)
         return desk.refresh(view).view if view.get("folder") else gr.skip()
-
-    @tells_problems
-    def undo(view: View) -> list[Any]:
-        shown, outcome = desk.undo(view)
-        tell("Taken back", outcome)
-        return board.updates(shown)
-
-    @tells_problems
-    def redo(view: View) -> list[Any]:
-        shown, outcome = desk.redo(view)
-        tell("Done again", outcome)
-        return board.updates(shown)
 
     def refresh(view: View) -> list[Any]:
         try:
@@ -73,8 +61,6 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     board.resolution.submit(train_at, [board.grid, board.resolution], board.grid, **IN_ORDER)
     board.resolution.blur(train_at, [board.grid, board.resolution], board.grid, **IN_ORDER)
     context.page.load(lambda: [desk.resolution()], outputs=[board.resolution])
-    board.undo.click(undo, board.grid, board.outputs, **IN_ORDER)
-    board.redo.click(redo, board.grid, board.outputs, **IN_ORDER)
     board.job.refresh(refresh, board.grid, board.outputs, **IN_ORDER)
     board.job.open(open_result, None, board.outputs, **IN_ORDER)
     board.job.cancel(cancel, None, None, **QUICK)

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.config import DatasetSettings
 from trainer.curation.caption_edits import Edit
-from trainer.curation.edit_log import EditLog, Outcome
+from trainer.curation.edit_log import EditLog, Outcome, PastEdit
 from trainer.curation.steps import Change, Step
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
@@ -63,11 +63,19 @@ class Telling:
 
 @dataclass(frozen=True)
 class Shown:
-    """The open dataset after something happened: the grid, what undo and redo would do, the doctor's findings."""
+    """The open dataset after something happened: the grid, its edits, the doctor's findings.
+
+    Attributes:
+        undo, redo: titles of what they would act on; empty for nothing.
+        version: of the edits, as ``EditLog.version`` gives it.
+        history: edits that can be undone or redone, the latest first.
+    """
 
     view: View
     undo: str
     redo: str
+    version: str
+    history: list[PastEdit]
     findings: list[dict[str, Any]]
     checked: float | None
 
@@ -146,7 +154,8 @@ class DatasetDesk:
         """Write one caption, unless the file changed since the editor showed it: then tell what it holds now."""
         folder = self.folder(view)
         entry = self.entry(folder, name)
-        outcome = self.log(folder).apply(f"caption of {name}", [Change(entry.caption_name, before, text)])
+        change = Change(entry.caption_name, before, text)
+        outcome = self.log(folder).apply(f"caption of {name}", [change], by=_window(view))
         listing = self._library.again(folder, [name])
         shown = self._shown(folder, _query(view), view, listing)
         told: dict[str, Any] = {"saved": name}
@@ -180,22 +189,41 @@ class DatasetDesk:
     def apply(self, view: View, title: str, steps: Sequence[Step]) -> tuple[Shown, Outcome]:
         """Do steps as one edit that can be undone."""
         folder = self.folder(view)
-        outcome = self.log(folder).apply(title, steps) if steps else Outcome(title, 0)
+        outcome = self.log(folder).apply(title, steps, by=_window(view)) if steps else Outcome(title, 0)
         return self.refresh(view), outcome
 
-    def undo(self, view: View) -> tuple[Shown, Outcome]:
-        """Take back the last edit."""
+    def undo(self, view: View, seen: str | None = None) -> tuple[Shown, Outcome]:
+        """Take back the last edit. Raises UserError for one from elsewhere, done since the version ``seen``."""
         folder = self.folder(view)
         self.refuse_while_busy(folder)
-        outcome = self.log(folder).undo()
+        outcome = self.log(folder).undo(seen, _window(view))
         return self.refresh(view), outcome
 
-    def redo(self, view: View) -> tuple[Shown, Outcome]:
-        """Do the last edit taken back again."""
+    def redo(self, view: View, seen: str | None = None) -> tuple[Shown, Outcome]:
+        """Do the last edit taken back again. Raises UserError like ``undo``."""
         folder = self.folder(view)
         self.refuse_while_busy(folder)
-        outcome = self.log(folder).redo()
+        outcome = self.log(folder).redo(seen, _window(view))
         return self.refresh(view), outcome
+
+    def go_to(self, view: View, number: int, seen: str | None = None) -> tuple[Shown, list[Outcome]]:
+        """Undo or redo until this edit is the last in effect; 0 takes back all. Raises UserError like ``undo``."""
+        folder = self.folder(view)
+        self.refuse_while_busy(folder)
+        outcomes = self.log(folder).go_to(number, seen, _window(view))
+        return self.refresh(view), outcomes
+
+    def version(self, folder: str) -> str:
+        """The version of a folder's edits, for a page to see whether anything happened; empty for no folder."""
+        return self.log(self.context.allowed(folder)).version() if folder else ""
+
+    def elsewhere(self, view: View) -> str:
+        """Which change of the open dataset this page did not make, in words; empty for its own, or a job's."""
+        folder = self.folder(view)
+        last = next((edit for edit in self.log(folder).history() if edit.in_effect), None)
+        if self._busy(folder) or (last is not None and last.by in ("", _window(view))):
+            return ""
+        return f'The last change now is "{last.title}".' if last else "All changes were taken back."
 
     def start(
         self,
@@ -251,11 +279,12 @@ class DatasetDesk:
     def _shown(
         self, folder: Path, query: Query, before: Mapping[str, Any] | None = None, listing: Listing | None = None
     ) -> Shown:
+        log = self.log(folder)
+        version = log.version()  # before the listing: what comes between is then shown twice, not missed
         listing = listing or self._library.listing(folder)
         facts = self.facts(listing)
-        undo, redo = self.log(folder).titles()
         page = self._pages.page(listing, query, facts, before or {})
-        return Shown(page, undo, redo, list(facts.findings), facts.checked)
+        return Shown(page, *log.titles(), version, log.history(), list(facts.findings), facts.checked)
 
     def findings(self, folder: Path) -> tuple[list[dict[str, Any]], float | None]:
         """What the doctor found when it last looked at the folder, and when that was."""
@@ -281,10 +310,13 @@ class DatasetDesk:
 
     def refuse_while_busy(self, folder: Path) -> None:
         """Raise UserError when a job works on the folder."""
-        latest = self._jobs.latest(folder, list(self._tellings))
-        if latest is not None and latest.read().state == "running":
+        if self._busy(folder):
             message = "A job is working on this dataset."
             raise UserError("dataset.busy", message, "Wait until it has ended, or cancel it.")
+
+    def _busy(self, folder: Path) -> bool:
+        latest = self._jobs.latest(folder, list(self._tellings))
+        return latest is not None and latest.read().state == "running"
 
     def log(self, folder: Path) -> EditLog:
         """The folder's edits."""
@@ -359,6 +391,12 @@ def checked_resolution(value: Any) -> int:
 def _query(view: Mapping[str, Any]) -> Query:
     asked = view.get("query")
     return Query.of({**(asked if isinstance(asked, dict) else {}), "page": view.get("page")})
+
+
+def _window(view: View) -> str:
+    """The open page that asks, by the name it gave itself."""
+    window = view.get("window")
+    return window if isinstance(window, str) else ""
 
 
 def _selected(view: View) -> list[Any]:

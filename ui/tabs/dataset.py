@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import gradio as gr
 
 from ui.context import AppContext
-from ui.dataset import browse, captions, check, editor, edits, source, transfer
+from ui.dataset import browse, captions, check, editor, edits, history, source, tags, transfer
 from ui.dataset.board import Board
 from ui.dataset.desk import DatasetDesk
 
-PANELS = (captions, edits, check, transfer)
+PANELS = (captions, tags, edits, check, transfer, history)
 """What stands between the row of actions and the grid, each with ``build(desk, board)``."""
 
 
@@ -38,4 +38,5 @@ def build(context: AppContext) -> DatasetTab:
     browse.grid(board)
     browse.wire(context, desk, board)
     editor.wire(context, desk, board)
+    history.follow(context, desk, board)
     return DatasetTab(board.folder, board.train_on)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from trainer.curation.caption_edits import Edit, put_trigger_first, remove_tag, rename_tags
+from trainer.curation.caption_edits import Edit, put_trigger_first, remove_exactly, rename_tags
 from trainer.curation.steps import Change
 from trainer.data.caption_files import caption_path, read_caption
 from trainer.data.own_captions import CAPTION_ENDINGS
@@ -16,7 +16,7 @@ def text_edit(fix: str, values: Mapping[str, str]) -> Edit | None:
     if fix == "add_trigger":
         return put_trigger_first(values.get("trigger", ""))
     if fix == "remove_tag":
-        return remove_tag(values.get("tag", ""))
+        return remove_exactly([values.get("tag", "")])
     if fix == "merge_tag":
         return rename_tags([values.get("tag", "")], values.get("usual", ""))
     return None

@@ -7,7 +7,7 @@ const work = make("div", { class: "ds-work", hidden: true },
   make("header", {}, title, counts),
   make("div", { class: "ds-bar" }, search, show, more), moreFields, filterChips, selectionBar,
   make("div", { class: "ds-columns" },
-    make("div", {}, nothing, grid, make("nav", { class: "ds-pager", "aria-label": "Pages" }, back, where, forth), tags), editor), help);
+    make("div", {}, nothing, grid, make("nav", { class: "ds-pager", "aria-label": "Pages" }, back, where, forth)), editor), help);
 element.replaceChildren(start, work, stage);
 
 function receive() {
@@ -29,7 +29,6 @@ function receive() {
   counts.textContent = `${pictures}, ${rest === 0 ? (view.total === 1 ? "with a caption" : "all with a caption") : `${rest} without a caption`}`;
   showQuery();
   showGrid();
-  showTags();
   takeTicks();
   updateEditor();
 }

@@ -1,4 +1,5 @@
 // Which pictures are ticked. They stay so when the page is turned, and when a filter hides them.
+const me = Math.random().toString(36).slice(2); // this open page: tells its own changes from those of another window
 const chosen = new Set(); // names, on any page
 let anchor = 0; // where a range starts: a place on this page, or before or behind it on another
 
@@ -60,5 +61,5 @@ function showTicks() {
   tickAllButton.hidden = view.matching === 0;
   tickOthers.hidden = tickNoneButton.hidden = chosen.size === 0;
   const { folder, page, query, offered, asked } = view;
-  props.value = { folder, page, query, offered, asked, selected: [...chosen] }; // what Python gets with the next event
+  props.value = { folder, page, query, offered, asked, window: me, selected: [...chosen] }; // what Python gets with the next event
 }
