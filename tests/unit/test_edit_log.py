@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import codecs
 import json
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import Thread
@@ -287,3 +290,57 @@ def test_moves_go_back_in_the_order_of_edits(tmp_path: Path) -> None:
     assert _texts(folder) == {"a": "1"}
     log.go_to(3)
     assert (folder / "sub" / "c.txt").read_text(encoding="utf-8") == "2"
+
+
+EDITOR = """
+import os, sys
+from pathlib import Path
+from trainer.curation.edit_log import EditLog
+from trainer.curation.steps import Change, set_aside
+log = EditLog(Path(sys.argv[1]), Path(sys.argv[2]))
+names = sorted(path.name for path in Path(sys.argv[2]).glob("*.txt"))
+print("ready", flush=True)
+if sys.argv[3] == "undo":
+    log.undo()
+else:
+    log.apply("edit", [Change(name, "old " * 50, "new " * 60) for name in names])
+"""
+
+
+@pytest.mark.parametrize("act", ["apply", "undo"])
+@pytest.mark.parametrize("written", [0, 1, 40, 150])
+def test_a_process_killed_in_a_batch_edit_leaves_whole_captions(act: str, written: int, tmp_path: Path) -> None:
+    """SIGKILL after the log, or after so many files: each holds the old or the new text, undo and redo finish."""
+    old, new = "old " * 50, "new " * 60
+    folder, log = _folder(tmp_path, **{f"{number:04}": old for number in range(300)})
+    if act == "undo":
+        log.apply("edit", [Change(f"{number:04}.txt", old, new) for number in range(300)])
+    goal = new if act == "apply" else old
+    process = subprocess.Popen(
+        [sys.executable, "-c", EDITOR, str(tmp_path / "state"), str(folder), act], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    _wait_for_changes(folder, goal, written, tmp_path / "state")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert set(_texts(folder).values()) <= {old, new}
+
+    log = EditLog(tmp_path / "state", folder)
+    if act == "apply" and log.titles() == ("", "edit"):  # killed before the edit took effect: redo finishes it
+        assert log.redo().conflicts == ()
+    assert log.undo().conflicts == ()
+    assert set(_texts(folder).values()) == {old}
+    assert log.redo().conflicts == ()
+    assert set(_texts(folder).values()) == {new}
+
+
+def _wait_for_changes(folder: Path, goal: str, count: int, state: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if count == 0 and list(state.glob("*.jsonl")):
+            return
+        if count and (folder / f"{count:04}.txt").read_text(encoding="utf-8") == goal:
+            return
+    raise AssertionError("nothing was written")

@@ -129,9 +129,7 @@ class EditLog:
             if not found.before:
                 return found.outcome(title, [], {}, missed=True)
             kept = [step.remembering(self._folder) if isinstance(step, Change) else step for step in found.before]
-            edit = self._begin(title, by)
-            self._append(edit, kept)
-            self._move_to(int(edit.stem))
+            self._begin(title, kept, by)
             failed = carry_out(self._folder, kept)
         return found.outcome(title, kept, failed, missed=True)
 
@@ -149,11 +147,11 @@ class EditLog:
             with self._lock():
                 if step.state(self._folder) != "before":
                     return False
-                if edit is None or not edit.exists() or int(edit.stem) > self._position():
-                    edit = self._begin(title)
-                    self._move_to(int(edit.stem))
                 kept = step.remembering(self._folder) if isinstance(step, Change) else step
-                self._append(edit, [kept])
+                if edit is None or not edit.exists() or int(edit.stem) > self._position():
+                    edit = self._begin(title, [kept])
+                else:
+                    self._append(edit, kept)
                 for error in carry_out(self._folder, [kept]).values():
                     raise error
             return True
@@ -257,20 +255,21 @@ class EditLog:
                 getattr(found, state).append(step)
         return found
 
-    def _begin(self, title: str, by: str = "") -> Path:
-        """Start the next edit's file; edits taken back before it are forgotten, and so are very old ones."""
+    def _begin(self, title: str, steps: list[Step], by: str = "") -> Path:
+        """Put an edit into the log, in effect; those taken back before it are forgotten, and so are very old ones."""
         position = self._position()
         for path in self._dir.glob("*.jsonl"):
             if int(path.stem) > position or int(path.stem) <= position - KEPT_EDITS:
                 path.unlink()
         edit = self._edit_path(position + 1)
         heading = {"title": title, "time": time.time(), "by": by}
-        write_text(edit, json.dumps(heading, ensure_ascii=False) + "\n")
+        write_text(edit, "".join(map(_line, [heading, *map(_as_json, steps)])))
+        self._move_to(position + 1)
         return edit
 
-    def _append(self, edit: Path, steps: list[Step]) -> None:
+    def _append(self, edit: Path, step: Step) -> None:
         with edit.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(_as_json(step), ensure_ascii=False) + "\n" for step in steps)
+            file.write(_line(_as_json(step)))
             file.flush()
             os.fsync(file.fileno())
 
@@ -343,6 +342,10 @@ def _refuse_overlap(steps: Iterable[Step]) -> None:
             if name in seen:
                 raise ValueError(f"two steps of one edit touch {name}")
             seen.add(name)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"
 
 
 def _as_json(step: Step) -> Any:
