@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,10 +177,8 @@ def painted_on(page: Page, start: tuple[float, float], *ends: tuple[float, float
 
 def canvas_alpha(page: Page) -> Any:
     """What the mask's canvas holds, 0 to 255."""
-    canvas = page.locator("#dataset-grid .ds-mask-canvas")
-    size = canvas.evaluate("canvas => [canvas.height, canvas.width]")
-    read = "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
-    return np.array(canvas.evaluate(read), np.uint8).reshape(*size, 4)[..., 3]
+    url = page.locator("#dataset-grid .ds-mask-canvas").evaluate("canvas => canvas.toDataURL('image/png')")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA"))[..., 3]
 
 
 def on_stage(page: Page, name: str) -> Locator:
