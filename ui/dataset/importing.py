@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -54,6 +55,8 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
 def order(context: AppContext, *values: Any) -> Order:
     """The job for these values. Raises UserError for what is no data set, and places that are not open to the page."""
     given, name, split, captions, images = (str(value or "").strip() for value in values)
+    if given.startswith(("~", ".")) or Path(given).is_absolute():
+        context.allowed(given)  # before anybody looks what lies there
     path = library_path(given)
     if not path.startswith(HUB_PREFIX):
         path = str(context.allowed(path))
