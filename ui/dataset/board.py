@@ -50,7 +50,7 @@ class Board:
         self._desk = desk
         self.grid = custom("dataset-grid", css=("grid", "editor", "stage"), js=GRID_SCRIPTS, asks=questions(desk))
         self.job = custom("dataset-job", css=("job",), js=("job",))
-        self.tools = gr.Column(visible=False, render=False)
+        self.tools = gr.Column(visible=False, elem_id="dataset-tools", render=False)
         self.train_on = gr.Button(
             "Train on these pictures", variant="primary", elem_id="dataset-train", elem_classes=["fit"], render=False
         )
