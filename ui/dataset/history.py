@@ -53,7 +53,10 @@ def follow(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     pulse.render()
 
     def look(folder: str | None, version: str | None) -> list[Any] | None:
-        latest = desk.version(folder or "")
+        try:
+            latest = desk.version(folder or "")
+        except UserError:  # the folder is no longer open to the page, which the next click tells
+            return None
         return [latest] if latest != (version or "") else None
 
     def refresh(view: View, seen: str) -> list[Any]:
