@@ -54,7 +54,7 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
 
     @tells_problems
     def open_result(event: gr.EventData) -> list[Any]:
-        return board.updates(desk.open(str(sent(event, "path")["path"])))
+        return board.updates(desk.open(str(sent(event, "folder")["folder"])))
 
     board.grid.turn(turn, board.grid, board.grid, **IN_ORDER)
     board.grid.pick(pick, board.grid, board.grid, **IN_ORDER)

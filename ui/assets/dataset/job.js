@@ -17,7 +17,7 @@ function panel(job, running) {
   line.append(part("strong", job.title), ` ${state}`);
   if (running && job.total) line.append(` ${job.done} of ${job.total}${job.speed ? `, ${job.speed}` : ""}${job.left ? `, about ${job.left} left` : ""}`);
   if (job.goes_on) line.append(part("button", "Go on", { type: "button", onclick: () => trigger("resume", { id: job.id }) }));
-  if (job.opens) line.append(part("button", "Open it", { type: "button", onclick: () => trigger("open", { path: job.opens }) }));
+  if (job.opens) line.append(part("button", "Open it", { type: "button", onclick: () => trigger("open", { folder: job.opens }) }));
   line.append(part("button", running ? "Cancel" : "Close", { type: "button", onclick: () => press(job, running) }));
   line.setAttribute("role", "status");
   box.append(line);
