@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,7 @@ from conftest import App
 from playwright.sync_api import Locator, Page, expect
 from test_dataset_tab import HOSTILE, cards, eventually, open_folder, unfold
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "unit"))
-from doctor_samples import sharp, write
+from tests.unit.doctor_samples import sharp, write
 
 
 def finding(page: Page, code: str) -> Locator:
