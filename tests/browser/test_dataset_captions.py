@@ -6,7 +6,8 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def drafts(page: Page) -> Locator:
 
 def newest_job(app: App) -> Path:
     return max((app.workspace / "jobs").iterdir(), key=lambda folder: folder.stat().st_mtime)
+
+
+@contextmanager
+def frozen_job(app: App) -> Iterator[int]:
+    """Hold the newest job's process, so that it cannot end while a slow machine brings a click to the page."""
+    pid = int(json.loads((newest_job(app) / "process.json").read_text(encoding="utf-8"))["pid"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield pid
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_captions_by_a_model_in_a_job(app: App, page: Page, model: Path, shot: Callable[[str], Path]) -> None:
@@ -176,15 +189,18 @@ def test_a_job_that_is_cancelled_or_killed_goes_on_where_it_was(app: App, page: 
     choose(page, "captioner-handling", "Replace them")
     page.locator("#captioner-start").click()
     eventually(lambda: new() > 5, 120)
-    page.locator("#dataset-job").get_by_role("button", name="Cancel").click()
+    with frozen_job(app):
+        job(page).get_by_role("button", name="Cancel").click()
+        eventually(lambda: (newest_job(app) / "cancel.json").exists(), 60)
     expect(job(page)).to_contain_text("stopped")
     cancelled = new()
     assert 5 < cancelled < count
 
     job(page).get_by_role("button", name="Go on").click()
     eventually(lambda: new() > cancelled + 5, 120)
-    expect(job(page)).to_contain_text("pictures a minute")
-    os.kill(json.loads((newest_job(app) / "process.json").read_text())["pid"], signal.SIGKILL)
+    with frozen_job(app) as pid:
+        expect(job(page)).to_contain_text("pictures a minute")
+        os.kill(pid, signal.SIGKILL)
     expect(job(page)).to_contain_text("ended without saying why")
     killed = new()
     assert cancelled < killed < count
