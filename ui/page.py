@@ -52,6 +52,7 @@ class Page:
 
         It returns one value per output, or None when nothing changed. Keep what it last showed in an invisible
         component among its inputs (``gr.Number(-1, visible=False)``), and return None quickly when that is current.
+        It is called twice for each change: once to ask whether there is one, once to send it.
         """
         self.pollers.append(Handler(function, tuple(inputs), tuple(outputs)))
 
@@ -85,6 +86,22 @@ def joined(handlers: Sequence[Handler], unchanged: Callable[[], Any]) -> Callabl
             answers.extend(found if found is not None else [unchanged() for _ in handler.outputs])
             start = end
         return answers
+
+    return answer
+
+
+def due(handlers: Sequence[Handler]) -> Callable[..., list[int]]:
+    """Several handlers as one function over all their inputs, answering which of them have something new."""
+
+    def answer(*values: Any) -> list[int]:
+        numbers = []
+        start = 0
+        for number, handler in enumerate(handlers):
+            end = start + len(handler.inputs)
+            if _call(handler, values[start:end]) is not None:
+                numbers.append(number)
+            start = end
+        return numbers
 
     return answer
 

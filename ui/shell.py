@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +12,7 @@ import gradio as gr
 from trainer.runs.settings import read_settings
 from ui import journeys, welcome
 from ui.context import AppContext
-from ui.page import Handler, joined
+from ui.page import Handler, due, joined
 from ui.tabs import dataset, generate, merge, runs, settings, train
 from ui.welcome import Welcome
 
@@ -24,6 +25,12 @@ TABS: dict[str, ModuleType] = {
     "Settings": settings,
 }
 POLL_SECONDS = 1.5
+_UNSEEN: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "concurrency_limit": None,
+    "api_visibility": "private",
+}
 MARK = (
     '<svg class="mark" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2" aria-hidden="true">'
     '<rect x="3" y="3" width="18" height="18" rx="4"/><path d="M8 8v8h8"/><circle cx="15.5" cy="8.5" r="1.5"/></svg>'
@@ -40,7 +47,8 @@ def build_page(context: AppContext) -> gr.Blocks:
         with gr.Tabs(overflow_behavior="wrap") as context.page.tabs:
             tabs = {label.lower(): _build_tab(label, module, context) for label, module in TABS.items()}
         _wire(context, card, tabs)
-        _start_timer(page, context)
+        pulse = _start_timer(page, context)
+        _show_no_progress(page, pulse)
     return page
 
 
@@ -59,13 +67,45 @@ def _wire(context: AppContext, card: Welcome, tabs: dict[str, Any]) -> None:
     journeys.with_lora(context, card, tabs["runs"], tabs["generate"], tabs["merge"])
 
 
-def _start_timer(page: gr.Blocks, context: AppContext) -> None:
-    """The page's one timer, and what happens when it is opened."""
+def _start_timer(page: gr.Blocks, context: AppContext) -> gr.HTML:
+    """The page's one timer, and what happens when it is opened. Returns the component that nobody sees."""
     theme = gr.Textbox(visible=False)
     context.page.load(lambda: [read_settings(context.workspace).theme], outputs=[theme])
     loaded = _attach(page.load, context.page.load_handlers)
     loaded.then(None, theme, None, js="theme => { atelier.setTheme(theme); atelier.opened(); }")
-    _attach(gr.Timer(POLL_SECONDS).tick, context.page.pollers)
+    return _poll(context.page.pollers)
+
+
+def _poll(pollers: list[Handler]) -> gr.HTML:
+    """Have the timer ask which pollers have something new, and only those send it.
+
+    In the browser an event costs time by its outputs, changed or not: each is looked for among all components.
+    """
+    events = ", ".join(f'() => trigger("due{number}")' for number in range(len(pollers)))
+    script = f"const send = [{events}];\nwatch('value', () => props.value.due.forEach((number) => send[number]()));"
+    pulse = gr.HTML({"due": []}, html_template="", js_on_load=script, padding=False, elem_id="pulse")
+    turns = itertools.count()
+
+    def ask(*values: Any) -> Any:
+        numbers = due(pollers)(*values)
+        return {"due": numbers, "turn": next(turns)} if numbers else gr.skip()
+
+    inputs = [component for poller in pollers for component in poller.inputs]
+    gr.Timer(POLL_SECONDS).tick(ask, inputs, pulse, **_UNSEEN)
+    for number, poller in enumerate(pollers):
+        _attach(getattr(pulse, f"due{number}"), [poller])
+    return pulse
+
+
+def _show_no_progress(page: gr.Blocks, unseen: gr.HTML) -> None:
+    """Events that show no progress have Gradio keep their progress on one component only.
+
+    Otherwise the browser keeps it for every component that ever was an output, and looks each of them up among all
+    components whenever any event starts or ends: over a second of work on this page.
+    """
+    for event in page.fns.values():
+        if event.show_progress == "hidden":
+            event.show_progress_on = [unseen]
 
 
 def _attach(event: Any, handlers: list[Handler]) -> Any:
@@ -73,10 +113,7 @@ def _attach(event: Any, handlers: list[Handler]) -> Any:
         joined(handlers, gr.skip),
         [component for handler in handlers for component in handler.inputs],
         [component for handler in handlers for component in handler.outputs],
-        queue=False,
-        show_progress="hidden",
-        concurrency_limit=None,
-        api_visibility="private",
+        **_UNSEEN,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ui.page import Page, joined
+from ui.page import Page, due, joined
 
 SKIP = object()
 
@@ -28,3 +28,13 @@ def test_one_that_fails_does_not_stop_the_others(broken: Any, caplog: pytest.Log
     with caplog.at_level(logging.ERROR, "lora_atelier"):
         assert joined(page.pollers, lambda: SKIP)() == [SKIP, "fine"]
     assert caplog.records
+
+
+def test_those_with_something_new_are_named() -> None:
+    page = Page()
+    page.poll(lambda a: [a] if a else None, ["a"], ["x"])  # type: ignore[list-item]
+    page.poll(lambda: 1 / 0, [], ["y"])  # type: ignore[list-item,arg-type,return-value]
+    page.poll(lambda b: [b] if b else None, ["b"], ["z"])  # type: ignore[list-item]
+    assert due(page.pollers)("", "new") == [2]
+    assert due(page.pollers)("new", "new") == [0, 2]
+    assert due(page.pollers)("", "") == []
