@@ -118,6 +118,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     asked = [block for block in blocks.blocks.values() if getattr(block, "server_fns", None) and within_tab(block)]
     blocks.queue(api_open=True)
     app = gr.mount_gradio_app(FastAPI(routes=context.page.routes), blocks, path="/")
+    blocks.has_launched = True  # as ``launch`` leaves it: else Gradio takes files that were never uploaded
     with TestClient(app, raise_server_exceptions=False) as client:
         scene = Scene(root, blocks, client, events, asked)
         scene.restore()
@@ -257,12 +258,12 @@ def test_questions_that_scripts_ask(scene: Scene) -> None:
                 text = text.format(outside=scene.outside, good=scene.good)
                 for folder in (text, str(scene.good), str(scene.linked)):
                     data = {**dict.fromkeys(names_sent(), text), "folder": folder}
-                    body = {"data": data, "component_id": block._id, "fn_name": name, "session_hash": "security"}
+                    whom = {"component_id": block._id, "fn_name": name.__name__, "session_hash": "security"}
                     WATCH.touched, WATCH.outside = [], scene.outside
-                    answer = scene.client.post("/gradio_api/component_server", json=body)
+                    answer = scene.client.post("/gradio_api/component_server", json={"data": data, **whom})
                     WATCH.outside = None
                     asked += 1
-                    assert (WATCH.touched, SECRET in answer.text) == ([], False), f"{name} {folder} {text}"
+                    assert (WATCH.touched, SECRET in answer.text) == ([], False), f"{name.__name__} {folder} {text}"
     assert asked
 
 
