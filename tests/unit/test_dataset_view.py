@@ -16,8 +16,8 @@ from trainer.errors import UserError
 from trainer.jobs import jobs
 from trainer.runs.store import Workspace
 from ui.context import AppContext
-from ui.dataset import captions, check
-from ui.dataset.captions import CaptionOrder, order_captions
+from ui.dataset import caption_orders, check
+from ui.dataset.caption_orders import CaptionRequest
 from ui.dataset.desk import DatasetDesk
 from ui.dataset.filters import PER_PAGE, Facts, Query, matching
 from ui.dataset.html import last_change_html
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 def desk(tmp_path: Path) -> DatasetDesk:
     context = AppContext(Workspace((tmp_path / "workspace").resolve()))
     desk = DatasetDesk(context)
-    desk.tells("caption", captions.report)
+    desk.tells("caption", caption_orders.report)
     desk.tells("dataset", check.report)
     return desk
 
@@ -223,7 +223,7 @@ def test_a_job_from_start_to_findings(desk: DatasetDesk, folder: Path) -> None:
     assert desk.job_panel(str(folder), "") is None
     check.order(desk, page, 64, 1)
     with pytest.raises(UserError, match="A job is working"):
-        order_captions(desk, page, CaptionOrder("filename"))
+        caption_orders.start(desk, page, CaptionRequest("filename"))
     panel = wait(lambda: _ended(desk.job_panel(str(folder), "")))
     assert panel["state"] == "finished"
     assert desk.job_panel(str(folder), panel["key"]) is None
@@ -236,9 +236,9 @@ def test_a_job_from_start_to_findings(desk: DatasetDesk, folder: Path) -> None:
 
 def test_a_caption_job_with_texts_that_look_like_options(desk: DatasetDesk, folder: Path) -> None:
     page = desk.open(str(folder)).view
-    order_captions(desk, page, CaptionOrder("fixed", {"prompt": "--overwrite"}, trigger="-x"))
+    caption_orders.start(desk, page, CaptionRequest("fixed", {"prompt": "--overwrite"}, {"trigger": "-x"}))
     panel = wait(lambda: _ended(desk.job_panel(str(folder), "")))
-    assert panel["lines"] == ["2 captions written, 2 pictures already had one."]
+    assert panel["lines"] == ["2 captions written. 2 pictures left as they were."]
     assert (folder / "c.txt").read_text(encoding="utf-8") == "-x, --overwrite"
     assert desk.refresh(page).undo == "Automatic captions"
 
@@ -247,7 +247,7 @@ def test_a_captioners_model_must_lie_in_an_allowed_folder(desk: DatasetDesk, fol
     page = desk.open(str(folder)).view
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(UserError) as caught:
-        order_captions(desk, page, CaptionOrder("blip", {"model": str(tmp_path / "elsewhere")}))
+        caption_orders.start(desk, page, CaptionRequest("blip", {"model": str(tmp_path / "elsewhere")}))
     assert caught.value.problems[0].code == "path.not_allowed"
     assert jobs(Workspace(tmp_path / "workspace")) == []
 
