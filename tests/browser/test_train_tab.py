@@ -149,7 +149,7 @@ def test_the_check_tells_what_would_be_trained(page: Page, pictures: Path, shot:
     expect(page.locator("#step-maths")).to_contain_text("5 pictures")
     page.locator("#check").click()
     expect(page.locator("#plan-report")).to_contain_text(
-        "5 pictures x 2 repeats / 1 = 10 steps an epoch", timeout=40_000
+        "5 pictures x 2 repeats / 1 = 10 steps an epoch", timeout=120_000
     )
     shot("train-check")
 

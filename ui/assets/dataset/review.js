@@ -68,7 +68,9 @@ function showList() {
     const box = node?.querySelector("textarea.rv-text");
     if (node && box.value !== box.dataset.saved && box.dataset.saved === card.text && node.dataset.state === card.state) return node;
     if (node && node.dataset.shown === JSON.stringify(card)) return node;
-    return row(card);
+    const made = row(card);
+    made.children[1].append(...(node?.querySelectorAll(".rv-prompt") ?? [])); // the prompt that is being typed
+    return made;
   });
   const focused = list.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
   if (nodes.length !== list.children.length || nodes.some((node, index) => node !== list.children[index])) list.replaceChildren(...nodes);
@@ -117,7 +119,7 @@ function boxKey(event, card, box) {
 }
 
 function promptForm(card) {
-  const prompt = make("textarea", { rows: 2, "aria-label": "Prompt for this picture", placeholder: "Another prompt for this picture; empty: as chosen above" });
+  const prompt = make("textarea", { rows: 2, "aria-label": "Prompt for this picture", "data-focus": `prompt ${card.name}`, placeholder: "Another prompt for this picture; empty: as chosen above" });
   return make("div", { class: "rv-prompt" }, prompt, button("Draft", () => {
     trigger("again", { name: card.name, prompt: prompt.value });
     ask(null);
