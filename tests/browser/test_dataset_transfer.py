@@ -181,7 +181,11 @@ def test_fetching_a_saved_data_set(app: App, page: Page, shot: Callable[[str], P
     saved = app.workspace / "saved set"
     datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image()).save_to_disk(saved)
     unfold(page, "dataset-import")
-    for given, told in (("/etc", "not open to the page"), ("nonsense", "neither a data set"), (str(saved), "folder's name")):
+    for given, told in (
+        ("/etc", "not open to the page"),
+        ("nonsense", "neither a data set"),
+        (str(saved), "folder's name"),
+    ):
         field(page, "import-path").fill(given)
         field(page, "import-name").fill("../x")
         page.locator("#import-save").click()
