@@ -149,7 +149,7 @@ def test_what_is_cut_off_is_drawn_on_the_upright_picture(app: App, page: Page) -
     expect(page.locator("#dataset-grid .ds-file")).to_contain_text("200 × 300 px")
     expect(trained).to_contain_text("Trained at 192 × 256: 18 % cut off")
     assert shares_of(box) == [4 / 200, 22 / 300, 192 / 200, 256 / 300]
-    page.keyboard.press("Alt+ArrowLeft")
+    page.locator("#dataset-caption").press("Alt+ArrowLeft")
     expect(page.locator("#dataset-grid .ds-file")).to_contain_text("0.png")
 
 
