@@ -81,6 +81,7 @@ function save() {
   if (!open || box.value === open.saved || !clash.hidden) return;
   trigger("save", { name: open.name, before: open.stored, text: box.value, asked });
   open.saved = open.stored = box.value;
+  open.saving = true;
   stored.hidden = true;
   say("Saving …");
 }
@@ -95,12 +96,14 @@ function showStored({ encoding }) {
   stored.textContent = `The file's encoding: ${encoding}. Saving makes it UTF-8; look at the letters first.`;
 }
 
-// The answer to a save, or captions that changed elsewhere.
+// The answer to a save, or captions that changed elsewhere. Until a save is answered, or a clash is settled, what was
+// typed stands nowhere else: nothing replaces it.
 function updateCaption() {
-  if (view.clash && view.clash.name === open?.name) return showClash(view.clash);
-  if (view.saved && view.saved === open?.name && box.value === open.saved) say("Saved");
-  const item = open && view.cards.find((other) => other.name === open.name);
-  if (!item || view.saved || box.value !== open.saved || item.caption === open.saved) return;
+  if ([view.clash?.name, view.saved].includes(open.name)) open.saving = false;
+  if (view.clash?.name === open.name) return showClash(view.clash);
+  if (view.saved === open.name && box.value === open.saved) say("Saved");
+  const item = view.cards.find((other) => other.name === open.name);
+  if (!item || view.saved || open.saving || !clash.hidden || box.value !== open.saved || item.caption === open.saved) return;
   open.saved = item.caption;
   open.stored = item.stored;
   showCaption(item.caption);
