@@ -78,6 +78,13 @@ def frozen_job(app: App) -> Iterator[int]:
             os.kill(pid, signal.SIGCONT)
 
 
+def seconds_at_work(app: App) -> float:
+    """From the newest job's first written caption to its last; the page tells a speed from one second on."""
+    lines = (newest_job(app) / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    times = [event["time"] for event in map(json.loads, lines) if event.get("what") == "writing captions"]
+    return times[-1] - times[0] if times else 0.0
+
+
 def test_captions_by_a_model_in_a_job(app: App, page: Page, model: Path, shot: Callable[[str], Path]) -> None:
     folder = make_pictures(app, "by-model", 2)
     (folder / "broken.png").write_bytes(b"not a picture")
@@ -104,6 +111,11 @@ def test_captions_by_a_model_in_a_job(app: App, page: Page, model: Path, shot: C
     unfold(page, "dataset-captions")
     expect(field(page, "field-wording-trigger")).to_have_value("ohwx")
     expect(field(page, "field-captioner-blip-model")).to_have_value(str(model))
+
+    open_folder(page, make_pictures(app, "another", 1))
+    expect(field(page, "field-wording-trigger")).to_have_value("")
+    open_folder(page, folder)
+    expect(field(page, "field-wording-trigger")).to_have_value("ohwx")
 
 
 def test_drafts_are_looked_over_before_they_are_written(
@@ -197,7 +209,7 @@ def test_a_job_that_is_cancelled_or_killed_goes_on_where_it_was(app: App, page: 
     assert 5 < cancelled < count
 
     job(page).get_by_role("button", name="Go on").click()
-    eventually(lambda: new() > cancelled + 5, 120)
+    eventually(lambda: new() > cancelled + 5 and seconds_at_work(app) > 1, 120)
     with frozen_job(app) as pid:
         expect(job(page)).to_contain_text("pictures a minute")
         os.kill(pid, signal.SIGKILL)

@@ -97,9 +97,24 @@ def test_captioners_with_weights_here_are_marked(tmp_path: Path, monkeypatch: py
     assert caption_orders.first_captioner() == "wd"
 
 
-def test_what_stood_in_the_panel_is_kept(desk: DatasetDesk) -> None:
+def test_what_stood_in_the_panel_is_kept(desk: DatasetDesk, view: View) -> None:
     assert caption_orders.remembered(desk) == {}
-    caption_orders.remember(desk, {"captioner": "fixed"})
+    caption_orders.remember(desk, view, {"captioner": "fixed", "wording.trigger": "ohwx"})
     assert caption_orders.remembered(desk) == {"captioner": "fixed"}
     (desk.workspace.dir / "dataset_captions.json").write_text("[", encoding="utf-8")
     assert caption_orders.remembered(desk) == {}
+
+
+def test_each_dataset_has_a_trigger_word_of_its_own(desk: DatasetDesk, view: View) -> None:
+    other = desk.workspace.datasets_dir / "other"
+    other.mkdir()
+    Image.new("RGB", (8, 8)).save(other / "a.png")
+    caption_orders.remember(desk, view, {"wording.trigger": "ohwx"})
+    assert desk.open(str(other)).trigger == ""
+    caption_orders.remember(desk, desk.open(str(other)).view, {"wording.trigger": "zwx"})
+    assert desk.open(view["folder"]).trigger == "ohwx"
+    again = desk.remembered()
+    assert again is not None
+    assert again.trigger == "ohwx"
+    assert desk.open(str(other)).trigger == "zwx"
+    assert desk.refresh(view).trigger is None

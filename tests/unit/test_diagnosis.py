@@ -123,6 +123,8 @@ def test_files_changed_since(desk: DatasetDesk, folder: Path) -> None:
     assert not checked(desk, folder).stale
     write(folder, "new.png", sharp(9))
     assert DatasetDesk(desk.context).diagnoses.read(folder).stale
+    desk.open(str(folder))
+    assert desk.diagnoses.read(folder).stale
     assert not checked(desk, folder).stale
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from trainer.runs.store import Workspace
 from trainer.single_file.tokenizer import write_tokenizer
 from ui.context import AppContext
 from ui.dataset.desk import DatasetDesk
+from ui.dataset.filters import Query, matching
 from ui.dataset.picture_facts import placements, questions
 from ui.dataset.train_form import dataset_settings, model_settings
 from ui.form import SchemaForm
@@ -102,6 +104,21 @@ def test_the_box_is_what_training_cuts_out(desk: DatasetDesk, folder: Path, upsc
 def pixels_of(box: list[float], placed: Placement) -> list[int]:
     sides = (placed.scaled_width, placed.scaled_height) * 2
     return [round(share * side) for share, side in zip(box, sides, strict=True)]
+
+
+def test_buckets_are_filtered_by_with_the_step_of_the_form(desk: DatasetDesk, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    noise_picture(608, 416, 0).save(folder / "a.png")
+    desk.memory.train_at(512)
+    fill_form(desk, dataset={"buckets": {"step": 32}})
+    placed = ask(desk, "picture_facts", folder=str(folder), name="a.png")["placements"][0]
+    name = f"{placed['width']}x{placed['height']}"
+    listing = desk.recent(folder)
+    deadline = time.monotonic() + 60
+    while not desk.facts(listing).sizes and time.monotonic() < deadline:  # sizes are read in the background
+        time.sleep(0.02)
+    found = matching(listing, Query(bucket=name), desk.facts(listing))
+    assert (name, [entry.name for _, entry in found]) == ("608x416", ["a.png"])
 
 
 def test_a_resolution_of_the_form_is_not_offered_twice() -> None:

@@ -13,9 +13,11 @@ from gradio.blocks import Block
 
 from trainer.curation.edit_log import Outcome
 from trainer.errors import UserError
+from ui.dataset.caption_orders import TRIGGER
 from ui.dataset.desk import DatasetDesk, Shown, View
 from ui.dataset.html import last_change_html
 from ui.dataset.picture_facts import Question, questions
+from ui.form import make_component
 from ui.messages import tells_problems
 from ui.theme import asset
 
@@ -43,6 +45,7 @@ class Board:
         resolution: pixels a side that the pictures are meant to be trained at.
         version: of the dataset's edits, as the page shows them.
         history: the list of edits.
+        trigger: the dataset's trigger word, as the panel that writes captions shows it.
         tags: the table of tags; asks for its rows itself when it is open and the dataset has changed.
     """
 
@@ -69,7 +72,7 @@ class Board:
             render=False,
         )
         self.resolution = gr.Number(
-            desk.resolution(),
+            desk.memory.resolution,
             label="Resolution to train at",
             precision=0,
             interactive=True,
@@ -77,6 +80,7 @@ class Board:
             elem_classes=["field", "fit"],
             render=False,
         )
+        self.trigger = make_component(TRIGGER).unrender()
         self.folder = gr.Textbox("", visible=False, render=False)
         self.version = gr.Textbox("", visible=False, render=False)
         self.history = custom("dataset-history", css=("history",), js=("dom", "history"))
@@ -98,6 +102,7 @@ class Board:
             self.tags,
             self.findings,
             self.choice,
+            self.trigger,
         ]
 
     def updates(self, shown: Shown) -> list[Any]:
@@ -116,6 +121,7 @@ class Board:
             {"folder": folder, "version": shown.version},
             self._desk.findings_panel(Path(folder)),
             gr.update(choices=choices, value=folder if folder in (value for _, value in choices) else None),
+            gr.skip() if shown.trigger is None else shown.trigger,
         ]
 
     def unchanged(self) -> list[Any]:

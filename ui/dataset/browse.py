@@ -39,7 +39,7 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
 
     @tells_problems
     def train_at(view: View, resolution: Any) -> View:
-        desk.train_at(resolution)
+        desk.memory.train_at(resolution)
         return desk.refresh(view).view if view.get("folder") else gr.skip()
 
     def refresh(view: View) -> list[Any]:
@@ -60,7 +60,7 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     board.grid.pick(pick, board.grid, board.grid, **IN_ORDER)
     board.resolution.submit(train_at, [board.grid, board.resolution], board.grid, **IN_ORDER)
     board.resolution.blur(train_at, [board.grid, board.resolution], board.grid, **IN_ORDER)
-    context.page.load(lambda: [desk.resolution()], outputs=[board.resolution])
+    context.page.load(lambda: [desk.memory.resolution], outputs=[board.resolution])
     board.job.refresh(refresh, board.grid, board.outputs, **IN_ORDER)
     board.job.open(open_result, None, board.outputs, **IN_ORDER)
     board.job.cancel(cancel, None, None, **QUICK)

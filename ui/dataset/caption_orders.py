@@ -18,6 +18,7 @@ from trainer.errors import UserError
 from trainer.files import read_json, write_json
 from trainer.hub import HUB_ID
 from ui.dataset.desk import DatasetDesk, View
+from ui.fields import fields_of
 
 HANDLINGS: dict[str, tuple[str, list[str]]] = {
     "missing": ("Keep them: only pictures without one get one", []),
@@ -31,6 +32,9 @@ HANDLINGS: dict[str, tuple[str, list[str]]] = {
 
 TRIED = 3
 """Pictures of a try."""
+
+TRIGGER = next(field for field in fields_of(Wording, "wording.") if field.name == "wording.trigger")
+"""The trigger word of captions: the one field that is kept with each dataset."""
 
 _GROUPS = {"prose": "Sentences", "tags": "Tags", "text": "No model"}
 
@@ -143,9 +147,10 @@ def report(result: dict[str, Any]) -> str:
     return f"{result['written']} captions written. {kept}".strip()
 
 
-def remember(desk: DatasetDesk, fields: Mapping[str, Any]) -> None:
-    """Keep what stands in the panel, by field."""
-    write_json(_memory(desk), dict(fields))
+def remember(desk: DatasetDesk, view: View, fields: Mapping[str, Any]) -> None:
+    """Keep what stands in the panel, by field; the trigger word with the open dataset, as each has its own."""
+    desk.memory.captioned_with(desk.folder(view), str(fields.get(TRIGGER.name) or ""))
+    write_json(_memory(desk), {name: value for name, value in fields.items() if name != TRIGGER.name})
 
 
 def remembered(desk: DatasetDesk) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from trainer.captioners.vision_language import ChatOptions
 from trainer.captioners.wording import Wording
 from ui.dataset import caption_orders, review
 from ui.dataset.board import QUICK, Board, sent
-from ui.dataset.caption_orders import HANDLINGS, TRIED, CaptionRequest
+from ui.dataset.caption_orders import HANDLINGS, TRIED, TRIGGER, CaptionRequest
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.edits import SCOPES
 from ui.dataset.fields import FIELD, choice, folded
@@ -28,7 +28,7 @@ from ui.messages import tells_problems
 def build(desk: DatasetDesk, board: Board) -> None:
     """Lay the panel and the list of drafts out and wire them."""
     with folded("Write captions automatically", "dataset-captions"):
-        panel = CaptionPanel()
+        panel = CaptionPanel(board)
         with gr.Row(elem_classes=["actions"]):
             write = gr.Button("Write captions", variant="primary", elem_id="captioner-start", elem_classes=["fit"])
             draft = gr.Button("Draft them, to look over first", elem_id="captioner-draft", elem_classes=["fit"])
@@ -46,7 +46,7 @@ def build(desk: DatasetDesk, board: Board) -> None:
 
     def order(view: View, values: Sequence[Any], **how: Any) -> None:
         caption_orders.start(desk, view, panel.request(values), **how)
-        caption_orders.remember(desk, panel.snapshot(values))
+        caption_orders.remember(desk, view, panel.snapshot(values))
 
     @tells_problems
     def show_command(view: View, *values: Any) -> Any:
@@ -84,10 +84,10 @@ class CaptionPanel:
 
     Attributes:
         inputs: the fields, in the order in which ``request`` and ``snapshot`` take their values.
-        outputs: what ``restored`` gives values for.
+        outputs: what ``restored`` gives values for; the trigger word comes with the dataset.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, board: Board) -> None:
         self._first = caption_orders.first_captioner()
         with gr.Row(elem_classes=["open-dataset"]):
             about = CAPTIONERS[self._first].about
@@ -106,7 +106,7 @@ class CaptionPanel:
             **FIELD,
         )
         self._parts = {name: _options(name, visible=name == self._first) for name in CAPTIONERS}
-        wording, times = _wording()
+        wording, times = _wording(board)
         self._wording = wording
         option_fields = [pair for part in self._parts.values() for pair in part.fields]
         self._fields: dict[str, Component] = {
@@ -187,10 +187,13 @@ def _options(name: str, *, visible: bool) -> _Part:
     return _Part(column, made)
 
 
-def _wording() -> tuple[list[tuple[Component, Field]], gr.Number]:
+def _wording(board: Board) -> tuple[list[tuple[Component, Field]], gr.Number]:
     """The fields of what becomes of texts, and the number of texts per picture."""
     fields = fields_of(Wording, "wording.")
-    made = _made([field for field in fields if field.basic])
+    with gr.Row(elem_classes=["open-dataset"]):
+        board.trigger.render()
+        made = [(board.trigger, TRIGGER)]
+        made += [(make_component(field), field) for field in fields if field.basic and field != TRIGGER]
     with gr.Accordion("More about the text", open=False, elem_id="captioner-wording"):
         made += _made([field for field in fields if not field.basic])
         with gr.Column(elem_classes=["fields"]):

@@ -133,7 +133,7 @@ def _fix_captions(desk: DatasetDesk, view: View, finding: Finding, fix: str) -> 
 
 def _options(desk: DatasetDesk, resolution: Any, batch_size: Any) -> list[str]:
     """What the pictures are for, as options. Raises UserError for numbers that cannot be."""
-    desk.train_at(resolution)
+    desk.memory.train_at(resolution)
     if not batch_size or batch_size < 1:
         raise UserError(
             "check.batch_size",
@@ -141,7 +141,7 @@ def _options(desk: DatasetDesk, resolution: Any, batch_size: Any) -> list[str]:
             "1 is usual, 4 on a large GPU.",
             "batch_size",
         )
-    numbers = [f"--resolution={desk.resolution()}", f"--batch-size={int(batch_size)}"]
+    numbers = [f"--resolution={desk.memory.resolution}", f"--batch-size={int(batch_size)}"]
     return [*numbers, f"--workspace={desk.workspace.dir}"]
 
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trainer.config import DatasetSettings
 from trainer.curation.caption_edits import Edit
 from trainer.curation.edit_log import EditLog, Outcome, PastEdit
 from trainer.curation.steps import Change, Step
 from trainer.errors import UserError
-from trainer.files import read_json, write_json
 from trainer.jobs import DIED, JobInfo, job, start_job
 from trainer.runs.store import Workspace
 from ui.context import AppContext
@@ -24,8 +22,10 @@ from ui.dataset import view as dataset_view
 from ui.dataset.diagnosis import Diagnoses, panel
 from ui.dataset.filters import Facts, Query, matching
 from ui.dataset.library import Entry, Library, Listing
+from ui.dataset.memory import DatasetMemory
 from ui.dataset.sizes import PictureSizes
 from ui.dataset.thumbnails import Thumbnails
+from ui.dataset.train_form import dataset_settings
 from ui.dataset.view import Pages, picked
 from ui.job_progress import JobReader, Progress
 from ui.run_view import duration
@@ -40,7 +40,6 @@ Opens = Callable[[dict[str, Any]], str]
 """The folder of pictures that a finished command made, to be opened from the job panel; empty for none."""
 
 _RECENT_SECONDS = 300.0
-_LEAST_PX, _MOST_PX = 64, 8192
 _STOPPED = "Stopped. What is written stays; starting again goes on from there."
 
 
@@ -69,6 +68,8 @@ class Shown:
         undo, redo: titles of what they would act on; empty for nothing.
         version: of the edits, as ``EditLog.version`` gives it.
         history: edits that can be undone or redone, the latest first.
+        findings, checked: what the doctor found when it last looked, and when that was.
+        trigger: the dataset's trigger word, when it was opened just now.
     """
 
     view: View
@@ -78,6 +79,7 @@ class Shown:
     history: list[PastEdit]
     findings: list[dict[str, Any]]
     checked: float | None
+    trigger: str | None = None
 
 
 class DatasetDesk:
@@ -85,6 +87,7 @@ class DatasetDesk:
 
     def __init__(self, context: AppContext) -> None:
         self.context = context
+        self.memory = DatasetMemory(context.workspace.dir / "dataset.json")
         self.thumbnails = Thumbnails(context.workspace.cache_dir / "thumbnails", context.allowed_folders)
         self._sizes = PictureSizes(context.workspace.cache_dir / "picture-sizes", context.allowed_folders)
         self._pages = Pages(self.thumbnails, self._sizes)
@@ -115,16 +118,20 @@ class DatasetDesk:
         if not path.strip():
             raise UserError("dataset.no_folder", "No folder is given.", "Choose a dataset, or type a folder's path.")
         folder = self.context.allowed(path.strip())
-        shown = self._shown(folder, Query())
-        self._remember(folder=str(folder))
+        shown = self._opened(folder)
+        self.memory.opened(folder)
         return shown
 
     def remembered(self) -> Shown | None:
         """The dataset that was open last; None when there is none, or it is gone or no longer allowed."""
         try:
-            return self._shown(self.context.allowed(self._remembered()["folder"]), Query())
-        except (OSError, ValueError, KeyError, TypeError, UserError):
+            return self._opened(self.context.allowed(self.memory.folder)) if self.memory.folder else None
+        except (OSError, UserError):
             return None
+
+    def _opened(self, folder: Path) -> Shown:
+        self.diagnoses.look_again(folder)
+        return replace(self._shown(folder, Query()), trigger=self.memory.trigger(folder))
 
     def turn(self, view: View, wanted: Mapping[str, Any]) -> Shown:
         """Another page, search, filter or tag."""
@@ -274,7 +281,8 @@ class DatasetDesk:
     def facts(self, listing: Listing) -> Facts:
         """What the filter goes by: the doctor's findings, the sizes read so far, how training is meant."""
         findings, checked = self.findings(listing.folder)
-        return Facts(findings, self._sizes.known(listing), DatasetSettings(resolution=self.resolution()), checked)
+        meant = dataset_settings(self.context).model_copy(update={"resolution": self.memory.resolution})
+        return Facts(findings, self._sizes.known(listing), meant, checked)
 
     def _shown(
         self, folder: Path, query: Query, before: Mapping[str, Any] | None = None, listing: Listing | None = None
@@ -347,45 +355,12 @@ class DatasetDesk:
         telling = self._tellings.get(info.command[0])
         return telling is not None and telling.goes_on and (died or info.state == "stopped")
 
-    def resolution(self) -> int:
-        """Pixels a side that the pictures are meant to be trained at: what was said last, whatever the folder."""
-        try:
-            return checked_resolution(self._remembered().get("resolution"))
-        except UserError:
-            return int(DatasetSettings.model_fields["resolution"].default)
-
-    def train_at(self, resolution: Any) -> None:
-        """Remember at which resolution the pictures are meant to be trained. Raises UserError for none."""
-        self._remember(resolution=checked_resolution(resolution))
-
-    def _remember(self, **values: Any) -> None:
-        write_json(self._memory, self._remembered() | values)
-
-    def _remembered(self) -> dict[str, Any]:
-        try:
-            kept = read_json(self._memory)
-        except (OSError, ValueError):
-            return {}
-        return kept if isinstance(kept, dict) else {}
-
-    @property
-    def _memory(self) -> Path:
-        return self.workspace.dir / "dataset.json"
-
 
 def _modified_ns(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def checked_resolution(value: Any) -> int:
-    """A resolution that somebody typed. Raises UserError when no model trains at it."""
-    if not isinstance(value, int | float) or value != value // 1 or not _LEAST_PX <= value <= _MOST_PX:
-        message = f"The resolution {value} is not a whole number from {_LEAST_PX} to {_MOST_PX}."
-        raise UserError("dataset.resolution", message, "512 is usual for SD 1.5, 1024 for SDXL.", "resolution")
-    return int(value)
 
 
 def _query(view: Mapping[str, Any]) -> Query:

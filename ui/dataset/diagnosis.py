@@ -82,6 +82,10 @@ class Diagnoses:
             self._known[folder] = known
         return known[1]
 
+    def look_again(self, folder: Path) -> None:
+        """Go through the folder's files at the next ``read``, however recently that was done."""
+        self._states.pop(folder, None)
+
     def _state(self, folder: Path, latest: str) -> str:
         """The folder's state, gone through again after each edit and each check, else after some seconds."""
         version = (EditLog.of(self._workspace, folder).version(), latest)

@@ -59,10 +59,11 @@ def facts(desk: DatasetDesk, asked: dict[str, str]) -> dict[str, Any]:
         width = height = 0
     mask = mask_files.origin_file(folder, entry.name, "mask")
     crop = read_crops(desk.workspace, folder).get(entry.name)
+    side = desk.memory.resolution
     return {
         "name": entry.name,
         "encoding": ENCODINGS[stored.encoding] if stored and stored.encoding != "utf-8" else "",
-        "placements": placements(dataset_settings(desk.context), width, height, desk.resolution()) if width else [],
+        "placements": placements(dataset_settings(desk.context), width, height, side) if width else [],
         "crop": [crop.left, crop.top, crop.right, crop.bottom] if crop else None,
         "size": mask_files.painted_size(width, height) if width else None,
         "origins": list(mask_files.origins(folder, entry.name)),

@@ -78,7 +78,8 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         shown = desk.remembered()
         if shown is not None:
             return board.updates(shown)
-        return [*board.unchanged()[:-1], gr.update(choices=desk.choices(), value=None)]
+        choices = gr.update(choices=desk.choices(), value=None)
+        return [choices if output is board.choice else gr.skip() for output in board.outputs]
 
     board.choice.input(open_folder, board.choice, board.outputs, **QUICK)
     open_button.click(open_folder, path, board.outputs, **QUICK)
