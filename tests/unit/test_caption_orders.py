@@ -17,6 +17,7 @@ from ui.context import AppContext
 from ui.dataset import caption_orders
 from ui.dataset.caption_orders import CaptionRequest
 from ui.dataset.desk import DatasetDesk, View
+from ui.dataset.view import as_ticked
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_a_request_becomes_a_command(desk: DatasetDesk, view: View) -> None:
 
 def test_a_job_gets_the_names_as_a_file(desk: DatasetDesk, view: View) -> None:
     request = CaptionRequest("fixed", {"prompt": "x"}, scope="selected")
-    caption_orders.start(desk, {**view, "selected": ["b.png"]}, request, review=True, limit=3)
+    caption_orders.start(desk, {**view, "ticked": as_ticked(["b.png"])}, request, review=True, limit=3)
     (job,) = jobs(desk.workspace)
     assert job.command[-3:] == ["--review", "--limit=3", f"--names={job.dir / 'names.json'}"]
     assert json.loads((job.dir / "names.json").read_text(encoding="utf-8")) == ["b.png"]

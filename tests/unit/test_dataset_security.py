@@ -24,6 +24,7 @@ from starlette.testclient import TestClient
 
 from trainer.runs.store import Workspace
 from ui.context import AppContext
+from ui.dataset.view import as_ticked
 from ui.shell import build_page
 
 SECRET = "TOP-SECRET"
@@ -158,7 +159,13 @@ def names_sent() -> set[str]:
 
 def view(folder: str, name: str) -> dict[str, Any]:
     """What the grid sends with every event."""
-    return {"folder": folder, "page": 0, "query": {"text": "", "folder": ""}, "selected": [name, "a.png"], "asked": 1}
+    return {
+        "folder": folder,
+        "page": 0,
+        "query": {"text": "", "folder": ""},
+        "ticked": as_ticked([name, "a.png"]),
+        "asked": 1,
+    }
 
 
 def value_for(block: Block, folder: str, text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from ui.dataset.library import Library
 from ui.dataset.sizes import PictureSizes
 from ui.dataset.source import upload
 from ui.dataset.thumbnails import Thumbnails
-from ui.dataset.view import Pages, datasets, picked, scoped
+from ui.dataset.view import Pages, as_ticked, datasets, picked, scoped, ticked
 from ui.job_progress import Progress
 
 
@@ -94,9 +95,24 @@ def test_a_page_of_cards(tmp_path: Path) -> None:
 
 def test_ticked_pictures_that_are_hidden_or_gone(folder: Path, tmp_path: Path) -> None:
     pages = Pages(Thumbnails(tmp_path / "cache", roots), PictureSizes(tmp_path / "cache", roots))
-    ticked = {"selected": ["a.png", "c.png", "sub/d.png", "deleted.png", 7]}
-    shown = pages.page(library().listing(folder), Query(text="cat"), Facts(), ticked)
+    before = {"ticked": json.dumps(["a.png", "c.png", "sub/d.png", "deleted.png", 7])}
+    shown = pages.page(library().listing(folder), Query(text="cat"), Facts(), before)
     assert (shown["hidden"], shown["gone"]) == (2, ["deleted.png"])
+
+
+def test_names_of_ticked_pictures() -> None:
+    odd = ["a.png", 'quote".png', "new\nline.png", "not-utf8-\udcff.png", "猫.png"]
+    assert ticked({"ticked": as_ticked(odd)}) == odd
+    for wrong in (
+        {},
+        {"ticked": None},
+        {"ticked": "["},
+        {"ticked": "7"},
+        {"ticked": "[" * 100_000},
+        {"ticked": ["a.png"]},
+        {"ticked": {"a": 1}},
+    ):
+        assert ticked(wrong) == []
 
 
 @pytest.mark.parametrize(
@@ -112,18 +128,18 @@ def test_ticked_pictures_that_are_hidden_or_gone(folder: Path, tmp_path: Path) -
 def test_ticking_over_all_pages(how: str, start: Any, end: Any, names: list[str], folder: Path) -> None:
     """``c.png`` is ticked too, and does not match."""
     found = matching(library().listing(folder), Query(text="cat"), Facts())
-    assert picked(found, ["c.png", "a.png", 5], how, start, end) == names
+    assert picked(found, ["c.png", "a.png"], how, start, end) == names
 
 
 def test_scopes(folder: Path) -> None:
     listing = library().listing(folder)
 
-    def names(scope: str, selected: tuple[Any, ...] = ()) -> list[str]:
-        return [entry.name for entry in scoped(listing, scope, Query(text="cat"), Facts(FINDINGS), selected)]
+    def names(scope: str, *ticked: str) -> list[str]:
+        return [entry.name for entry in scoped(listing, scope, Query(text="cat"), Facts(FINDINGS), ticked)]
 
     assert names("all") == ["a.png", "b.png", "c.png", "sub/d.png"]
     assert names("shown") == ["a.png", "b.png"]
-    assert names("selected", ("b.png", "../../etc/passwd", 7)) == ["b.png"]
+    assert names("selected", "b.png", "../../etc/passwd") == ["b.png"]
     with pytest.raises(UserError):
         names("selected")
 
@@ -189,7 +205,7 @@ def test_saving_and_clashing(desk: DatasetDesk, folder: Path) -> None:
 def test_edits_and_their_undo(desk: DatasetDesk, folder: Path) -> None:
     page = desk.open(str(folder)).view
     title, edit = "trigger word ohwx", put_trigger_first(" ohwx ")
-    shown, outcome = desk.edit({**page, "selected": ["a.png", "c.png"]}, "selected", title, edit)
+    shown, outcome = desk.edit({**page, "ticked": as_ticked(["a.png", "c.png"])}, "selected", title, edit)
     assert (outcome.written, shown.undo) == (2, "trigger word ohwx")
     assert (folder / "a.txt").read_text(encoding="utf-8") == "ohwx, a red cat, sitting"
     assert (folder / "c.txt").read_text(encoding="utf-8") == "ohwx"

@@ -26,7 +26,7 @@ from ui.dataset.memory import DatasetMemory
 from ui.dataset.sizes import PictureSizes
 from ui.dataset.thumbnails import Thumbnails
 from ui.dataset.train_form import dataset_settings
-from ui.dataset.view import Pages, picked
+from ui.dataset.view import Pages, as_ticked, picked, ticked
 from ui.job_progress import JobReader, Progress
 from ui.run_view import duration
 
@@ -145,12 +145,12 @@ class DatasetDesk:
 
     def pick(self, view: View, wanted: Mapping[str, Any]) -> Shown:
         """Tick pictures on all pages: all that match, all but the ticked ones, or a range."""
-        folder, query, selected = self.folder(view), _query(view), _selected(view)
+        folder, query = self.folder(view), _query(view)
         listing = self._library.recent(folder)
         found = matching(listing, query, self.facts(listing))
-        names = picked(found, selected, str(wanted["how"]), wanted["start"], wanted["end"])
-        shown = self._shown(folder, query, {**view, "selected": names}, listing)
-        return replace(shown, view={**shown.view, "asked": wanted.get("asked"), "picked": names})
+        names = picked(found, ticked(view), str(wanted["how"]), wanted["start"], wanted["end"])
+        shown = self._shown(folder, query, {**view, "ticked": as_ticked(names)}, listing)
+        return replace(shown, view={**shown.view, "asked": wanted.get("asked"), "picked": as_ticked(names)})
 
     def refresh(self, view: View) -> Shown:
         """The same page as it is on disk now."""
@@ -183,7 +183,7 @@ class DatasetDesk:
         """The pictures of a scope: ``all``, ``shown`` or ``selected``. Raises UserError when that is none."""
         folder = self.folder(view)
         listing = self._library.listing(folder)
-        return dataset_view.scoped(listing, scope, _query(view), self.facts(listing), _selected(view))
+        return dataset_view.scoped(listing, scope, _query(view), self.facts(listing), ticked(view))
 
     def preview(self, view: View, scope: str, edit: Edit) -> list[Change]:
         """What an edit of captions would change."""
@@ -372,11 +372,6 @@ def _window(view: View) -> str:
     """The open page that asks, by the name it gave itself."""
     window = view.get("window")
     return window if isinstance(window, str) else ""
-
-
-def _selected(view: View) -> list[Any]:
-    selected = view.get("selected")
-    return selected if isinstance(selected, list) else []
 
 
 def _panel(info: JobInfo, progress: Progress, outcome: list[str]) -> dict[str, Any]:

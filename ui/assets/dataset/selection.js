@@ -45,7 +45,7 @@ function pick(how, start = 0, end = 0) { // over all pages: the server knows wha
 function takeTicks() {
   if (view.picked) {
     chosen.clear();
-    view.picked.forEach((name) => chosen.add(name));
+    JSON.parse(view.picked).forEach((name) => chosen.add(name));
   }
   view.gone.forEach((name) => chosen.delete(name));
   showTicks();
@@ -61,5 +61,5 @@ function showTicks() {
   tickAllButton.hidden = view.matching === 0;
   tickOthers.hidden = tickNoneButton.hidden = chosen.size === 0;
   const { folder, page, query, offered, asked } = view;
-  props.value = { folder, page, query, offered, asked, window: me, selected: [...chosen] }; // what Python gets with the next event
+  props.value = { folder, page, query, offered, asked, window: me, ticked: JSON.stringify([...chosen]) }; // what Python gets with the next event; a list would be observed name by name
 }
