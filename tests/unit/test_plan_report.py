@@ -10,7 +10,7 @@ from PIL import Image
 from trainer.config import Config
 from trainer.planner import plan
 from trainer.runs.store import Workspace
-from ui.plan_report import report_html
+from ui.plan.report import report_html
 
 
 def report(folder: Path, tmp_path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,18 @@ import gradio as gr
 import yaml
 from gradio.blocks import Block
 
-from trainer import jobs
 from trainer.config import Config, DatasetSettings, Source, ValidationSettings
-from trainer.config_io import dump_config, parse_config, read_yaml, save_config
+from trainer.config_io import dump_config, parse_config, read_yaml
 from trainer.config_training import LossSettings
 from trainer.curation.mask_files import masks_folder
 from trainer.curation.splitting import VALIDATION, validation_folder
-from trainer.errors import Problem, UserError
+from trainer.errors import UserError
 from trainer.runs.worker import enqueue
 from ui import presets, train_view
 from ui.context import AppContext
 from ui.form import SchemaForm, problems_html
 from ui.messages import tells_problems
-from ui.plan_report import report_html, running_html
+from ui.plan.panel import PlanPanel
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -50,10 +48,8 @@ class TrainTab:
 class _Side:
     maths: gr.HTML
     problems: gr.HTML
-    check: gr.Button
+    plan: PlanPanel
     start: gr.Button
-    report: gr.HTML
-    job: gr.Textbox
     yaml: gr.Textbox
     apply: gr.Button
     file: gr.UploadButton
@@ -76,11 +72,11 @@ def build(context: AppContext) -> TrainTab:
             choosing = _preset_row(context)
             form = SchemaForm()
         with gr.Column(scale=3, min_width=320, elem_classes=["side"]):
-            side = _side()
+            side = _side(context)
     handlers = TrainHandlers(context, form, side, choosing)
     _wire_presets(choosing, form, side, handlers)
     _wire_form(context, form, side, handlers)
-    start = _wire_start(context, form, side, handlers)
+    start = _wire_start(form, side, handlers)
     return TrainTab(form, side.run_started, start, handlers)
 
 
@@ -104,15 +100,15 @@ def _preset_row(context: AppContext) -> _Presets:
     return _Presets(choice, about, name, save)
 
 
-def _side() -> _Side:
+def _side(context: AppContext) -> _Side:
+    plan = PlanPanel(context)
     with gr.Column(elem_classes=["card"]):
         maths = gr.HTML("", elem_id="step-maths", padding=False)
         problems = gr.HTML("", elem_id="train-problems", padding=False)
         with gr.Row(elem_classes=["actions"]):
-            check = gr.Button("Check", elem_id="check")
+            plan.check.render()
             start = gr.Button("Start training", variant="primary", elem_id="start")
-        report = gr.HTML("", elem_id="plan-report", padding=False)
-        job = gr.Textbox(visible=False)
+        plan.render_report()
     with gr.Accordion("Settings as text", open=False, elem_classes=["card", "as-text"]):
         text = gr.Textbox(
             label="YAML",
@@ -136,7 +132,7 @@ def _side() -> _Side:
             elem_classes=["field", "mono"],
         )
     run_started = gr.Textbox(visible=False)
-    return _Side(maths, problems, check, start, report, job, text, apply, file, command, run_started)
+    return _Side(maths, problems, plan, start, text, apply, file, command, run_started)
 
 
 def _wire_presets(choosing: _Presets, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
@@ -165,9 +161,8 @@ def _wire_form(context: AppContext, form: SchemaForm, side: _Side, handlers: Tra
     context.page.load(handlers.restore, outputs=[*handlers.filled, *handlers.chosen])
 
 
-def _wire_start(context: AppContext, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
-    side.check.click(handlers.check, {*form.components}, [side.job, side.report, side.problems], show_progress="hidden")
-    context.page.poll(handlers.poll_check, [side.job], [side.job, side.report, side.problems])
+def _wire_start(form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
+    side.plan.wire(form, side.problems, handlers.checked)
     return side.start.click(
         handlers.start, {*form.components}, [side.run_started, side.problems], show_progress="hidden"
     )
@@ -288,44 +283,17 @@ class TrainHandlers:
         return {self._choosing.choice: choices, self._choosing.about: "", self._side.problems: ""}
 
     @tells_problems
-    def check(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Start the plan in a process of its own."""
-        side = self._side
-        try:
-            config = self._checked(values)
-        except UserError as error:
-            return {side.job: "", side.report: "", side.problems: problems_html(error.problems)}
-        path = self._context.workspace.dir / "tmp" / f"plan-{time.time_ns()}.yaml"
-        save_config(config, path)
-        workspace = str(self._context.workspace.dir)
-        job = jobs.start_job(self._context.workspace, ["plan", str(path), "--workspace", workspace], "Check")
-        return {side.job: job.id, side.report: running_html(), side.problems: ""}
-
-    def poll_check(self, job_id: str) -> list[Any] | None:
-        """Show the plan once its job has ended."""
-        if not job_id:
-            return None
-        try:
-            info = jobs.job(self._context.workspace, job_id).read()
-        except UserError:  # cleared away meanwhile
-            return ["", "", ""]
-        if info.state == "running":
-            return None
-        if info.result is not None:
-            return ["", report_html(info.result), ""]
-        return ["", "", problems_html(tuple(Problem(**problem) for problem in info.error or []))]
-
-    @tells_problems
     def start(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
         """Put the run into the queue."""
         side = self._side
         try:
-            run = enqueue(self._context.workspace, self._checked(values))
+            run = enqueue(self._context.workspace, self.checked(values))
         except UserError as error:
             return {side.run_started: "", side.problems: problems_html(error.problems)}
         return {side.run_started: run.id, side.problems: ""}
 
-    def _checked(self, values: Mapping[Any, Any]) -> Config:
+    def checked(self, values: Mapping[Any, Any]) -> Config:
+        """The form's config. Raises UserError, also for paths that are not there or not open to the page."""
         config = self._form.collect(values)
         train_view.check_paths(self._context, config)
         return config
