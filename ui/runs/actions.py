@@ -1,0 +1,160 @@
+"""The buttons of a run: each is there where it makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from trainer.errors import UserError
+from trainer.runs import actions
+from trainer.runs.control import Request
+from trainer.runs.store import ENDED
+from trainer.runs.worker import enqueue, requeue
+from ui import media
+from ui.messages import tells_problems
+from ui.runs.board import QUIET, TELLING, Panel, RunsBoard
+from ui.runs.desk import RunsDesk, Shown
+
+CONTROLS: dict[Request, tuple[str, tuple[str, ...]]] = {
+    "pause": ("Pause", ("training",)),
+    "resume": ("Resume", ("paused", "stopped", "failed")),
+    "stop": ("Stop and save", ("queued", "starting", "preparing", "training", "paused")),
+    "sample": ("Sample now", ("training",)),
+    "save": ("Save now", ("training",)),
+}
+"""Requests to a run: what the button says, and the states in which it is there."""
+
+
+@dataclass(frozen=True)
+class Buttons:
+    """What can be asked of the run that is shown.
+
+    Attributes:
+        generate, merge, edit: "Generate with this", "Merge with this" and "Change and run again", which lead to
+            other tabs.
+    """
+
+    generate: gr.Button
+    controls: dict[Request, gr.Button]
+    download: gr.Button
+    merge: gr.Button
+    extend_by: gr.Number
+    extend: gr.Button
+    again: gr.Button
+    edit: gr.Button
+    delete: gr.Button
+
+    @property
+    def changing(self) -> list[Any]:
+        """Those that come and go with the run's state, in the order of ``_updates``."""
+        asking = [*self.controls.values(), self.extend_by, self.extend]
+        return [*asking, self.generate, self.merge, self.download, self.edit, self.delete]
+
+
+def build(board: RunsBoard) -> Buttons:
+    """Lay the buttons out and wire those that stay on this tab."""
+    buttons = _buttons()
+    board.add(Panel("actions", buttons.changing, _offered, _updates))
+    _wire_asking(board, buttons)
+    _wire_deleting(board, buttons)
+    return buttons
+
+
+def _buttons() -> Buttons:
+    def button(label: str, name: str, **options: Any) -> gr.Button:
+        return gr.Button(label, size="sm", min_width=90, scale=0, elem_id=f"run-{name}", **options)
+
+    with gr.Row(elem_classes=["run-actions"]):
+        generate = button("Generate with this", "generate", variant="primary")
+        controls = {name: button(label, name) for name, (label, _) in CONTROLS.items()}
+        download = button("Download the LoRA", "download")
+        merge = button("Merge with this", "merge")
+        extend_by = gr.Number(
+            100, precision=0, minimum=1, label="Steps more", elem_id="run-extend-by", scale=0, min_width=110
+        )
+        extend = button("Train on", "extend")
+        again = button("Run again", "again")
+        edit = button("Change and run again", "edit")
+        delete = button("Delete", "delete")
+    return Buttons(generate, controls, download, merge, extend_by, extend, again, edit, delete)
+
+
+def _wire_asking(board: RunsBoard, buttons: Buttons) -> None:
+    desk = board.desk
+
+    @tells_problems
+    def again(run_id: str) -> str:
+        return board.select(enqueue(desk.workspace, desk.run(run_id).config()).id)
+
+    for name, button in buttons.controls.items():
+        board.then_refresh(button.click(_asker(desk, name), board.selected, None, **TELLING))
+    extended = buttons.extend.click(_extender(desk), [board.selected, buttons.extend_by], None, **TELLING)
+    board.then_refresh(extended)
+    board.then_refresh(buttons.again.click(again, board.selected, board.selected, **TELLING))
+
+
+def _wire_deleting(board: RunsBoard, buttons: Buttons) -> None:
+    """The button shows a question; a run that is chosen meanwhile is not meant by it."""
+    with gr.Row(visible=False, elem_classes=["confirm"]) as confirm:
+        asked = gr.Textbox("", visible=False)
+        gr.HTML("Delete this run with its LoRA, previews and checkpoints? This cannot be undone.", padding=False)
+        yes = gr.Button("Delete for good", size="sm", variant="stop", scale=0, min_width=140)
+        no = gr.Button("Keep it", size="sm", scale=0, min_width=100)
+
+    @tells_problems
+    def delete(run_id: str) -> str:
+        run = board.desk.run(run_id)
+        actions.delete(run)
+        board.desk.forget(run)
+        return ""
+
+    buttons.delete.click(lambda run_id: [run_id, gr.update(visible=True)], board.selected, [asked, confirm], **QUIET)
+    no.click(lambda: gr.update(visible=False), None, confirm, **QUIET)
+    board.selected.change(lambda: gr.update(visible=False), None, confirm, **QUIET)
+    deleted = yes.click(delete, asked, board.selected, **TELLING)
+    deleted.then(lambda: gr.update(visible=False), None, confirm, **QUIET)
+    board.then_refresh(deleted)
+
+
+def _asker(desk: RunsDesk, request: Request) -> Callable[[str], None]:
+    @tells_problems
+    def ask(run_id: str) -> None:
+        actions.ask(desk.run(run_id), request)
+
+    return ask
+
+
+def _extender(desk: RunsDesk) -> Callable[[str, float | None], None]:
+    @tells_problems
+    def extend(run_id: str, steps: float | None) -> None:
+        run = desk.run(run_id)
+        if not steps or steps < 1:
+            raise UserError("run.extend", "Steps more must be 1 or more.", "Type how many steps to add.")
+        info = run.read()
+        requeue(run, max_steps=max(info.max_steps or 0, info.step) + int(steps))
+
+    return extend
+
+
+def _offered(shown: Shown) -> Any:
+    """What decides which buttons are there."""
+    return shown.view.info.state, shown.view.has_lora, bool(shown.view.checkpoints)
+
+
+def _updates(shown: Shown) -> list[Any]:
+    state, has_lora, has_checkpoints = _offered(shown)
+    has_something, ended_well = has_lora or has_checkpoints, state in ("finished", "stopped")
+    link = media.lora_url(shown.run.id) if has_lora else None
+    return [
+        *(gr.update(visible=state in states) for _, states in CONTROLS.values()),
+        gr.update(visible=ended_well),
+        gr.update(visible=ended_well),
+        gr.update(visible=has_something),
+        gr.update(visible=has_something),
+        gr.update(visible=has_lora, link=link),
+        gr.update(visible=True),
+        gr.update(visible=state in ENDED or state == "queued"),
+    ]

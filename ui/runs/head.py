@@ -1,0 +1,14 @@
+"""The head of a run: its name, state, how far it is and how fast."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from ui import run_html
+from ui.runs.board import Panel, RunsBoard
+
+
+def build(board: RunsBoard) -> None:
+    """Lay the head out."""
+    head = gr.HTML("", padding=False, elem_id="run-head")
+    board.add(Panel("head", [head], lambda shown: shown.view.version, lambda shown: [run_html.head_line(shown.view)]))

@@ -1,0 +1,31 @@
+"""The list of runs: a click shows one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from ui import run_html
+from ui.runs.board import QUIET, Panel, RunsBoard
+from ui.runs.desk import Overview
+from ui.theme import asset
+
+
+def build(board: RunsBoard) -> None:
+    """Lay the list out, and have clicks select a run."""
+    listing = gr.HTML("", padding=False, elem_id="run-list", js_on_load=asset("pick.js"))
+
+    def picked(event: gr.EventData) -> str:
+        return board.select(str(event._data["id"]))
+
+    board.add_overall(Panel("list", [listing], _key, _updates))
+    board.then_refresh(listing.pick(picked, None, board.selected, **QUIET))
+
+
+def _key(overview: Overview) -> Any:
+    return overview.runs.version, overview.selected
+
+
+def _updates(overview: Overview) -> list[Any]:
+    return [run_html.run_list(overview.runs.infos, overview.runs.queue, overview.selected)]
