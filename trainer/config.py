@@ -20,19 +20,15 @@ from trainer.config_dataset import (
     DatasetSettings,
     Source,
 )
+from trainer.config_loss import HuberSchedule, LossSettings, LossType, Multires, Preserve, TimestepSampling
+from trainer.config_relevance import is_empty, is_set
 from trainer.config_training import (
-    HuberSchedule,
     LoraPrecision,
     LoraSettings,
-    LossSettings,
-    LossType,
     LrScheduler,
     MergedLora,
-    Multires,
     Optimizer,
-    Preserve,
     Target,
-    TimestepSampling,
     TrainSettings,
 )
 from trainer.prompt_lines import parse_line
@@ -67,22 +63,34 @@ __all__ = [
 CONFIG_VERSION: Literal[1] = 1
 
 Quantize = Literal["none", "fp8", "int8", "nf4"]
+_VALIDATED = is_set("validation.split") | is_set("validation.path")
 Sampler = Literal["ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "ddpm"]
 
 
 class ModelSettings(Section):
     """The model that the LoRA is made for."""
 
-    base: str = setting("demo", "Base model", basic=True, also=("pretrained_model_name_or_path", "base_model_name"))
+    base: str = setting(
+        "demo",
+        "Base model",
+        basic=True,
+        also=("pretrained_model_name_or_path", "base_model_name", "name_or_path", "model_name", "ckpt"),
+    )
     """`demo` for the built-in demo model, a .safetensors or .ckpt file, a folder in diffusers layout, or a Hugging Face
     id. A file is made into a folder once, which takes as much disk again."""
-    family: Literal["auto", "sd1", "sd2", "sdxl"] = setting("auto", "Model family", also=("v2", "sdxl", "model_type"))
+    family: Literal["auto", "sd1", "sd2", "sdxl"] = setting(
+        "auto", "Model family", also=("v2", "sdxl", "is_v2", "is_xl", "arch", "model_type")
+    )
     """`auto` looks at the model's files."""
-    vae: str | None = setting(None, "Other VAE")
+    vae: str | None = setting(None, "Other VAE", also=("vae_path", "pretrained_vae_model_name_or_path"))
     """File, folder or hub id of a VAE to use in place of the model's own."""
     revision: str | None = setting(None, "Hub revision")
     """Branch, tag or commit of a hub model; empty for its main branch."""
-    quantize: Quantize = setting("none", "Quantisation", also=("fp8_base", "base_quantization", "qtype"))
+    quantize: Quantize = setting(
+        "none",
+        "Quantisation",
+        also=("fp8_base", "fp8_base_unet", "quantization", "base_quantization", "qtype", "weight_dtype"),
+    )
     """Fewer bits for the frozen UNet while training, to save memory: `fp8` and `int8` take half of what 16 bits take,
     `nf4` somewhat more than a quarter and is the least exact. Steps take longer."""
 
@@ -118,13 +126,37 @@ class SamplePrompt(Prompt):
 class SampleSettings(Section):
     """Preview pictures while training."""
 
-    every_steps: int = setting(250, "Preview every", basic=True, also=("sample_every_n_steps", "sample_every"), ge=0)
+    every_steps: int = setting(
+        250,
+        "Preview every",
+        basic=True,
+        also=("sample_every_n_steps", "sample_every", "sample_after"),
+        relevant=is_set("samples.prompts") & is_empty("samples.every_epochs"),
+        ge=0,
+    )
     """Steps between previews; 0 for none. Not used when epochs are given."""
-    every_epochs: int | None = setting(None, "Preview every epochs", also=("sample_every_n_epochs",), ge=1, le=100_000)
+    every_epochs: int | None = setting(
+        None,
+        "Preview every epochs",
+        also=("sample_every_n_epochs", "validation_epochs"),
+        relevant=is_set("samples.prompts"),
+        ge=1,
+        le=100_000,
+    )
     """Epochs between previews; when given, they win over steps."""
-    at_start: bool = setting(True, "Preview at start", also=("sample_at_first",))
+    at_start: bool = setting(
+        True,
+        "Preview at start",
+        also=("sample_at_first", "skip_first_sample", "sample_skip_first"),
+        relevant=is_set("samples.prompts"),
+    )
     """Also draw them before the first step, to compare with."""
-    prompts: list[SamplePrompt] = setting([], "Preview prompts", basic=True, also=("sample_prompts",))
+    prompts: list[SamplePrompt] = setting(
+        [],
+        "Preview prompts",
+        basic=True,
+        also=("sample_prompts", "samples", "sample_definition_file_name", "validation_prompt"),
+    )
     """What to draw. A plain line is a prompt; `--n --w --h --d --l --s --ss --cs` are read as other trainers read
     them; a flag that is none of these is told."""
 
@@ -139,23 +171,40 @@ class SampleSettings(Section):
 class ValidationSettings(Section):
     """Loss on pictures that are not trained on, with the same noise and noise levels each time."""
 
-    split: Annotated[float, Field(ge=0, lt=1)] = setting(0.0, "Validation share", also=("validation_split",))
+    split: Annotated[float, Field(ge=0, lt=1)] = setting(
+        0.0, "Validation share", also=("validation_split",), relevant=is_empty("validation.path")
+    )
     """Share of the pictures held back; 0 for none."""
-    path: str | None = setting(None, "Validation folder", also=("validation_path", "validation_data_dir"), min_length=1)
+    path: str | None = setting(
+        None, "Validation folder", also=("validation_path", "validation_data_dir", "validation_items"), min_length=1
+    )
     """A folder of pictures with captions that are only validated on, in place of a share of the training pictures."""
-    every_steps: int = setting(250, "Validate every", also=("validate_every_n_steps",), ge=1)
+    every_steps: int = setting(
+        250,
+        "Validate every",
+        also=("validate_every_n_steps", "validate_after"),
+        relevant=(_VALIDATED) & is_empty("validation.every_epochs"),
+        ge=1,
+    )
     """Steps between validations. Not used when epochs are given."""
     every_epochs: int | None = setting(
-        None, "Validate every epochs", also=("validate_every_n_epochs",), ge=1, le=100_000
+        None, "Validate every epochs", also=("validate_every_n_epochs",), relevant=_VALIDATED, ge=1, le=100_000
     )
     """Epochs between validations; when given, they win over steps."""
-    timesteps: int = setting(4, "Noise levels", also=("validation_timesteps",), ge=1, le=100)
+    timesteps: int = setting(
+        4,
+        "Noise levels",
+        also=("validation_timesteps", "max_validation_steps", "validation_sigmas"),
+        relevant=_VALIDATED,
+        ge=1,
+        le=100,
+    )
     """Noise levels that each picture is tried at, evenly spread over those that are trained. Each stands for a band of
     them, and its loss is told too: much noise is about composition, little noise about detail."""
-    noises: int = setting(1, "Noises per picture", also=("validation_seed",), ge=1, le=100)
+    noises: int = setting(1, "Noises per picture", also=("validation_seed",), relevant=_VALIDATED, ge=1, le=100)
     """Different noises that each picture is tried with at every noise level. More take longer and waver less."""
     early_stop_patience: int | None = setting(
-        None, "Stop early after", also=("early_stopping_patience", "early_stop"), ge=1, le=100_000
+        None, "Stop early after", also=("early_stopping_patience", "early_stop"), relevant=_VALIDATED, ge=1, le=100_000
     )
     """Validations in a row without a better one after which the run ends; its best checkpoint is kept. Empty: the run
     goes on to its end."""
@@ -177,25 +226,47 @@ class ValidationSettings(Section):
 class OutputSettings(Section):
     """What is saved."""
 
-    save_every_steps: int = setting(250, "Save every", basic=True, also=("save_every_n_steps", "save_every"), ge=0)
+    save_every_steps: int = setting(
+        250,
+        "Save every",
+        basic=True,
+        also=("save_every_n_steps", "save_every", "checkpointing_steps"),
+        relevant=is_empty("output.save_every_epochs"),
+        ge=0,
+    )
     """Steps between checkpoints; 0 for only at the end. Not used when epochs are given."""
-    save_every_epochs: int | None = setting(None, "Save every epochs", also=("save_every_n_epochs",), ge=1, le=100_000)
+    save_every_epochs: int | None = setting(
+        None, "Save every epochs", also=("save_every_n_epochs", "save_every_unit"), ge=1, le=100_000
+    )
     """Epochs between checkpoints; when given, they win over steps."""
-    save_at: list[Annotated[int, Field(ge=1)]] = setting([], "Also save at")
+    save_at: list[Annotated[int, Field(ge=1)]] = setting([], "Also save at", also=("save_n_epoch_ratio",))
     """Steps at which a checkpoint is saved besides, such as `[100, 300]`."""
     keep_last: int = setting(
-        3, "Keep", also=("save_last_n_steps", "save_last_n_epochs", "max_step_saves_to_keep"), ge=1
+        3,
+        "Keep",
+        also=(
+            "save_last_n_steps",
+            "save_last_n_epochs",
+            "max_step_saves_to_keep",
+            "rolling_backup_count",
+            "checkpoints_total_limit",
+        ),
+        ge=1,
     )
     """How many of the newest checkpoints are kept."""
-    keep_best: bool = setting(False, "Keep the best", also=("save_best",))
+    keep_best: bool = setting(False, "Keep the best", also=("save_best",), relevant=_VALIDATED)
     """Also save a checkpoint at each validation that is the best so far, and keep the best one beside the newest."""
-    use_best: bool = setting(False, "Finish with the best")
+    use_best: bool = setting(False, "Finish with the best", also=("load_best_model_at_end",), relevant=_VALIDATED)
     """The finished LoRA is the one of the lowest validation loss, not the last one. Keeps the best checkpoint too."""
-    precision: Literal["fp16", "bf16", "float"] = setting("fp16", "File precision", also=("save_precision",))
+    precision: Literal["fp16", "bf16", "float"] = setting(
+        "fp16", "File precision", also=("save_precision", "output_dtype", "save_dtype")
+    )
     """Number format of the finished file."""
     formats: list[Literal["kohya"]] = Field(default=["kohya"])
     """File layouts written; kohya's loads everywhere."""
-    trigger: str | None = setting(None, "Trigger word", basic=True, also=("trigger_word", "trigger_phrase"))
+    trigger: str | None = setting(
+        None, "Trigger word", basic=True, also=("trigger_word", "trigger_phrase", "metadata_trigger_phrase")
+    )
     """Word that calls the LoRA; written into the file for tools that show it."""
     title: str | None = setting(None, "Title", also=("metadata_title",))
     """Title in the file; empty for the run's name."""
@@ -207,7 +278,9 @@ class OutputSettings(Section):
     """A text about the LoRA, written into the file."""
     tags: str | None = setting(None, "Tags", also=("metadata_tags",))
     """Words for collections to sort it by, with commas between; written into the file."""
-    describe_dataset: bool = setting(False, "Tell about the pictures", also=("ss_tag_frequency", "no_metadata"))
+    describe_dataset: bool = setting(
+        False, "Tell about the pictures", also=("ss_tag_frequency", "no_metadata", "include_train_config")
+    )
     """Also write folder names, class prompts and how often each tag occurs into the file, as kohya's tools do; whoever
     gets the file can read them. Numbers and settings are always written, paths never."""
     dates: bool = setting(False, "Tell the dates", also=("ss_training_started_at",))
@@ -221,7 +294,14 @@ class Config(Section):
 
     version: Literal[1] = CONFIG_VERSION
     """Version of this format."""
-    name: str = setting("my-lora", "Name", basic=True, also=("output_name",), min_length=1, max_length=80)
+    name: str = setting(
+        "my-lora",
+        "Name",
+        basic=True,
+        also=("output_name", "output_model_destination", "save_filename_prefix"),
+        min_length=1,
+        max_length=80,
+    )
     """Name of the run and of the finished file."""
     model: ModelSettings = setting(ModelSettings, "Model")
     dataset: DatasetSettings = setting(DatasetSettings, "Dataset")

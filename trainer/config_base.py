@@ -1,7 +1,8 @@
 """What every section of the config is made of.
 
 The docstring under a field is its tooltip. ``setting(...)`` adds what the form needs: a label, whether the field
-belongs to the basic ones, and the names other trainers use for it (the form's search finds those too).
+belongs to the basic ones, the names other trainers use for it (the form's search finds those too), and when it has an
+effect at all.
 A field whose type allows a single value exists so that complete configs can be read; the form does not show it.
 """
 
@@ -11,11 +12,21 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from trainer.config_relevance import Relevance
+
 Size = Annotated[int, Field(ge=64, le=4096, multiple_of=8)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-def setting(default: Any, label: str, *, basic: bool = False, also: tuple[str, ...] = (), **constraints: Any) -> Any:
+def setting(
+    default: Any,
+    label: str,
+    *,
+    basic: bool = False,
+    also: tuple[str, ...] = (),
+    relevant: Relevance | None = None,
+    **constraints: Any,
+) -> Any:
     """A pydantic field with what the form needs to know about it.
 
     Args:
@@ -23,9 +34,10 @@ def setting(default: Any, label: str, *, basic: bool = False, also: tuple[str, .
         label: the field's name on the page.
         basic: shown without unfolding "all settings".
         also: what other trainers call it.
+        relevant: what other settings must be for this one to have an effect; None where it always has.
         constraints: passed to ``pydantic.Field`` (``ge``, ``le``, ``multiple_of`` ...).
     """
-    extra: dict[str, Any] = {"label": label, "basic": basic, "also": list(also)}
+    extra: dict[str, Any] = {"label": label, "basic": basic, "also": list(also), "relevant": relevant}
     if isinstance(default, type) and issubclass(default, BaseModel):
         return Field(default_factory=default, json_schema_extra=extra, **constraints)
     return Field(default=default, json_schema_extra=extra, **constraints)

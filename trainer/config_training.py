@@ -1,4 +1,4 @@
-"""The settings of what learns and how: LoRA, training, loss."""
+"""The settings of what learns and how: LoRA and training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from trainer.config_base import Probability, Section, setting
+from trainer.config_relevance import is_empty, is_one_of, is_set
 
 Target = Literal["attention", "attention_ff", "full"]
 Optimizer = Literal[
@@ -19,15 +20,13 @@ LrScheduler = Literal[
 ]
 StepsOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
 LoraType = Literal["lora", "dora", "loha", "lokr"]
-LossType = Literal["l2", "l1", "huber", "smooth_l1"]
 CONSTANT: tuple[LrScheduler, ...] = ("constant", "constant_with_warmup")
 OWN_RATE: tuple[Optimizer, ...] = ("prodigy", "dadapt_adam")
 """Optimizers that estimate a rate ``d`` for all parts together and move by ``d`` times the learning rate."""
 CLASS_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
 """A class by its full name: ``package.module.Class``."""
 LoraPrecision = Literal["float32", "bf16", "fp16"]
-HuberSchedule = Literal["constant", "exponential", "snr"]
-TimestepSampling = Literal["uniform", "logit_normal", "mode"]
+_FALLS = is_one_of("train.lr_scheduler", "linear", "cosine", "cosine_with_restarts", "polynomial", "rex")
 
 
 class MergedLora(Section):
@@ -42,22 +41,42 @@ class MergedLora(Section):
 class LoraSettings(Section):
     """The shape of the LoRA."""
 
-    type: LoraType = setting("lora", "Kind", also=("network_module", "LoRA_type", "algo", "dora_wd"))
+    type: LoraType = setting(
+        "lora",
+        "Kind",
+        also=("network_module", "LoRA_type", "algo", "network_type", "peft_type", "dora_wd", "lora_decompose"),
+    )
     """`lora` for almost everything. `dora` follows full training more closely and is slower; `loha` and `lokr` are
     LyCORIS' kinds, `lokr` with very small files."""
-    rank: int = setting(16, "Rank", basic=True, also=("network_dim", "dim", "linear"), ge=1, le=1024)
+    rank: int = setting(16, "Rank", basic=True, also=("network_dim", "dim", "linear", "lora_rank"), ge=1, le=1024)
     """Size of the LoRA: higher can hold more, and learns by heart sooner. 8 to 32 does for most things."""
-    alpha: float = setting(16.0, "Alpha", basic=True, also=("network_alpha", "linear_alpha"), gt=0, le=1024)
+    alpha: float = setting(
+        16.0, "Alpha", basic=True, also=("network_alpha", "linear_alpha", "lora_alpha"), gt=0, le=1024
+    )
     """The LoRA's strength is alpha / rank. Equal to rank: full strength."""
-    rank_stabilized: bool = setting(False, "Rank-stabilised", also=("rslora", "rs_lora", "use_rslora"))
+    rank_stabilized: bool = setting(
+        False,
+        "Rank-stabilised",
+        also=("rslora", "rs_lora", "use_rslora"),
+        relevant=is_one_of("lora.type", "lora", "dora", "loha"),
+    )
     """rsLoRA: strength alpha / sqrt(rank), so that high ranks learn as fast as low ones. The file's alpha says so."""
     conv_rank: int = setting(0, "Convolution rank", also=("conv_dim", "conv"), ge=0, le=1024)
     """Rank for the 3x3 convolutions; 0 leaves them alone, unless a block is given a rank of its own."""
-    conv_alpha: float | None = setting(None, "Convolution alpha", gt=0, le=1024)
+    conv_alpha: float | None = setting(
+        None, "Convolution alpha", relevant=is_set("lora.conv_rank") | is_set("lora.block_ranks"), gt=0, le=1024
+    )
     """Alpha for the convolutions; empty for the convolution rank."""
-    lokr_factor: int = setting(-1, "LoKr factor", also=("factor", "decompose_factor"), ge=-1, le=1024)
+    lokr_factor: int = setting(
+        -1,
+        "LoKr factor",
+        also=("factor", "decompose_factor", "lokr_decompose_factor"),
+        relevant=is_one_of("lora.type", "lokr"),
+        ge=-1,
+        le=1024,
+    )
     """For `lokr`: the size of its first matrix, such as 8; smaller makes a larger file. -1 for the smallest file."""
-    dropout: Probability = setting(0.0, "Dropout", also=("network_dropout",), lt=1)
+    dropout: Probability = setting(0.0, "Dropout", also=("network_dropout", "dropout_probability"), lt=1)
     """Share of the LoRA's inputs set to zero in each step, against learning by heart."""
     rank_dropout: Probability = setting(0.0, "Rank dropout", lt=1)
     """Share of the ranks left out in each step, for each picture anew; the others count more in return."""
@@ -65,13 +84,21 @@ class LoraSettings(Section):
     """Share of the layers whose LoRA is left out in each step."""
     max_norm: float | None = setting(None, "Largest norm", also=("scale_weight_norms",), gt=0, le=1000)
     """After each step a layer's change of the weights is shortened to this length; 1 is usual. Empty for no limit."""
-    target: Target = setting("attention_ff", "Layers", also=("attn_modules", "layer_preset"))
+    target: Target = setting(
+        "attention_ff",
+        "Layers",
+        also=("attn_modules", "layer_preset", "layer_filter_preset", "LyCORIS_preset", "all_layers"),
+    )
     """`attention`, `attention_ff` (attention, feed-forward and projections, what most LoRA files hold), or `full`."""
-    include: list[str] = setting([], "Only layers matching")
+    include: list[str] = setting(
+        [], "Only layers matching", also=("layer_filter", "layer_filter_regex", "only_if_contains")
+    )
     """Regular expressions; when given, only layers whose name matches one of them."""
-    exclude: list[str] = setting([], "Not layers matching")
+    exclude: list[str] = setting([], "Not layers matching", also=("ignore_if_contains",))
     """Regular expressions of layers to leave alone."""
-    block_ranks: dict[str, Annotated[int, Field(ge=0, le=1024)]] = setting({}, "Rank per block", also=("block_dims",))
+    block_ranks: dict[str, Annotated[int, Field(ge=0, le=1024)]] = setting(
+        {}, "Rank per block", also=("block_dims", "conv_block_dims", "block_alphas")
+    )
     """Regular expression to rank, for layers that should differ; 0 leaves a layer alone. `^text_encoder` is a part.
     3x3 convolutions too, even with convolution rank 0, when Layers is `full` or the expression says `conv`."""
     block_lrs: dict[str, Annotated[float, Field(ge=0, le=1000)]] = setting(
@@ -79,15 +106,22 @@ class LoraSettings(Section):
     )
     """Regular expression to what the learning rate of matching layers is multiplied with; the first match counts. 0
     freezes a layer as it is."""
-    init_from: str | None = setting(None, "Start from", also=("network_weights",))
+    init_from: str | None = setting(
+        None, "Start from", also=("network_weights", "lora_model_name", "pretrained_lora_path")
+    )
     """A LoRA file to continue from; a run that is resumed no longer needs it."""
     merge_before_training: list[MergedLora] = setting(
-        [], "Merge before training", also=("base_weights", "base_weights_multiplier")
+        [],
+        "Merge before training",
+        also=("base_weights", "base_weights_multiplier", "lora_path", "assistant_lora_path"),
     )
     """LoRA files, as `path` and `ratio`, that become part of the base model first: what is trained goes on top of them,
     and is used together with them."""
     train: Literal["unet", "text_encoder", "both"] = setting(
-        "unet", "Train", basic=True, also=("network_train_unet_only", "network_train_text_encoder_only")
+        "unet",
+        "Train",
+        basic=True,
+        also=("network_train_unet_only", "network_train_text_encoder_only", "train_unet", "train_text_encoder"),
     )
     """Which part learns. The text encoder helps with names of things the model does not know."""
 
@@ -120,49 +154,98 @@ class LoraSettings(Section):
 class TrainSettings(Section):
     """How training goes."""
 
-    max_steps: int = setting(1000, "Steps", basic=True, also=("max_train_steps", "steps"), ge=1, le=10_000_000)
+    max_steps: int = setting(
+        1000,
+        "Steps",
+        basic=True,
+        also=("max_train_steps", "steps"),
+        relevant=is_empty("train.epochs"),
+        ge=1,
+        le=10_000_000,
+    )
     """Optimizer steps. Not used when epochs are given."""
-    epochs: int | None = setting(None, "Epochs", basic=True, also=("max_train_epochs", "epoch"), ge=1, le=100_000)
+    epochs: int | None = setting(
+        None, "Epochs", basic=True, also=("max_train_epochs", "epoch", "num_train_epochs"), ge=1, le=100_000
+    )
     """Passes over the pictures; when given, it wins over steps."""
     batch_size: int = setting(1, "Batch size", basic=True, also=("train_batch_size",), ge=1, le=1024)
     """Pictures per step."""
-    gradient_accumulation_steps: int = setting(1, "Gradient accumulation", ge=1, le=1024)
+    gradient_accumulation_steps: int = setting(
+        1, "Gradient accumulation", also=("gradient_accumulation",), ge=1, le=1024
+    )
     """Batches added up before the weights change: a larger batch in the same memory."""
     learning_rate: float = setting(
         1e-4, "Learning rate", basic=True, also=("unet_lr", "lr", "unet_learning_rate"), ge=0, le=100
     )
     """Size of each change. 1e-4 is a good start; too high gives noise and NaN."""
     text_encoder_learning_rate: float | None = setting(
-        None, "Text encoder learning rate", also=("text_encoder_lr",), ge=0
+        None,
+        "Text encoder learning rate",
+        also=("text_encoder_lr",),
+        relevant=is_one_of("lora.train", "text_encoder", "both"),
+        ge=0,
     )
     """Empty for the same as the learning rate; 0 freezes the part as it is."""
-    loraplus_lr_ratio: float = setting(1.0, "LoRA+ ratio", also=("loraplus_lr_ratio",), gt=0, le=1000)
+    loraplus_lr_ratio: float = setting(
+        1.0,
+        "LoRA+ ratio",
+        also=("loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
+        relevant=is_one_of("lora.type", "lora", "dora"),
+        gt=0,
+        le=1000,
+    )
     """How many times as fast the LoRA's up parts learn; 16 is LoRA+, 1 the usual LoRA."""
-    optimizer: Optimizer = setting("adamw", "Optimizer", also=("optimizer_type",))
+    optimizer: Optimizer = setting("adamw", "Optimizer", also=("optimizer_type", "use_8bit_adam", "use_lion_optimizer"))
     """`adamw` is right for almost everyone; `adamw8bit` needs bitsandbytes; `prodigy` and `dadapt_adam` find their own
     learning rate (set it to 1); `custom` is the class below."""
-    optimizer_class: str | None = setting(None, "Optimizer class", pattern=CLASS_PATH)
+    optimizer_class: str | None = setting(
+        None, "Optimizer class", relevant=is_one_of("train.optimizer", "custom"), pattern=CLASS_PATH
+    )
     """`package.Class` of a custom optimizer; only classes allowed under Settings are loaded."""
-    optimizer_args: dict[str, Any] = setting({}, "Optimizer arguments")
+    optimizer_args: dict[str, Any] = setting(
+        {},
+        "Optimizer arguments",
+        also=("optimizer_params", "weight_decay", "adam_weight_decay", "adam_beta1", "adam_beta2", "betas", "d_coef"),
+    )
     """Further arguments by name, such as `weight_decay: 0.01`."""
-    lr_scheduler: LrScheduler = setting("cosine", "Learning rate schedule", also=("lr_scheduler_type",))
+    lr_scheduler: LrScheduler = setting(
+        "cosine", "Learning rate schedule", also=("lr_scheduler_type", "learning_rate_scheduler")
+    )
     """How the learning rate goes over the run."""
-    lr_warmup_steps: StepsOrShare = setting(0, "Warm-up steps", also=("lr_warmup", "warmup_steps", "warmup_ratio"))
+    lr_warmup_steps: StepsOrShare = setting(
+        0, "Warm-up steps", also=("lr_warmup", "warmup_steps", "warmup_ratio", "learning_rate_warmup_steps")
+    )
     """Steps over which the learning rate rises from zero; below 1 it is a share of the run, 0.1 a tenth."""
-    lr_decay_steps: StepsOrShare | None = setting(None, "Decay steps", also=("lr_decay_steps",))
+    lr_decay_steps: StepsOrShare | None = setting(None, "Decay steps", relevant=_FALLS)
     """Steps at the end over which the learning rate falls, or a share below 1; empty for all after the warm-up."""
-    lr_min_ratio: float = setting(0.0, "Lowest rate", also=("lr_scheduler_min_lr_ratio", "min_lr_ratio"), ge=0, lt=1)
+    lr_min_ratio: float = setting(
+        0.0,
+        "Lowest rate",
+        also=("lr_scheduler_min_lr_ratio", "min_lr_ratio", "learning_rate_min_factor"),
+        relevant=_FALLS,
+        ge=0,
+        lt=1,
+    )
     """Share of the learning rate that is left at the end."""
-    lr_num_cycles: int = setting(1, "Cycles", also=("lr_scheduler_num_cycles", "lr_scheduler_cycles"), ge=1, le=1000)
+    lr_num_cycles: int = setting(
+        1,
+        "Cycles",
+        also=("lr_scheduler_num_cycles", "lr_scheduler_cycles", "learning_rate_cycles"),
+        relevant=is_one_of("train.lr_scheduler", "cosine_with_restarts"),
+        ge=1,
+        le=1000,
+    )
     """How often `cosine_with_restarts` falls."""
-    lr_power: float = setting(1.0, "Power", also=("lr_scheduler_power",), gt=0, le=100)
+    lr_power: float = setting(
+        1.0, "Power", also=("lr_scheduler_power",), relevant=is_one_of("train.lr_scheduler", "polynomial"), gt=0, le=100
+    )
     """Bend of `polynomial`: 1 is a straight line, more falls sooner."""
-    max_grad_norm: float = setting(1.0, "Gradient clipping", also=("clip_grad_norm", "max_grad_norm"), ge=0)
+    max_grad_norm: float = setting(1.0, "Gradient clipping", also=("clip_grad_norm",), ge=0)
     """Largest length of a step's gradient; 0 for no limit."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = setting("auto", "Precision", also=("train_dtype", "dtype"))
     """`auto` takes bf16 where the GPU has it, fp16 on older ones, fp32 on the CPU."""
     lora_precision: LoraPrecision = setting(
-        "float32", "LoRA precision", also=("full_bf16", "full_fp16", "weight_dtype")
+        "float32", "LoRA precision", also=("weight_dtype", "full_bf16", "full_fp16", "lora_weight_dtype")
     )
     """What the LoRA itself and the optimizer's averages are kept in. `bf16` or `fp16` take half as much memory, which
     counts for large ranks; updates are then rounded by chance, so that small ones are not lost."""
@@ -172,15 +255,22 @@ class TrainSettings(Section):
     """Whether the step is compiled."""
     seed: int = setting(42, "Seed", basic=True, ge=0, lt=2**63)
     """The same seed, data and machine give the same LoRA."""
-    deterministic: bool = setting(False, "Deterministic", also=("deterministic", "full_determinism"))
+    deterministic: bool = setting(False, "Deterministic", also=("full_determinism",))
     """On a GPU too, a run that is killed and resumed ends with the same bytes; a step may take longer. A CPU always
     computes so."""
-    clip_skip: int = setting(1, "Clip skip", also=("clip_skip", "text_encoder_layer_skip"), ge=1, le=12)
+    clip_skip: int = setting(1, "Clip skip", also=("text_encoder_layer_skip",), ge=1, le=12)
     """1 uses the text encoder's last layer, 2 the one before it (usual for anime models of SD 1). At 1 SDXL reads the
     layer before the last, which its models were made with, anime models too."""
-    ema: float | None = setting(None, "EMA decay", also=("ema_decay", "use_ema"), gt=0, lt=1)
+    ema: float | None = setting(None, "EMA decay", also=("ema_decay", "use_ema", "ema_config"), gt=0, lt=1)
     """Keep a running mean of the LoRA and save that one; 0.99 suits runs of 1000 steps and more. Empty for none."""
-    prior_loss_weight: float = setting(1.0, "Regularization weight", also=("prior_loss_weight",), ge=0, le=100)
+    prior_loss_weight: float = setting(
+        1.0,
+        "Regularization weight",
+        also=("reg_weight",),
+        relevant=is_set("dataset.sources.*.is_regularization"),
+        ge=0,
+        le=100,
+    )
     """How much the regularization pictures count."""
 
     @model_validator(mode="before")
@@ -247,111 +337,3 @@ def _schedule_problems(train: TrainSettings) -> Iterator[str]:
             yield f"lr_decay_steps ({train.lr_decay_steps}) has no effect with lr_scheduler {name}: leave it empty"
         if train.lr_min_ratio:
             yield f"lr_min_ratio ({train.lr_min_ratio:g}) has no effect with lr_scheduler {name}: set it to 0"
-
-
-class Multires(Section):
-    """Pyramid noise (Whitaker 2023): noise of lower resolutions added in."""
-
-    iterations: int = Field(6, ge=1, le=16)
-    """How many resolutions."""
-    discount: float = Field(0.3, gt=0, lt=1)
-    """How much less each lower one counts."""
-
-
-class Preserve(Section):
-    """Differential output preservation: the class word on its own goes on meaning what it meant."""
-
-    class_word: str = Field(min_length=1)
-    """What the trigger word is one of, such as `dog`: stands in its place in the preserved captions."""
-    weight: float = Field(1.0, gt=0, le=100)
-    """How much it counts beside learning."""
-
-
-class LossSettings(Section):
-    """What is minimised."""
-
-    type: LossType = setting("l2", "Loss", also=("loss_type", "loss_fn"))
-    """`l2` is the usual one; huber and smooth_l1 forgive bad pictures."""
-    huber_c: float = setting(0.1, "Huber threshold", also=("huber_c",), gt=0, le=10)
-    """Where huber and smooth_l1 turn from square to linear."""
-    huber_schedule: HuberSchedule = setting("constant", "Huber schedule", also=("huber_schedule",))
-    """The threshold by noise level: the same everywhere, or falling from 1 at no noise to it at full noise."""
-    min_snr_gamma: float | None = setting(None, "Min-SNR gamma", also=("min_snr_gamma", "snr_gamma"), gt=0)
-    """5 evens out how much the noise levels count; often learns faster. Empty for off."""
-    debiased_estimation: bool = setting(False, "Debiased estimation", also=("debiased_estimation_loss",))
-    """Another weighting of noise levels; not together with min-SNR."""
-    scale_v_pred_loss_like_noise_pred: bool = setting(
-        False, "Scale v loss like noise loss", also=("scale_v_pred_loss_like_noise_pred",)
-    )
-    """Weight a v-prediction model's noise levels as if it predicted noise; not with the other weightings."""
-    noise_offset: float = setting(0.0, "Noise offset", ge=0, le=1)
-    """0.03 to 0.1 helps with very dark and very bright pictures."""
-    noise_offset_random_strength: bool = setting(False, "Random noise offset", also=("noise_offset_random_strength",))
-    """Draw the offset's strength anew for each picture, from 0 to the noise offset."""
-    adaptive_noise_scale: float = setting(0.0, "Adaptive noise offset", also=("adaptive_noise_scale",), ge=-1, le=1)
-    """Added to the noise offset, times how far the picture's channel is from zero on average."""
-    multires_noise: Multires | None = setting(
-        None, "Pyramid noise", also=("multires_noise_iterations", "multires_noise_discount")
-    )
-    """Pyramid noise: `iterations` and `discount`."""
-    input_perturbation: float = setting(0.0, "Input perturbation", also=("ip_noise_gamma",), ge=0, le=1)
-    """Extra noise on the input only, against drift while sampling; 0.1 is usual."""
-    zero_terminal_snr: bool = setting(False, "Zero terminal SNR", also=("zero_terminal_snr", "rescale_betas_zero_snr"))
-    """Train to full noise; only for v-prediction models made for it."""
-    prediction_type: Literal["auto", "epsilon", "v_prediction"] = setting(
-        "auto", "Prediction", also=("v_parameterization",)
-    )
-    """`auto` reads it from the model."""
-    timestep_sampling: TimestepSampling = setting("uniform", "Timestep sampling", also=("timestep_type", "sigmoid"))
-    """How noise levels are drawn: all alike, more of the middle (`logit_normal`, also known as sigmoid), or `mode`."""
-    logit_mean: float = setting(0.0, "Logit mean", also=("noising_bias", "sigmoid_bias"), ge=-10, le=10)
-    """For `logit_normal`: above 0 prefers more noise, below 0 less."""
-    logit_std: float = setting(1.0, "Logit width", also=("noising_weight", "sigmoid_scale"), gt=0, le=10)
-    """For `logit_normal`: smaller stays closer to the middle."""
-    mode_scale: float = setting(1.29, "Mode scale", also=("mode_scale",), ge=-1, le=1.75)
-    """For `mode`: above 0 prefers the middle, below 0 both ends."""
-    min_timestep: int = setting(0, "Lowest timestep", ge=0, le=999)
-    """0 is no noise."""
-    max_timestep: int = setting(1000, "Highest timestep", ge=1, le=1000)
-    """1000 is all noise; the highest itself is not drawn."""
-    preserve: Preserve | None = setting(
-        None, "Preserve the class", also=("diff_output_preservation", "diff_output_preservation_class")
-    )
-    """`class_word` and `weight`: keeps what the model knows of the class while the trigger word learns; a step takes
-    about twice as long. Needs the trigger word under Output, and in the captions. Counts into the loss shown."""
-    masked: Literal[False, "mask", "alpha"] = setting(
-        False, "Masked loss", also=("masked_loss", "masked_training", "alpha_mask")
-    )
-    """Learn only from what is shown by the masks of the data set's folders, or by the pictures' alpha channel."""
-    unmasked_weight: float = setting(0.0, "Weight outside masks", also=("unmasked_weight",), ge=0, le=1)
-    """How much the rest of a picture counts; 0 for not at all, 0.1 keeps it from going astray. For `masked`."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> LossSettings:
-        problems = list(_loss_problems(self))
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-
-def _loss_problems(loss: LossSettings) -> Iterator[str]:
-    if loss.unmasked_weight > 0 and not loss.masked:
-        yield f"unmasked_weight ({loss.unmasked_weight:g}) needs masked to be mask or alpha"
-    if loss.min_timestep >= loss.max_timestep:
-        yield f"min_timestep ({loss.min_timestep}) must be below max_timestep ({loss.max_timestep})"
-    weightings = {
-        "min_snr_gamma": loss.min_snr_gamma is not None,
-        "debiased_estimation": loss.debiased_estimation,
-        "scale_v_pred_loss_like_noise_pred": loss.scale_v_pred_loss_like_noise_pred,
-    }
-    chosen = [name for name, is_set in weightings.items() if is_set]
-    if len(chosen) > 1:
-        yield f"{' and '.join(chosen)} weight the noise levels, each in its way: set only one"
-    if loss.huber_schedule != "constant" and loss.type not in ("huber", "smooth_l1"):
-        yield f"huber_schedule ({loss.huber_schedule}) needs type huber or smooth_l1, and it is {loss.type}"
-    if not loss.noise_offset and (loss.noise_offset_random_strength or loss.adaptive_noise_scale):
-        yield "noise_offset_random_strength and adaptive_noise_scale change noise_offset, and it is 0"
-    if loss.timestep_sampling != "logit_normal" and (loss.logit_mean, loss.logit_std) != (0, 1):
-        yield f"logit_mean and logit_std need timestep_sampling logit_normal, and it is {loss.timestep_sampling}"
-    if loss.timestep_sampling != "mode" and loss.mode_scale != 1.29:
-        yield f"mode_scale ({loss.mode_scale:g}) needs timestep_sampling mode, and it is {loss.timestep_sampling}"

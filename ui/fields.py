@@ -17,8 +17,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from trainer.config import Config, SamplePrompt
+from trainer.config_relevance import Relevance
 from trainer.errors import UserError
 from trainer.prompt_lines import format_line, parse_lines
+from ui.ranges import range_of
 
 Kind = Literal["switch", "choice", "number", "text", "paragraph", "lines", "yaml", "resolution", "prompts", "rows"]
 
@@ -38,6 +40,8 @@ class Field:
         group: label of the part of its section, such as ``Buckets``; empty for the section itself.
         also: what other trainers call it.
         optional: whether an empty field means ``null``.
+        allowed: what numbers are allowed, in words; empty where anything is.
+        relevant: what other settings must be for this one to have an effect; None where it always has.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Field:
     choices: tuple[Any, ...]
     optional: bool
     default: Any
+    allowed: str = ""
+    relevant: Relevance | None = None
 
     @property
     def section(self) -> str:
@@ -115,6 +121,8 @@ def _field(full_name: str, name: str, info: FieldInfo, group: str) -> Field:
         choices=((None,) if optional else ()) + get_args(inner) if kind == "choice" else (),
         optional=optional,
         default=None if default is PydanticUndefined else default,
+        allowed=range_of(info) if kind == "number" else "",
+        relevant=extra.get("relevant"),  # type: ignore[arg-type]
     )
 
 

@@ -178,7 +178,7 @@ def make_component(field: Field) -> Component:
     """The component for one setting. Numbers are edited as text, so that 1e-4 stays as it was typed."""
     common: dict[str, Any] = {
         "label": field.label,
-        "info": field.help,
+        "info": f"{field.help} {field.allowed}".strip(),
         "elem_id": element_id(field.name),
         "elem_classes": ["field"],
         "interactive": True,

@@ -293,11 +293,6 @@ def test_settings_without_a_choice_are_not_shown() -> None:
     assert {"train.learning_rate", "loss.multires_noise", "dataset.sources"} <= names
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [("network_dim", "lora.rank"), ("unet_lr", "train.learning_rate")])
-def test_other_trainers_names_lead_to_ours(theirs: str, ours: str) -> None:
-    assert [field.name for field in CONFIG_FIELDS if theirs in field.also] == [ours]
-
-
 def test_every_shown_setting_has_a_label_and_a_help_text() -> None:
     assert [field.name for field in CONFIG_FIELDS if len(field.help) < 10 or not field.label] == []
 

@@ -13,7 +13,7 @@ from gradio.blocks import Block
 
 from trainer.config import Config, DatasetSettings, Source, ValidationSettings
 from trainer.config_io import dump_config, parse_config, read_yaml
-from trainer.config_training import LossSettings
+from trainer.config_loss import LossSettings
 from trainer.curation.mask_files import masks_folder
 from trainer.curation.splitting import VALIDATION, validation_folder
 from trainer.errors import UserError
