@@ -343,7 +343,7 @@ def test_only_the_pictures_that_are_meant(
         (["--captioner=filename", "--longest=none"], "config.value"),
         (["--captioner=filename", "--replace=woman"], "config.value"),
         (["--captioner=filename", "--subfolder=none"], "caption.no_subfolder"),
-        (["--captioner=filename", "--names=/no/such/file"], "caption.names"),
+        (["--captioner=filename", "--names=/no/such/file"], "cli.names"),
         (["--captioner=filename", "--names=/dev/null"], None),
         (["--write=/no/such/file"], "caption.no_drafts"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trainer.__main__ import COMMANDS, INTERNAL_COMMANDS, main
-from trainer.commands.arguments import parse_pair, workspace_of
+from trainer.commands.arguments import add_names, names_of, workspace_of
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,17 +149,20 @@ def test_an_unexpected_error_leaves_its_traceback_in_a_file(
     log.unlink()
 
 
-@pytest.mark.parametrize(
-    ("text", "pair"), [("a=b.st=0.5", ("a=b.st", 0.5)), ("x=-1", ("x", -1.0)), ("x=1e2", ("x", 100))]
-)
-def test_pairs(text: str, pair: tuple[str, float]) -> None:
-    assert parse_pair(text, "--lora") == pair
-
-
-@pytest.mark.parametrize("text", ["x", "=1", "x=", "x=nan", "x=inf", "x=a"])
-def test_malformed_pairs(text: str) -> None:
-    with pytest.raises(UserError, match="FILE=NUMBER"):
-        parse_pair(text, "--lora")
+def test_names_of_files(tmp_path: Path) -> None:
+    """One a line, also odd ones; a JSON list holds every name there is."""
+    parser = argparse.ArgumentParser()
+    add_names(parser, "only these")
+    assert names_of(parser.parse_args([])) is None
+    lines, listed, broken = tmp_path / "names.txt", tmp_path / "names.json", tmp_path / "broken.json"
+    lines.write_bytes("[1] a.png\r\nsub/b.png\n\n猫 \u2028.png".encode())
+    listed.write_text(json.dumps(["a\nb.png", "", 7, "c.png"]), encoding="utf-8")
+    broken.write_text("[", encoding="utf-8")
+    assert names_of(parser.parse_args(["--names", str(lines)])) == ["[1] a.png", "sub/b.png", "猫 \u2028.png"]
+    assert names_of(parser.parse_args(["--names", str(listed)])) == ["a\nb.png", "c.png"]
+    for wrong in (broken, tmp_path / "nothing.txt", tmp_path):
+        with pytest.raises(UserError, match="cannot be read"):
+            names_of(parser.parse_args(["--names", str(wrong)]))
 
 
 def test_workspace_comes_from_the_argument_then_the_environment(

@@ -195,6 +195,13 @@ def test_crops_by_hand_with_masks_cropped_alike(tmp_path: Path) -> None:
     assert any("1 picture without a crop box" in note for note in done.notes)
 
 
+def test_only_the_named_pictures_are_written(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_picture(tmp_path / "in" / f"{name}.png")
+    assert converted(tmp_path / "in", tmp_path / "out", names=["c.png", "a.png"]).pictures == 2
+    assert names(tmp_path / "out") == ["a.png", "c.png"]
+
+
 def test_the_smart_crop_keeps_an_off_centre_subject(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     image = Image.new("RGB", (300, 100), "grey")

@@ -216,3 +216,16 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
         assert archive.testzip() is None
         assert archive.read("masks/images/plain.png") == painted.read_bytes(), "masks painted on the page go along"
+
+
+def test_only_the_named_pictures(folder: Path, tmp_path: Path) -> None:
+    named = ["plain.png", "10_red cat/deep/a.png", "broken.png"]
+    done = exported(folder, tmp_path / "out", "plain", names=named)
+    assert (done.pictures, [each.path.name for each in done.skipped]) == (2, ["broken.png"])
+    before = read(folder)
+    assert read(tmp_path / "out").items() <= before.items()
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == ["a.png", "plain.png"]
+    for wrong, told in ((["gone.png", "../x.png"], "2 of the named pictures are not"), (["broken.png"], "can be used")):
+        with pytest.raises(UserError, match=told):
+            exported(folder, tmp_path / "other", "plain", names=wrong)
+    assert not (tmp_path / "other").exists()

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer, Florence2ForConditionalGeneration
 
-from tests import tiny_captioners
+from tests import tiny_blip, tiny_captioners
 from trainer.captioners import CAPTIONERS
 from trainer.captioners.kinds.florence2 import TASKS
 from trainer.captioners.writer import Writer
@@ -127,3 +127,11 @@ def test_memory_that_runs_out_for_one_picture_is_told(
     with pytest.raises(UserError) as caught:
         captioner.captions(pictures(1, 2), [Path("x.png")] * 2)
     assert (caught.value.problems[0].code, caught.value.problems[0].field) == ("caption.out_of_memory", "batch_size")
+
+
+@pytest.mark.parametrize("prompt", ["", "a photo of"])
+def test_a_caption_is_never_longer_than_the_model_can_count(prompt: str, tmp_path: Path) -> None:
+    captioner = loaded("blip", tiny_blip.build(tmp_path), max_new_tokens=500, prompt=prompt)
+    captioner._network.config.text_config.sep_token_id = tiny_blip.WORDS.index("[MASK]")  # what ends a text never comes
+    (text,) = captioner.captions([tiny_blip.plain_picture("red")], [Path("x.png")])
+    assert 20 < len(text.split()) <= captioner._network.config.text_config.max_position_embeddings

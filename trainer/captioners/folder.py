@@ -13,6 +13,7 @@ from trainer.captioners.describing import Described, Subject, described
 from trainer.captioners.drafts import Draft, DraftFile
 from trainer.captioners.wording import Wording, joined, unique_lines
 from trainer.curation.edit_log import EditLog, Outcome
+from trainer.curation.picture_sets import unknown_names
 from trainer.curation.steps import Step
 from trainer.data.caption_tables import read_caption_tables
 from trainer.data.folders import picture_files
@@ -222,9 +223,7 @@ def left_alone(outcome: Outcome) -> dict[str, str]:
 def _named(by_name: Mapping[str, Path], names: list[str]) -> dict[str, Path]:
     unknown = [name for name in names if name not in by_name]
     if unknown:
-        shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
-        message = f"{len(unknown)} of the named pictures are not in the folder: {shown}."
-        raise UserError("caption.unknown_names", message, "Names are relative to the folder.", "names")
+        raise unknown_names(unknown)
     return {name: by_name[name] for name in names}
 
 

@@ -39,9 +39,16 @@ class Writer:
         inputs["pixel_values"] = inputs["pixel_values"].to(self._network.dtype)
         with torch.inference_mode():
             tokens = self._network.generate(
-                **inputs, max_new_tokens=self._options.max_new_tokens, num_beams=_BEAMS, do_sample=False
+                **inputs, max_new_tokens=self._longest(inputs), num_beams=_BEAMS, do_sample=False
             )
         return [str(text).strip() for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
+
+    def _longest(self, inputs: Any) -> int:
+        """The longest caption in tokens: what was asked for, or as far as the model can count."""
+        positions = getattr(self._network.config.get_text_config(), "max_position_embeddings", None)
+        begun = inputs["input_ids"].shape[1] if "input_ids" in inputs else 1
+        wanted = self._options.max_new_tokens
+        return wanted if positions is None else max(1, min(wanted, positions - begun))
 
 
 def load_writer(options: WriterOptions, model_type: str, network_class: str, prompt: str) -> Writer:

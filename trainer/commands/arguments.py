@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import os
 from pathlib import Path
 
@@ -24,15 +24,20 @@ def workspace_of(args: argparse.Namespace) -> Workspace:
     return Workspace(Path(folder).expanduser().resolve())
 
 
-def parse_pair(text: str, option: str) -> tuple[str, float]:
-    """Split ``FILE=NUMBER``, the number any finite one. Raises UserError."""
-    name, _, number = text.rpartition("=")
+def add_names(parser: argparse._ActionsContainer, what: str) -> None:
+    """``--names FILE``: only some files of the folder DIR; ``what`` says which."""
+    more = "one name a line, or a JSON list in a .json file; relative to DIR"
+    parser.add_argument("--names", type=Path, metavar="FILE", help=f"{what}: {more}")
+
+
+def names_of(args: argparse.Namespace) -> list[str] | None:
+    """The names in the file that ``--names`` gives; None without it. Raises UserError when it cannot be read."""
+    if args.names is None:
+        return None
     try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not name or not math.isfinite(value):
-        raise UserError(
-            "cli.pair", f"{option} {text!r} is not of the form FILE=NUMBER.", f"Example: {option} my.safetensors=0.8"
-        )
-    return name, value
+        text = args.names.read_text(encoding="utf-8")
+        names = json.loads(text) if args.names.suffix == ".json" else text.split("\n")
+    except (OSError, ValueError) as error:
+        message = f"names: {args.names} cannot be read ({error})."
+        raise UserError("cli.names", message, "One name a line, or a JSON list in a .json file.", "names") from error
+    return [name.rstrip("\r") for name in names if isinstance(name, str) and name.strip()]

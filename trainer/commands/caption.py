@@ -27,12 +27,11 @@ from trainer.captioners.folder import (
 )
 from trainer.captioners.prompts import with_trigger
 from trainer.captioners.wording import Wording
-from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.commands.arguments import add_names, add_workspace, names_of, workspace_of
 from trainer.commands.model_arguments import add_fields, given_fields
 from trainer.config_io import apply_override
 from trainer.curation.edit_log import EditLog
 from trainer.errors import UserError
-from trainer.files import read_json
 from trainer.runs.events import EventSink
 
 
@@ -52,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     modes.add_argument("--prepend", dest="mode", action="store_const", const="prepend", help="add to them, in front")
     there.add_argument("--new-line", action="store_true", help="what is added becomes a line of its own")
     which = parser.add_argument_group("which pictures (all, unless one of these is given)")
-    which.add_argument("--names", type=Path, metavar="FILE", help="JSON list, or one name a line, relative to DIR")
+    add_names(which, "only these")
     which.add_argument("--subfolder", default="", metavar="NAME", help="only those in this folder of DIR")
     which.add_argument("--limit", type=int, metavar="N", help="only the first N that get a caption")
     parser.add_argument("--times", type=int, default=1, metavar="N", help="texts per picture, each a line (1 to 16)")
@@ -139,7 +138,7 @@ def _write(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def _chosen(args: argparse.Namespace, folder: Path) -> list[Subject]:
     """The pictures that the options name. Raises UserError when that is none."""
-    pictures = subjects(folder, _names(args.names) if args.names else None)
+    pictures = subjects(folder, names_of(args))
     inside = args.subfolder.strip("/")
     if inside:
         pictures = [subject for subject in pictures if subject.name.startswith(f"{inside}/")]
@@ -149,16 +148,6 @@ def _chosen(args: argparse.Namespace, folder: Path) -> list[Subject]:
     if not pictures and inside:
         raise UserError("caption.no_subfolder", f"{folder} has no pictures in {inside!r}.", "Check it.", "subfolder")
     return pictures
-
-
-def _names(file: Path) -> list[str]:
-    try:
-        lines = read_json(file) if file.suffix == ".json" else file.read_text("utf-8").splitlines()
-        return [str(name) for name in lines if name]
-    except (OSError, ValueError, TypeError) as error:
-        message = f"names: {file} cannot be read ({error})."
-        hint = "One name a line, or a JSON list in a .json file."
-        raise UserError("caption.names", message, hint, "names") from error
 
 
 def _mode(args: argparse.Namespace) -> Mode:

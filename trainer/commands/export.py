@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from trainer.commands.arguments import add_names, names_of
 from trainer.curation.exports import FORMATS, ExportOptions, export
 from trainer.curation.mask_files import masks_folder
 from trainer.curation.picture_sets import name_within
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--to", choices=FORMATS, required=True, help="kohya: N_name folders; imagefolder: metadata.jsonl; csv; plain")
     add("--out", type=Path, required=True, help="new folder, or zip file with --zip")
     add("--zip", action="store_true", help="one zip file instead of a folder")
+    add_names(parser, "only these")
     add("--masks", type=Path, metavar="DIR", help="folder of masks (default: those painted on the Dataset tab)")
     add("--repeats", type=int, metavar="N", help="kohya: number in front of the folder's name (default: as it is now)")
     add("--concept", default="", metavar="WORD", help="kohya: trigger word in the folder's name")
@@ -33,6 +35,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         out = out.with_name(f"{out.name}.zip")
     options = ExportOptions(
         to=args.to,
+        names=names_of(args),
         masks=args.masks.expanduser() if args.masks else masks_folder(folder),
         repeats=args.repeats,
         concept=args.concept,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.commands.arguments import add_names, add_workspace, names_of, workspace_of
 from trainer.commands.dataset import add_purpose
 from trainer.curation.doctor import Finding, examine
 from trainer.curation.doctor.records import Records
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of pictures")
     parser.add_argument("--fix", choices=list(FIXES), help="what to do; all fixes that are safe without it")
     parser.add_argument("--finding", metavar="CODE", help="only where this was found, such as picture.blurred")
-    parser.add_argument("--names", type=Path, metavar="FILE", help="files to fix: one a line, or a JSON list")
+    add_names(parser, "files to fix")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="what a fix needs, such as background=black"
     )
@@ -62,10 +61,11 @@ def describe(answer: dict[str, Any]) -> str:
 
 def _order(args: argparse.Namespace, findings: Sequence[Finding], records: Records) -> Order:
     values = _values(args.set)
-    if args.names:
+    names = names_of(args)
+    if names is not None:
         if not args.fix:
             raise UserError("fix.which", "--names needs --fix.", "Say what to do with these files.", "fix")
-        return order_of(args.fix, _names(args.names), values)
+        return order_of(args.fix, names, values)
     left_as_is = records.left_as_is()
     kept = [left for each in findings if (left := each.without(left_as_is)) is not None]
     chosen = [each for each in kept if not args.finding or each.code == args.finding]
@@ -94,14 +94,3 @@ def _values(given: Sequence[str]) -> dict[str, str]:
     if wrong:
         raise UserError("fix.set", f"--set {wrong[0]!r} is not of the form NAME=VALUE.", "Example: background=black")
     return {name: value for name, _, value in pairs}
-
-
-def _names(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
-    except (OSError, ValueError) as error:
-        raise UserError(
-            "fix.names", f"--names {path} cannot be read: {error}.", "Give a text file.", "names"
-        ) from error
-    return [name for name in names if isinstance(name, str) and name]

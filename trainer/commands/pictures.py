@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.commands.arguments import add_names, add_workspace, names_of, workspace_of
 from trainer.curation.conversion import FILE_FORMATS, ConversionOptions, convert_pictures
 from trainer.curation.crops import read_crops
 from trainer.curation.framing import CROPS, Framing, SizeRule
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=FILE_FORMATS, default="keep", help="of the files (default keep)")
     add("--quality", type=int, default=ConversionOptions.quality, metavar="N", help="JPEG, WebP: 1 to 100 (default 95)")
     add("--background", metavar="COLOUR", help="put transparent parts on a colour; without it they are kept")
+    add_names(parser, "only these")
     add("--masks", type=Path, metavar="DIR", help="folder of masks (default: those painted on the Dataset tab)")
     add_workspace(parser)
 
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     folder = args.folder.expanduser().resolve()
     options = ConversionOptions(
         framing=_framing(args),
+        names=names_of(args),
         format=args.format,
         quality=args.quality,
         background=args.background,

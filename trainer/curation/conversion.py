@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -60,6 +60,7 @@ class ConversionOptions:
 
     Attributes:
         framing: size, shape and what is cut off.
+        names: of the pictures that are meant, within the folder; None for all.
         format: of the files written.
         quality: 1 to 100, of JPEG and WebP; WebP of 100 is without loss.
         background: colour that transparent parts become, as ``white`` or ``#808080``; None keeps them transparent
@@ -68,6 +69,7 @@ class ConversionOptions:
     """
 
     framing: Framing
+    names: Sequence[str] | None = None
     format: FileFormat = "keep"
     quality: int = 95
     background: str | None = None
@@ -122,7 +124,7 @@ def convert_pictures(
         problems.append(Problem("pictures.no_boxes", "crop: no crop box is drawn in this folder.", hint, "crop"))
     if problems:
         raise UserError.many(problems)
-    found = read_set(folder, options.masks)
+    found = read_set(folder, options.masks, options.names)
     masked = any(picture.mask for picture in found.pictures)
     result = Conversion(out, IMAGES if masked else ".", MASKS if masked else None)
     result.notes = table_notes(found)

@@ -11,7 +11,7 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -56,6 +56,7 @@ class ExportOptions:
 
     Attributes:
         to: the layout.
+        names: of the pictures that are meant, within the folder; None for all.
         masks: folder of masks; None for none.
         repeats: kohya's number in front of the folder's name; None for what each picture has now.
         concept: kohya's trigger word, first in the folder's name.
@@ -64,6 +65,7 @@ class ExportOptions:
     """
 
     to: Format
+    names: Sequence[str] | None = None
     masks: Path | None = None
     repeats: int | None = None
     concept: str = ""
@@ -111,7 +113,7 @@ def export(folder: Path, out: Path, options: ExportOptions, *, zipped: bool, eve
     problems = [*option_problems(options), *out_problems(out, sources)]
     if problems:
         raise UserError.many(problems)
-    own = read_set(folder, options.masks)
+    own = read_set(folder, options.masks, options.names)
     prior = read_set(options.regularization) if options.regularization else Collection()
     placed = _placed(own.pictures, folder, options) + _placed_regularization(prior.pictures, options)
     if short := space_problems(out, sum(_size(each) for each in placed)):

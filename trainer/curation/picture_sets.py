@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from trainer.config import DatasetSettings, Source
 from trainer.data.caption_files import CaptionFile, read_caption_file
@@ -15,19 +17,44 @@ MASKS = "masks"
 """The folder beside the pictures that masks are written to."""
 IMAGES = "images"
 """The folder of the pictures where there are masks beside it; without masks they need none."""
+_NAMED = 3
 
 
-def read_set(folder: Path, masks: Path | None = None) -> Collection:
-    """All pictures of a folder as the trainer reads them, with their masks from another folder.
+def read_set(folder: Path, masks: Path | None = None, names: Iterable[str] | None = None) -> Collection:
+    """Pictures of a folder as the trainer reads them, with their masks from another folder.
 
-    Raises UserError when there is no such folder, or no picture in it that can be used.
+    Args:
+        folder: the folder of pictures.
+        masks: the folder of masks; None for none.
+        names: of the pictures that are meant, relative to the folder; None for all.
+
+    Raises UserError when there is no such folder, no picture in it that can be used, or names that are not in it.
     """
     source = Source(path=str(folder), mask_path=str(masks) if masks else None)
     collection, problem = collect_source(0, source, DatasetSettings().caption_extension)
     if problem is not None:
         message = problem.message.removeprefix(f"{problem.field}: ")
         raise UserError(problem.code, message[:1].upper() + message[1:], problem.hint, "folder")
-    return collection
+    return collection if names is None else _only(collection, folder, dict.fromkeys(names))
+
+
+def _only(collection: Collection, folder: Path, names: Mapping[str, Any]) -> Collection:
+    """The named pictures. Raises UserError when some are not there, or none is left that can be used."""
+    pictures = {path_within(picture).as_posix(): picture for picture in collection.pictures}
+    skipped = {name_within(each.path, folder): each for each in collection.skipped}
+    if unknown := [name for name in names if name not in pictures and name not in skipped]:
+        raise unknown_names(unknown)
+    chosen = [picture for name, picture in pictures.items() if name in names]
+    if not chosen:
+        raise UserError("dataset.no_pictures", "None of the named pictures can be used.", "Name others.", "names")
+    return replace(collection, pictures=chosen, skipped=[each for name, each in skipped.items() if name in names])
+
+
+def unknown_names(names: Sequence[str]) -> UserError:
+    """What to raise where pictures are named that are not in the folder."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    message = f"{len(names)} of the named pictures are not in the folder: {', '.join(names[:_NAMED])}{more}."
+    return UserError("dataset.unknown_names", message, "Names are relative to the folder.", "names")
 
 
 def table_notes(collection: Collection) -> list[str]:

@@ -185,6 +185,10 @@ class DatasetDesk:
         listing = self._library.listing(folder)
         return dataset_view.scoped(listing, scope, _query(view), self.facts(listing), ticked(view))
 
+    def chosen(self, view: View, scope: str) -> dict[str, list[str]]:
+        """The pictures of a scope, as ``start`` takes them for a command that has ``--names``; all need no list."""
+        return {} if scope == "all" else {"names": [entry.name for entry in self.scoped(view, scope)]}
+
     def preview(self, view: View, scope: str, edit: Edit) -> list[Change]:
         """What an edit of captions would change."""
         return dataset_view.changes(self.scoped(view, scope), edit)

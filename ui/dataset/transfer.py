@@ -18,6 +18,7 @@ from trainer.errors import UserError
 from ui.context import AppContext
 from ui.dataset.board import IN_ORDER, QUICK, Board, tell
 from ui.dataset.desk import DatasetDesk, View
+from ui.dataset.edits import SCOPES
 from ui.dataset.fields import FIELD, choice, folded, switch, text
 from ui.messages import tells_problems
 
@@ -64,6 +65,7 @@ def build(desk: DatasetDesk, board: Board) -> None:
 
 def _export_part(desk: DatasetDesk, board: Board) -> None:
     with gr.Column(elem_classes=["fields"]):
+        scope = choice("Pictures", "export-scope", SCOPES, "all")
         layout = choice("For", "export-layout", LAYOUTS, "kohya", "Pictures stay as they are, to the byte.")
         name = text("To", "export-name", _PLACE, "my-export")
         masks = text("Masks", "export-masks", "Folder of masks with the pictures' names; empty: those painted here.")
@@ -79,12 +81,13 @@ def _export_part(desk: DatasetDesk, board: Board) -> None:
     desk.tells(
         "export", written_report, opens=lambda done: "" if done["zip"] else _made(done), stopped=_NOTHING_WRITTEN
     )
-    fields = [layout, name, masks, zipped, repeats, concept, class_word, prior]
+    fields = [scope, layout, name, masks, zipped, repeats, concept, class_word, prior]
     board.start(start, lambda view, *values: order_export(desk, view, *values), fields)
 
 
 def _pictures_part(desk: DatasetDesk, board: Board) -> None:
     with gr.Column(elem_classes=["fields"]):
+        scope = choice("Pictures", "pictures-scope", SCOPES, "all")
         size = choice("Size", "pictures-size", SIZES, "bucket")
         width = gr.Number(
             DatasetSettings.model_fields["resolution"].default,
@@ -123,7 +126,7 @@ def _pictures_part(desk: DatasetDesk, board: Board) -> None:
 
     size.input(sides, size, [width, height], queue=False, **QUICK)
     desk.tells("pictures", written_report, opens=_made, stopped=_NOTHING_WRITTEN)
-    fields = [size, width, height, crop, aspect, upscale, file_format, quality, background, masks, name]
+    fields = [scope, size, width, height, crop, aspect, upscale, file_format, quality, background, masks, name]
     board.start(start, lambda view, *values: order_pictures(desk, view, *values), fields)
 
 
@@ -166,7 +169,7 @@ PARTS: dict[str, Callable[[DatasetDesk, Board], None]] = {
 
 def order_export(desk: DatasetDesk, view: View, *values: Any) -> None:
     """Start an export of the open folder. Raises UserError for places the page may not write or read."""
-    layout, name, masks, zipped, repeats, concept, class_word, prior = values
+    scope, layout, name, masks, zipped, repeats, concept, class_word, prior = values
     arguments = [f"--to={layout}", f"--out={destination(desk.context, name)}"]
     arguments += ["--zip"] if zipped else []
     arguments += _folder_option(desk.context, "masks", masks)
@@ -175,12 +178,12 @@ def order_export(desk: DatasetDesk, view: View, *values: Any) -> None:
         arguments += [f"--concept={concept}"] if concept else []
         arguments += [f"--class-word={class_word}"] if class_word else []
         arguments += _folder_option(desk.context, "regularization", prior)
-    desk.start(view, ["export"], "Export of", arguments)
+    desk.start(view, ["export"], "Export of", arguments, desk.chosen(view, scope))
 
 
 def order_pictures(desk: DatasetDesk, view: View, *values: Any) -> None:
     """Start writing the open folder in other sizes. Raises UserError for places the page may not write or read."""
-    rule, width, height, crop, aspect, upscale, file_format, quality, background, masks, name = values
+    scope, rule, width, height, crop, aspect, upscale, file_format, quality, background, masks, name = values
     sizes = {name: f"{width or 0}" for _, name in SIZES} | {"exact": f"{width or 0}x{height or 0}"}
     arguments = [f"--out={destination(desk.context, name)}", f"--workspace={desk.workspace.dir}"]
     arguments += [] if rule == "keep" else [f"--{rule}={sizes[rule]}"]
@@ -189,7 +192,7 @@ def order_pictures(desk: DatasetDesk, view: View, *values: Any) -> None:
     arguments += ["--upscale"] if upscale else []
     arguments += [f"--background={background.strip()}"] if background and background.strip() else []
     arguments += _folder_option(desk.context, "masks", masks)
-    desk.start(view, ["pictures"], "New pictures of", arguments)
+    desk.start(view, ["pictures"], "New pictures of", arguments, desk.chosen(view, scope))
 
 
 def order_split(desk: DatasetDesk, view: View, share: float | None, seed: int | None) -> None:
