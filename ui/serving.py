@@ -92,6 +92,7 @@ def start(
         quiet=True,
         show_error=False,
         footer_links=[],
+        _frontend=False,  # else Gradio gives up where a busy machine takes over 3 s to answer its first request
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,

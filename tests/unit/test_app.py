@@ -67,6 +67,26 @@ def test_the_page_never_loads_torch(tmp_path: Path) -> None:
     assert answer.stdout.strip() == "[]"
 
 
+def test_it_starts_on_a_busy_machine_too(tmp_path: Path) -> None:
+    """Gradio asks its own page whether it is there, and takes an answer after more than 3 s for none."""
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from trainer.runs.store import Workspace\n"
+        "from ui import serving\n"
+        "workspace = Workspace(Path(sys.argv[1]))\n"
+        "serving.prepare_process(workspace)\n"
+        "from gradio import networking\n"
+        "networking.url_ok = lambda url: False\n"
+        "options = dict(host='127.0.0.1', port=int(sys.argv[2]), users=None, share=False)\n"
+        "print(serving.start(workspace, (), **options))\n"
+    )
+    port = free_port()
+    command = [sys.executable, "-c", script, str(tmp_path), str(port)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=_environment())
+    assert answer.stdout.strip() == f"http://127.0.0.1:{port}/"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
