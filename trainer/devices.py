@@ -11,6 +11,8 @@ import psutil
 import torch
 
 from trainer.errors import UserError
+from trainer.runs.store import Workspace
+from trainer.runs.turns import Turn, cpu_turn, gpu_turn
 
 MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
 SMALL_MODEL_PARAMETERS = 50_000_000
@@ -75,6 +77,17 @@ def use_threads_for(parameters: int) -> None:
 def device_name(device: torch.device) -> str:
     """``cpu`` or the GPU's own name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def gpu_uuid(device: torch.device) -> str | None:
+    """What tells a GPU from all others, as the driver has it without ``GPU-`` in front; None for the CPU."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+
+
+def turn_on(device: torch.device, workspace: Workspace) -> Turn:
+    """One job at a time: on a GPU in the whole machine, on the CPU in the workspace."""
+    uuid = gpu_uuid(device)
+    return cpu_turn(workspace) if uuid is None else gpu_turn(uuid)
 
 
 def free_memory_bytes(device: torch.device) -> int:

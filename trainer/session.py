@@ -8,7 +8,6 @@ import os
 import platform
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +18,13 @@ from types import FrameType
 import torch
 from filelock import FileLock, Timeout
 
-from trainer.devices import device_name, is_out_of_memory, lacks_determinism, pick_device
+from trainer.devices import device_name, gpu_uuid, is_out_of_memory, lacks_determinism, pick_device, turn_on
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.runs import control
 from trainer.runs.control import Request
 from trainer.runs.events import EventLog, Events, EventSink
 from trainer.runs.store import Run, State, Workspace, this_process
+from trainer.runs.turns import Turn
 from trainer.terminal import TerminalEvents
 
 LOOK_SECONDS = 0.2
@@ -42,11 +42,11 @@ class Session:
         events: events go to the run's own file and to whoever started the process.
     """
 
-    def __init__(self, run: Run, device: torch.device, device_lock: FileLock, events: EventSink) -> None:
+    def __init__(self, run: Run, device: torch.device, turn: Turn, events: EventSink) -> None:
         self.run = run
         self.device = device
         self.events = events
-        self._device_lock = device_lock
+        self._turn = turn
         self._asked: set[Request] = set()
         self._signals = 0
         self._updated = 0.0
@@ -84,20 +84,16 @@ class Session:
     def hold_device(self) -> None:
         """Wait until no other job uses the device. Raises StoppedOnRequest when asked to stop meanwhile."""
         told = False
-        while True:
-            try:
-                self._device_lock.acquire(timeout=0)
-                return
-            except Timeout:
-                if not told:
-                    self.warn("device.busy", f"Another job is using {self.device}.", "This one starts when it ends.")
-                told = True
+        while not self._turn.take():
+            if not told:
+                self.warn("device.busy", f"Another job is using {self.device}.", "This one starts when it ends.")
+            told = True
             self.check_stop()
             time.sleep(LOOK_SECONDS)
 
     def wait_while_paused(self) -> None:
         """Let other jobs have the device until ``resume`` or ``stop`` is asked for; after a stop it is not held."""
-        self._device_lock.release()
+        self._turn.give_back()
         self.enter("paused")
         while not self._look() & {"resume", "stop"}:
             time.sleep(LOOK_SECONDS)
@@ -143,7 +139,7 @@ def open_session(run: Run, workspace: Workspace, events: EventSink) -> Iterator[
     device = pick_device()
     with _only_process(run), _log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
         sinks = Events(own_events, events, *log_events)
-        session = Session(run, device, _device_lock(device, workspace), sinks)
+        session = Session(run, device, turn_on(device, workspace), sinks)
         with _signals_to(session.on_signal):
             try:
                 session.enter("starting", **_beginning(run, device))
@@ -161,7 +157,7 @@ def open_session(run: Run, workspace: Workspace, events: EventSink) -> Iterator[
                 session.end("failed", 1, (problem,))
                 raise JobFailed(problem, run.log_path) from error
             finally:
-                session._device_lock.release()
+                session._turn.give_back()
 
 
 def _beginning(run: Run, device: torch.device) -> dict[str, object]:
@@ -172,7 +168,9 @@ def _beginning(run: Run, device: torch.device) -> dict[str, object]:
         "ended": None,
         "exit_code": None,
         "error": None,
+        "interrupted": None,
         "device": device_name(device),
+        "gpu": gpu_uuid(device),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
 
@@ -210,15 +208,6 @@ def _only_process(run: Run) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _device_lock(device: torch.device, workspace: Workspace) -> FileLock:
-    """One job at a time: on a GPU in the whole machine, on the CPU in the workspace."""
-    if device.type == "cpu":
-        workspace.locks_dir.mkdir(parents=True, exist_ok=True)
-        return FileLock(workspace.locks_dir / "device-cpu.lock")
-    name = f"lora-atelier-{torch.cuda.get_device_properties(device).uuid}.lock"
-    return FileLock(Path(tempfile.gettempdir()) / name, mode=0o666)
 
 
 @contextlib.contextmanager

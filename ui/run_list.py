@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.runs.queue import in_order, read_queue
 from trainer.runs.store import ALIVE, Run, RunInfo, Workspace
 
 
@@ -18,6 +19,8 @@ class RunList:
     version: int
     infos: tuple[RunInfo, ...]
     queue: tuple[str, ...]
+    paused: bool = False
+    """Whether the queue is: waiting runs stay waiting."""
 
 
 class RunListReader:
@@ -38,10 +41,10 @@ class RunListReader:
                     known[run.dir] = self._read(run)
             self._known = known
             infos = tuple(sorted((info for _, info in known.values()), key=lambda info: -info.created))
-            if infos != self._list.infos:
-                waiting = [info for info in infos if info.state == "queued"]
-                queue = tuple(info.id for info in sorted(waiting, key=lambda info: info.queued or info.created))
-                self._list = RunList(self._list.version + 1, infos, queue)
+            state = read_queue(self._workspace)
+            queue = tuple(info.id for info in in_order(infos, state.order))
+            if (infos, queue, state.paused) != (self._list.infos, self._list.queue, self._list.paused):
+                self._list = RunList(self._list.version + 1, infos, queue, state.paused)
             return self._list
 
     def _runs(self) -> list[Run]:

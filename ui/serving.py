@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 
 from trainer.errors import UserError
 from trainer.runs.store import Workspace
-from trainer.runs.worker import default_device, ensure_worker
+from trainer.runs.worker import keep_workers
 from ui.context import AppContext
 from ui.security import LocalOnlyMiddleware, host_names
 
@@ -80,7 +80,7 @@ def start(
     from ui import shell, theme  # gradio reads the environment when it is imported
 
     context = AppContext(workspace, allowed)
-    ensure_worker(workspace, default_device())  # runs may be waiting since the machine went down
+    keep_workers(workspace)  # runs may be waiting since the machine went down
     page = shell.build_page(context)
     _let_the_queue_rest(page)
     guard = Middleware(LocalOnlyMiddleware, port=port, hosts=host_names(host), users=users, share=share)

@@ -58,7 +58,7 @@ def test_the_queue_trains_goes_on_after_failures_and_extends(
     assert (bad.read().exit_code, first.read().exit_code) == (2, 0)
     assert (bad.read().ended or 0) < (first.read().started or 0)
 
-    requeue(first, 6, device=DEVICE)
+    requeue(first, 6)
     _wait(lambda: first.status().state == "finished")
     assert _steps(first) == [1, 2, 3, 4, 5, 6]
     assert (first.config().train.max_steps, first.read().max_steps) == (6, 6)

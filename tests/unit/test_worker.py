@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from queue_trainer import command
+from queue_trainer import ROOT, Quiet, add, command, order, wait, worker_process
 
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.runs import actions, worker
+from trainer.runs.queue import queued_runs
 from trainer.runs.store import Run, Workspace, process_is_alive, this_process
-from trainer.runs.worker import enqueue, ensure_worker, queued_runs, requeue, resume_command, work
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-class _Quiet:
-    def emit(self, kind: str, step: int = 0, **fields: object) -> None:
-        """Nobody listens."""
-
-
-def _wait(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
+from trainer.runs.worker import enqueue, ensure_worker, requeue, resume_command, work
 
 
 @pytest.fixture
@@ -47,38 +31,15 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works
         (run.dir / "hold").unlink(missing_ok=True)
 
 
-def _add(workspace: Workspace, name: str, *, hold: bool = False) -> Run:
-    run = workspace.create_run(Config(name=name))
-    if hold:
-        (run.dir / "hold").touch()
-    return run
-
-
 def _work(workspace: Workspace, **options: object) -> list[str]:
-    return work(workspace, "cpu", _Quiet(), idle_seconds=0.05, command=command, **options)  # type: ignore[arg-type]
-
-
-def _worker_process(workspace: Workspace, idle_seconds: float = 0.2) -> subprocess.Popen[bytes]:
-    """A worker in a process of its own, with the tests' trainer."""
-    script = (
-        "import sys; from pathlib import Path; sys.path.insert(0, 'tests/unit'); from queue_trainer import command;"
-        "from trainer.runs.events import Events; from trainer.runs.store import Workspace;"
-        "from trainer.runs.worker import work;"
-        f"work(Workspace(Path(sys.argv[1])), 'cpu', Events(), idle_seconds={idle_seconds}, command=command)"
-    )
-    return subprocess.Popen([sys.executable, "-c", script, str(workspace.dir)], cwd=ROOT, env=ENVIRONMENT)
-
-
-def _order(workspace: Workspace) -> list[str]:
-    path = workspace.dir / "order.txt"
-    return path.read_text().splitlines() if path.exists() else []
+    return work(workspace, "cpu", Quiet(), idle_seconds=0.05, command=command, **options)  # type: ignore[arg-type]
 
 
 def test_runs_go_in_order_one_at_a_time_and_failures_do_not_stop_the_queue(workspace: Workspace) -> None:
-    runs = [_add(workspace, name) for name in ("one", "fail two", "crash three", "four")]
+    runs = [add(workspace, name) for name in ("one", "fail two", "crash three", "four")]
     assert _work(workspace) == [run.id for run in runs]
     names = ["one", "fail two", "crash three", "four"]
-    assert _order(workspace) == [f"{what} {name}" for name in names for what in ("start", "end")]
+    assert order(workspace) == [f"{what} {name}" for name in names for what in ("start", "end")]
     infos = [run.read() for run in runs]
     assert [info.state for info in infos] == ["finished", "failed", "failed", "finished"]
     assert [info.exit_code for info in infos] == [0, 1, 1, 0]
@@ -87,29 +48,29 @@ def test_runs_go_in_order_one_at_a_time_and_failures_do_not_stop_the_queue(works
 
 
 def test_requeued_run_goes_behind_those_that_waited(workspace: Workspace) -> None:
-    first, second = _add(workspace, "first"), _add(workspace, "second")
+    first, second = add(workspace, "first"), add(workspace, "second")
     first.update(queued=time.time() + 1)
     assert [run.id for run in queued_runs(workspace)] == [second.id, first.id]
 
 
 def test_a_run_that_cannot_be_read_or_started_does_not_stop_the_queue(workspace: Workspace) -> None:
-    broken = _add(workspace, "broken")
+    broken = add(workspace, "broken")
     broken.info_path.write_text("{")
-    unstartable, good = _add(workspace, "unstartable"), _add(workspace, "good")
+    unstartable, good = add(workspace, "unstartable"), add(workspace, "good")
 
     def commands(run: Run, space: Workspace) -> list[str]:
         return ["/no/such/program"] if run.id == unstartable.id else command(run, space)
 
-    assert work(workspace, "cpu", _Quiet(), idle_seconds=0.05, command=commands) == [good.id]
+    assert work(workspace, "cpu", Quiet(), idle_seconds=0.05, command=commands) == [good.id]
     assert unstartable.read().state == "failed"
     assert "could not be started" in (unstartable.read().error or "")
     assert good.read().state == "finished"
 
 
 def test_second_worker_leaves_at_once(workspace: Workspace) -> None:
-    run = _add(workspace, "long", hold=True)
-    first = _worker_process(workspace)
-    _wait(lambda: run.read().state == "training")
+    run = add(workspace, "long", hold=True)
+    first = worker_process(workspace)
+    wait(lambda: run.read().state == "training")
     assert _work(workspace) == []
     assert not ensure_worker(workspace, "cpu")
     (run.dir / "hold").unlink()
@@ -118,9 +79,9 @@ def test_second_worker_leaves_at_once(workspace: Workspace) -> None:
 
 
 def test_training_survives_its_worker_and_the_next_worker_waits_for_it(workspace: Workspace) -> None:
-    running, waiting = _add(workspace, "running", hold=True), _add(workspace, "waiting")
-    first = _worker_process(workspace)
-    _wait(lambda: running.read().state == "training")
+    running, waiting = add(workspace, "running", hold=True), add(workspace, "waiting")
+    first = worker_process(workspace)
+    wait(lambda: running.read().state == "training")
     info = running.read()
     assert os.getsid(info.pid or 0) == info.pid
     first.kill()
@@ -132,13 +93,13 @@ def test_training_survives_its_worker_and_the_next_worker_waits_for_it(workspace
     assert waiting.read().state == "queued"
     (running.dir / "hold").unlink()
     second.join(30)
-    assert _order(workspace) == ["start running", "end running", "start waiting", "end waiting"]
+    assert order(workspace) == ["start running", "end running", "start waiting", "end waiting"]
     assert [run.read().state for run in (running, waiting)] == ["finished", "finished"]
 
 
 def test_a_run_started_from_a_terminal_is_waited_for(workspace: Workspace) -> None:
     terminal = workspace.create_run(Config(name="terminal"), queued=False)
-    queued = _add(workspace, "queued")
+    queued = add(workspace, "queued")
     second = threading.Thread(target=_work, args=(workspace,))
     second.start()
     time.sleep(0.3)
@@ -152,7 +113,7 @@ def test_nothing_is_lost_when_runs_are_queued_while_workers_leave(workspace: Wor
     """Workers that leave after 50 ms, and runs queued at about that moment: each must be run by someone."""
     workers: list[threading.Thread] = []
     for number in range(8):
-        _add(workspace, f"run {number}")
+        add(workspace, f"run {number}")
         thread = threading.Thread(target=_work, args=(workspace,))
         thread.start()
         workers.append(thread)
@@ -160,12 +121,12 @@ def test_nothing_is_lost_when_runs_are_queued_while_workers_leave(workspace: Wor
     for thread in workers:
         thread.join(60)
     assert [run.read().state for run in workspace.runs()] == ["finished"] * 8
-    order = _order(workspace)
-    assert all(start.replace("start", "end") == end for start, end in zip(order[::2], order[1::2], strict=True))
+    told = order(workspace)
+    assert all(start.replace("start", "end") == end for start, end in zip(told[::2], told[1::2], strict=True))
 
 
 def test_stopping_a_queued_run_takes_it_out(workspace: Workspace) -> None:
-    one, two = _add(workspace, "one"), _add(workspace, "two")
+    one, two = add(workspace, "one"), add(workspace, "two")
     assert actions.ask(one, "stop").state == "stopped"
     assert _work(workspace) == [two.id]
     assert one.read().state == "stopped"
@@ -192,7 +153,7 @@ def test_requests_reach_a_running_trainer_only(workspace: Workspace) -> None:
 
 
 def test_deleting_a_queued_run(workspace: Workspace) -> None:
-    run = _add(workspace, "one")
+    run = add(workspace, "one")
     actions.delete(run)
     assert not run.dir.exists()
     with pytest.raises(UserError, match="no run folder"):
@@ -204,8 +165,8 @@ def test_resume_queues_a_stopped_run_again_and_starts_a_worker(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
-    monkeypatch.setattr(worker, "ensure_worker", lambda space, device: started.append(device))
-    run = _add(workspace, "one")
+    monkeypatch.setattr(worker, "ensure_workers", lambda space: started.append("all"))
+    run = add(workspace, "one")
     run.update(state="stopped", ended=1.0, exit_code=3, error="x", step=40, **this_process())
     (run.control_dir / "stop").touch()
     assert actions.ask(run, "resume").state == "queued"
@@ -218,8 +179,8 @@ def test_resume_queues_a_stopped_run_again_and_starts_a_worker(
 
 
 def test_extending_passes_the_new_length_to_the_trainer(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "ensure_worker", lambda space, device: None)
-    run = _add(workspace, "one")
+    monkeypatch.setattr(worker, "ensure_workers", lambda space: None)
+    run = add(workspace, "one")
     plain = resume_command(run, workspace)
     assert plain[1:] == ["-m", "trainer", "resume", str(run.dir), "--workspace", str(workspace.dir)]
     run.update(state="finished", max_steps=100)
@@ -231,14 +192,14 @@ def test_extending_passes_the_new_length_to_the_trainer(workspace: Workspace, mo
 
 def test_ensure_worker_starts_a_detached_process_that_ends_by_itself(workspace: Workspace) -> None:
     assert not ensure_worker(workspace, "cpu", idle_seconds=0.1)
-    run = _add(workspace, "one")
+    run = add(workspace, "one")
     with run.lock():  # keeps the worker from starting the real trainer
         assert ensure_worker(workspace, "cpu", idle_seconds=0.1)
-        _wait(lambda: len(_workers_of(workspace)) == 1)
+        wait(lambda: len(_workers_of(workspace)) == 1)
         process = _workers_of(workspace)[0]
         assert os.getsid(process.pid) == process.pid != os.getsid(0)
         run.update_locked(state="stopped")
-    _wait(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    wait(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
     assert run.read().state == "stopped"
 
 
@@ -246,22 +207,25 @@ def test_enqueue_creates_a_queued_run_and_asks_for_a_worker(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
-    monkeypatch.setattr(worker, "ensure_worker", lambda space, device: started.append(device))
-    run = enqueue(workspace, Config(name="a"), device="cuda:1")
-    assert run.read().state == "queued"
-    assert started == ["cuda:1"]
+    monkeypatch.setattr(worker, "ensure_workers", lambda space: started.append("all"))
+    run = enqueue(workspace, Config(name="a"), device="cpu")
+    assert (run.read().state, run.read().wanted_device) == ("queued", "cpu")
+    assert started == ["all"]
+    with pytest.raises(UserError, match="There is no device 'cuda:9' here; there are any, "):
+        enqueue(workspace, Config(name="b"), device="cuda:9")
+    assert workspace.runs() == [run]
 
 
 def test_a_worker_told_to_end_leaves_the_training_alone(workspace: Workspace) -> None:
-    run = _add(workspace, "one", hold=True)
-    process = _worker_process(workspace)
-    _wait(lambda: run.read().state == "training")
+    run = add(workspace, "one", hold=True)
+    process = worker_process(workspace)
+    wait(lambda: run.read().state == "training")
     process.send_signal(signal.SIGTERM)
     process.wait(10)
     info = run.read()
     assert process_is_alive(info.pid, info.pid_started)
     (run.dir / "hold").unlink()
-    _wait(lambda: run.status().state == "finished")
+    wait(lambda: run.status().state == "finished")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from trainer.config_io import save_config
 from trainer.errors import UserError
 from trainer.runs import control
 from trainer.runs.events import EventSink
-from trainer.runs.store import ALIVE, Run
+from trainer.runs.store import ALIVE, Run, this_process
 
 __all__ = ["add_arguments", "describe", "run"]
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Train on. Raises UserError when the run cannot go on."""
     known_run = Run(args.run_dir.expanduser().resolve())
-    _prepare(known_run, args.max_steps)
+    take_over(known_run, args.max_steps)
     from trainer.recipe import train
 
     in_workspace = known_run.dir.parent.name == "runs" and args.workspace is None
@@ -36,8 +36,8 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     return answer_of(known_run, vars(train(known_run, workspace=workspace, events=events)))
 
 
-def _prepare(run: Run, max_steps: int | None) -> None:
-    """Check that the run can go on, and take in a new number of steps. Raises UserError."""
+def take_over(run: Run, max_steps: int | None = None) -> None:
+    """Check that the run can go on, make it this process's own, and take in a new number of steps. Raises UserError."""
     with run.lock():
         info = run.status_locked()
         started_by_queue = info.state == "starting" and info.pid == os.getpid()
@@ -57,3 +57,5 @@ def _prepare(run: Run, max_steps: int | None) -> None:
             config.train.max_steps, config.train.epochs = max_steps, None
             save_config(config, run.config_path)
             run.update_locked(max_steps=max_steps)
+        if not started_by_queue:  # no worker may start it while this process loads what it needs
+            run.update_locked(state="starting", queue_device=None, interrupted=None, **this_process())

@@ -7,7 +7,8 @@ from typing import Any
 
 from trainer.commands.arguments import add_workspace, workspace_of
 from trainer.runs.events import EventSink
-from trainer.runs.worker import IDLE_SECONDS, default_device, work
+from trainer.runs.gpus import default_device
+from trainer.runs.worker import IDLE_SECONDS, work
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from trainer.errors import UserError
 from trainer.runs import control
 from trainer.runs.control import Request
 from trainer.runs.store import ALIVE, ENDED, Run, RunInfo
-from trainer.runs.worker import default_device, ensure_worker, requeue
+from trainer.runs.worker import ensure_workers, requeue
 
 
 def ask(run: Run, request: Request) -> RunInfo:
@@ -52,7 +52,7 @@ def resume(run: Run) -> RunInfo:
     elif info.state in ("stopped", "failed"):
         requeue(run)
     elif info.state == "queued":
-        ensure_worker(run.workspace, default_device())
+        ensure_workers(run.workspace)
     elif info.state == "finished":
         raise UserError("run.ended", f"The run {run.id} is finished.", "To go on, extend it: give it more steps.")
     else:

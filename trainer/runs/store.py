@@ -54,6 +54,12 @@ class RunInfo(BaseModel):
     device: str | None = None
     queue_device: str | None = None
     """The device of the queue worker that started the run; None for a run started from a terminal."""
+    wanted_device: str | None = None
+    """The device that the run is queued for: ``cpu``, ``cuda:0`` ...; None for any GPU that is free."""
+    gpu: str | None = None
+    """The UUID of the GPU that the run's process computes on."""
+    interrupted: Literal["machine", "process"] | None = None
+    """What a failed run's process ended with: the machine, or by itself and without a word; None for a told reason."""
     extend_to: int | None = None
     """Steps that the queue was asked to go on to."""
     versions: dict[str, str] = {}
@@ -150,16 +156,24 @@ class Run:
         info = self.read()
         if info.state not in ALIVE or process_is_alive(info.pid, info.pid_started):
             return info
-        reason = last_log_line(self.log_path)
-        error = "The process ended without saying why." + (f" Its last words: {reason}" if reason else "")
-        return self.update_locked(state="failed", pid=None, ended=time.time(), error=error)
+        with_machine = info.pid_started is not None and info.pid_started < psutil.boot_time() - 2.0
+        if with_machine:
+            error = "The machine was restarted while this run was going. Resume goes on from its newest checkpoint."
+        else:
+            reason = last_log_line(self.log_path)
+            error = "The process ended without saying why." + (f" Its last words: {reason}" if reason else "")
+        interrupted = "machine" if with_machine else "process"
+        return self.update_locked(state="failed", pid=None, ended=time.time(), error=error, interrupted=interrupted)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes from changing ``run.json`` meanwhile. Raises UserError when the run is gone."""
+    def lock(self, timeout_seconds: float = 30) -> Iterator[None]:
+        """Keep other processes from changing ``run.json`` meanwhile.
+
+        Raises UserError when the run is gone, and filelock.Timeout when another process does not let go.
+        """
         if not self.dir.is_dir():  # the lock would make the folder again
             raise UserError("run.unreadable", f"There is no run folder {self.dir}.", "It may have been deleted.")
-        with FileLock(self.dir / ".run.lock", timeout=30):
+        with FileLock(self.dir / ".run.lock", timeout=timeout_seconds):
             yield
 
 
@@ -200,7 +214,9 @@ class Workspace:
     def locks_dir(self) -> Path:
         return self.dir / "locks"
 
-    def create_run(self, config: Config, run_dir: Path | None = None, *, queued: bool = True) -> Run:
+    def create_run(
+        self, config: Config, run_dir: Path | None = None, *, queued: bool = True, wanted_device: str | None = None
+    ) -> Run:
         """Make a new run folder with its config: for the queue, or started by the calling process at once.
 
         Paths in it are full ones from then on, so that the run does not depend on the folder it is started from.
@@ -216,7 +232,10 @@ class Workspace:
             folder.mkdir(parents=True, exist_ok=True)
         save_config(config_with_full_paths(config, Path.cwd()), run.config_path)
         now = time.time()
-        info = RunInfo(id=run.id, name=config.name, created=now, queued=now, max_steps=config.train.max_steps)
+        steps = config.train.max_steps
+        info = RunInfo(
+            id=run.id, name=config.name, created=now, queued=now, max_steps=steps, wanted_device=wanted_device
+        )
         if not queued:  # never queued for a moment, or a worker could take it
             info = info.model_copy(update={"state": "starting", "started": now, **this_process()})
         write_json(run.info_path, info.model_dump())

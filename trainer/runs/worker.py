@@ -1,17 +1,19 @@
-"""The queue: one worker process per device runs the queued runs in order.
+"""The workers of the queue: one process per device runs the waiting runs that suit it, in the queue's order.
 
-The worker is started on demand and ends when there is nothing to do. It and the trainers it starts live in sessions of
+A worker is started on demand and ends when there is nothing to do. It and the trainers it starts live in sessions of
 their own: the page, the app and even the worker may die without harm to a run.
 
 Two locks keep it free of races. Whoever holds ``worker-<device>.lock`` is the worker. Becoming the worker, looking
 for one and ceasing to be one happen under ``worker-<device>.door``; so a run that is queued before looking is either
-seen by the worker before it leaves, or finds that there is none.
+seen by the worker before it leaves, or finds that there is none. Which run is taken is settled under the queue's lock
+and that run's own, so that no run goes to two workers.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,28 +24,38 @@ from filelock import FileLock, Timeout
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.processes import start_detached, started_at, trainer_command
-from trainer.runs import control
+from trainer.runs import control, queue
 from trainer.runs.events import EventSink
-from trainer.runs.store import ALIVE, ENDED, Run, Workspace
+from trainer.runs.gpus import check_device, gpu_of, worker_devices
+from trainer.runs.queue import queue_lock, queued_runs, read_queue, suits
+from trainer.runs.store import ALIVE, ENDED, Run, RunInfo, Workspace
+from trainer.runs.turns import Turn, gpu_turn
 
 IDLE_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
+_RUN_LOCK_SECONDS = 2.0  # a run that some process does not let go of must not hold up the others
 
 RunCommand = Callable[[Run, Workspace], list[str]]
 
 
 def enqueue(workspace: Workspace, config: Config, *, device: str | None = None) -> Run:
-    """Put a new run at the end of the queue and see to it that a worker is there."""
-    run = workspace.create_run(config)
-    ensure_worker(workspace, device or default_device())
+    """Put a new run at the end of the queue and see to it that a worker is there.
+
+    Without a ``device`` it goes to any GPU that is free, or the CPU where there is none. Raises UserError when there is
+    no such device.
+    """
+    check_device(device)
+    run = workspace.create_run(config, wanted_device=device)
+    ensure_workers(workspace)
     return run
 
 
-def requeue(run: Run, max_steps: int | None = None, *, device: str | None = None) -> Run:
+def requeue(run: Run, max_steps: int | None = None) -> Run:
     """Put an ended run into the queue again: it continues at its newest checkpoint, up to ``max_steps`` when given.
 
     Raises UserError while the run is queued or going.
     """
+    queue.forget_place(run)
     with run.lock():
         info = run.status_locked()
         if info.state not in ENDED:
@@ -57,15 +69,42 @@ def requeue(run: Run, max_steps: int | None = None, *, device: str | None = None
             ended=None,
             exit_code=None,
             error=None,
+            interrupted=None,
             extend_to=max_steps or info.extend_to,
         )
-    ensure_worker(run.workspace, device or default_device())
+    ensure_workers(run.workspace)
     return run
 
 
+def interrupted_runs(workspace: Workspace) -> list[Run]:
+    """The runs that ended with the machine or without a word, oldest first."""
+    found = []
+    for run in reversed(workspace.runs()):
+        with suppress(UserError):
+            if run.status().interrupted is not None:
+                found.append(run)
+    return found
+
+
+def requeue_interrupted(workspace: Workspace) -> list[Run]:
+    """Put all interrupted runs back, before those that have not begun. Returns them, in that order."""
+    found = interrupted_runs(workspace)
+    for run in reversed(found):
+        with suppress(UserError):  # somebody else has put it back, or taken it, meanwhile
+            requeue(run)
+            queue.move(run, "first")
+    return found
+
+
+def ensure_workers(workspace: Workspace) -> None:
+    """See to it that each device has its worker for which a run waits."""
+    for device in worker_devices():
+        ensure_worker(workspace, device)
+
+
 def ensure_worker(workspace: Workspace, device: str, *, idle_seconds: float = IDLE_SECONDS) -> bool:
-    """Start the worker of a device unless there is one, or nothing is queued. Returns whether one was started."""
-    if not queued_runs(workspace):
+    """Start the worker of a device unless there is one, or nothing waits for it. Returns whether one was started."""
+    if not _something_waits(workspace, device):
         return False
     with _door(workspace, device):
         try:
@@ -78,22 +117,22 @@ def ensure_worker(workspace: Workspace, device: str, *, idle_seconds: float = ID
     return True
 
 
-def queued_runs(workspace: Workspace) -> list[Run]:
-    """The queue, next run first."""
-    waiting: dict[Run, float] = {}
-    for run in workspace.runs():
-        with suppress(UserError):
-            info = run.read()
-            if info.state == "queued":
-                waiting[run] = info.queued or info.created
-    return sorted(waiting, key=lambda run: waiting[run])
+def keep_workers(workspace: Workspace, every_seconds: float = 10.0) -> threading.Event:
+    """Look again and again whether waiting runs have their worker: nobody else starts one anew that was killed.
 
+    Returns at once; the looking ends with this process, or when the event it returns is set.
+    """
+    ended = threading.Event()
 
-def default_device() -> str:
-    """The device of the queue where none is named; looks for the driver, as asking torch takes seconds."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
-    return "cuda:0" if driver and not hidden else "cpu"
+    def look() -> None:
+        while True:
+            with suppress(OSError):  # a full disk may have room the next time
+                ensure_workers(workspace)
+            if ended.wait(every_seconds):
+                return
+
+    threading.Thread(target=look, name="queue keeper", daemon=True).start()
+    return ended
 
 
 def worker_log(workspace: Workspace, device: str) -> Path:
@@ -137,61 +176,127 @@ def _work_as_the_worker(
     workspace: Workspace, device: str, events: EventSink, lock: FileLock, idle_seconds: float, command: RunCommand
 ) -> list[str]:
     done: list[str] = []
+    turn = _turn(device)
     idle_since = time.monotonic()
     while True:
-        if _device_is_taken(workspace, device):
+        taken = None
+        if _something_waits(workspace, device):
             idle_since = time.monotonic()
+            if not _device_is_taken(workspace, device, turn):
+                taken = _take_next(workspace, device, command)
+        elif time.monotonic() - idle_since >= idle_seconds and _leave(workspace, device, lock):
+            return done
+        elif turn is not None:
+            turn.give_back()
+        if taken is None:
             time.sleep(_LOOK_SECONDS)
             continue
-        run = next(iter(queued_runs(workspace)), None)
-        if run is not None:
-            with suppress(UserError):  # a run that cannot be read or was taken away must not hold up the others
-                if _train(run, workspace, device, events, command):
-                    done.append(run.id)
-            idle_since = time.monotonic()
-        elif time.monotonic() - idle_since < idle_seconds:
-            time.sleep(_LOOK_SECONDS)
-        elif _leave(workspace, device, lock):
-            return done
+        run, process = taken
+        done.append(run.id)
+        _see_to_its_end(run, process, events)
+        idle_since = time.monotonic()
 
 
-def _train(run: Run, workspace: Workspace, device: str, events: EventSink, command: RunCommand) -> bool:
-    """Start a queued run's trainer and wait for its end. False when the run is not queued any more."""
-    with run.lock():  # nobody can stop, delete or start the run between looking at its state and writing its pid
+def _something_waits(workspace: Workspace, device: str) -> bool:
+    """Whether there is work for the worker of a device now."""
+    return not read_queue(workspace).paused and bool(_waiting_for(workspace, device))
+
+
+def _waiting_for(workspace: Workspace, device: str) -> list[Run]:
+    """The waiting runs that suit a device, next one first."""
+    waiting = []
+    for run in queued_runs(workspace):
+        with suppress(UserError):
+            if suits(run.read(), device):
+                waiting.append(run)
+    return waiting
+
+
+def _take_next(workspace: Workspace, device: str, command: RunCommand) -> tuple[Run, subprocess.Popen[bytes]] | None:
+    """Start the first run that can be started; None when there is none any more, or the queue has been paused."""
+    with queue_lock(workspace):
+        if read_queue(workspace).paused:
+            return None
+        for run in _waiting_for(workspace, device):
+            with suppress(UserError, Timeout):  # a run that cannot be read or was taken away must not hold up others
+                process = _start(run, workspace, device, command)
+                if process is not None:
+                    return run, process
+    return None
+
+
+def _start(run: Run, workspace: Workspace, device: str, command: RunCommand) -> subprocess.Popen[bytes] | None:
+    """Start a waiting run's trainer. None when the run waits no more, or cannot be started.
+
+    A worker that is killed between the start and writing it down leaves the run waiting for whoever comes first: the
+    trainer, which makes the run its own under the same lock, or another worker, whose trainer then finds it taken.
+    """
+    with run.lock(_RUN_LOCK_SECONDS):  # nobody can stop, delete or start the run before its pid is written
         if run.read().state != "queued":
-            return False
+            return None
         try:
             process = start_detached(command(run, workspace), run.log_path, env=_environment(device))
         except OSError as error:
             run.update_locked(state="failed", ended=time.time(), error=f"The trainer could not be started: {error}.")
-            return False
+            return None
         run.update_locked(
-            state="starting", pid=process.pid, pid_started=started_at(process.pid), queue_device=device, error=None
+            state="starting",
+            pid=process.pid,
+            pid_started=started_at(process.pid),
+            queue_device=device,
+            gpu=None,
+            error=None,
         )
+        return process
+
+
+def _see_to_its_end(run: Run, process: subprocess.Popen[bytes], events: EventSink) -> None:
+    """Wait for a trainer's end, and write down what it could not."""
     events.emit("state", state=f"{run.id} started")
     code = process.wait()
-    with run.lock():
-        info = run.status_locked()
-        if info.state in ENDED:  # not when the user has queued it again already
-            info = run.update_locked(exit_code=code)
-    events.emit("state", state=f"{run.id} {info.state}")
-    return True
+    with suppress(UserError):  # the folder may be gone
+        with run.lock():
+            info = run.status_locked()
+            if info.state in ENDED:  # not when the user has queued it again already
+                info = run.update_locked(exit_code=code)
+        events.emit("state", state=f"{run.id} {info.state}")
 
 
-def _device_is_taken(workspace: Workspace, device: str) -> bool:
-    """Whether a run that this worker has not started is going on its device."""
+def _device_is_taken(workspace: Workspace, device: str, turn: Turn | None) -> bool:
+    """Whether something that this worker has not started computes on its device: a run of this workspace or, on a GPU,
+    whatever has its turn there. In that case the turn is asked for until the device is free."""
     for run in workspace.runs():
         with suppress(UserError):
             info = run.status()
-            if info.state in ALIVE and info.queue_device in (None, device):
+            if info.state in ALIVE and _is_on(info, device):
                 return True
+    if turn is None:
+        return False
+    if not turn.take(0):
+        return True
+    turn.give_back()  # the trainer takes it
     return False
+
+
+def _is_on(info: RunInfo, device: str) -> bool:
+    """Whether a run that is going computes on a device, or may: one from a terminal tells it only once it has begun."""
+    if info.queue_device is not None:
+        return info.queue_device == device
+    gpu = gpu_of(device)
+    if info.gpu is not None:
+        return gpu is not None and gpu.uuid.removeprefix("GPU-") in ("", info.gpu)
+    return gpu is None if info.device == "cpu" else True
+
+
+def _turn(device: str) -> Turn | None:
+    gpu = gpu_of(device)
+    return gpu_turn(gpu.uuid) if gpu is not None and gpu.uuid else None
 
 
 def _leave(workspace: Workspace, device: str, lock: FileLock) -> bool:
     """Cease to be the worker unless a run has been queued meanwhile."""
     with _door(workspace, device):
-        if queued_runs(workspace):
+        if _something_waits(workspace, device):
             return False
         lock.release()
         return True
@@ -201,6 +306,9 @@ def _environment(device: str) -> dict[str, str]:
     """The environment in which a trainer sees only the worker's device."""
     if not device.startswith("cuda"):
         return {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    gpu = gpu_of(device)
+    if gpu is not None and gpu.uuid:  # a number would depend on how CUDA counts
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": gpu.uuid}
     index = device.partition(":")[2] or "0"
     allowed = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     visible = allowed[int(index)] if int(index) < len(allowed) else index

@@ -1,0 +1,89 @@
+"""The GPUs that runs can be queued for, asked of the driver without importing torch."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import UserError
+
+CPU = "cpu"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU that this process may use.
+
+    Attributes:
+        device: ``cuda:0``, counted as this process sees them.
+        uuid: the same in every process and after a restart; empty where only the driver is known to be there.
+        name: what its maker calls it.
+    """
+
+    device: str
+    uuid: str
+    name: str
+
+
+@functools.cache
+def gpus() -> tuple[Gpu, ...]:
+    """The GPUs the driver lists, those hidden by ``CUDA_VISIBLE_DEVICES`` left out. Asked once per process.
+
+    Numbers in ``CUDA_VISIBLE_DEVICES`` are taken as ``nvidia-smi`` counts.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    wanted = None if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
+    if wanted is not None and (not wanted or wanted[0] == "-1"):
+        return ()
+    listed = _listed()
+    if listed:
+        chosen = listed if wanted is None else [gpu for name in wanted for gpu in listed if _is_meant(name, *gpu)]
+        return tuple(Gpu(f"cuda:{index}", uuid, name) for index, (_, uuid, name) in enumerate(chosen))
+    if shutil.which("nvidia-smi") or Path("/proc/driver/nvidia/version").exists():
+        return (Gpu("cuda:0", "", "NVIDIA GPU"),)
+    return ()
+
+
+def worker_devices() -> list[str]:
+    """The devices that get a worker of their own: each GPU, and the CPU."""
+    return [*(gpu.device for gpu in gpus()), CPU]
+
+
+def default_device() -> str:
+    """Where a run goes when nothing else is asked for and nothing else is going."""
+    return worker_devices()[0]
+
+
+def gpu_of(device: str) -> Gpu | None:
+    """The GPU of this name; None for the CPU and for one that is not here."""
+    return next((gpu for gpu in gpus() if gpu.device == device), None)
+
+
+def check_device(device: str | None) -> None:
+    """Raise UserError unless a run can be queued for it; None is any free GPU, or the CPU where there is none."""
+    if device is not None and device not in worker_devices():
+        allowed = ", ".join(["any", *worker_devices()])
+        raise UserError("queue.device", f"There is no device {device!r} here; there are {allowed}.", "Choose one.")
+
+
+def _listed() -> list[tuple[str, str, str]]:
+    """Index, UUID and name of every GPU that ``nvidia-smi`` knows; empty where it does not answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = [program, "--query-gpu=index,uuid,name", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [[part.strip() for part in line.split(",", 2)] for line in answer.splitlines()]
+    return [(row[0], row[1], row[2]) for row in rows if len(row) == 3 and row[0].isdigit()]
+
+
+def _is_meant(wanted: str, index: str, uuid: str, name: str) -> bool:
+    """``CUDA_VISIBLE_DEVICES`` names a GPU by its number, or by the beginning of its UUID."""
+    return wanted == index if wanted.isdigit() else uuid.startswith(wanted)
