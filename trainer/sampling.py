@@ -33,7 +33,7 @@ def draw_previews(family: Family, config: Config, session: Session, step: int) -
         try:
             session.check_stop()
             picture = _draw_smaller_if_need_be(family, config, prompt, session)
-            save_png(picture, path, _settings_of(config, prompt, picture, step))
+            save_png(picture, path, settings_of(config, prompt, picture, step))
         except StoppedOnRequest:
             return
         except Exception as error:  # whatever it is, the training is worth more than its preview
@@ -117,7 +117,7 @@ def _draw_smaller_if_need_be(family: Family, config: Config, prompt: SamplePromp
                 family,
                 [prompt.prompt],
                 prompt,
-                **_reading(config, prompt),
+                **reading_of(config, prompt),
                 width=width,
                 height=height,
                 seeds=[prompt.seed],
@@ -132,14 +132,14 @@ def _draw_smaller_if_need_be(family: Family, config: Config, prompt: SamplePromp
         session.warn("preview.memory", "Not enough memory for the preview.", f"Drawn at {width} x {height} instead.")
 
 
-def _settings_of(config: Config, prompt: SamplePrompt, picture: Image.Image, step: int) -> dict[str, Any]:
+def settings_of(config: Config, prompt: SamplePrompt, picture: Image.Image, step: int) -> dict[str, Any]:
     """What the picture's file tells of how it was made."""
     size = {"width": picture.width, "height": picture.height}
     shared = {"model": config.model.base, "step": step, "run": config.name}
-    return {**prompt.model_dump(), **_reading(config, prompt), **size, **shared}
+    return {**prompt.model_dump(), **reading_of(config, prompt), **size, **shared}
 
 
-def _reading(config: Config, prompt: SamplePrompt) -> dict[str, Any]:
+def reading_of(config: Config, prompt: SamplePrompt) -> dict[str, Any]:
     """How the prompt is read: as captions are, unless it says otherwise itself."""
     captions = config.dataset.captions
     return {

@@ -26,6 +26,8 @@ class TerminalEvents:
             self._line(f"{fields['state']}")
         elif kind == "warning":
             self._line(f"warning: {fields['message']} {fields.get('hint', '')}".rstrip())
+        elif kind == "evaluation":
+            self._line(f"evaluation of step {step}: {_numbers(fields)}")
         elif kind in ("sample", "checkpoint"):
             self._line(f"{kind}: {fields['path']}")
 
@@ -50,3 +52,8 @@ class TerminalEvents:
         self._stream.write(("\n" if self._line_open else "") + text + "\n")
         self._stream.flush()
         self._line_open = False
+
+
+def _numbers(fields: dict[str, Any]) -> str:
+    """``drift 0.03  copies 0``: what was measured."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in fields.items() if isinstance(value, int | float))

@@ -28,12 +28,13 @@ _FIELD = "model"
 _IN_SAFETENSORS = "Choose a version of it in safetensors; if its download broke off, start again."
 
 
-def weights_folder(options: ModelOptions, model_types: Collection[str]) -> Path:
+def weights_folder(options: ModelOptions, model_types: Collection[str], *, writes: bool = True) -> Path:
     """The folder of a model for transformers, checked before its weights are downloaded or loaded.
 
     Args:
         options: the folder or the Hugging Face id.
         model_types: what its ``config.json`` may say it is.
+        writes: whether it needs a tokenizer.
 
     Raises:
         UserError: not found, of another type, without safetensors, or asking for code of its own to be run.
@@ -46,7 +47,7 @@ def weights_folder(options: ModelOptions, model_types: Collection[str]) -> Path:
     if not any(folder.glob("*.safetensors")):
         message = f"{options.model} has no .safetensors weights; other formats can hold code and are not read."
         raise UserError("caption.no_safetensors", message, _IN_SAFETENSORS, _FIELD)
-    if not any((folder / name).is_file() for name in _TOKENIZERS):  # transformers goes on with an empty one
+    if writes and not any((folder / name).is_file() for name in _TOKENIZERS):  # transformers goes on with an empty one
         message = f"{options.model} has no tokenizer ({', '.join(_TOKENIZERS)})."
         raise UserError("caption.model_broken", message, "Download it again, with all its files.", _FIELD)
     return folder

@@ -13,8 +13,13 @@ def plain_caption(caption: str, trigger: str, class_word: str) -> str:
 
     A caption without the trigger, such as one that was dropped out, must not be held back from being learned.
     """
-    plain, replaced = re.subn(rf"(?<!\w){re.escape(trigger)}(?!\w)", lambda match: class_word, caption, flags=re.I)
+    plain, replaced = replace_trigger(caption, trigger, class_word)
     return plain if replaced else class_word
+
+
+def replace_trigger(caption: str, trigger: str, word: str) -> tuple[str, int]:
+    """The caption with another word in place of the trigger, whatever its case, and how often it was there."""
+    return re.subn(rf"(?<!\w){re.escape(trigger)}(?!\w)", lambda match: word, caption, flags=re.I)
 
 
 def plain_captions(captions: Iterable[str], config: Config) -> list[str]:

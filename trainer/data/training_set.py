@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,13 +116,41 @@ class TrainingSet:
 
     def validation_batches(self) -> list[Batch]:
         """The pictures held back, each once, unchanged, with captions that do not vary; empty without a split."""
-        batch_size = self._config.train.batch_size
-        once_each = sorted(self._validation, key=lambda entry: (entry.bucket, entry.key))
+        return self._steady_batches([(entry, no_augmentation(entry.placement)) for entry in self._validation])
+
+    def steady_batches(self, most: int) -> list[Batch]:
+        """The same of at most so many of the pictures that are trained on, evenly spread, without regularization.
+
+        Where crops or colours are random and cached, each is in the first of its forms.
+        """
+        own = self._own_entries()
+        chosen = own if len(own) <= most else [own[len(own) * number // most] for number in range(most)]
+        return self._steady_batches([(entry, self._first_form(entry)) for entry in chosen])
+
+    def pictures_as_trained(self) -> Iterator[tuple[Path, Tensor]]:
+        """Each picture that is trained on, once, without regularization and augmentation.
+
+        Pixels are (3, H, W) float32 in [-1, 1]. Raises UserError for one that can no longer be read.
+        """
+        different = {entry.picture.path: entry for entry in reversed(self._own_entries())}
+        for path, entry in sorted(different.items()):
+            yield path, _load_or_stop(entry, no_augmentation(entry.placement))
+
+    def _own_entries(self) -> list[Entry]:
+        return [entry for entry in self._training if not entry.picture.is_regularization]
+
+    def _first_form(self, entry: Entry) -> Augmentation:
+        cache, settings = self._config.dataset.cache, self._config.dataset.augment_of(entry.picture.source)
+        if not cache.latents:
+            return no_augmentation(entry.placement)
+        return cached_augmentations(settings, entry.placement, entry.key, cache.variants)[0]
+
+    def _steady_batches(self, members: list[tuple[Entry, Augmentation]]) -> list[Batch]:
+        ordered = sorted(members, key=lambda member: (member[0].bucket, member[0].key))
         batches = []
-        for start, end in _runs(once_each, batch_size):
-            showings = [Showing(entry, 0, 0) for entry in once_each[start:end]]
-            members = [(each.entry, no_augmentation(each.entry.placement)) for each in showings]
-            batches.append(self._assemble(members, [self._steady_caption(each) for each in showings]))
+        for start, end in _runs([entry for entry, _ in ordered], self._config.train.batch_size):
+            some = ordered[start:end]
+            batches.append(self._assemble(some, [self._steady_caption(Showing(entry, 0, 0)) for entry, _ in some]))
         return batches
 
     def _augmentation(self, showing: Showing) -> Augmentation:
