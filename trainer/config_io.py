@@ -99,10 +99,13 @@ def apply_override(values: dict[str, Any], override: str) -> None:
             f"--set {override!r} is not of the form section.field=value.",
             "Example: --set train.max_steps=200",
         )
-    target = values
+    target: Any = values
     for key in keys[:-1]:
-        target = target.setdefault(key, {})
-        if not isinstance(target, dict):
+        if isinstance(target, list):
+            target = target[int(key)] if key.isdigit() and int(key) < len(target) else None
+        else:
+            target = target.setdefault(key, {})
+        if not isinstance(target, dict) and not (isinstance(target, list) and key != keys[-2]):
             raise UserError(
                 "config.override", f"--set {name}: {key} is a value, not a section.", "Check the name.", field=name
             )

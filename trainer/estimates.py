@@ -42,40 +42,63 @@ _OPTIMIZER_BYTES: dict[Optimizer, int] = {
     "custom": 8,
 }
 _QUANTIZED_BYTES: dict[Quantize, float] = {"fp8": 1, "int8": 1, "nf4": 0.5 + 4 / 64}  # scales are told with nf4 only
-_CUDA_BYTES = 512 * 2**20
+_OVERHEAD_BYTES = {"gpu": 512 * 2**20, "cpu": 450 * 2**20}
+"""CUDA's own memory; Python's with its libraries."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimated GPU memory in bytes, by what takes it."""
+    """Estimated memory in bytes, by what takes it.
+
+    Attributes:
+        weights: of the model.
+        lora: the LoRA's, its running mean among them.
+        gradients: of the LoRA.
+        optimizer: what it keeps of each weight.
+        activations: what the forward pass keeps for the backward pass.
+        cache: latents and embeddings; a GPU run keeps them in the machine's memory, where they do not count.
+        overhead: what CUDA, or Python with its libraries, takes by itself.
+    """
 
     weights: int
     lora: int
+    gradients: int
     optimizer: int
     activations: int
-    cuda: int
+    cache: int
+    overhead: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.lora + self.optimizer + self.activations + self.cuda
+        return sum(vars(self).values())
 
 
-def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int, *, texts_rest: bool = False) -> Memory:
-    """GPU memory of a training step.
+def training_memory(
+    config: Config,
+    sizes: ModelSizes,
+    largest_bucket_px: int,
+    *,
+    texts_rest: bool = False,
+    on_gpu: bool = True,
+    cache_bytes: int = 0,
+) -> Memory:
+    """Memory of a training step: of the GPU, or of the machine where the processor trains.
 
-    weights (denoiser as quantised or in the compute precision, as the text encoders; VAE in float32) + LoRA (with
-    float32 gradients, and EMA) + optimizer states + activations (bytes per latent cell, in proportion to the denoiser's
-    first width and depth; and for DoRA, LoHa and LoKr the changes of the weights, each kept for the backward pass)
-    + what CUDA itself takes.
+    The denoiser counts as quantised or in the compute precision, like the text encoders; the VAE in float32; the LoRA's
+    gradients in float32. Activations are bytes per latent cell, in proportion to the denoiser's first width and depth;
+    DoRA, LoHa and LoKr keep the changes of the weights for the backward pass besides.
 
     Args:
         config: the run's settings.
         sizes: of the model.
         largest_bucket_px: pixels of the largest bucket.
-        texts_rest: whether the text encoders are out of the way, see ``TextPlan.texts_rest``.
+        texts_rest: whether the text encoders are out of the way, see ``TextPlan.texts_rest``; in the machine's memory
+            they stay.
+        on_gpu: whether a GPU trains.
+        cache_bytes: what is cached.
     """
     train = config.train
-    full = train.mixed_precision == "no"
+    full = train.mixed_precision == "no" or (not on_gpu and train.mixed_precision == "auto")
     depth = (sizes.depth + _DEPTH_OF_THE_REST) / (_SD15_DEPTH + _DEPTH_OF_THE_REST)
     kept = _ACTIVATION_BYTES[config.lora.target] * depth
     per_cell = _CHECKPOINTED_BYTES if train.gradient_checkpointing else kept
@@ -85,12 +108,48 @@ def training_memory(config: Config, sizes: ModelSizes, largest_bucket_px: int, *
     number = 4 if full else 2
     denoiser = int(sizes.denoiser * _QUANTIZED_BYTES.get(config.model.quantize, number))
     return Memory(
-        weights=denoiser + (0 if texts_rest else sizes.text) * number + sizes.vae * 4,
-        lora=sizes.lora * (_weight_bytes(train) + 4 + (0 if train.ema is None else 4)),
+        weights=denoiser + (0 if texts_rest and on_gpu else sizes.text) * number + sizes.vae * 4,
+        lora=sizes.lora * (_weight_bytes(train) + (0 if train.ema is None else 4)),
+        gradients=sizes.lora * 4,
         optimizer=sizes.lora * _optimizer_bytes(train),
         activations=int(cells * sizes.channels * per_cell * (_FLOAT32_FACTOR if full else 1)) + changes,
-        cuda=_CUDA_BYTES,
+        cache=0 if on_gpu else cache_bytes,
+        overhead=_OVERHEAD_BYTES["gpu" if on_gpu else "cpu"],
     )
+
+
+class MemoryModel:
+    """What a run on these pictures takes, for the settings as they are and for others that might fit better.
+
+    Args:
+        config: the run's settings; others may differ in what ``auto_fit`` changes.
+        sizes: of the model.
+        layout: of the pictures.
+        on_gpu: whether a GPU trains.
+    """
+
+    def __init__(self, config: Config, sizes: ModelSizes, layout: Layout, *, on_gpu: bool = True) -> None:
+        self._sizes, self._layout, self._on_gpu = sizes, layout, on_gpu
+        self._largest_px = max(math.prod(entry.bucket) for entry in layout.training)
+        self._known: dict[tuple[bool, bool], tuple[bool, int]] = {}
+
+    def of(self, config: Config) -> Memory:
+        """The memory of a run with these settings."""
+        cache = config.dataset.cache
+        known = self._known.get((cache.latents, cache.text))
+        if known is None:
+            texts = planned_texts(config, self._sizes, self._layout)
+            cached = latent_bytes(config, self._layout) + (texts.bytes if texts.how == "beforehand" else 0)
+            known = self._known[cache.latents, cache.text] = texts.texts_rest, cached
+        texts_rest, cache_bytes = known
+        return training_memory(
+            config,
+            self._sizes,
+            self._largest_px,
+            texts_rest=texts_rest,
+            on_gpu=self._on_gpu,
+            cache_bytes=cache_bytes,
+        )
 
 
 def _weight_bytes(train: TrainSettings) -> int:
@@ -105,18 +164,23 @@ def _optimizer_bytes(train: TrainSettings) -> int:
 
 
 def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout, texts: TextPlan) -> int:
-    """Caches, kept checkpoints (LoRA file, float32 weights and optimizer) and the finished file."""
+    """Caches, kept checkpoints (LoRA file, weights and optimizer as they train) and the finished file."""
     total = 0
     cache = config.dataset.cache
-    if cache.to_disk and cache.latents:
-        pixels = [math.prod(entry.bucket) * _cached_forms(config, entry.picture.source) for entry in layout.training]
-        pixels += [math.prod(entry.bucket) for entry in layout.validation]
-        total += sum(pixels) // _LATENT_SCALE**2 * _LATENT_CHANNELS * 4
-    if cache.to_disk and texts.how == "beforehand":
-        total += texts.bytes
+    if cache.to_disk:
+        total += latent_bytes(config, layout) + (texts.bytes if texts.how == "beforehand" else 0)
     file = sizes.lora * (4 if config.output.precision == "float" else 2)
     state = sizes.lora * (_weight_bytes(config.train) + _optimizer_bytes(config.train))
     return total + (config.output.keep_last + config.keeps_best) * (file + state) + file
+
+
+def latent_bytes(config: Config, layout: Layout) -> int:
+    """What cached latents take; 0 where they are not cached."""
+    if not config.dataset.cache.latents:
+        return 0
+    pixels = [math.prod(entry.bucket) * _cached_forms(config, entry.picture.source) for entry in layout.training]
+    pixels += [math.prod(entry.bucket) for entry in layout.validation]
+    return sum(pixels) // _LATENT_SCALE**2 * _LATENT_CHANNELS * 4
 
 
 def planned_texts(config: Config, sizes: ModelSizes, layout: Layout) -> TextPlan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from trainer.data.folders import repeats_folder
 from trainer.data.picture_notes import PictureNote, PictureNotes
 from trainer.errors import Problem
 from trainer.model_sizes import ModelSizes
+from trainer.plan_disk import free_disk_bytes
+from trainer.plan_fixes import Situation
 from trainer.single_file.cache import cache_dir, converted_folder, looks_like_a_file
 from trainer.single_file.kinds import folder_bytes, guess_warning, prediction_guess
 
@@ -20,16 +21,15 @@ _NAMED = 3
 _MANY_REPEATS = 100
 
 
-def find_warnings(
-    config: Config, layout: Layout, notes: PictureNotes, *, steps: int, batches: int, sizes: ModelSizes
-) -> list[Problem]:
+def find_warnings(situation: Situation, sizes: ModelSizes) -> list[Problem]:
     """All warnings, those about the data first; none of them keeps a run from starting."""
+    config, layout, notes = situation.config, situation.layout, situation.notes
     return [
         *layout.collection.warnings,
         *_about_pictures(notes),
         *_about_captions(config, layout, notes),
         *_about_folders(config, layout),
-        *_about_steps(config, layout, steps, batches),
+        *_about_steps(config, layout, situation.steps, situation.batches),
         *about_optimizer(config.train),
         *about_model(config, sizes),
     ]
@@ -139,10 +139,7 @@ def about_model(config: Config, sizes: ModelSizes) -> Iterator[Problem]:
 
 def _conversion(base: Path) -> Problem:
     """What is told of a single file that was not made into a model folder yet."""
-    needed, place = folder_bytes(base), cache_dir()
-    while not place.is_dir():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    needed, free = folder_bytes(base), free_disk_bytes(cache_dir())
     message = (
         f"model.base: {base.name} is made into a model folder first, once. It takes {needed / 1e9:.2f} GB in "
         f"{cache_dir()}, where {free / 1e9:.1f} GB are free."

@@ -5,19 +5,26 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
+from trainer.auto_fit import Fitted, fit, memory_advice, what_if
 from trainer.config import Config
 from trainer.data.buckets import resolutions
 from trainer.data.epoch import Layout, batches_per_epoch, lay_out, total_steps, views_per_bucket
 from trainer.data.picture_notes import PictureNotes, take_notes
 from trainer.data.text_plan import TextPlan
 from trainer.errors import Problem, UserError
-from trainer.estimates import Memory, disk_bytes, measured_step, planned_texts, training_memory
+from trainer.estimates import Memory, MemoryModel, disk_bytes, measured_step, planned_texts
 from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.optimizer_classes import optimizer_problems
+from trainer.plan_disk import disk_advice, free_disk_bytes
+from trainer.plan_fixes import Advice, Situation, with_fixes
+from trainer.plan_pictures import PlacedPicture, placed_pictures
+from trainer.plan_room import Room
 from trainer.plan_warnings import find_warnings
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
+from trainer.timeline import Timeline, timeline
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,27 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the run will need; ``seconds`` is None where no former run tells."""
+    """What the run will need.
+
+    Attributes:
+        vram_bytes: memory of the GPU, or of the machine where it has none.
+        vram_parts: the same by what takes it.
+        vram_note: where the figure comes from.
+        room: what there is; None where it was not looked at.
+        fits: whether it fits; None without room.
+        disk_bytes: caches, checkpoints and the finished file.
+        disk_free_bytes: on the workspace's disk; None without workspace.
+        seconds: None where no former run tells.
+        seconds_note: where the figure comes from.
+    """
 
     vram_bytes: int
     vram_parts: Memory
     vram_note: str
+    room: Room | None
+    fits: bool | None
     disk_bytes: int
+    disk_free_bytes: int | None
     seconds: float | None
     seconds_note: str
 
@@ -61,8 +83,12 @@ class Plan:
         captions: how they are encoded: all before training, or when they come.
         arithmetic: ``24 pictures x 10 repeats / 4 = 60 steps an epoch``.
         notes: pictures worth a look.
+        timeline: what happens when, and the learning rate.
         estimate: memory, disk and time.
-        warnings: what should be looked at before starting.
+        what_if: memory with other batch sizes, checkpointing and quantisation, see ``auto_fit.what_if``.
+        warnings: what should be looked at before starting, with what mends it.
+        fitted: settings that fit the memory, where that was asked for.
+        placed: every picture, where that was asked for.
     """
 
     pictures: int
@@ -77,16 +103,31 @@ class Plan:
     arithmetic: str
     captions: str
     notes: PictureNotes
+    timeline: Timeline
     estimate: Estimate
-    warnings: list[Problem]
+    what_if: list[dict[str, Any]]
+    warnings: list[Advice]
+    fitted: Fitted | None = None
+    placed: list[PlacedPicture] | None = None
 
 
-def plan(config: Config, workspace: Workspace | None = None) -> Plan:
+def plan(
+    config: Config,
+    workspace: Workspace | None = None,
+    room: Room | None = None,
+    *,
+    fitted: bool = False,
+    pictures: bool = False,
+) -> Plan:
     """Count, place and estimate; only picture headers and captions are read.
 
     Args:
         config: the run's settings.
-        workspace: where former runs tell how long a step takes; without it there is no time estimate.
+        workspace: where former runs tell how long a step takes, and what disk there is; without it there is no time
+            estimate.
+        room: the memory that a run will find; without it nothing is said of whether it fits.
+        fitted: also look for settings that fit into ``room``.
+        pictures: also tell where each picture comes.
 
     Raises:
         UserError: folders missing or empty, a base that cannot be a model, or an optimizer that is not installed or not
@@ -96,9 +137,15 @@ def plan(config: Config, workspace: Workspace | None = None) -> Plan:
     train = config.train
     batches = batches_per_epoch(layout.training, train.batch_size)
     steps = total_steps(train, batches)
-    notes = take_notes(config, layout)
     texts = planned_texts(config, sizes, layout)
-    estimate = _estimate(config, layout, sizes, texts, steps, workspace)
+    memory = MemoryModel(config, sizes, layout, on_gpu=room is None or room.on_gpu)
+    estimate = _estimate(config, layout, sizes, texts, memory.of(config), steps, workspace, room)
+    situation = Situation(config, layout, take_notes(config, layout), steps, batches)
+    warnings = [with_fixes(each, situation) for each in find_warnings(situation, sizes)]
+    if room is not None:
+        warnings = [*memory_advice(config, memory, layout, room), *warnings]
+    if estimate.disk_free_bytes is not None:
+        warnings += disk_advice(config, sizes, layout, texts, estimate.disk_free_bytes)
     return Plan(
         pictures=_count(layout, regularization=False),
         regularization_pictures=_count(layout, regularization=True),
@@ -111,9 +158,13 @@ def plan(config: Config, workspace: Workspace | None = None) -> Plan:
         epochs=round(steps * train.gradient_accumulation_steps / batches, 2),
         arithmetic=arithmetic(config, layout),
         captions=texts.in_words(),
-        notes=notes,
+        notes=situation.notes,
+        timeline=timeline(config, steps, batches, validates=bool(layout.validation)),
         estimate=estimate,
-        warnings=find_warnings(config, layout, notes, steps=steps, batches=batches, sizes=sizes),
+        what_if=what_if(config, memory, room),
+        warnings=warnings,
+        fitted=fit(config, memory, layout, room) if fitted and room is not None else None,
+        placed=placed_pictures(layout) if pictures else None,
     )
 
 
@@ -184,10 +235,15 @@ def _bucket_table(layout: Layout, batch_size: int) -> list[Bucket]:
 
 
 def _estimate(
-    config: Config, layout: Layout, sizes: ModelSizes, texts: TextPlan, steps: int, workspace: Workspace | None
+    config: Config,
+    layout: Layout,
+    sizes: ModelSizes,
+    texts: TextPlan,
+    memory: Memory,
+    steps: int,
+    workspace: Workspace | None,
+    room: Room | None,
 ) -> Estimate:
-    largest = max(math.prod(entry.bucket) for entry in layout.training)
-    memory = training_memory(config, sizes, largest, texts_rest=texts.texts_rest)
     measured = measured_step(config, workspace) if workspace else None
     if measured:
         seconds, note = measured[0] * steps / 1000, f"measured: {measured[0]:.0f} ms a step in run {measured[1]}"
@@ -197,8 +253,11 @@ def _estimate(
     return Estimate(
         vram_bytes=memory.total,
         vram_parts=memory,
-        vram_note=f"by formula from the sizes of {source}; weights + LoRA + optimizer + activations + CUDA itself",
+        vram_note=f"by formula from the sizes of {source}",
+        room=room,
+        fits=room.holds(memory.total) if room else None,
         disk_bytes=disk_bytes(config, sizes, layout, texts),
+        disk_free_bytes=free_disk_bytes(workspace.dir) if workspace else None,
         seconds=seconds,
         seconds_note=note,
     )

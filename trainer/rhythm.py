@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from trainer.config import Config
+
 
 @dataclass(frozen=True)
 class Rhythm:
@@ -42,3 +44,22 @@ class Rhythm:
         if self.every_epochs is not None:
             return epochs_done(step) // self.every_epochs > epochs_done(step - 1) // self.every_epochs
         return self.every_steps > 0 and step % self.every_steps == 0
+
+
+@dataclass(frozen=True)
+class Rhythms:
+    """When a run draws previews, validates and saves."""
+
+    sampling: Rhythm
+    validating: Rhythm
+    saving: Rhythm
+
+
+def rhythms_of(config: Config) -> Rhythms:
+    """Those that the settings ask for."""
+    samples, validation, output = config.samples, config.validation, config.output
+    return Rhythms(
+        sampling=Rhythm(samples.every_steps, samples.every_epochs),
+        validating=Rhythm(validation.every_steps, validation.every_epochs),
+        saving=Rhythm(output.save_every_steps, output.save_every_epochs, output.save_at),
+    )

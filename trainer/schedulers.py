@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-
-import torch
+from typing import TYPE_CHECKING
 
 from trainer.config import LrScheduler, TrainSettings
 from trainer.config_training import CONSTANT
+
+if TYPE_CHECKING:  # the plan draws the curve without loading torch
+    import torch
 
 ONE_CYCLE_RISE = 0.3
 ONE_CYCLE_START = 1 / 25

@@ -33,7 +33,7 @@ from trainer.lora.file import LoraFile, write_lora
 from trainer.lora.metadata import Progress, training_metadata
 from trainer.metrics import Metrics
 from trainer.plan_warnings import about_optimizer
-from trainer.rhythm import Rhythm
+from trainer.rhythm import Rhythm, rhythms_of
 from trainer.sampling import draw_previews
 from trainer.session import Session
 from trainer.validation import timestep_bands, validation_loss
@@ -71,10 +71,7 @@ class Upkeep:
         self._texts_rest = data.text_plan.texts_rest
         self._base_model = base_model_metadata(config.model, cache_dir, session.check_stop)
         self._history = ValidationHistory(config.validation.early_stop_patience)
-        samples, validation, output = config.samples, config.validation, config.output
-        self._sampling = Rhythm(samples.every_steps, samples.every_epochs)
-        self._validating = Rhythm(validation.every_steps, validation.every_epochs)
-        self._saving = Rhythm(output.save_every_steps, output.save_every_epochs, output.save_at)
+        self._rhythms = rhythms_of(config)
 
     @property
     def over(self) -> bool:
@@ -90,13 +87,13 @@ class Upkeep:
         self._history.go_on(step, self._max_steps)
         self._session.at_step(step, self._epoch)
         self._session.enter("training", max_steps=self._max_steps, extend_to=None)
-        if self._sampling.ever and not self._config.samples.prompts:
+        if self._rhythms.sampling.ever and not self._config.samples.prompts:
             self._session.warn("samples.no_prompts", "No preview prompts are given.", "No previews will be drawn.")
         for problem in about_optimizer(self._config.train):
             self._session.warn(problem.code, problem.message, problem.hint)
         if step == 0:
             self._validate()
-        if self._config.samples.at_start if step == 0 else self._due(self._sampling):
+        if self._config.samples.at_start if step == 0 else self._due(self._rhythms.sampling):
             self._draw_previews()
 
     def after_step(self, *, loss: float, grad_norm: float, step_ms: float) -> None:
@@ -107,15 +104,15 @@ class Upkeep:
             return  # the rest is ``finish``'s
         asked = self._session.requests()
         # Validation before saving: a checkpoint knows the validations up to it, so that a resumed run decides alike
-        if self._due(self._validating):
+        if self._due(self._rhythms.validating):
             self._validate()
         if self.over:
             return
         healthy = not self._learning.skipped  # a run that goes wrong must not push its good checkpoints out
         best = self._config.keeps_best and self._history.best_step == step
-        if ((self._due(self._saving) or best) and healthy) or asked & {"save", "pause"}:
+        if ((self._due(self._rhythms.saving) or best) and healthy) or asked & {"save", "pause"}:
             self._save_or_warn()
-        if self._due(self._sampling) or "sample" in asked:
+        if self._due(self._rhythms.sampling) or "sample" in asked:
             self._draw_previews()
         if "pause" in asked and "stop" not in asked:
             self._pause()
@@ -128,7 +125,7 @@ class Upkeep:
         self._validate()
         self._history.end_at(self._max_steps)
         output = self._save_all()
-        if self._sampling.ever:
+        if self._rhythms.sampling.ever:
             self._draw_previews()
         self._session.end("finished", 0)
         return output

@@ -70,4 +70,10 @@ def test_the_run_does_what_was_planned(
     assert Counter(sizes) == {(each.width, each.height): each.batches for each in planned.buckets}
     assert views == {(each.width, each.height): each.views for each in planned.buckets}
     assert sum(views.values()) == planned.views_per_epoch
-    assert bool(of_type(run, "validation")) == bool(planned.validation_pictures)
+    # What happens when, and at which rate
+    marks = {each.what: each.steps for each in planned.timeline.marks}
+    assert [event["step"] for event in of_type(run, "validation")] == marks.get("validation", [])
+    assert bool(planned.validation_pictures) == ("validation" in marks)
+    assert [event["step"] for event in of_type(run, "checkpoint")] == marks["checkpoints"]
+    rates = {event["step"]: event["lr"] for event in of_type(run, "metric")}
+    assert rates == pytest.approx({step + 1: rate for step, rate in planned.timeline.learning_rate})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,7 @@ def test_pictures_worth_a_look_are_listed_by_name(tmp_path: Path) -> None:
     names = {field: [Path(note.path).name for note in getattr(found.notes, field)] for field in vars(found.notes)}
     assert names == {
         "skipped": ["broken.png"],
+        "unused": [],
         "cropped": ["strip.png"],
         "enlarged": ["small.png", "strip.png"],
         "small": [],
@@ -275,7 +277,7 @@ def test_memory_agrees_with_what_was_measured_elsewhere(
         {"lora": {"target": "attention"}, "train": {"gradient_checkpointing": checkpointing}}
     )
     memory = training_memory(config, sizes, side * side, texts_rest=True)
-    assert (memory.total - memory.cuda - sizes.vae * 4) / GIB == pytest.approx(measured, rel=0.07)
+    assert (memory.total - memory.overhead - sizes.vae * 4) / GIB == pytest.approx(measured, rel=0.07)
 
 
 def test_memory_grows_with_what_makes_it_grow() -> None:
@@ -383,7 +385,8 @@ def test_the_command_reads_well(
     code, out, _ = command(capfd, write_config(tmp_path))
     assert code == 0
     for expected in ("4 pictures", "4 pictures x 1 repeat / 1 = 4 steps an epoch", "1000 steps = 250 epochs",
-                     "64 x 64", "GPU memory: about", "time:       unknown", "left out:", "broken.png"):  # fmt: skip
+                     "64 x 64", "memory: about", "fits in", "time:       unknown", "left out:",
+                     "broken.png", "checkpoints: 4 times"):  # fmt: skip
         assert expected in out
 
 
@@ -440,4 +443,32 @@ def test_a_lora_in_sixteen_bits_takes_less(optimizer: str, state: int) -> None:
     """Bytes a weight: 2 and 4 of its gradient, and half of the optimizer's where those are numbers."""
     train = {"optimizer": optimizer, "lora_precision": "bf16"}
     memory = training_memory(Config.model_validate({"train": train}), SD15, 512 * 512)
-    assert (memory.lora, memory.optimizer) == (6 * SD15.lora, state * SD15.lora)
+    assert (memory.lora, memory.gradients, memory.optimizer) == (2 * SD15.lora, 4 * SD15.lora, state * SD15.lora)
+
+
+def test_fit_is_told_as_settings_to_take_over(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORA_ATELIER_WORKSPACE", str(tmp_path / "ws"))
+    write_pictures(tmp_path / "in", [(1024, 1024)])
+    config = write_config(tmp_path, model={"base": "somebody/some-XL-model"}, train={"batch_size": 2})
+    wide = ("--set", "dataset.resolution=1024", "--memory", "8GB")
+    code, out, _ = command(capfd, config, "--fit", *wide)
+    assert code == 0 and "does not fit in 8.0 GiB" in out and "fitted: fits" in out
+    settings = re.findall(r"--set '?([^ ']+)'?", out.splitlines()[-1])
+    assert "train.gradient_checkpointing=true" in settings
+    sets = [part for setting in settings for part in ("--set", setting)]
+    code, out, _ = command(capfd, config, "--json", *wide, *sets)
+    answer = json.loads(out)
+    assert answer["estimate"]["fits"] is True and "fitted" not in answer and "placed" not in answer
+    code, out, err = command(capfd, config, "--memory", "lots", "--json")
+    assert code == 2 and json.loads(out)["error"][0]["field"] == "memory" and "8GB" in err
+
+
+def test_a_setting_of_one_folder_can_be_set(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_pictures(tmp_path / "in", [(64, 64)])
+    config, workspace = write_config(tmp_path), ("--workspace", str(tmp_path / "ws"))
+    _, out, _ = command(capfd, config, "--json", *workspace, "--set", "dataset.sources.0.repeats=5")
+    assert json.loads(out)["views_per_epoch"] == 5
+    code, _, err = command(capfd, config, *workspace, "--set", "dataset.sources.3.repeats=5")
+    assert code == 2 and "dataset.sources.3.repeats" in err

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from trainer.config import Config
+from trainer.data.buckets import Placement
 from trainer.data.captions import for_validation, process_caption
 from trainer.data.epoch import Entry, Layout
 from trainer.data.folders import Picture
@@ -33,6 +34,7 @@ class PictureNotes:
 
     Attributes:
         skipped: left out.
+        unused: regularization pictures for which there is no training picture to go with.
         cropped: lose more than a quarter of their area.
         enlarged: scaled up to their bucket.
         small: trained at less than half of the resolution's area.
@@ -42,6 +44,7 @@ class PictureNotes:
     """
 
     skipped: list[PictureNote]
+    unused: list[PictureNote]
     cropped: list[PictureNote]
     enlarged: list[PictureNote]
     small: list[PictureNote]
@@ -56,6 +59,7 @@ def take_notes(config: Config, layout: Layout) -> PictureNotes:
     pictures = list({entry.picture.key: entry.picture for entry in entries}.values())
     return PictureNotes(
         skipped=[PictureNote(str(each.path), each.reason) for each in layout.collection.skipped],
+        unused=[PictureNote(str(each.path), "there are fewer training pictures") for each in layout.unused],
         cropped=[_note(entry, _cropped(entry)) for entry in entries if _is_cropped(entry)],
         enlarged=[_note(entry, f"{_factor(entry):.2g} times as large") for entry in entries if _factor(entry) > 1],
         small=[_note(entry, _size(entry)) for entry in entries if _is_small(entry)],
@@ -74,14 +78,21 @@ def about_tokens(caption: str) -> int:
     return sum(math.ceil(len(piece) / _LETTERS_PER_TOKEN) for piece in _PIECE.findall(caption))
 
 
+def caption_tokens(config: Config, picture: Picture) -> int:
+    """Roughly how many tokens a picture's caption has when nothing of it is dropped."""
+    settings = for_validation(config.dataset.captions_of(picture.source))
+    return about_tokens(process_caption(picture.caption, settings, random.Random(0)))
+
+
+def enlargement(picture: Picture, placement: Placement) -> float:
+    """How many times as large a picture is trained; below 1 where it is made smaller."""
+    return max(placement.scaled_width / picture.width, placement.scaled_height / picture.height)
+
+
 def _long_captions(config: Config, pictures: list[Picture]) -> list[PictureNote]:
-    notes = []
-    for picture in pictures:
-        settings = for_validation(config.dataset.captions_of(picture.source))
-        tokens = about_tokens(process_caption(picture.caption, settings, random.Random(0)))
-        if tokens > settings.max_token_length:
-            notes.append(PictureNote(str(picture.path), f"about {tokens} tokens"))
-    return notes
+    limit = config.dataset.captions.max_token_length
+    counted = [(picture, caption_tokens(config, picture)) for picture in pictures]
+    return [PictureNote(str(picture.path), f"about {tokens} tokens") for picture, tokens in counted if tokens > limit]
 
 
 def _note(entry: Entry, note: str) -> PictureNote:
@@ -97,7 +108,7 @@ def _cropped(entry: Entry) -> str:
 
 
 def _factor(entry: Entry) -> float:
-    return max(entry.placement.scaled_width / entry.picture.width, entry.placement.scaled_height / entry.picture.height)
+    return enlargement(entry.picture, entry.placement)
 
 
 def _is_small(entry: Entry) -> bool:

@@ -1,0 +1,263 @@
+"""Fitting a run into memory without changing what it learns beyond rounding. Never torch.
+
+The levers are batch size (against gradient accumulation, so that a step sees as many pictures as before), caching,
+gradient checkpointing, and how the frozen model, and at last the LoRA, are rounded. What rounds less is tried first;
+among settings that round alike the fastest that fits is taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.config import Config, Quantize
+from trainer.config_training import OWN_RATE
+from trainer.data.epoch import Layout, views_per_bucket
+from trainer.estimates import MemoryModel
+from trainer.plan_fixes import Advice, Fix, accumulation_fix, changed
+from trainer.plan_room import Room
+
+BATCH, ACCUMULATION = "train.batch_size", "train.gradient_accumulation_steps"
+CHECKPOINTING = "train.gradient_checkpointing"
+PRECISION, QUANTIZE, LORA_PRECISION = "train.mixed_precision", "model.quantize", "train.lora_precision"
+CACHE_LATENTS, CACHE_TEXT = "dataset.cache.latents", "dataset.cache.text"
+
+# Relative times of a step, only to put choices in order: checkpointing computes the forward pass twice, a third of the
+# work again; small batches use a GPU less well; packed weights are unpacked in both passes, nf4 through a table.
+_CHECKPOINTING_TIME = 4 / 3
+_SMALL_BATCH_TIME = 0.3
+_QUANTIZED_TIME: dict[Quantize, float] = {"none": 1.0, "int8": 1.15, "fp8": 1.15, "nf4": 1.4}
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class FitStep:
+    """One change that was made, what for, and what the whole takes with it and those before it."""
+
+    label: str
+    reason: str
+    changes: dict[str, Any]
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The outcome: changes to the settings, in steps; ``fits`` is False where even the smallest is too large."""
+
+    fits: bool
+    bytes_before: int
+    bytes_after: int
+    usable_bytes: int
+    changes: dict[str, Any]
+    steps: list[FitStep]
+
+
+def fit(config: Config, memory: MemoryModel, layout: Layout, room: Room) -> Fitted:
+    """The settings that fit: those that round least, and of these the fastest. Always the same for the same input."""
+    choices = list(_choices(config, layout))
+    fitting = [each for each in choices if room.holds(memory.of(changed(config, each)).total)]
+    if fitting:
+        best = min(
+            fitting, key=lambda each: (_rounding(config, each), _time(config, each), _changes_made(config, each))
+        )
+    else:
+        best = min(choices, key=lambda each: memory.of(changed(config, each)).total)
+    steps = list(_explained(config, best, memory))
+    before = memory.of(config).total
+    return Fitted(
+        fits=bool(fitting),
+        bytes_before=before,
+        bytes_after=steps[-1].bytes_after if steps else before,
+        usable_bytes=room.usable_bytes,
+        changes={name: value for step in steps for name, value in step.changes.items()},
+        steps=steps,
+    )
+
+
+def memory_advice(config: Config, memory: MemoryModel, layout: Layout, room: Room) -> list[Advice]:
+    """What is said of a run that takes more memory than there is, with each change that alone makes it fit."""
+    needed = memory.of(config).total
+    if room.holds(needed):
+        return []
+    fitted = fit(config, memory, layout, room)
+    message = (
+        f"The run needs about {needed / _GIB:.1f} GiB of memory, and {room.name} has "
+        f"{room.free_bytes / _GIB:.1f} GiB free, of which a twentieth should stay so."
+    )
+    fixes = [each for each in _single_fixes(config) if room.holds(memory.of(changed(config, each.changes)).total)]
+    if fitted.fits and not any(each.changes == fitted.changes for each in fixes):
+        labels = "; ".join(step.label.lower() for step in fitted.steps)
+        fixes.append(Fix(f"Fit it: {labels}", fitted.changes, "; ".join(step.reason for step in fitted.steps)))
+    if fitted.fits:
+        hint = "It would end for lack of memory."
+    else:
+        least = f"Even fitted it takes about {fitted.bytes_after / _GIB:.1f} GiB"
+        hint = f"{least}: lower dataset.resolution or lora.rank, or close other programs."
+    return [Advice("memory.too_little", message, hint, CHECKPOINTING, fixes)]
+
+
+def what_if(config: Config, memory: MemoryModel, room: Room | None) -> list[dict[str, Any]]:
+    """Memory for every combination of batch size, checkpointing and quantisation, as a table to choose from.
+
+    Each row: ``batch_size``, ``checkpointing``, ``quantize``, ``bytes``, ``fits`` (None where the memory is not known),
+    ``chosen`` for the settings as they are, and the ``changes`` that lead there.
+    """
+    train = config.train
+    effective = train.batch_size * train.gradient_accumulation_steps
+    sizes = sorted({1, 2, 4, train.batch_size})
+    rows = []
+    for quantize, checkpointing, size in itertools.product(_kinds(config), (False, True), sizes):
+        accumulation = effective // size if effective % size == 0 else 1
+        changes = {BATCH: size, ACCUMULATION: accumulation, CHECKPOINTING: checkpointing, QUANTIZE: quantize}
+        needed = memory.of(changed(config, changes)).total
+        rows.append(
+            {
+                "batch_size": size,
+                "checkpointing": checkpointing,
+                "quantize": quantize,
+                "bytes": needed,
+                "fits": room.holds(needed) if room else None,
+                "chosen": (size, checkpointing, quantize)
+                == (train.batch_size, train.gradient_checkpointing, config.model.quantize),
+                "changes": changes,
+            }
+        )
+    return rows
+
+
+def _choices(config: Config, layout: Layout) -> Iterator[dict[str, Any]]:
+    """Every combination of the levers, as changes to the config."""
+    train = config.train
+    precisions = ["no", "auto"] if train.mixed_precision == "no" else [train.mixed_precision]
+    combinations = itertools.product(
+        precisions, _kinds(config), _lora_precisions(config), (False, True), _batch_sizes(config, layout)
+    )
+    for precision, quantize, lora_precision, checkpointing, size in combinations:
+        yield {
+            **_caches(config),
+            **accumulation_fix(config, size),
+            CHECKPOINTING: checkpointing,
+            PRECISION: precision,
+            QUANTIZE: quantize,
+            LORA_PRECISION: lora_precision,
+        }
+
+
+def _kinds(config: Config) -> tuple[Quantize, ...]:
+    """From none to most rounding. int8 is nearer to the weights than fp8, and as small."""
+    return "none", "fp8" if config.model.quantize == "fp8" else "int8", "nf4"
+
+
+def _batch_sizes(config: Config, layout: Layout) -> list[int]:
+    """Divisors of the pictures a step: smaller than now, or larger where no bucket's last batch would come short.
+
+    A short batch counts as much as a full one, so more of them would change what is learned.
+    """
+    now = config.train.batch_size
+    effective = now * config.train.gradient_accumulation_steps
+    views = list(views_per_bucket(layout.training).values())
+    return [
+        size
+        for size in range(1, effective + 1)
+        if effective % size == 0 and (size <= now or all(count % size == 0 for count in views))
+    ]
+
+
+def _lora_precisions(config: Config) -> list[str]:
+    given = config.train.lora_precision
+    keeps = given != "float32" or config.train.optimizer in (*OWN_RATE, "schedule_free_adamw")
+    return [given] if keeps else [given, "bf16"]
+
+
+def _caches(config: Config) -> dict[str, Any]:
+    """Caches that change nothing but time and memory."""
+    dataset = config.dataset
+    varied = any(dataset.augment_of(number).changes_pixels for number in range(len(dataset.sources)))
+    latents = {} if dataset.cache.latents or varied else {CACHE_LATENTS: True}
+    text = {} if dataset.cache.text or config.lora.train != "unet" else {CACHE_TEXT: True}
+    return {**latents, **text}
+
+
+def _rounding(config: Config, choice: dict[str, Any]) -> tuple[int, int, int]:
+    """How much more is rounded; the LoRA itself counts most."""
+    return (
+        int(choice[LORA_PRECISION] != config.train.lora_precision),
+        _kinds(config).index(choice[QUANTIZE]),
+        int(choice[PRECISION] != config.train.mixed_precision),
+    )
+
+
+def _time(config: Config, choice: dict[str, Any]) -> float:
+    pictures = choice[BATCH] * choice[ACCUMULATION]
+    batches = pictures * (1 + _SMALL_BATCH_TIME / choice[BATCH])
+    return batches * (_CHECKPOINTING_TIME if choice[CHECKPOINTING] else 1) * _QUANTIZED_TIME[choice[QUANTIZE]]
+
+
+def _changes_made(config: Config, choice: dict[str, Any]) -> int:
+    return len(_steps(config, choice))
+
+
+def _explained(config: Config, choice: dict[str, Any], memory: MemoryModel) -> Iterator[FitStep]:
+    for fix in _steps(config, choice):
+        config = changed(config, fix.changes)
+        yield FitStep(fix.label, fix.cost, fix.changes, memory.of(config).total)
+
+
+def _single_fixes(config: Config) -> Iterator[Fix]:
+    """Levers one at a time, the least slow first."""
+    train = config.train
+    whole: dict[str, Any] = {
+        BATCH: train.batch_size,
+        ACCUMULATION: train.gradient_accumulation_steps,
+        CHECKPOINTING: train.gradient_checkpointing,
+        PRECISION: train.mixed_precision,
+        QUANTIZE: config.model.quantize,
+        LORA_PRECISION: train.lora_precision,
+    }
+    smaller = [size for size in range(train.batch_size - 1, 0, -1) if train.batch_size % size == 0]
+    tries: list[dict[str, Any]] = [_caches(config)]
+    tries += [accumulation_fix(config, size) for size in smaller]
+    tries += [{CHECKPOINTING: True}, {PRECISION: "auto"} if train.mixed_precision == "no" else {}]
+    kinds = _kinds(config)
+    tries += [{QUANTIZE: kind} for kind in kinds[kinds.index(config.model.quantize) + 1 :]]
+    for changes in tries:
+        yield from _steps(config, {**whole, **changes})
+
+
+def _steps(config: Config, choice: dict[str, Any]) -> list[Fix]:
+    """The changes of a choice that differ from the config, each with its words."""
+    train = config.train
+    steps = []
+    caches = {name: value for name, value in choice.items() if name in (CACHE_LATENTS, CACHE_TEXT)}
+    if caches:
+        steps.append(Fix("Cache pictures and captions", caches, "encoded once, before training, which is faster too"))
+    if choice[BATCH] != train.batch_size:
+        size, accumulation = choice[BATCH], choice[ACCUMULATION]
+        speed = "somewhat slower" if size < train.batch_size else "somewhat faster"
+        label = f"Batches of {size}, {accumulation} added up" if accumulation > 1 else f"Batches of {size}"
+        steps.append(
+            Fix(label, {BATCH: size, ACCUMULATION: accumulation}, f"as many pictures a step as before, {speed}")
+        )
+    if choice[CHECKPOINTING] != train.gradient_checkpointing:
+        on = choice[CHECKPOINTING]
+        label = f"Turn {'on' if on else 'off'} gradient checkpointing"
+        cost = "a step takes about a third longer" if on else "there is room for it, and a step takes a quarter less"
+        steps.append(Fix(label, {CHECKPOINTING: on}, cost))
+    if choice[PRECISION] != train.mixed_precision:
+        steps.append(Fix("Compute in 16 bits", {PRECISION: choice[PRECISION]}, "rounds more, and is faster on a GPU"))
+    if choice[QUANTIZE] != config.model.quantize:
+        steps.append(_quantize_step(choice[QUANTIZE]))
+    if choice[LORA_PRECISION] != train.lora_precision:
+        cost = "its small changes are rounded by chance"
+        steps.append(Fix("Keep the LoRA in bf16", {LORA_PRECISION: choice[LORA_PRECISION]}, cost))
+    return steps
+
+
+def _quantize_step(kind: Quantize) -> Fix:
+    if kind == "none":
+        return Fix("Do not quantise the model", {QUANTIZE: kind}, "there is room for it: exact, and faster")
+    bits, longer = (4, "longer") if kind == "nf4" else (8, "somewhat longer")
+    cost = f"the frozen model is rounded to {bits} bits, and a step takes {longer}"
+    return Fix(f"Quantise the frozen model to {kind}", {QUANTIZE: kind}, cost)

@@ -1,0 +1,158 @@
+"""The memory that a run will find: on the GPU by its driver, in the machine, or as much as was said. Never torch."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import psutil
+
+from trainer.errors import UserError
+
+MEMORY_VARIABLE = "LORA_ATELIER_MEMORY"
+"""Environment variable that stands for ``--memory``."""
+
+_GIB = 2**30
+_LEFT_SHARE = 0.05  # for the desktop, and for what no estimate knows
+_LEAST_BYTES = 2**28
+_TRAINER_WORDS = ("-m trainer", "trainer/__main__")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Another program that holds GPU memory. ``ours``: a run or a job of this program, which will have ended."""
+
+    name: str
+    bytes: int
+    ours: bool
+
+
+@dataclass(frozen=True)
+class Room:
+    """Memory that a run may take.
+
+    Attributes:
+        kind: of a GPU, of the machine where there is none, or given by the user in place of either.
+        name: of the device.
+        total_bytes: what the device has.
+        free_bytes: what a run will find free.
+        holders: who holds the rest, the largest first, as far as the driver tells.
+    """
+
+    kind: Literal["gpu", "cpu", "given"]
+    name: str
+    total_bytes: int
+    free_bytes: int
+    holders: tuple[Holder, ...] = ()
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is a GPU that trains; a memory that was given is meant to be one's."""
+        return self.kind != "cpu"
+
+    @property
+    def usable_bytes(self) -> int:
+        """What a plan may come to: a twentieth stays free."""
+        return int(self.free_bytes * (1 - _LEFT_SHARE))
+
+    def holds(self, needed_bytes: int) -> bool:
+        """Whether so much fits."""
+        return needed_bytes <= self.usable_bytes
+
+
+def room_here(given: str | None = None) -> Room:
+    """The memory of this machine, or as much as was given as ``8GB`` or in the environment.
+
+    Raises UserError(field="memory") when that is no amount of memory.
+    """
+    given = given or os.environ.get(MEMORY_VARIABLE)
+    if given:
+        return given_room(parse_memory(given))
+    return _gpu_room() or _machine_room()
+
+
+def given_room(count: int) -> Room:
+    """A GPU of so many bytes, all of them free."""
+    return Room("given", f"a GPU with {count / _GIB:g} GB", count, count)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of ``8GB``, ``7.5 GiB``, ``8192MB`` or ``8``; a GB is 1024^3 bytes, as on the box of a graphics card.
+
+    Raises UserError(field="memory").
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([gm])i?b?)?\s*", text, re.IGNORECASE)
+    count = int(float(found[1]) * (2**20 if (found[2] or "g").lower() == "m" else _GIB)) if found else 0
+    if count < _LEAST_BYTES:
+        message = f"memory: {text!r} is not an amount of memory; allowed is 0.25GB and more."
+        raise UserError("plan.memory", message, "Write it like 8GB or 7.5GB.", "memory")
+    return count
+
+
+def _machine_room() -> Room:
+    memory = psutil.virtual_memory()
+    return Room("cpu", "the processor", memory.total, memory.available)
+
+
+def _gpu_room() -> Room | None:
+    """The first GPU that a run may see; None without one, or where this PyTorch cannot use it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    first = None if visible is None else visible.split(",")[0].strip()
+    if first in ("", "-1") or _torch_without_cuda():
+        return None
+    chosen = [f"--id={first}"] if first else []
+    rows = _ask("--query-gpu=uuid,name,memory.total,memory.free", *chosen)
+    if not rows or len(rows[0]) != 4 or not (rows[0][2].isdigit() and rows[0][3].isdigit()):
+        return None
+    uuid, name, total, free = rows[0]
+    holders = _holders(_ask("--query-compute-apps=gpu_uuid,pid,used_memory,process_name"), uuid)
+    ours = sum(holder.bytes for holder in holders if holder.ours)
+    total_bytes = int(total) * 2**20
+    return Room("gpu", name, total_bytes, min(total_bytes, int(free) * 2**20 + ours), tuple(holders))
+
+
+def _holders(rows: list[list[str]], uuid: str) -> list[Holder]:
+    found = []
+    for row in rows:
+        if len(row) != 4 or row[0] != uuid or not (row[1].isdigit() and row[2].isdigit()):
+            continue
+        program, ours = _program(int(row[1]), row[3])
+        found.append(Holder(program, int(row[2]) * 2**20, ours))
+    return sorted(found, key=lambda holder: -holder.bytes)
+
+
+def _program(pid: int, name: str) -> tuple[str, bool]:
+    """What a process is called, and whether it is this program's own."""
+    short = name.replace("\\", "/").rpartition("/")[2] or f"process {pid}"
+    try:
+        words = " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return short, False
+    ours = any(word in words for word in _TRAINER_WORDS)
+    return ("LoRA Atelier" if ours else short), ours
+
+
+def _ask(*query: str) -> list[list[str]]:
+    """Rows of an answer of the NVIDIA driver's program; none where there is none or it does not answer."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    try:
+        answer = subprocess.run(
+            [program, *query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [[part.strip() for part in line.split(",")] for line in answer.splitlines() if line.strip()]
+
+
+def _torch_without_cuda() -> bool:
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
