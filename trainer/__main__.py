@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "train": "train a LoRA from a config file",
     "resume": "continue a run, or extend a finished one",
     "plan": "what a config would do: buckets, steps, memory, time",
+    "read-config": "settings of kohya_ss, sd-scripts, OneTrainer or ai-toolkit as a config",
     "dataset": "look for problems in a folder of pictures",
     "fix": "mend what `dataset` found, so that it can be undone",
     "caption": "write captions for a folder of pictures",
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     if wants is None:
         return _without_command(arguments)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of packages that nothing here needs
-    command = importlib.import_module(f"trainer.commands.{wants}")
+    command = importlib.import_module(f"trainer.commands.{module_of(wants)}")
     try:
         args = command_parser(wants, command).parse_args(arguments[1:])
     except UserError as error:
@@ -127,7 +128,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _top_parser() -> argparse.ArgumentParser:
-    listing = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    listing = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     parser = _Parser(
         prog="trainer",
         description="LoRA Atelier's trainer.",
@@ -136,6 +137,11 @@ def _top_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("command", choices=[*COMMANDS, *INTERNAL_COMMANDS], metavar="CMD")
     return parser
+
+
+def module_of(command: str) -> str:
+    """The name of a command's module, which cannot have a hyphen."""
+    return command.replace("-", "_")
 
 
 def _command_of(arguments: list[str]) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.__main__ import COMMANDS, INTERNAL_COMMANDS
+from trainer.__main__ import COMMANDS, INTERNAL_COMMANDS, module_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [*sorted(path for folder in ("trainer", "ui") for path in (ROOT / folder).rglob("*.py")), ROOT / "app.py"]
@@ -107,7 +107,7 @@ def test_public_things_are_documented(path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*COMMANDS, *INTERNAL_COMMANDS])
 def test_every_command_has_its_module(name: str) -> None:
-    module = importlib.import_module(f"trainer.commands.{name}")
+    module = importlib.import_module(f"trainer.commands.{module_of(name)}")
     assert callable(module.add_arguments)
     assert callable(module.run)
     assert callable(module.describe)
@@ -126,5 +126,5 @@ def test_documents_name_only_what_exists(path: Path) -> None:
             assert (path.parent / target).exists(), f"link to {target}"
     for name in re.findall(r"`((?:ui|trainer|presets|tests|docs)/[\w./-]+)`", text):
         assert (ROOT / name).exists(), f"{name} is named and does not exist"
-    for command in re.findall(r"(?:launch\.sh trainer|python -m trainer) ([a-z]+)", text):
+    for command in re.findall(r"(?:launch\.sh trainer|python -m trainer) ([a-z-]+)", text):
         assert command in COMMANDS, f"the command {command} is named and does not exist"
