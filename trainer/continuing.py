@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint import LORA, newest_checkpoint, read_manifest
+from trainer.checkpoint_folders import LORA, newest_checkpoint, read_manifest
 from trainer.config import LoraSettings, MergedLora
 from trainer.errors import Problem, UserError
 from trainer.session import Session

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint import LORA, MANIFEST, is_valid
+from trainer.checkpoint_folders import LORA, MANIFEST, is_valid
 from trainer.errors import UserError
 from trainer.files import read_json
 from trainer.lora.adapter_settings import TENSORS_NAME

@@ -9,15 +9,8 @@ from pathlib import Path
 
 import torch
 
-from trainer.checkpoint import (
-    LORA,
-    checkpoint_at,
-    checkpoints,
-    is_valid,
-    load_state,
-    prune,
-    save_checkpoint,
-)
+from trainer.checkpoint import load_state, save_checkpoint
+from trainer.checkpoint_folders import LORA, checkpoint_at, checkpoints, is_valid, prune
 from trainer.conditioning import CaptionEncoder
 from trainer.config import Config, TrainSettings
 from trainer.continuing import Continuation

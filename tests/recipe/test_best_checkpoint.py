@@ -11,7 +11,7 @@ import pytest
 
 from tests.recipe.tiny_runs import Watcher, losses_of, make_pictures, of_type, stop_at, train_here
 from trainer.__main__ import main
-from trainer.checkpoint import MANIFEST, checkpoints, step_of
+from trainer.checkpoint_folders import MANIFEST, checkpoints, step_of
 from trainer.errors import JobFailed
 from trainer.files import read_json
 from trainer.lora.file import read_lora

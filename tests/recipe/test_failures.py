@@ -14,7 +14,7 @@ from PIL import Image
 from tests.recipe.test_kill import ROOT, start
 from tests.recipe.tiny_runs import Watcher, losses_of, make_pictures, of_type, train_here
 from trainer import recipe, sampling
-from trainer.checkpoint import step_of
+from trainer.checkpoint_folders import step_of
 from trainer.config_io import save_config
 from trainer.errors import JobFailed, UserError
 from trainer.lora.file import read_lora

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from tests.recipe.tiny_runs import Watcher, losses_of, of_type, states_of, stop_at, train_here
 from trainer.__main__ import main
-from trainer.checkpoint import checkpoints, is_valid
+from trainer.checkpoint_folders import checkpoints, is_valid
 from trainer.config import Config
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.lora.file import read_lora

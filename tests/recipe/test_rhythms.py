@@ -9,7 +9,7 @@ import pytest
 
 from tests.recipe.tiny_runs import losses_of, of_type, stop_at, train_here
 from trainer.__main__ import main
-from trainer.checkpoint import checkpoints, step_of
+from trainer.checkpoint_folders import checkpoints, step_of
 from trainer.runs.store import Run, Workspace
 
 PROMPT = {"prompt": "a red circle", "steps": 1, "width": 64, "height": 64, "guidance": 1}
