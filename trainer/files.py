@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,16 @@ def write_json(target: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises OSError or json.JSONDecodeError."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def size_bytes(folder: Path) -> int:
+    """Bytes of all files under a folder; files that vanish meanwhile do not count."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(parent, name).lstat().st_size
+    return total
 
 
 def end_torn_line(path: Path) -> None:

@@ -26,6 +26,7 @@ from trainer.lora.file import LoraFile, write_lora
 from trainer.lora.metadata import Progress, training_metadata
 from trainer.metrics import Metrics
 from trainer.plan_warnings import about_optimizer
+from trainer.prompt_changes import take_new_prompts
 from trainer.rhythm import Rhythm, rhythms_of
 from trainer.sampling import draw_previews
 from trainer.session import Session
@@ -80,6 +81,7 @@ class Upkeep:
         self._history.go_on(step, self._max_steps)
         self._session.at_step(step, self._epoch)
         self._session.enter("training", max_steps=self._max_steps, extend_to=None)
+        self._take_new_prompts()
         if self._rhythms.sampling.ever and not self._config.samples.prompts:
             self._session.warn("samples.no_prompts", "No preview prompts are given.", "No previews will be drawn.")
         for problem in about_optimizer(self._config.train):
@@ -96,6 +98,7 @@ class Upkeep:
         if step == self._max_steps:
             return  # the rest is ``finish``'s
         asked = self._session.requests()
+        self._take_new_prompts()  # after the requests: prompts that came before "sample" are there for it
         # Validation before saving: a checkpoint knows the validations up to it, so that a resumed run decides alike
         if self._due(self._rhythms.validating):
             self._validate()
@@ -117,6 +120,7 @@ class Upkeep:
         self._metrics.flush()
         self._validate()
         self._history.end_at(self._max_steps)
+        self._take_new_prompts()
         output = self._save_all()
         if self._rhythms.sampling.ever:
             self._draw_previews()
@@ -266,6 +270,9 @@ class Upkeep:
         hint = "To train on nevertheless, extend the run: patience then starts anew."
         self._session.warn("validation.early_stop", message, hint)
 
+    def _take_new_prompts(self) -> None:
+        take_new_prompts(self._session, self._config, self._family, self._learning.step)
+
     def _draw_previews(self) -> None:
         self._metrics.flush()
         try:
@@ -303,6 +310,7 @@ class Upkeep:
     def _stop(self) -> None:
         self._metrics.flush()
         self._session.enter("stopping")
+        self._take_new_prompts()
         output = self._save_all()
         raise StoppedOnRequest(f"stopped at step {self._learning.step} of {self._max_steps}; saved as {output}")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.files import size_bytes
+from trainer.runs.bin import Bin
 from trainer.runs.store import ALIVE, Workspace
 from trainer.single_file.cache import cache_dir as models_cache
 from ui.run_view import file_size
@@ -26,6 +27,7 @@ def places(workspace: Workspace) -> list[Place]:
     """Where files go, most wanted first."""
     return [
         Place("Runs", "each with its settings, log, previews, checkpoints and finished LoRA", workspace.runs_dir),
+        Place("Bin", "deleted runs and checkpoints; emptied on the Runs tab", Bin(workspace.dir).dir),
         Place("Merged models", "what the Merge tab saves", workspace.models_dir),
         Place("Pictures", "what the Generate tab makes", workspace.pictures_dir),
         Place("Datasets", "uploaded and generated pictures", workspace.datasets_dir),
@@ -35,18 +37,6 @@ def places(workspace: Workspace) -> list[Place]:
         Place("Jobs", "checks, captions and merges", workspace.jobs_dir),
         Place("Logs", "what the page itself has to say", workspace.dir / "logs"),
     ]
-
-
-def size_bytes(folder: Path) -> int:
-    """Bytes of all files under a folder; files that vanish meanwhile do not count."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += Path(parent, name).lstat().st_size
-            except FileNotFoundError:
-                continue
-    return total
 
 
 def free_text(workspace: Workspace) -> str:

@@ -16,6 +16,7 @@ from queue_trainer import ROOT, Quiet, add, command, order, wait, worker_process
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.runs import actions, worker
+from trainer.runs.bin import Bin
 from trainer.runs.queue import queued_runs
 from trainer.runs.store import Run, Workspace, process_is_alive, this_process
 from trainer.runs.worker import enqueue, ensure_worker, requeue, resume_command, work
@@ -148,8 +149,10 @@ def test_requests_reach_a_running_trainer_only(workspace: Workspace) -> None:
     for request in ("pause", "sample", "save", "stop", "resume", "dance"):
         with pytest.raises(UserError):
             actions.ask(run, request)  # type: ignore[arg-type]
-    actions.delete(run)
+    item = actions.delete(run)
     assert not run.dir.exists()
+    assert Bin(workspace.dir).restore(item.id) == run.dir
+    assert run.read().state == "finished"
 
 
 def test_deleting_a_queued_run(workspace: Workspace) -> None:

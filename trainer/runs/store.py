@@ -20,6 +20,7 @@ import psutil
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
+from trainer.checkpoint_folders import step_of
 from trainer.config import Config
 from trainer.config_io import load_config, save_config
 from trainer.config_paths import config_with_full_paths
@@ -63,6 +64,10 @@ class RunInfo(BaseModel):
     extend_to: int | None = None
     """Steps that the queue was asked to go on to."""
     versions: dict[str, str] = {}
+    note: str = ""
+    """What the user wrote about the run."""
+    begun_from: str | None = None
+    """The run and step whose checkpoint this one goes on from: ``20261123-081500-my-lora-3f2a91c7 step 40``."""
 
 
 @dataclass(frozen=True)
@@ -215,11 +220,18 @@ class Workspace:
         return self.dir / "locks"
 
     def create_run(
-        self, config: Config, run_dir: Path | None = None, *, queued: bool = True, wanted_device: str | None = None
+        self,
+        config: Config,
+        run_dir: Path | None = None,
+        *,
+        queued: bool = True,
+        wanted_device: str | None = None,
+        checkpoint: Path | None = None,
     ) -> Run:
         """Make a new run folder with its config: for the queue, or started by the calling process at once.
 
         Paths in it are full ones from then on, so that the run does not depend on the folder it is started from.
+        Where a ``checkpoint`` of another run is given, a copy of it is this run's first: it goes on exactly there.
 
         Raises UserError when ``run_dir`` is taken.
         """
@@ -236,6 +248,10 @@ class Workspace:
         info = RunInfo(
             id=run.id, name=config.name, created=now, queued=now, max_steps=steps, wanted_device=wanted_device
         )
+        if checkpoint is not None:  # before run.json, which makes the folder a run that a worker may start
+            shutil.copytree(checkpoint, run.checkpoints_dir / checkpoint.name)
+            begun_from = f"{checkpoint.parent.parent.name} step {step_of(checkpoint)}"
+            info = info.model_copy(update={"step": step_of(checkpoint), "begun_from": begun_from})
         if not queued:  # never queued for a moment, or a worker could take it
             info = info.model_copy(update={"state": "starting", "started": now, **this_process()})
         write_json(run.info_path, info.model_dump())

@@ -38,14 +38,15 @@ _RUN_LOCK_SECONDS = 2.0  # a run that some process does not let go of must not h
 RunCommand = Callable[[Run, Workspace], list[str]]
 
 
-def enqueue(workspace: Workspace, config: Config, *, device: str | None = None) -> Run:
+def enqueue(workspace: Workspace, config: Config, *, device: str | None = None, checkpoint: Path | None = None) -> Run:
     """Put a new run at the end of the queue and see to it that a worker is there.
 
-    Without a ``device`` it goes to any GPU that is free, or the CPU where there is none. Raises UserError when there is
-    no such device.
+    Without a ``device`` it goes to any GPU that is free, or the CPU where there is none. Where a ``checkpoint`` of
+    another run is given, it goes on from there: see ``Workspace.create_run``. Raises UserError when there is no such
+    device.
     """
     check_device(device)
-    run = workspace.create_run(config, wanted_device=device)
+    run = workspace.create_run(config, wanted_device=device, checkpoint=checkpoint)
     ensure_workers(workspace)
     return run
 

@@ -13,6 +13,7 @@ import gradio as gr
 
 from trainer.config_training import CLASS_PATH
 from trainer.errors import UserError
+from trainer.files import size_bytes
 from trainer.runs.settings import AppSettings, read_settings, write_settings
 from trainer.runs.store import Workspace
 from ui import disk_use, machine
@@ -261,7 +262,7 @@ def _folders_html(context: AppContext) -> str:
 
 def _disk_html(workspace: Workspace) -> str:
     rows = [
-        (place.title, f"{file_size(size)}, {place.about}" if (size := disk_use.size_bytes(place.path)) else place.about)
+        (place.title, f"{file_size(size)}, {place.about}" if (size := size_bytes(place.path)) else place.about)
         for place in disk_use.places(workspace)
     ]
     return _table([*rows, ("Disk", disk_use.free_text(workspace))])
