@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.recipe.tiny_runs import Watcher, make_pictures, of_type, train_here
 from trainer.__main__ import main
-from trainer.checkpoint import LORA
+from trainer.checkpoint_folders import LORA
 from trainer.demo import MODEL_DIR
 from trainer.devices import seeded_generator
 from trainer.errors import UserError

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.__main__ import main
 from trainer.checkpoint_folders import LORA, MANIFEST, STATE, checkpoints, file_hash
 from trainer.config import Config
 from trainer.errors import UserError
@@ -138,3 +139,24 @@ def test_prompts_that_cannot_be_read_are_none(tmp_path: Path) -> None:
     (tmp_path / control.PROMPTS).write_text("{half")
     assert control.take_prompts(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_from_a_terminal(run: Run, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(*arguments: str, code: int = 0) -> str:
+        assert main(["runs", *arguments, "--workspace", str(workspace.dir)]) == code
+        printed = capsys.readouterr()
+        return printed.out if code == 0 else printed.err
+
+    answer("rename", run.id, "Tom")
+    answer("note", run.id, "too orange")
+    assert (run.read().name, run.read().note) == ("Tom", "too orange")
+    assert "needs a text" in answer("rename", run.id, code=2)
+    assert "deleted" in answer("delete", run.id)
+    assert "No runs yet" in answer("list")
+    listed = answer("bin")
+    assert "Tom" in listed
+    assert run.id in answer("restore", listed.split()[0])
+    assert run.id in answer("list")
+    answer("delete", run.id)
+    assert "MB freed" in answer("empty-bin")
+    assert "empty" in answer("bin")

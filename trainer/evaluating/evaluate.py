@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainer.checkpoint import LORA, checkpoints, is_valid, read_manifest, step_of
+from trainer.checkpoint_folders import LORA, checkpoints, is_valid, read_manifest, step_of
 from trainer.config import Config
 from trainer.data.epoch import lay_out
 from trainer.devices import is_out_of_memory, pick_device, turn_on

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from trainer.checkpoint import LORA
+from trainer.checkpoint_folders import LORA
 from trainer.conditioning import caption_encoder
 from trainer.config import Config, SamplePrompt
 from trainer.data.buckets import resolutions
