@@ -45,6 +45,18 @@ class Rhythm:
             return epochs_done(step) // self.every_epochs > epochs_done(step - 1) // self.every_epochs
         return self.every_steps > 0 and step % self.every_steps == 0
 
+    def count(self, first: int, last: int, epochs_done: Callable[[int], int]) -> int:
+        """How often it is due between two steps, both included."""
+        if last < first:
+            return 0
+        if self.every_epochs is not None:
+            times = epochs_done(last) // self.every_epochs - epochs_done(first - 1) // self.every_epochs
+        else:
+            times = last // self.every_steps - (first - 1) // self.every_steps if self.every_steps > 0 else 0
+        named = [step for step in set(self.also_at) if first <= step <= last]
+        alone = Rhythm(self.every_steps, self.every_epochs)
+        return times + sum(not alone.due(step, epochs_done) for step in named)
+
 
 @dataclass(frozen=True)
 class Rhythms:

@@ -18,13 +18,12 @@ from trainer.files import read_json, write_json
 from trainer.runs.store import Run, Workspace
 from trainer.runs.worker import enqueue
 from ui import presets
-from ui.run_view import RunReaders
+from ui.run_view import readers_of
 
 Stage = Literal["offer", "waiting", "preparing", "training", "finished", "stopped"]
 
 PRESETS: dict[str, str] = {"neon": "demo_style", "robot": "demo_character"}
 """Concept to the preset that teaches it."""
-READERS = RunReaders()
 
 
 class _Memory(BaseModel):
@@ -57,7 +56,7 @@ def read_tour(workspace: Workspace) -> Tour:
     if run is None:
         shown = not memory.hidden and (memory.run is not None or not workspace.runs())
         return Tour(f"offer {shown}", shown, "offer", memory.concept, None, 0, 0, None, "")
-    view = READERS.of(run).view()
+    view = readers_of(workspace.dir).of(run).view()
     stage = _stage(view.info.state)
     return Tour(
         key=f"{run.id} {stage} {view.info.step} {view.info.state} {memory.hidden}",

@@ -47,11 +47,10 @@ def add_routes(context: AppContext) -> None:
     workspace = context.workspace
 
     def sample(request: Request) -> Response:
-        run = _found(workspace, request.path_params["run_id"])
-        return _picture(workspace, run.samples_dir, request)
+        return _answer(workspace, sample_file(workspace, request), request)
 
     def lora(request: Request) -> Response:
-        path = _found(workspace, request.path_params["run_id"]).output_path
+        path = found_run(workspace, request.path_params["run_id"]).output_path
         if not path.is_file():
             raise HTTPException(404)
         return FileResponse(path, filename=path.name, media_type="application/octet-stream")
@@ -62,18 +61,32 @@ def add_routes(context: AppContext) -> None:
     context.page.route("/atelier/previews/{name}", lambda request: _picture(workspace, _previews(workspace), request))
 
 
-def _found(workspace: Workspace, run_id: str) -> Run:
+def found_run(workspace: Workspace, run_id: str) -> Run:
+    """The run that an address names. Raises HTTPException 404."""
     try:
         return workspace.run(run_id)
     except UserError as error:
         raise HTTPException(404) from error
 
 
-def _picture(workspace: Workspace, folder: Path, request: Request) -> Response:
+def sample_file(workspace: Workspace, request: Request) -> Path:
+    """The preview picture that an address names. Raises HTTPException 404."""
+    return _file(found_run(workspace, request.path_params["run_id"]).samples_dir, request)
+
+
+def _file(folder: Path, request: Request) -> Path:
     name = request.path_params["name"]
     path = folder / name
     if not _PICTURE_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
         raise HTTPException(404)
+    return path
+
+
+def _picture(workspace: Workspace, folder: Path, request: Request) -> Response:
+    return _answer(workspace, _file(folder, request), request)
+
+
+def _answer(workspace: Workspace, path: Path, request: Request) -> Response:
     if "thumbnail" in request.query_params:
         path = thumbnail(workspace, path)
     return FileResponse(path, headers=_FOREVER)  # the address holds the file's time: a new file has a new one

@@ -6,10 +6,8 @@ import html
 import time
 from collections.abc import Sequence
 
-from trainer.runs.store import ALIVE, RunInfo, Workspace
-from ui.charts import loss_chart, small_chart
-from ui.media import sample_url
-from ui.run_view import Curve, RunReader, RunView, duration, file_size, speed
+from trainer.runs.store import ALIVE, RunInfo
+from ui.run_view import RunView, duration, file_size, speed
 
 STATE_WORDS = {
     "queued": "Waiting",
@@ -42,44 +40,6 @@ def head_line(view: RunView) -> str:
     return (
         f'<div class="run-head"><div class="run-title"><h2>{html.escape(info.name)}</h2>{_pill(info)}</div>'
         f'{_bar(info, view.progress)}<p class="facts">{facts}</p>{error}</div>'
-    )
-
-
-def charts(reader: RunReader, view: RunView, first: int | None, last: int | None) -> str:
-    """Loss large, learning rate and step time small."""
-    loss = reader.curve("loss", first, last, smooth=True)
-    if len(loss.steps) < 2:
-        waiting = (
-            "The curve begins with the second step." if view.info.state in (*ALIVE, "queued") else "No steps done."
-        )
-        return f'<p class="quiet">{waiting}</p>'
-    checks = [point for point in reader.validation() if (first or 0) <= point[0] <= (last or point[0])]
-    small = [
-        _small(reader, "lr", "Learning rate", "{:.2e}", first, last),
-        _small(reader, "step_ms", "Time per step", "{:.0f} ms", first, last),
-        _small(reader, "grad_norm", "Gradient norm", "{:.3g}", first, last),
-        _small(reader, "vram_bytes", "GPU memory", "{}", first, last) if view.latest.get("vram_bytes") else "",
-    ]
-    hint = '<p class="quiet chart-hint">Drag across the curve to look closer; double-click to see all of it.</p>'
-    large = loss_chart(loss, checks, zoomed=first is not None or last is not None)
-    return f'<div class="charts">{large}{hint}<div class="small-charts">{"".join(small)}</div></div>'
-
-
-def sample_wall(workspace: Workspace, view: RunView) -> str:
-    """Preview pictures, one row per prompt and one column per step."""
-    wall = view.wall
-    if not wall.steps:
-        return '<p class="quiet">No previews yet. They appear as the run makes them; Sample now asks for some.</p>'
-    head = "".join(f'<th scope="col">{"before" if step == 0 else f"step {step}"}</th>' for step in wall.steps)
-    rows = []
-    for number, (prompt, cells) in enumerate(zip(wall.prompts, wall.cells, strict=True)):
-        pictures = "".join(
-            f"<td>{_sample(workspace, view.info.id, name, f'{prompt} (step {step})', number)}</td>"
-            for name, step in zip(cells, wall.steps, strict=True)
-        )
-        rows.append(f'<tr><th scope="row">{html.escape(prompt)}</th>{pictures}</tr>')
-    return (
-        f'<div class="wall"><table><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
 
@@ -163,23 +123,3 @@ def _bar(info: RunInfo, progress: tuple[str, int, int] | None) -> str:
 
 def _share(info: RunInfo) -> float:
     return min(1.0, info.step / info.max_steps) if info.max_steps else 0.0
-
-
-def _small(reader: RunReader, name: str, title: str, form: str, first: int | None, last: int | None) -> str:
-    curve: Curve = reader.curve(name, first, last)
-    if len(curve.steps) < 2:
-        return ""
-    latest = curve.values[-1]
-    return small_chart(title, curve, file_size(int(latest)) if name == "vram_bytes" else form.format(latest))
-
-
-def _sample(workspace: Workspace, run_id: str, name: str | None, caption: str, row: int) -> str:
-    if name is None:
-        return ""
-    small = sample_url(workspace, run_id, name, thumbnail=True)
-    large = sample_url(workspace, run_id, name)
-    return (
-        f'<button type="button" data-large="{html.escape(large)}" data-row="{row}" data-name="{html.escape(name)}" '
-        f'data-caption="{html.escape(caption)}"><img src="{html.escape(small)}" alt="{html.escape(caption)}" '
-        f'loading="lazy" width="128" height="128"></button>'
-    )

@@ -1,58 +1,57 @@
-"""A run folder as the page shows it: curves, head line, sample wall, checkpoints, log tail. No gradio in here.
+"""A run folder as the page shows it: head line, curves, previews, checkpoints, log tail. No gradio in here.
 
 Reading is incremental and the result is kept per version, so that many open pages cost one look at the files.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import threading
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orjson
+
+from trainer.config import Config
+from trainer.errors import UserError
 from trainer.runs.events import Event, EventTail
 from trainer.runs.store import ENDED, Run, RunInfo
+from ui.curves import Stretch, csv_lines, curves, smoothed, usual_keep
+from ui.metric_store import MetricStore, number
+from ui.pace import Pace
 
-MAX_POINTS = 500
-"""Points of a curve that are drawn; more cannot be seen and make the page slow."""
 LOG_TAIL_BYTES = 24_000
 LOG_LINES = 200
-RATE_WINDOW = 200
-"""Metric events that speed and time left are taken from."""
-SERIES = ("loss", "lr", "step_ms", "grad_norm", "vram_bytes")
+UNSEEN_SECONDS = 60.0
+"""After so long without a look a reader is dropped, and what it holds in memory with it."""
 
+_LARGEST_STEP = 2**53
+_MOST_RESUMES = 100
 _SAMPLE_NAME = re.compile(r"step-(\d{1,9})-p(\d{1,4})-s(\d{1,20})\.png")
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One measured value over the steps, in at most MAX_POINTS points.
+class Sample:
+    """A preview picture: its file in ``samples/``, and when it was drawn."""
 
-    Attributes:
-        steps: last step of each point.
-        values: mean of the values in a point.
-        low, high: smallest and largest value in a point.
-        smooth: exponential moving mean over all values, at each point's last step; empty where not asked for.
-    """
-
-    steps: list[int] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-    smooth: list[float] = field(default_factory=list)
+    name: str
+    prompt: str
+    time: float
 
 
 @dataclass(frozen=True)
 class SampleWall:
-    """Preview pictures: one row per prompt, one column per step. A cell is a file name in samples/, or None."""
+    """Preview pictures: one row per prompt, one column per step. A cell is None where there is no picture."""
 
     prompts: list[str]
     steps: list[int]
-    cells: list[list[str | None]]
+    cells: list[list[Sample | None]]
 
 
 @dataclass(frozen=True)
@@ -75,16 +74,38 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """What a run comes to.
+
+    Attributes:
+        loss: smoothed, at its last step.
+        best_validation: step and loss.
+        seconds: of training.
+    """
+
+    loss: float | None
+    best_validation: tuple[int, float] | None
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RunView:
-    """Everything the Runs tab shows of a run. ``version`` changes whenever anything in it does."""
+    """Everything the Runs tab shows of a run, apart from curves and pictures.
+
+    Attributes:
+        version: changes whenever anything in it does.
+        curves_version: changes with the curves.
+        wall_version: changes with the preview pictures.
+    """
 
     version: str
+    curves_version: str
+    wall_version: str
     info: RunInfo
     progress: tuple[str, int, int] | None
     steps_per_second: float | None
     seconds_left: float | None
     latest: dict[str, float]
-    wall: SampleWall
     checkpoints: list[Checkpoint]
     notes: list[Note]
     log: str
@@ -96,51 +117,112 @@ class RunReader:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.last_look = time.monotonic()
         self._tail = EventTail(run.events_path)
-        self._lock = threading.Lock()
-        self._metrics: dict[str, dict[int, float]] = {name: {} for name in SERIES}
+        self._lock = threading.RLock()
+        self._store = MetricStore()
+        self._pace = Pace()
         self._validation: dict[int, float] = {}
-        self._samples: dict[tuple[int, int], tuple[str, str]] = {}
+        self._resumes: list[int] = []
+        self._samples: dict[tuple[int, int], Sample] = {}
         self._notes: dict[tuple[str, str], Note] = {}
         self._best: int | None = None
         self._progress: tuple[str, int, int] | None = None
-        self._recent: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
-        self._count = 0
+        self._counts = {"all": 0, "curves": 0, "wall": 0}
         self._view: RunView | None = None
+        self._answers: dict[Stretch, bytes] = {}
+        self._config: Config | None = None
 
     def view(self) -> RunView:
         """The run as it is now; the same object as before while nothing has changed."""
         with self._lock:
-            events = self._tail.read()
-            for event in events:
-                self._take(event)
-            self._count += len(events)
+            self.last_look = time.monotonic()
+            for events in self._tail.parts():
+                self._take_all(events)
             info = self.run.status()
-            version = f"{self._count}-{_stamp(self.run.info_path)}-{_stamp(self.run.log_path)}-{info.state}"
+            files = f"{_stamp(self.run.info_path)}-{_stamp(self.run.log_path)}"
+            version = f"{self._counts['all']}-{files}-{info.state}"
             if self._view is None or self._view.version != version:
                 self._view = self._build(info, version)
             return self._view
 
-    def curve(self, name: str, first: int | None = None, last: int | None = None, *, smooth: bool = False) -> Curve:
-        """The curve of a metric between two steps, both included; the whole of it without them."""
+    def curves(self, stretch: Stretch) -> bytes:
+        """The curves as JSON, see ``ui.curves.curves``; made once for all who ask for the same."""
         with self._lock:
-            points = sorted(self._metrics[name].items())
-        return make_curve(points, first, last, smooth=smooth)
+            view = self.view()
+            if stretch not in self._answers:
+                answer = curves(self._store, stretch) | {
+                    "version": view.curves_version,
+                    "validation": self._validation_curve(),
+                    "resumes": self._elapsed_at(self._resumes),
+                }
+                self._answers[stretch] = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+            return self._answers[stretch]
 
-    def validation(self) -> list[tuple[int, float]]:
-        """Validation losses by step."""
+    def csv(self) -> Iterator[str]:
+        """All that was measured, see ``ui.curves.csv_lines``."""
         with self._lock:
-            return sorted(self._validation.items())
+            self.view()
+            return csv_lines(self._store, dict(self._validation))
 
-    def _take(self, event: Event) -> None:
-        step = event.get("step")
-        step = step if isinstance(step, int) else 0
-        match event.get("type"):
-            case "metric":
-                self._take_metrics(event, step)
+    def wall(self) -> SampleWall:
+        """The preview pictures so far."""
+        with self._lock:
+            return make_wall(self._samples)
+
+    def figures(self) -> Figures:
+        """What the run comes to, as of the last ``view()``."""
+        with self._lock:
+            store, best = self._store, min(self._validation.items(), key=lambda item: item[1], default=None)
+            line = smoothed(store.column("loss"), usual_keep(len(store))) if "loss" in store.names else np.empty(0)
+            loss = float(line[-1]) if len(line) and np.isfinite(line[-1]) else None
+            return Figures(loss, best, float(store.elapsed[-1]) if len(store) else 0.0)
+
+    def _validation_curve(self) -> dict[str, Any]:
+        steps = sorted(self._validation)
+        values = [self._validation[step] for step in steps]
+        return {"steps": steps, "elapsed": self._elapsed_at(steps)["elapsed"], "values": values}
+
+    def _elapsed_at(self, steps: list[int]) -> dict[str, Any]:
+        known = len(self._store) > 0
+        times = np.interp(steps, self._store.steps, self._store.elapsed).round(3).tolist() if known and steps else []
+        return {"steps": steps, "elapsed": times or [0.0] * len(steps)}
+
+    def _take_all(self, events: list[Event]) -> None:
+        """Metrics are taken many at once: a run has a hundred thousand of them and a few hundred other events."""
+        metrics: list[Event] = []
+        last = -1
+        for event in events:
+            step = event.get("step")
+            if type(step) is not int or not 0 <= step < _LARGEST_STEP:
+                step = event["step"] = 0
+            if event["type"] == "metric":
+                if step <= last:
+                    self._take_metrics(metrics)
+                    metrics = []
+                metrics.append(event)
+                last = step
+            else:
+                self._take_metrics(metrics)
+                metrics, last = [], -1
+                self._take(event, step)
+        self._take_metrics(metrics)
+        self._counts["all"] += len(events)
+
+    def _take_metrics(self, events: list[Event]) -> None:
+        if not events:
+            return
+        self._counts["curves"] += len(events)
+        self._pace.steps(events)
+        self._store.add(events)
+
+    def _take(self, event: Event, step: int) -> None:
+        self._pace.other(event, step)
+        match event["type"]:
             case "validation":
-                if (loss := _number(event.get("loss"))) is not None:
+                if (loss := number(event.get("loss"))) is not None:
                     self._validation[step] = loss
+                    self._counts["curves"] += 1
             case "checkpoint":
                 if event.get("best") is True:
                     self._best = step
@@ -149,124 +231,121 @@ class RunReader:
             case "progress":
                 self._progress = (str(event.get("what")), _count(event.get("done")), _count(event.get("total")))
             case "state":
-                self._recent.clear()  # time between is not training
-                self._progress = None
+                self._take_state(event, step)
             case "warning" | "error" as kind:
                 note = Note(str(kind), step, str(event.get("message", "")), str(event.get("hint", "")))
                 self._notes[str(kind), note.message] = note
 
-    def _take_metrics(self, event: Event, step: int) -> None:
-        """A resumed run tells some steps again: the last word counts."""
-        for name in SERIES:
-            if (value := _number(event.get(name))) is not None:
-                self._metrics[name][step] = value
-        if self._recent and step <= self._recent[-1][1]:
-            self._recent.clear()
-        self._recent.append((float(event.get("time") or 0), step))
+    def _take_state(self, event: Event, step: int) -> None:
+        self._store.interrupt()
+        self._progress = None
+        if event.get("state") == "training" and len(self._store):
+            self._resumes = [*self._resumes, step or self._store.last_step][-_MOST_RESUMES:]
 
     def _take_sample(self, event: Event) -> None:
         name = Path(str(event.get("path", ""))).name
         match = _SAMPLE_NAME.fullmatch(name)
         if match:
-            self._samples[int(match[2]), int(match[1])] = (name, str(event.get("prompt", "")))
+            told = Sample(name, str(event.get("prompt", "")), number(event.get("time")) or 0.0)
+            self._samples[int(match[2]), int(match[1])] = told
+            self._counts["wall"] += 1
 
     def _build(self, info: RunInfo, version: str) -> RunView:
-        rate = _rate(self._recent) if info.state not in ENDED else None
-        left = (info.max_steps or 0) - info.step
-        latest = {name: values[max(values)] for name, values in self._metrics.items() if values}
+        self._answers.clear()
+        seconds = self._pace.step_seconds if info.state not in ENDED else None
+        left = None
+        if info.state == "training" and info.max_steps:
+            step = max(info.step, self._store.last_step)
+            left = self._pace.seconds_left(step, info.max_steps, self._read_config(), info.epoch)
         return RunView(
             version=version,
+            curves_version=str(self._counts["curves"]),
+            wall_version=str(self._counts["wall"]),
             info=info,
             progress=self._progress if info.state not in ENDED else None,
-            steps_per_second=rate,
-            seconds_left=left / rate if rate and left > 0 and info.state == "training" else None,
-            latest=latest,
-            wall=make_wall(self._samples),
+            steps_per_second=1 / seconds if seconds else None,
+            seconds_left=left,
+            latest=self._latest(),
             checkpoints=find_checkpoints(self.run, self._best),
             notes=list(self._notes.values()),
             log=log_tail(self.run.log_path),
-            has_lora=self.run.output_path.is_file(),
+            has_lora=(self.run.output_dir / f"{info.name}.safetensors").is_file(),
         )
+
+    def _latest(self) -> dict[str, float]:
+        latest = {}
+        for name in self._store.names:
+            recent = self._store.column(name)[-100:]
+            told = recent[np.isfinite(recent)]
+            if len(told):
+                latest[name] = float(told[-1])
+        return latest
+
+    def _read_config(self) -> Config | None:
+        if self._config is None:
+            with suppress(UserError, OSError):
+                self._config = self.run.config()
+        return self._config
 
 
 class RunReaders:
-    """The readers of a workspace's runs, one each, shared by all open pages."""
+    """The readers of a workspace's runs, one each, shared by all open pages and dropped when nobody looks."""
 
     def __init__(self) -> None:
         self._readers: dict[Path, RunReader] = {}
         self._lock = threading.Lock()
+        self._sweeping = False
 
     def of(self, run: Run) -> RunReader:
+        """The reader of a run; made where there is none."""
         with self._lock:
+            if not self._sweeping:
+                self._sweeping = True
+                self._sweep_later()
             return self._readers.setdefault(run.dir, RunReader(run))
 
     def forget(self, run: Run) -> None:
+        """Drop a run's reader."""
         with self._lock:
             self._readers.pop(run.dir, None)
 
+    def sweep(self) -> None:
+        """Drop those that were not looked at for a while."""
+        with self._lock:
+            limit = time.monotonic() - UNSEEN_SECONDS
+            self._readers = {path: reader for path, reader in self._readers.items() if reader.last_look > limit}
+            self._sweeping = bool(self._readers)
+            if self._sweeping:
+                self._sweep_later()
 
-def make_curve(
-    points: Sequence[tuple[int, float]], first: int | None = None, last: int | None = None, *, smooth: bool = False
-) -> Curve:
-    """Bring sorted (step, value) points to at most MAX_POINTS: means of equal shares, with their range.
-
-    The smooth line is computed over all values before thinning, so that zooming does not change it.
-    """
-    smoothed = ema([value for _, value in points]) if smooth else []
-    inside = [
-        index
-        for index, (step, _) in enumerate(points)
-        if (first is None or step >= first) and (last is None or step <= last)
-    ]
-    curve = Curve()
-    size = max(1, math.ceil(len(inside) / MAX_POINTS))
-    for start in range(0, len(inside), size):
-        share = inside[start : start + size]
-        values = [points[index][1] for index in share]
-        curve.steps.append(points[share[-1]][0])
-        curve.values.append(sum(values) / len(values))
-        curve.low.append(min(values))
-        curve.high.append(max(values))
-        if smooth:
-            curve.smooth.append(smoothed[share[-1]])
-    return curve
+    def _sweep_later(self) -> None:
+        timer = threading.Timer(UNSEEN_SECONDS, self.sweep)
+        timer.daemon = True
+        timer.start()
 
 
-def ema(values: Sequence[float]) -> list[float]:
-    """Exponential moving mean over about a twentieth of the values (5 to 200), without a bias towards the start."""
-    keep = 1 - 2 / (min(200, max(5, len(values) / 20)) + 1)
-    smoothed: list[float] = []
-    total = weight = 0.0
-    for value in values:
-        total = keep * total + (1 - keep) * value
-        weight = keep * weight + (1 - keep)
-        smoothed.append(total / weight)
-    return smoothed
+@lru_cache(maxsize=4)
+def readers_of(workspace: Path) -> RunReaders:
+    """The readers of a workspace: the same for every part of the page."""
+    return RunReaders()
 
 
-def make_wall(samples: dict[tuple[int, int], tuple[str, str]], columns: int = 12) -> SampleWall:
-    """Arrange (prompt number, step) -> (file, prompt). Of many steps some are left out evenly, never first or last."""
-    prompts = {number: text for (number, _), (_, text) in sorted(samples.items())}
-    steps = thinned(sorted({step for _, step in samples}), columns)
-    cells = [[samples.get((number, step), (None, ""))[0] for step in steps] for number in prompts]
+def make_wall(samples: dict[tuple[int, int], Sample]) -> SampleWall:
+    """Arrange (prompt number, step) -> picture. A prompt is called by its newest words."""
+    prompts = {number: sample.prompt for (number, _), sample in sorted(samples.items())}
+    steps = sorted({step for _, step in samples})
+    cells = [[samples.get((number, step)) for step in steps] for number in prompts]
     return SampleWall(list(prompts.values()), steps, cells)
-
-
-def thinned(items: list[int], most: int) -> list[int]:
-    """At most ``most`` of the items, evenly spread, with the first and the last."""
-    if len(items) <= most:
-        return items
-    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
 
 
 def find_checkpoints(run: Run, best: int | None) -> list[Checkpoint]:
     """The checkpoints whose manifest is there, newest first; ``best`` is the step of the best one."""
     found = []
     for folder in run.checkpoints_dir.glob("step-*"):
-        number = folder.name.removeprefix("step-")
-        if number.isdigit() and (folder / "manifest.json").is_file():
+        name = folder.name.removeprefix("step-")
+        if name.isdigit() and (folder / "manifest.json").is_file():
             size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            found.append(Checkpoint(int(number), size, int(number) == best))
+            found.append(Checkpoint(int(name), size, int(name) == best))
     return sorted(found, key=lambda checkpoint: -checkpoint.step)
 
 
@@ -304,24 +383,9 @@ def file_size(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.1f} GB"
 
 
-def _rate(recent: Sequence[tuple[float, int]]) -> float | None:
-    """Steps per second of wall time, with the time that previews and saving took between them."""
-    if len(recent) < 2:
-        return None
-    (first_time, first_step), (last_time, last_step) = recent[0], recent[-1]
-    elapsed = last_time - first_time
-    return (last_step - first_step) / elapsed if elapsed > 0 and last_step > first_step else None
-
-
-def _number(value: Any) -> float | None:
-    """A finite number; events say NaN and infinity in words."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def _count(value: Any) -> int:
-    return int(value) if _number(value) is not None else 0
+    found = number(value)
+    return 0 if found is None else int(found)
 
 
 def _stamp(path: Path) -> int:

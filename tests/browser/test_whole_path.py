@@ -53,7 +53,7 @@ class RunsPage:
 
     @property
     def samples(self) -> Locator:
-        return self.page.locator("#sample-wall .wall img")
+        return self.page.locator("#sample-wall .sw-picture img")
 
 
 def tab(page: Page, name: str) -> None:
@@ -85,7 +85,9 @@ def test_from_the_first_click_to_the_last_picture(
     # Loss and samples arrive while it trains
     runs.wait_for_step(LOSS_POINTS)
     page.wait_for_function(
-        "count => document.querySelectorAll('#sample-wall .wall img').length >= count", arg=SAMPLES, timeout=SLOW_MS
+        "count => document.querySelectorAll('#sample-wall .sw-picture img').length >= count",
+        arg=SAMPLES,
+        timeout=SLOW_MS,
     )
     assert the_run(app).read().state == "training"
     assert runs.curve_points >= LOSS_POINTS

@@ -38,3 +38,13 @@ def test_named_steps_are_due_besides() -> None:
 def test_ever() -> None:
     assert not Rhythm(0).ever
     assert Rhythm(1).ever and Rhythm(0, 1).ever and Rhythm(0, None, [1]).ever
+
+
+def test_counting_is_as_going_through_all_steps() -> None:
+    def epochs_done(step: int) -> int:
+        return step // 7
+
+    for rhythm in (Rhythm(4), Rhythm(0), Rhythm(4, None, [1, 5, 8]), Rhythm(3, 2), Rhythm(0, 1, [2, 14])):
+        for first, last in ((1, 30), (8, 8), (5, 21), (9, 3)):
+            due = [step for step in range(first, last + 1) if rhythm.due(step, epochs_done)]
+            assert rhythm.count(first, last, epochs_done) == len(due)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
+
+import orjson
 
 from trainer.files import end_torn_line
 
 Event = dict[str, Any]
+
+_PART_BYTES = 2_000_000
 
 
 class EventSink(Protocol):
@@ -57,15 +62,23 @@ class EventTail:
 
     def read(self) -> list[Event]:
         """New events, oldest first; empty where there is no file yet. Lines that are not JSON objects are skipped."""
+        return [event for part in self.parts() for event in part]
+
+    def parts(self) -> Iterator[list[Event]]:
+        """``read`` in parts of a few thousand events, so that a long file never lies in memory as a whole.
+
+        Whoever stops in between finds the rest at the next look.
+        """
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
-                data = file.read()
+                while lines := file.readlines(_PART_BYTES):
+                    if not lines[-1].endswith(b"\n"):
+                        lines.pop()
+                    self._offset += sum(map(len, lines))
+                    yield [event for line in lines if (event := _parse(line)) is not None]
         except FileNotFoundError:
-            return []
-        complete = data[: data.rfind(b"\n") + 1]
-        self._offset += len(complete)
-        return [event for line in complete.splitlines() if (event := _parse(line)) is not None]
+            return
 
 
 def read_events(path: Path) -> list[Event]:
@@ -75,7 +88,7 @@ def read_events(path: Path) -> list[Event]:
 
 def _parse(line: bytes) -> Event | None:
     try:
-        event = json.loads(line)
+        event = orjson.loads(line)
     except ValueError:
         return None
     return event if isinstance(event, dict) and "type" in event else None

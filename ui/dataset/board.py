@@ -19,7 +19,7 @@ from ui.dataset.html import last_change_html
 from ui.dataset.picture_facts import Question, questions
 from ui.form import make_component
 from ui.messages import tells_problems
-from ui.theme import asset
+from ui.scripted import scripted
 
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 IN_ORDER: dict[str, Any] = {
@@ -144,21 +144,12 @@ class Board:
 
 
 def custom(elem_id: str, *, css: Sequence[str], js: Sequence[str], asks: Sequence[Question] = ()) -> gr.HTML:
-    """An unrendered component made by scripts and style sheets of ``assets/dataset``.
-
-    Its template stays empty: values must not go through one, as Gradio evaluates what a template gives as a
-    JavaScript template string. The scripts share one scope, in the order given; ``await server.name(asked)`` in them
-    calls one of the functions they may ask.
-    """
-    return gr.HTML(
-        {},
-        html_template="",
-        css_template="\n".join(asset(f"dataset/{name}.css") for name in css),
-        js_on_load="\n".join(asset(f"dataset/{name}.js") for name in js),
-        apply_default_css=False,
-        padding=False,
-        elem_id=elem_id,
-        server_functions=list(asks) or None,
+    """An unrendered component made by scripts and style sheets of ``assets/dataset``, see ``scripted``."""
+    return scripted(
+        elem_id,
+        css=[f"dataset/{name}" for name in css],
+        js=[f"dataset/{name}" for name in js],
+        asks=asks,
         render=False,
     )
 

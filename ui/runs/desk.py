@@ -9,7 +9,7 @@ from trainer.errors import UserError
 from trainer.files import read_json, write_json
 from trainer.runs.store import ENDED, Run, Workspace
 from ui.run_list import RunList, RunListReader
-from ui.run_view import RunReader, RunReaders, RunView
+from ui.run_view import RunReader, RunView, readers_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RunsDesk:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._list = RunListReader(workspace)
-        self._readers = RunReaders()
+        self._readers = readers_of(workspace.dir)
         self._memory = workspace.dir / "last_run.json"
 
     def look(self, selected: str) -> Overview:

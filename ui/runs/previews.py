@@ -1,4 +1,4 @@
-"""The preview pictures of a run: prompts by steps."""
+"""The preview pictures of a run, prompts by steps, shown by a script that fetches them itself."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from typing import Any
 
 import gradio as gr
 
-from trainer.runs.store import Workspace
-from ui import run_html
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Shown
-from ui.theme import asset
+from ui.scripted import scripted
+
+NONE_YET = "No previews yet. They appear as the run makes them; Sample now asks for some."
 
 
 def build(board: RunsBoard) -> None:
     """Lay the wall of pictures out."""
     gr.HTML("<h3>Previews</h3>", padding=False)
-    wall = gr.HTML("", padding=False, elem_id="sample-wall", js_on_load=asset("pictures.js"))
-    workspace = board.desk.workspace
-    board.add(Panel("previews", [wall], lambda shown: shown.view.wall, lambda shown: _updates(workspace, shown)))
+    wall = scripted("sample-wall", css=["wall/wall"], js=["dataset/dom", "wall/viewer", "wall/wall"])
+    board.add(Panel("previews", [wall], lambda shown: shown.view.wall_version, _updates))
 
 
-def _updates(workspace: Workspace, shown: Shown) -> list[Any]:
-    return [run_html.sample_wall(workspace, shown.view)]
+def _updates(shown: Shown) -> list[Any]:
+    return [{"run": shown.run.id, "version": shown.view.wall_version, "waiting": NONE_YET}]

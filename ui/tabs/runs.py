@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui import media, run_html
+from ui import media, run_html, run_routes
 from ui.context import AppContext
 from ui.runs import actions, charts, checkpoints, head, log, notes, previews
 from ui.runs import list as run_list
@@ -41,6 +41,7 @@ class RunsTab:
 def build(context: AppContext) -> RunsTab:
     """Lay the tab out, panel by panel, and have them follow the files."""
     media.add_routes(context)
+    run_routes.add_routes(context)
     desk = RunsDesk(context.workspace)
     with gr.Column(elem_classes=["runs-page"]):
         board = RunsBoard(desk)

@@ -1,51 +1,18 @@
-"""Charts and the parts of the Runs tab: right coordinates, and nobody's text becomes markup."""
+"""The parts of the Runs tab: nobody's text becomes markup."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from trainer.config import Config
 from trainer.runs.store import Workspace
 from trainer.studio import Answer
 from ui import media, picture_html, run_html
-from ui.charts import loss_chart, small_chart, ticks
 from ui.run_list import RunListReader
-from ui.run_view import Curve, RunReader, make_curve
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "most", "expected"),
-    [
-        (0, 1, 5, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
-        (3, 97, 5, [20, 40, 60, 80]),
-        (0.052, 0.201, 5, [0.1, 0.15, 0.2]),
-        (7, 7, 5, [7]),
-    ],
-)
-def test_round_ticks(low: float, high: float, most: int, expected: list[float]) -> None:
-    assert ticks(low, high, most) == pytest.approx(expected)
-
-
-def test_points_are_where_they_belong() -> None:
-    chart = loss_chart(make_curve([(10, 1.0), (20, 3.0), (30, 1.0)], smooth=True), [(20, 2.0), (99, 5.0)])
-    raw = re.search(r'class="raw"[^>]*points="([^"]+)"', chart)
-    assert raw is not None
-    points = [tuple(map(float, pair.split(","))) for pair in raw[1].split()]
-    assert [x for x, _ in points] == [0, 500, 1000]
-    assert points[0][1] == points[2][1] > points[1][1] >= 0
-    assert 'class="validation" data-name="validation" points="500.0,' in chart
-    assert loss_chart(Curve()) == small_chart("x", Curve(), "") == ""
-
-
-def test_one_wild_value_does_not_flatten_the_rest() -> None:
-    points = [(step, 0.1 if step != 50 else 1e6) for step in range(1, 201)]
-    high = re.search(r'data-high="([^"]+)"', loss_chart(make_curve(points)))
-    assert high is not None and float(high[1]) < 1
+from ui.run_view import RunReader
 
 
 def test_text_of_others_stays_text(tmp_path: Path) -> None:
@@ -59,7 +26,7 @@ def test_text_of_others_stays_text(tmp_path: Path) -> None:
     run.events_path.write_text("".join(json.dumps(event) + "\n" for event in (warning, sample)))
     view = RunReader(run).view()
     parts = [run_html.head_line(view), run_html.notes(view), run_html.log_text(view)]
-    parts += [run_html.sample_wall(workspace, view), run_html.run_list([view.info], [], "")]
+    parts.append(run_html.run_list([view.info], [], ""))
     parts.append(picture_html.status(Answer(id="x", state="failed", error=[{"message": evil, "hint": evil}])))
     for part in parts:
         assert "<img src=x" not in part
