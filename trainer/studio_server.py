@@ -13,11 +13,12 @@ import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from trainer.devices import turn_on
 from trainer.errors import Problem, UserError
 from trainer.files import write_json
 from trainer.generate import Painter, check_files, save_picture
 from trainer.pictures import save_png
-from trainer.runs.store import ALIVE, this_process
+from trainer.runs.store import this_process
 from trainer.studio import Answer, Request, Studio, StudioInfo, StudioState, read_answer, read_request, request_paths
 
 KEPT_PREVIEWS = 20
@@ -25,6 +26,8 @@ KEPT_ANSWERS = 500
 MAX_ATTEMPTS = 3
 """A request that took the process down this often is given up."""
 PROGRESS_EVERY_S = 0.2
+GIVE_WAY_S = 3.0
+"""How long another studio that draws nothing may take to give way."""
 
 
 class _Cancelled(Exception):
@@ -53,7 +56,8 @@ class Server:
         self._painter: Painter | None = None
         self._plain_pictures: OrderedDict[str, Path] = OrderedDict()
         self._last_use = time.monotonic()
-        self._last_look = (-1.0, False)
+        # on the CPU pictures and training may go on beside each other, only slower
+        self._turn = turn_on(device, studio.workspace) if device.type == "cuda" else None
 
     def run(self) -> None:
         """The loop."""
@@ -64,9 +68,10 @@ class Server:
         try:
             while (idle_s := time.monotonic() - self._last_use) < self._studio.idle_minutes * 60:
                 if not self.work():
-                    self._make_room_for_training()
+                    self._make_room()
                     time.sleep(min(0.25, 0.02 + idle_s / 100))  # quick while somebody moves sliders, cheap at rest
         finally:
+            self._let_go()
             self._say("off")
 
     def work(self) -> bool:
@@ -103,14 +108,14 @@ class Server:
         except UserError as error:
             answer = _failed(answer, *error.problems)
         except Exception:
-            self._forget_model()  # in whatever state it was left
+            self._let_go()  # in whatever state it was left
             traceback.print_exc()
             answer = _failed(answer, self._unexpected())
         self._finish(path, answer)
 
     def _draw(self, request: Request, answer: Answer) -> None:
         """Make the request's pictures; those an earlier process already made are kept."""
-        self._refuse_while_training()
+        self._take_the_gpu()
         check_files(request.settings)
         per_picture = request.settings.steps
         answer.steps = per_picture * (2 if request.compare else request.settings.count)
@@ -126,6 +131,9 @@ class Server:
             image = painter.draw(request.settings, seed, self._progress(request, answer, index * per_picture))
             answer.pictures.append(str(self._save(painter, image, request, seed)))
             self._tell(answer)
+            if len(answer.pictures) < request.settings.count and self._is_in_the_way():
+                self._let_go()
+                raise _gpu_busy()
         self._say("ready")
 
     def _save(self, painter: Painter, image: Image.Image, request: Request, seed: int) -> Path:
@@ -223,30 +231,27 @@ class Server:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _make_room_for_training(self) -> None:
-        if self._painter is not None and self._is_training_here():
-            self._forget_model()
+    def _let_go(self) -> None:
+        """Give the GPU to whoever wants it."""
+        self._forget_model()
+        if self._turn is not None:
+            self._turn.give_back()
+
+    def _make_room(self) -> None:
+        if self._is_in_the_way():
+            self._let_go()
             self._say("ready")
 
-    def _refuse_while_training(self) -> None:
-        if self._is_training_here():
-            self._forget_model()
-            raise UserError(
-                "studio.gpu_busy",
-                "A training run is using the GPU.",
-                "Pause the run to make pictures, or wait for its end.",
-            )
+    def _is_in_the_way(self) -> bool:
+        """Whether a run, of any workspace or a terminal, or another studio waits for the GPU that this process has."""
+        return self._turn is not None and self._turn.held and self._turn.wanted
 
-    def _is_training_here(self) -> bool:
-        """Whether a run computes on this GPU. On the CPU both may go on, only slower."""
-        if self._device.type != "cuda":
-            return False
-        looked, found = self._last_look
-        if time.monotonic() - looked > 1.0:
-            infos = [run.read() for run in self._studio.workspace.runs()]
-            found = any(info.state in ALIVE and info.state != "paused" and info.device != "cpu" for info in infos)
-            self._last_look = (time.monotonic(), found)
-        return found
+    def _take_the_gpu(self) -> None:
+        """Have the GPU from now on, until another process wants it. Raises UserError while a run computes there."""
+        if self._turn is None or self._turn.held or self._turn.take(0) or self._turn.take(GIVE_WAY_S):
+            return
+        self._turn.give_back()
+        raise _gpu_busy()
 
     def _unexpected(self) -> Problem:
         return Problem(
@@ -260,6 +265,11 @@ _DIED = Problem(
     f"The picture process ended {MAX_ATTEMPTS} times while drawing this.",
     "The memory may not suffice: make the picture smaller, or end other programs.",
 )
+
+
+def _gpu_busy() -> UserError:
+    hint = "Pause the run to make pictures, or wait for its end."
+    return UserError("studio.gpu_busy", "A training run is using the GPU.", hint)
 
 
 def _is_preview(path: Path) -> bool:

@@ -17,11 +17,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from trainer import studio_server
 from trainer.errors import UserError
 from trainer.generate import Painter
 from trainer.lora.file import LoraFile, LoraLayer, write_lora
 from trainer.pictures import LoraUse, PictureSettings, read_settings
 from trainer.runs.store import Workspace
+from trainer.runs.turns import Turn
 from trainer.studio import Answer, Studio, read_answer, request_paths
 from trainer.studio_server import MAX_ATTEMPTS, Server
 
@@ -160,11 +162,34 @@ def test_a_request_that_takes_the_process_down_is_given_up(tmp_path: Path) -> No
 
 
 def test_training_on_the_gpu_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pictures while a run has the GPU's turn; the loaded model goes when one asks for it, between two pictures."""
+    monkeypatch.setattr(studio_server, "GIVE_WAY_S", 0.1)
     server, studio = server_without_process(tmp_path)
-    monkeypatch.setattr(server, "_is_training_here", lambda: True)
-    request = request_without_process(studio, FAST)
+    run, server._turn = Turn(tmp_path / "gpu.lock"), Turn(tmp_path / "gpu.lock")
+    assert run.take()
+    refused = request_without_process(studio, FAST)
     server.work()
-    assert read_answer(studio.answers_dir, request).error[0]["code"] == "studio.gpu_busy"
+    assert read_answer(studio.answers_dir, refused).error[0]["code"] == "studio.gpu_busy"
+    assert not server._turn.wanted
+
+    run.give_back()
+    drawn = request_without_process(studio, FAST)
+    server.work()
+    assert read_answer(studio.answers_dir, drawn).state == "done"
+    server._make_room()
+    assert not run.take(0)  # nobody wanted it: the model stays
+    server._make_room()
+    assert run.take(0)
+    assert server._painter is None
+
+    run.give_back()
+    several = request_without_process(studio, FAST.model_copy(update={"count": 3}))
+    monkeypatch.setattr(server, "_save", lambda *_: run.take(0) or tmp_path / "one.png")
+    server.work()
+    answer = read_answer(studio.answers_dir, several)
+    assert (answer.pictures, answer.error[0]["code"]) == ([str(tmp_path / "one.png")], "studio.gpu_busy")
+    assert run.take(0)
+    run.give_back()
 
 
 def test_goes_when_idle(tmp_path: Path) -> None:
