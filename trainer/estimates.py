@@ -200,7 +200,7 @@ def measured_step(config: Config, workspace: Workspace) -> tuple[float, str] | N
     """Median milliseconds of a step in the newest run with the same work per step, and that run's id; None without."""
     for run in workspace.runs()[:_LOOKED_AT_RUNS]:
         try:
-            same = _work_per_step(run.config()) == _work_per_step(config)
+            same = work_per_step(run.config()) == work_per_step(config)
         except UserError:
             continue
         step_ms = _median_step_ms(run) if same else None
@@ -209,7 +209,7 @@ def measured_step(config: Config, workspace: Workspace) -> tuple[float, str] | N
     return None
 
 
-def _work_per_step(config: Config) -> dict[str, object]:
+def work_per_step(config: Config) -> dict[str, object]:
     """What decides how long a step takes on a given machine."""
     return {
         "base": config.model.base,

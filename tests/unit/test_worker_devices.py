@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from queue_trainer import ROOT, Quiet, add, command, order, wait, worker_process
 
@@ -20,9 +19,9 @@ from trainer.errors import UserError
 from trainer.files import write_json
 from trainer.runs import queue, worker
 from trainer.runs.gpus import gpus
-from trainer.runs.store import Run, Workspace, this_process
+from trainer.runs.store import Run, Workspace
 from trainer.runs.turns import gpu_turn
-from trainer.runs.worker import ensure_workers, interrupted_runs, keep_workers, requeue_interrupted, work
+from trainer.runs.worker import ensure_workers, keep_workers, work
 
 DIES = "import signal\ndef die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
 BEFORE_THE_START = DIES + "worker.start_detached = die"
@@ -186,32 +185,6 @@ def test_a_run_whose_lock_is_held_or_folder_deleted_does_not_hold_up_the_others(
 
 def _waits(run: Run) -> bool:
     return not run.dir.exists() or run.read().state == "queued"
-
-
-def test_after_a_restart_of_the_machine(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of before are gone, their numbers may be others' now; what was interrupted goes before what waited."""
-    before_boot = psutil.boot_time() - 3600
-    waiting = add(workspace, "waiting")
-    older, newer, ended = add(workspace, "older"), add(workspace, "newer"), add(workspace, "ended")
-    older.update(state="training", pid=os.getpid(), pid_started=before_boot, step=40)
-    newer.update(state="paused", pid=2**22 + 5, pid_started=before_boot)
-    ended.update(state="failed", error="The GPU's memory is full.")
-    assert [run.read().name for run in interrupted_runs(workspace)] == ["older", "newer"]
-    assert "machine was restarted" in (older.read().error or "")
-    assert (older.read().state, older.read().interrupted) == ("failed", "machine")
-    monkeypatch.setattr(worker, "ensure_workers", lambda space: None)
-    assert requeue_interrupted(workspace) == [older, newer]
-    assert queue.queued_runs(workspace) == [older, newer, waiting]
-    info = older.read()
-    assert (info.interrupted, info.error, info.step, info.pid) == (None, None, 40, None)
-    assert interrupted_runs(workspace) == []
-    assert ended.read().state == "failed"
-
-
-def test_a_process_that_is_gone_without_a_word_is_interrupted_too(workspace: Workspace) -> None:
-    run = add(workspace, "one")
-    run.update(state="training", pid=2**22 + 5, pid_started=this_process()["pid_started"])
-    assert (run.status().interrupted, run.read().error) == ("process", "The process ended without saying why.")
 
 
 def test_waiting_runs_get_a_worker_again_and_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

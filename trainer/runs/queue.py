@@ -76,6 +76,11 @@ def suits(info: RunInfo, device: str) -> bool:
     return device != CPU if gpus() else device == CPU
 
 
+def waits(run: Run) -> bool:
+    """Whether a run is in the queue. Raises UserError when it cannot be read."""
+    return run.read().state == "queued"
+
+
 def pause(workspace: Workspace) -> None:
     """Have no further run start; one that is going goes on. It stays so until ``go_on``."""
     with queue_lock(workspace):
@@ -124,7 +129,7 @@ def set_device(run: Run, device: str | None) -> RunInfo:
     """
     check_device(device)
     with queue_lock(run.workspace), run.lock():
-        if run.read().state != "queued":
+        if not waits(run):
             raise _not_waiting(run)
         return run.update_locked(wanted_device=device)
 

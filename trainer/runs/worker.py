@@ -77,26 +77,6 @@ def requeue(run: Run, max_steps: int | None = None) -> Run:
     return run
 
 
-def interrupted_runs(workspace: Workspace) -> list[Run]:
-    """The runs that ended with the machine or without a word, oldest first."""
-    found = []
-    for run in reversed(workspace.runs()):
-        with suppress(UserError):
-            if run.status().interrupted is not None:
-                found.append(run)
-    return found
-
-
-def requeue_interrupted(workspace: Workspace) -> list[Run]:
-    """Put all interrupted runs back, before those that have not begun. Returns them, in that order."""
-    found = interrupted_runs(workspace)
-    for run in reversed(found):
-        with suppress(UserError):  # somebody else has put it back, or taken it, meanwhile
-            requeue(run)
-            queue.move(run, "first")
-    return found
-
-
 def ensure_workers(workspace: Workspace) -> None:
     """See to it that each device has its worker for which a run waits."""
     for device in worker_devices():

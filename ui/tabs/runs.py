@@ -11,7 +11,7 @@ import gradio as gr
 
 from ui import media, run_html, run_routes
 from ui.context import AppContext
-from ui.runs import actions, charts, checkpoints, head, log, notes, previews
+from ui.runs import actions, charts, checkpoints, head, log, notes, previews, queue
 from ui.runs import list as run_list
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import RunsDesk
@@ -46,6 +46,7 @@ def build(context: AppContext) -> RunsTab:
     with gr.Column(elem_classes=["runs-page"]):
         board = RunsBoard(desk)
         empty = gr.HTML(run_html.NOTHING_YET, padding=False, elem_id="runs-empty")
+        queue.build(board)
         with gr.Row(elem_classes=["runs-layout"], visible=False) as layout:
             with gr.Column(scale=0, min_width=280, elem_classes=["runs-side"]):
                 run_list.build(board)

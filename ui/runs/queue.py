@@ -1,0 +1,93 @@
+"""The queue panel: what is going, what waits, and what can be done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from trainer.errors import UserError
+from trainer.runs import actions, interrupted, queue
+from trainer.runs.store import Workspace
+from trainer.runs.worker import ensure_workers
+from ui.messages import tells_problems
+from ui.runs.board import QUIET, TELLING, Panel, RunsBoard
+from ui.runs.desk import Overview
+from ui.runs.paces import Paces
+from ui.runs.waiting import QueueView, queue_view
+from ui.theme import asset
+
+_MOVES = ("first", "earlier", "later", "last")
+
+
+def build(board: RunsBoard) -> None:
+    """Lay the panel out, have it follow the files, and do what its buttons say."""
+    workspace = board.desk.workspace
+    panel = gr.HTML(
+        {},
+        html_template="",
+        css_template=asset("runs/queue.css"),
+        js_on_load="\n".join(asset(name) for name in ("dataset/dom.js", "runs/queue.js")),
+        apply_default_css=False,
+        padding=False,
+        elem_id="run-queue",
+    )
+    paces = Paces(workspace)
+
+    def view(overview: Overview) -> QueueView:
+        infos = overview.runs.infos
+        return queue_view(overview.runs, lambda info: paces.seconds_left(info, infos))
+
+    def shown(overview: Overview) -> list[Any]:
+        return [asdict(view(overview)) if overview.runs.infos else {}]
+
+    @tells_problems
+    def ordered(event: gr.EventData) -> None:
+        obey(workspace, event._data or {})
+
+    def picked(event: gr.EventData) -> str:
+        return board.select(str(event._data["id"]))
+
+    board.add_overall(Panel("queue", [panel], view, shown))
+    board.then_refresh(panel.order(ordered, None, None, **TELLING))
+    board.then_refresh(panel.pick(picked, None, board.selected, **QUIET))
+
+
+def obey(workspace: Workspace, order: Mapping[str, Any]) -> None:
+    """Do what a button of the panel says: ``act``, and with most the ``run``. Raises UserError."""
+    act = order.get("act")
+    if act == "pause":
+        queue.pause(workspace)
+    elif act == "go_on":
+        queue.go_on(workspace)
+        ensure_workers(workspace)
+    elif act == "put_back":
+        interrupted.put_back(workspace)
+    elif act == "leave":
+        interrupted.leave(workspace)
+    elif act in ("move", "device", "remove"):
+        _obey_about(workspace, str(act), order)
+    else:
+        raise _not_understood()
+
+
+def _obey_about(workspace: Workspace, act: str, order: Mapping[str, Any]) -> None:
+    run = workspace.run(str(order.get("run")))
+    if act == "move":
+        to = order.get("to")
+        if to not in _MOVES and type(to) is not int:
+            raise _not_understood()
+        queue.move(run, to)
+    elif act == "device":
+        queue.set_device(run, str(order.get("device") or "") or None)
+        ensure_workers(workspace)
+    elif queue.waits(run):
+        actions.stop(run)
+    else:
+        raise UserError("queue.not_waiting", "The run waits no more: it has begun or ended.", "Look at it below.")
+
+
+def _not_understood() -> UserError:
+    return UserError("queue.order", "The page and the program do not fit together.", "Reload the page.")

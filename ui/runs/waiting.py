@@ -1,0 +1,169 @@
+"""The queue as the page shows it: what is going where, what waits, and about when it starts. No Gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trainer.runs.gpus import gpu_of, gpus, worker_devices
+from trainer.runs.queue import suits
+from trainer.runs.store import ALIVE, RunInfo
+from ui.run_html import STATE_WORDS
+from ui.run_list import RunList
+
+Seconds = Callable[[RunInfo], float | None]
+"""The time that what is left of a run takes; None where nothing is known of it."""
+
+
+@dataclass(frozen=True)
+class Going:
+    """A run that has its device. ``percent`` of its steps are done; ``left`` says how long it takes still, if known."""
+
+    id: str
+    name: str
+    state: str
+    word: str
+    device: str
+    percent: int
+    left: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run that waits for ``device``, empty for any; ``start`` says when it is its turn, if known."""
+
+    id: str
+    name: str
+    device: str
+    start: str
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """All of the panel. ``interrupted`` are names of runs; ``devices`` are what a run can wait for, with names."""
+
+    paused: bool
+    going: tuple[Going, ...]
+    waiting: tuple[Waiting, ...]
+    interrupted: tuple[str, ...]
+    devices: tuple[tuple[str, str], ...]
+
+
+def queue_view(runs: RunList, seconds_left: Seconds) -> QueueView:
+    """The queue of a workspace."""
+    by_id = {info.id: info for info in runs.infos}
+    going = [info for info in reversed(runs.infos) if info.state in ALIVE]
+    waiting = [by_id[run_id] for run_id in runs.queue]
+    starts = [None] * len(waiting) if runs.paused else start_times(waiting, going, seconds_left)
+    return QueueView(
+        paused=runs.paused,
+        going=tuple(_going(info, seconds_left(info)) for info in going),
+        waiting=tuple(_waiting(info, start) for info, start in zip(waiting, starts, strict=True)),
+        interrupted=tuple(info.name for info in reversed(runs.infos) if info.interrupted and info.state == "failed"),
+        devices=device_choices(),
+    )
+
+
+def start_times(waiting: Sequence[RunInfo], going: Sequence[RunInfo], seconds_left: Seconds) -> list[float | None]:
+    """When each waiting run starts, in seconds from now: it goes to the device that is free first among its own.
+
+    None where a run before it takes nobody knows how long.
+    """
+    free: dict[str, float | None] = dict.fromkeys(worker_devices(), 0.0)
+    for info in going:
+        device = device_of(info)
+        before, left = free.get(device), seconds_left(info)
+        free[device] = None if before is None or left is None else max(before, left)
+    starts: list[float | None] = []
+    for info in waiting:
+        known = [(start, device) for device, start in free.items() if start is not None and suits(info, device)]
+        if not known:
+            starts.append(None)
+            continue
+        start, device = min(known)
+        starts.append(start)
+        takes = seconds_left(info)
+        free[device] = None if takes is None else start + takes
+    return starts
+
+
+def runs_before(runs: RunList, run_id: str) -> int | None:
+    """How many runs end or start before a waiting one gets a device; None where it does not wait (any more)."""
+    if run_id not in runs.queue:
+        return None
+    by_id = {info.id: info for info in runs.infos}
+    mine = [device for device in worker_devices() if suits(by_id[run_id], device)]
+    going = [info for info in runs.infos if info.state in ALIVE and device_of(info) in mine]
+    ahead = [other for other in runs.queue[: runs.queue.index(run_id)] if _share_a_device(by_id[other], mine)]
+    free = len(mine) - len({device_of(info) for info in going})
+    return 0 if len(ahead) < free else len(going) + len(ahead)
+
+
+def start_word(runs: RunList, run_id: str) -> str:
+    """What became of a run that was just put into the queue."""
+    before = runs_before(runs, run_id)
+    if before is None:
+        return "It starts now."
+    if runs.paused:
+        return "The queue is paused: it starts when you let the queue go on, on the Runs tab."
+    if before == 0:
+        return "It starts now."
+    return f"It waits behind {before} other {'run' if before == 1 else 'runs'}, and starts by itself."
+
+
+def device_of(info: RunInfo) -> str:
+    """The device that a run which is going uses, by the queue's names."""
+    if info.queue_device is not None:
+        return info.queue_device
+    by_uuid = {gpu.uuid.removeprefix("GPU-"): gpu.device for gpu in gpus()}
+    if info.gpu is not None:
+        return by_uuid.get(info.gpu, info.gpu)
+    return "cpu" if info.device == "cpu" else worker_devices()[0]
+
+
+def device_choices() -> tuple[tuple[str, str], ...]:
+    """What a run can be queued for: value and name. Nothing to choose where there is no GPU."""
+    found = gpus()
+    if not found:
+        return ()
+    anywhere = "any free GPU" if len(found) > 1 else "the GPU"
+    each = [(gpu.device, f"{gpu.name} ({gpu.device.removeprefix('cuda:')})") for gpu in found] if len(found) > 1 else []
+    return (("", anywhere), *each, ("cpu", "the processor"))
+
+
+def device_name(device: str) -> str:
+    """A device in words."""
+    if device == "cpu":
+        return "processor"
+    gpu = gpu_of(device)
+    if gpu is None:
+        return device
+    return f"{gpu.name} ({device})" if len(gpus()) > 1 else gpu.name
+
+
+def about(seconds: float) -> str:
+    """A time as rough as it is known: ``a minute``, ``12 min``, ``3 h``."""
+    minutes = seconds / 60
+    if minutes < 1.5:
+        return "a minute"
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h".replace(".0 h", " h")
+
+
+def _going(info: RunInfo, left: float | None) -> Going:
+    percent = min(100, 100 * info.step // info.max_steps) if info.max_steps else 0
+    word = f"about {about(left)} left" if left is not None and info.state == "training" else ""
+    return Going(info.id, info.name, info.state, STATE_WORDS[info.state], device_name(device_of(info)), percent, word)
+
+
+def _waiting(info: RunInfo, start: float | None) -> Waiting:
+    if info.wanted_device is not None and info.wanted_device not in worker_devices():
+        word = f"waits for {info.wanted_device}, which is not here"
+    elif start is None:
+        word = ""
+    else:
+        word = f"starts in about {about(start)}" if start > 0 else "starts now"
+    return Waiting(info.id, info.name, info.wanted_device or "", word)
+
+
+def _share_a_device(info: RunInfo, devices: Sequence[str]) -> bool:
+    return any(suits(info, device) for device in devices)
