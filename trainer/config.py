@@ -22,6 +22,7 @@ from trainer.config_dataset import (
 )
 from trainer.config_loss import HuberSchedule, LossSettings, LossType, Multires, Preserve, TimestepSampling
 from trainer.config_relevance import is_empty, is_set
+from trainer.config_tracking import Tracker, TrackingSettings
 from trainer.config_training import (
     LoraPrecision,
     LoraSettings,
@@ -56,6 +57,8 @@ __all__ = [
     "Source",
     "Target",
     "TimestepSampling",
+    "Tracker",
+    "TrackingSettings",
     "TrainSettings",
     "setting",
 ]
@@ -311,8 +314,10 @@ class Config(Section):
     samples: SampleSettings = setting(SampleSettings, "Previews")
     validation: ValidationSettings = setting(ValidationSettings, "Validation")
     output: OutputSettings = setting(OutputSettings, "Output", validate_default=True)
-    trackers: list[str] = Field(default_factory=list, max_length=0)
-    """Experiment trackers."""
+    trackers: list[Tracker] = setting([], "Trackers", also=("report_to", "log_with"))
+    """Experiment trackers that follow the run: `tensorboard`, `wandb`, `trackio`. Keys come from the environment only,
+    such as WANDB_API_KEY."""
+    tracking: TrackingSettings = setting(TrackingSettings, "Tracking")
 
     @field_validator("train")
     @classmethod

@@ -37,6 +37,7 @@ from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
 from trainer.sampling import check_prompts
 from trainer.session import open_session
+from trainer.tracking.tracking import tracked
 from trainer.upkeep import Upkeep
 
 
@@ -87,7 +88,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         JobFailed: anything else. The run is ``failed``, with the reason in ``run.json``, events and log.
     """
     begun = time.monotonic()
-    with open_session(run, workspace, events) as session:
+    with open_session(run, workspace, events) as session, tracked(session, run.config()):
         config, device, events = run.config(), session.device, session.events
         allowed_optimizers = read_settings(workspace).allowed_optimizers
         use_deterministic(config.train.deterministic)

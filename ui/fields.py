@@ -136,9 +136,16 @@ def _kind(annotation: Any) -> Kind:
         return "text"
     if get_origin(annotation) is Literal:
         return "choice"
-    if get_origin(annotation) is list and _plain(get_args(annotation)[0]) is str:
+    if get_origin(annotation) is list and _is_word(_plain(get_args(annotation)[0])):
         return "lines"
     return "yaml"
+
+
+def _is_word(annotation: Any) -> bool:
+    """Whether it is text, or one of some texts."""
+    if get_origin(annotation) is Literal:
+        return all(isinstance(value, str) for value in get_args(annotation))
+    return annotation is str
 
 
 def _plain(annotation: Any) -> Any:

@@ -78,7 +78,7 @@ def _problem(text: str, folder: Path) -> Problem:
         ("loss: {min_timestep: 9, max_timestep: 3}", "loss", "min_timestep (9) must be below max_timestep (3)", ""),
         ("name: a/b", "name", "must work as a file name", ""),
         ("version: 2", "version", "written by a newer LoRA Atelier; this one reads up to 1", "Update the program"),
-        ("trackers: [wandb]", "trackers", "at most 0 entries", ""),
+        ("trackers: [mlflow]", "trackers.0", "allowed is 'tensorboard', 'wandb' or 'trackio'", ""),
     ],
 )
 def test_one_problem_is_told_once_with_field_value_and_remedy(
