@@ -118,7 +118,7 @@ def _field(full_name: str, name: str, info: FieldInfo, group: str) -> Field:
         basic=bool(extra.get("basic")),
         also=tuple(map(str, also)) if isinstance(also, list) else (),
         kind=kind,
-        choices=((None,) if optional else ()) + get_args(inner) if kind == "choice" else (),
+        choices=_choices(inner, kind, optional),
         optional=optional,
         default=None if default is PydanticUndefined else default,
         allowed=range_of(info) if kind == "number" else "",
@@ -139,6 +139,14 @@ def _kind(annotation: Any) -> Kind:
     if get_origin(annotation) is list and _is_word(_plain(get_args(annotation)[0])):
         return "lines"
     return "yaml"
+
+
+def _choices(annotation: Any, kind: Kind, optional: bool) -> tuple[Any, ...]:
+    """What the field may hold, or each of its lines; empty where that cannot be listed."""
+    if kind == "lines":
+        each = _plain(get_args(annotation)[0])
+        return get_args(each) if get_origin(each) is Literal else ()
+    return ((None,) if optional else ()) + get_args(annotation) if kind == "choice" else ()
 
 
 def _is_word(annotation: Any) -> bool:

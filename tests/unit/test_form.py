@@ -64,7 +64,7 @@ def random_value(field: Field, rng: random.Random) -> Any:
         "choice": lambda: rng.choice(field.choices),
         "number": lambda: random_number(info_of(field.name), field.default, rng),
         "text": lambda: rng.choice(WORDS),
-        "lines": lambda: rng.sample(["^down", "attn1|attn2", "to_q$"], rng.randint(0, 3)),
+        "lines": lambda: rng.sample(field.choices or ("^down", "attn1|attn2", "to_q$"), rng.randint(0, 3)),
         "yaml": lambda: random_mapping(field.name, rng),
         "resolution": lambda: rng.choice([512, [512], [512, 768], [[512, 768]], [[512, 768], [1024, 64]]]),
         "prompts": lambda: [random_prompt(rng) for _ in range(rng.randint(0, 4))],
