@@ -38,13 +38,20 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping. Raises UserError when it cannot be read or is something else."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             "config.unreadable", f"The config {path} cannot be read: {error}.", "Check the path."
         ) from error
+    return parse_yaml(text, path.name)
+
+
+def parse_yaml(text: str, called: str) -> dict[str, Any]:
+    """Plain values of a YAML text that holds a mapping. Raises UserError, which calls the text as given."""
+    try:
+        values = yaml.safe_load(text)
     except RecursionError as error:
-        raise UserError("config.yaml", f"{path.name} is nested too deeply.", "Check its brackets.") from error
+        raise UserError("config.yaml", f"{called} is nested too deeply.", "Check its brackets.") from error
     except yaml.YAMLError as error:
         where = (
             f" in line {error.problem_mark.line + 1}"
@@ -52,14 +59,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
             else ""
         )
         raise UserError(
-            "config.yaml", f"{path.name} is not valid YAML{where}.", "Check indentation and colons there."
+            "config.yaml", f"{called} is not valid YAML{where}.", "Check indentation and colons there."
         ) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise UserError(
             "config.not_a_mapping",
-            f"{path.name} holds {_kind_of(values)}, not settings.",
+            f"{called} holds {_kind_of(values)}, not settings.",
             "Write `name: value` lines.",
         )
     return values

@@ -80,6 +80,13 @@ def fields_of(model: type[BaseModel], prefix: str = "", group: str = "") -> list
     return list(_walk(model, prefix, group))
 
 
+def choice_label(choice: Any) -> str:
+    """What a choice is called on the page."""
+    if choice is None:
+        return "none"
+    return "off" if choice is False else str(choice)
+
+
 def label_of(name: str, info: FieldInfo) -> str:
     """The label given in the model, or the name in words."""
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}

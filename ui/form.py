@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import gradio as gr
@@ -16,18 +16,15 @@ from gradio.blocks import Block
 from gradio.components import Component
 
 from trainer.config import Config
-from trainer.config_io import parse_config
+from trainer.config_io import parse_section
 from trainer.errors import Problem, UserError
-from ui.fields import CONFIG_FIELDS, Field, label_of, put_value
+from ui.field_search import search_index
+from ui.fields import CONFIG_FIELDS, Field, choice_label, fields_of, label_of, put_value
+from ui.form_marks import Mark, get_value, marks
 from ui.sources_editor import SourcesEditor
+from ui.theme import asset
 
-GENERAL = "General"
 PROBLEMS_ID = "form-problems"
-SEARCH = (
-    '<div class="field-search"><input type="search" id="field-search" autocomplete="off" spellcheck="false" '
-    'aria-label="Search settings" placeholder="Search settings, also by other trainers’ names (network_dim, unet_lr)">'
-    '<span id="field-search-count" role="status"></span></div>'
-)
 
 
 class Editor(Protocol):
@@ -66,12 +63,20 @@ class FieldEditor:
 
 
 class SchemaForm:
-    """The form of ``Config``. Made inside a ``gr.Blocks`` context, where its components are to stand."""
+    """The form of a config model. Made inside a ``gr.Blocks`` context, where its components are to stand."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: type[Config] = Config) -> None:
+        self._model = model
+        self._fields = fields_of(model)
         self._editors: dict[str, Editor] = {}
-        gr.HTML(SEARCH + _search_index(), padding=False)
-        for key, title, about, fields in _sections():
+        gr.HTML(
+            {"text": json.dumps(search_index(self._fields))},
+            html_template="",
+            js_on_load=asset("dataset/dom.js") + asset("form/search.js"),
+            padding=False,
+            elem_id="settings-search",
+        )
+        for key, title, about, fields in _sections(model, self._fields):
             self._section(key, title, about, fields)
 
     @property
@@ -86,20 +91,29 @@ class SchemaForm:
 
     def collect(self, values: Mapping[Any, Any]) -> Config:
         """The config that the form holds. Raises UserError with every problem, each with its field."""
-        plain: dict[str, Any] = {}
-        problems: list[Problem] = []
-        for name, editor in self._editors.items():
-            try:
-                put_value(plain, name, editor.read(_shown(editor, values)))
-            except UserError as error:
-                problems.extend(error.problems)
+        plain, problems = self.plain(self.snapshot(values))
         try:
-            config = parse_config(plain)
+            config = parse_section(self._model, plain)
         except UserError as error:
             problems.extend(self._placed(problem, values) for problem in error.problems)
         if problems:
             raise UserError.many(problems)
         return config
+
+    def plain(self, snapshot: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+        """The settings of a snapshot as nested plain values, and what is wrong with those that cannot be read."""
+        plain: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for name, editor in self._editors.items():
+            try:
+                put_value(plain, name, editor.read(snapshot[name]))
+            except UserError as error:
+                problems.extend(error.problems)
+        return plain, problems
+
+    def marks(self, snapshot: Mapping[str, Any], base: Config, own: set[str]) -> list[Mark]:
+        """What is to be told beside the settings of a snapshot, compared with ``base`` except for the user's own."""
+        return marks(self._fields, self.plain(snapshot)[0], base.model_dump(mode="json"), own)
 
     def push(self, config: Config) -> dict[Block, Any]:
         """Updates that make the form show ``config``, every field of it."""
@@ -108,7 +122,7 @@ class SchemaForm:
     def push_one(self, config: Config, name: str) -> dict[Block, Any]:
         """Updates that show one of the config's settings."""
         editor = self._editors[name]
-        shown = editor.show(_get(config.model_dump(mode="json"), name))
+        shown = editor.show(get_value(config.model_dump(mode="json"), name))
         return dict(zip((*editor.components, *editor.extra_outputs), shown, strict=True))
 
     def snapshot(self, values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -120,7 +134,7 @@ class SchemaForm:
         plain = config.model_dump(mode="json")
         snapshot = {}
         for name, editor in self._editors.items():
-            shown = editor.show(_get(plain, name))[: len(editor.components)]
+            shown = editor.show(get_value(plain, name))[: len(editor.components)]
             snapshot[name] = [value["value"] if isinstance(value, dict) else value for value in shown]
         return snapshot
 
@@ -147,18 +161,19 @@ class SchemaForm:
         with gr.Column(elem_id=f"section-{key}", elem_classes=["card", "section"]):
             gr.HTML(f"<h2>{html.escape(title)}</h2><p>{html.escape(about)}</p>", padding=False)
             if basic:
-                self._fields(basic)
+                self._side_by_side(basic)
             if not more:
                 return
-            fold = gr.Button(_fold_label(more, bool(basic)), size="sm", elem_classes=["fold"], elem_id=f"fold-{key}")
+            label = "More settings" if basic else "Settings"
+            fold = gr.Button(label, size="sm", elem_classes=["fold"], elem_id=f"fold-{key}")
             fold.click(None, js=f"() => atelier.toggleSection('{key}')")
             with gr.Column(elem_classes=["more"], elem_id=f"more-{key}"):
                 for group in dict.fromkeys(field.group for field in more):
                     if group:
                         gr.HTML(f"<h3>{html.escape(group)}</h3>", padding=False, elem_classes=["group-title"])
-                    self._fields([field for field in more if field.group == group])
+                    self._side_by_side([field for field in more if field.group == group])
 
-    def _fields(self, fields: list[Field]) -> None:
+    def _side_by_side(self, fields: list[Field]) -> None:
         """Fields side by side; those that need the width, below each other."""
         wide = [field for field in fields if field.kind in ("rows", "prompts")]
         narrow = [field for field in fields if field not in wide]
@@ -187,17 +202,11 @@ def make_component(field: Field) -> Component:
     if field.kind == "switch":
         return gr.Checkbox(value, **common)
     if field.kind == "choice":
-        choices = [(_choice_label(choice), choice) for choice in field.choices]
+        choices = [(choice_label(choice), choice) for choice in field.choices]
         return gr.Dropdown(choices, value=value, filterable=False, **common)
     if field.kind in ("yaml", "lines", "prompts", "paragraph"):
         return gr.Textbox(value, lines=3 if field.kind in ("prompts", "paragraph") else 2, max_lines=12, **common)
     return gr.Textbox(value, lines=1, max_lines=1, placeholder="none" if field.optional else None, **common)
-
-
-def _choice_label(choice: Any) -> str:
-    if choice is None:
-        return "none"
-    return "off" if choice is False else str(choice)
 
 
 def element_id(name: str) -> str:
@@ -233,34 +242,21 @@ def _without_name(problem: Problem) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _sections() -> list[tuple[str, str, str, list[Field]]]:
+def _sections(model: type[Config], fields: Sequence[Field]) -> list[tuple[str, str, str, list[Field]]]:
     """Key, title, description and fields of each section, in the config's order. The first holds the name too."""
     sections = []
-    for name, info in Config.model_fields.items():
-        fields = [field for field in CONFIG_FIELDS if field.section == name]
-        if fields and info.annotation is not None:
-            sections.append((name, label_of(name, info), _about(info.annotation), fields))
-    top = [field for field in CONFIG_FIELDS if not field.section]
-    key, title, about, fields = sections[0]
-    sections[0] = (key, title, about, top + fields)
+    for name, info in model.model_fields.items():
+        inside = [field for field in fields if field.section == name]
+        if inside and info.annotation is not None:
+            sections.append((name, label_of(name, info), _about(info.annotation), inside))
+    top = [field for field in fields if not field.section]
+    key, title, about, inside = sections[0]
+    sections[0] = (key, title, about, top + inside)
     return sections
 
 
 def _about(model: Any) -> str:
     return (model.__doc__ or "").strip().partition("\n")[0]
-
-
-def _fold_label(more: list[Field], has_basic: bool) -> str:
-    return f"{len(more)} {'more ' if has_basic else ''}setting{'s' if len(more) > 1 else ''}"
-
-
-def _search_index() -> str:
-    """What the search box looks through, as data for the page's script."""
-    index = {
-        element_id(field.name): " ".join([field.label, field.name, *field.also, field.help]).lower()
-        for field in CONFIG_FIELDS
-    }
-    return f"<div id='field-index' hidden data-index='{html.escape(json.dumps(index), quote=True)}'></div>"
 
 
 def _shown(editor: Editor, values: Mapping[Any, Any]) -> list[Any]:
@@ -275,10 +271,3 @@ def _restored(editor: Editor, shown: list[Any]) -> dict[Block, Any]:
     if isinstance(editor, SourcesEditor):
         updates |= zip(editor.extra_outputs, editor.visible_rows(shown), strict=True)
     return updates
-
-
-def _get(plain: dict[str, Any], name: str) -> Any:
-    value: Any = plain
-    for part in name.split("."):
-        value = value[part]
-    return value

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from trainer.config import Config
 from trainer.config_io import PRESETS_DIR, dump_changes, parse_config, read_yaml
-from trainer.errors import UserError
+from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.runs.store import Workspace
 
 OWN = "own/"
+DELETED = "deleted"
 GROUPS = {"demo": "Demo", "sd1": "SD 1.5", "sd2": "SD 2", "sdxl": "SDXL"}
 """The first part of a shipped file's name, and how people call it; in the order of the list."""
 _OWN_GROUP = "My own"
@@ -41,6 +45,11 @@ class Preset:
     gigabytes: int
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is one of the workspace."""
+        return self.key.startswith(OWN)
+
+    @property
     def label(self) -> str:
         """As it stands in the list: its group in front."""
         return self.title if self.title.startswith(self.group) else f"{self.group}: {self.title}"
@@ -51,7 +60,7 @@ def presets(workspace: Workspace) -> list[Preset]:
     shipped = [_read(path, path.stem) for path in sorted(PRESETS_DIR.glob("*.yaml"))]
     groups = list(GROUPS.values())
     shipped.sort(key=lambda preset: (groups.index(preset.group), preset.goal, preset.gigabytes))
-    own = [_read(path, f"{OWN}{path.stem}") for path in sorted(_own_folder(workspace).glob("*.yaml"))]
+    own = [_own(path) for path in sorted(_own_folder(workspace).glob("*.yaml"))]
     return [*shipped, *own]
 
 
@@ -63,23 +72,137 @@ def find(workspace: Workspace, key: str) -> Preset:
     return found
 
 
+def find_own(workspace: Workspace, key: str) -> Preset:
+    """The own preset of this key. Raises UserError when there is none, and for shipped ones."""
+    preset = find(workspace, key or "")
+    if not preset.is_own:
+        raise UserError("preset.shipped", f"{preset.title} came with the program and stays.", "Save one of your own.")
+    return preset
+
+
 def load(preset: Preset) -> Config:
     """The complete config: the preset over the defaults. Raises UserError when the file is wrong."""
     return parse_config(read_yaml(preset.path))
 
 
-def save(workspace: Workspace, name: str, config: Config) -> Preset:
-    """Keep what differs from the defaults as an own preset; one of the same name is replaced. Raises UserError."""
+def load_what_fits(preset: Preset) -> tuple[Config, list[Problem]]:
+    """The complete config without settings that are not known, or not allowed, in this version, and what those are.
+
+    Raises UserError when the file cannot be read, or its settings do not go together.
+    """
+    config, left_out = _what_fits(preset.path, preset.path.stat().st_mtime_ns)
+    return config.model_copy(deep=True), list(left_out)
+
+
+def own_settings(preset: Preset) -> set[str]:
+    """The settings that stay as they are when this preset is used: name and folders, unless it has its own."""
+    values = read_yaml(preset.path)
+    sources = (values.get("dataset") or {}).get("sources")
+    return {name for name, given in (("name", values.get("name")), ("dataset.sources", sources)) if not given}
+
+
+def save(workspace: Workspace, name: str, config: Config, *, replace: bool = False) -> Preset:
+    """Keep what differs from the defaults as an own preset.
+
+    Raises UserError for names that cannot be one, and ``preset.exists`` unless one of that name may be replaced.
+    """
+    path = _path(workspace, name)
+    if path.exists() and not replace:
+        raise UserError(
+            "preset.exists", f"You have a preset {path.stem} already.", "Replace it, or take another name.", "preset"
+        )
+    write_text(path, f"# {path.stem}\n{dump_changes(config)}")
+    return _own(path)
+
+
+def rename(workspace: Workspace, preset: Preset, name: str) -> Preset:
+    """Give an own preset another name. Raises UserError for a name that is taken or cannot be one."""
+    path = _path(workspace, name)
+    if path.exists():
+        raise UserError("preset.exists", f"You have a preset {path.stem} already.", "Take another name.", "preset")
+    text = preset.path.read_text(encoding="utf-8")
+    write_text(path, f"# {path.stem}\n" + "".join(text.splitlines(keepends=True)[1 if text.startswith("#") else 0 :]))
+    preset.path.unlink()
+    return _own(path)
+
+
+def delete(workspace: Workspace, preset: Preset) -> None:
+    """Put an own preset aside; ``bring_back`` undoes it."""
+    bin_folder = _own_folder(workspace) / DELETED
+    bin_folder.mkdir(exist_ok=True)
+    kept = preset.path.rename(bin_folder / preset.path.name)
+    os.utime(kept)  # the newest one is brought back first
+
+
+def last_deleted(workspace: Workspace) -> str:
+    """Name of the own preset that was deleted last and can be brought back; empty for none."""
+    deleted = (_own_folder(workspace) / DELETED).glob("*.yaml")
+    return max(deleted, key=lambda path: path.stat().st_mtime_ns, default=Path()).stem
+
+
+def bring_back(workspace: Workspace, name: str) -> Preset:
+    """Undo a deletion. Raises UserError when there is none of this name, or a new one has taken its place."""
+    path = _path(workspace, name)
+    deleted = path.parent / DELETED / path.name
+    if not deleted.exists():
+        raise UserError("preset.unknown", f"There is no deleted preset {name!r}.", "Reload the page.")
+    if path.exists():
+        raise UserError("preset.exists", f"There is a new preset {path.stem}.", "Rename that one first.", "preset")
+    deleted.rename(path)
+    return _own(path)
+
+
+def import_file(workspace: Workspace, file: Path) -> Preset:
+    """Add a preset file of another machine under its own name, or a free one like it. Raises UserError."""
+    config = parse_config(read_yaml(file))
+    stem = re.sub(r"[^\w .()+-]", " ", file.stem).strip(" .")[:50] or "Imported"
+    taken = {preset.goal for preset in presets(workspace)}
+    names = [stem, *(f"{stem} ({number})" for number in range(2, len(taken) + 3))]
+    return save(workspace, next(name for name in names if name not in taken), config)
+
+
+def _without(values: dict[str, Any], name: str) -> bool:
+    """Take one setting out of nested plain values; a whole section is left in. Returns whether it was there."""
+    *parents, last = name.split(".")
+    place: Any = values
+    for part in parents:
+        place = place.get(part) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or last not in place or isinstance(place[last], dict):
+        return False
+    del place[last]
+    return True
+
+
+def _path(workspace: Workspace, name: str) -> Path:
     clean = name.strip()
     if not re.fullmatch(r"[\w][\w .()+-]{0,59}", clean):
         raise UserError(
             "preset.name",
             f"{name!r} cannot be a preset's name.",
             "Use up to 60 letters, digits, spaces, dots, dashes or underscores.",
+            "preset",
         )
-    path = _own_folder(workspace) / f"{clean}.yaml"
-    write_text(path, f"# {clean}\n{dump_changes(config)}")
-    return _read(path, f"{OWN}{clean}")
+    return _own_folder(workspace) / f"{clean}.yaml"
+
+
+def _own(path: Path) -> Preset:
+    return _read(path, f"{OWN}{path.stem}")
+
+
+@lru_cache(maxsize=64)
+def _what_fits(path: Path, mtime_ns: int) -> tuple[Config, tuple[Problem, ...]]:
+    """Read once as long as the file does not change: the form is compared with it at every key that is pressed."""
+    values = read_yaml(path)
+    left_out: list[Problem] = []
+    while True:
+        try:
+            return parse_config(values), tuple(left_out)
+        except UserError as error:
+            newer = any(problem.code == "config.newer" for problem in error.problems)
+            wrong = [] if newer else [problem for problem in error.problems if _without(values, problem.field)]
+            if not wrong:
+                raise
+            left_out += wrong
 
 
 def _own_folder(workspace: Workspace) -> Path:

@@ -23,6 +23,7 @@ from ui.step_maths import StepMaths, step_maths
 
 LAST_FORM = "last_form.yaml"
 LAST_PRESET = "last_preset.txt"
+BEFORE = "form_before.yaml"
 
 
 def check_paths(context: AppContext, config: Config) -> None:
@@ -89,11 +90,37 @@ def save_last_form(context: AppContext, snapshot: dict[str, Any]) -> None:
 
 def read_last_form(context: AppContext) -> dict[str, Any]:
     """What stood in the form last; empty the first time, or when the file is damaged."""
+    return _read(_last_form(context))
+
+
+def keep_before(context: AppContext) -> None:
+    """Keep what stands in the form, and which preset is chosen, before all of it is replaced."""
+    preset = last_preset(context)
+    before = {"preset": preset.key if preset else "", "form": read_last_form(context)}
+    if before["form"]:
+        write_text(context.workspace.dir / BEFORE, yaml.safe_dump(before, sort_keys=False, allow_unicode=True))
+
+
+def can_go_back(context: AppContext) -> bool:
+    """Whether ``take_before`` has something to bring back."""
+    return (context.workspace.dir / BEFORE).exists()
+
+
+def take_before(context: AppContext) -> dict[str, Any]:
+    """The form as it stood before it was replaced; what stands in it now is kept in its place, for another way back."""
+    before = _read(context.workspace.dir / BEFORE)
+    keep_before(context)
+    save_last_preset(context, str(before.get("preset") or ""))
+    form = before.get("form")
+    return form if isinstance(form, dict) else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        snapshot = yaml.safe_load(_last_form(context).read_text(encoding="utf-8"))
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
-    return snapshot if isinstance(snapshot, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def save_last_preset(context: AppContext, key: str) -> None:

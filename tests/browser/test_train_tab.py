@@ -158,4 +158,4 @@ def test_text_that_is_no_config_is_told(page: Page) -> None:
     use_text(page, "train: {learning_rat: 1}")
     expect(page.locator("#train-problems")).to_contain_text("Did you mean train.learning_rate?")
     use_text(page, "just words")
-    expect(page.locator("#train-problems")).to_contain_text("no settings")
+    expect(page.locator("#train-problems")).to_contain_text("What stands here holds text, not settings")

@@ -12,8 +12,9 @@ from gradio.blocks import Block
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from trainer.config import Config
+from trainer.config import Config, Section, TrainSettings, setting
 from trainer.config_io import PRESETS_DIR, parse_config, read_yaml
+from trainer.config_relevance import is_set
 from trainer.errors import UserError
 from ui.fields import CONFIG_FIELDS, Field, fields_of
 from ui.form import SchemaForm, problems_html
@@ -225,6 +226,15 @@ def test_pushing_leaves_nothing_of_what_stood_there(form: SchemaForm) -> None:
     assert form.collect(values) == Config()
 
 
+def test_no_preset_leaves_anything_of_another(form: SchemaForm) -> None:
+    """Every pair: the second one over the first gives the second one."""
+    configs = [parse_config(read_yaml(path)) for path in sorted(PRESETS_DIR.glob("*.yaml"))]
+    pushed = [shown(form, config) for config in configs]
+    for first in pushed:
+        for second, config in zip(pushed, configs, strict=True):
+            assert {**first, **second} == second and None not in second.values(), config.name
+
+
 def test_the_form_starts_with_the_defaults(form: SchemaForm) -> None:
     assert form.collect({component: component.value for component in form.components}) == Config()
 
@@ -284,6 +294,42 @@ def test_a_field_added_to_the_model_needs_no_edit_here() -> None:
         "mode": ("text", "Mode", True),
         "table": ("yaml", "Table", False),
     }
+
+
+class Sparkle(Section):
+    """How it shines."""
+
+    strength: float = setting(0.5, "Sparkle strength", also=("glitter",), relevant=is_set("train.shiny"), ge=0, le=2)
+    """More is brighter."""
+
+
+class ShinyTraining(TrainSettings):
+    shiny: bool = setting(False, "Shiny")
+    """Makes it shine."""
+
+
+class LaterConfig(Config):
+    train: ShinyTraining = setting(ShinyTraining, "Training")
+    sparkle: Sparkle = setting(Sparkle, "Sparkle")
+
+
+def test_what_is_added_to_the_config_is_in_the_form_at_once() -> None:
+    """Nothing in the page names settings one by one: shown, searched, read back, checked, compared."""
+    with gr.Blocks() as page:
+        later = SchemaForm(LaterConfig)
+    strength = component(later, "sparkle.strength")
+    assert strength.info == "More is brighter. From 0 to 2."  # type: ignore[attr-defined]
+    config = LaterConfig.model_validate({"sparkle": {"strength": 1.5}, "train": {"shiny": True, "seed": 3}})
+    assert later.collect(shown(later, config)) == config
+    with pytest.raises(UserError) as caught:
+        later.collect(shown(later, config, sparkle__strength="3"))
+    assert [problem.field for problem in caught.value.problems] == ["sparkle.strength"]
+    marks = {mark.name: mark for mark in later.marks(later.snapshot_of(config), LaterConfig(), set())}
+    assert {name for name, mark in marks.items() if mark.differs} == {"sparkle.strength", "train.shiny", "train.seed"}
+    idle = later.marks(later.snapshot_of(LaterConfig()), LaterConfig(), set())
+    assert "No effect while Shiny is off." in {mark.idle for mark in idle}
+    search = next(block for block in page.blocks.values() if block.elem_id == "settings-search")
+    assert "glitter" in search.value["text"]  # type: ignore[attr-defined]
 
 
 def test_settings_without_a_choice_are_not_shown() -> None:

@@ -1,4 +1,4 @@
-// What the page does without asking the server: opening, theme, folding, searching settings, problems beside their fields.
+// What the page does without asking the server: opening, theme, folding, problems beside their fields.
 "use strict";
 window.atelier = (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -20,28 +20,6 @@ window.atelier = (() => {
   function markFold(section) {
     const button = document.getElementById(section.id.replace("section-", "fold-"));
     if (button) button.setAttribute("aria-expanded", String(section.classList.contains("open")));
-  }
-
-  // Settings whose label, name, other names or help hold every word typed stay; the rest is hidden.
-  function search(text) {
-    const source = document.getElementById("field-index");
-    if (!source) return;
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    let found = 0;
-    for (const [id, haystack] of Object.entries(JSON.parse(source.dataset.index))) {
-      const field = document.getElementById(id);
-      if (!field) continue;
-      const matches = words.every((word) => haystack.includes(word));
-      field.classList.toggle("no-match", !matches);
-      found += matches ? 1 : 0;
-    }
-    const form = source.closest(".settings-form") || document.body;
-    form.classList.toggle("searching", words.length > 0);
-    form.querySelectorAll(".section").forEach((section) => {
-      section.classList.toggle("empty", words.length > 0 && !section.querySelector(".field:not(.no-match)[id^='field-'], .rows-title:not(.no-match)"));
-    });
-    const count = document.getElementById("field-search-count");
-    if (count) count.textContent = !words.length ? "" : found === 1 ? "1 setting" : `${found} settings`;
   }
 
   // The list of problems is made by the server; each is repeated beside its field and its section is unfolded.
@@ -75,7 +53,7 @@ window.atelier = (() => {
       });
       unfold(place);
       const button = item.querySelector("button");
-      if (button) button.onclick = () => goTo(place);
+      if (button) button.onclick = () => showSetting(item.dataset.field);
       first = first || place;
     });
     if (first && moveThere) goTo(first);
@@ -104,15 +82,21 @@ window.atelier = (() => {
     }
   }
 
+  // A setting by its dotted name, wherever it is folded away.
+  function showSetting(name) {
+    document.dispatchEvent(new Event("atelier-end-search"));
+    const place = placeOf(name);
+    if (!place) return;
+    unfold(place);
+    goTo(place);
+  }
+
   function goTo(place) {
     place.scrollIntoView({ block: "center", behavior: "auto" });
     const input = place.querySelector("input, textarea");
     if (input) input.focus({ preventScroll: true });
   }
 
-  document.addEventListener("input", (event) => {
-    if (event.target.id === "field-search") search(event.target.value);
-  });
   // Gradio tells its "input" on key presses alone: pasting, deleting and dictating would go unheard. Each of those
   // is followed by a key press of no key, which Gradio's text fields take for one.
   let typedInto = null;
@@ -141,5 +125,5 @@ window.atelier = (() => {
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
   else begin();
-  return { opened, setTheme, toggleSection };
+  return { opened, placeOf, setTheme, showSetting, toggleSection };
 })();

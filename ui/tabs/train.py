@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
-import yaml
 from gradio.blocks import Block
 
 from trainer.config import Config, DatasetSettings, Source, ValidationSettings
-from trainer.config_io import dump_config, parse_config, read_yaml
+from trainer.config_io import dump_config, parse_config, parse_yaml, read_yaml
 from trainer.config_loss import LossSettings
 from trainer.curation.mask_files import masks_folder
 from trainer.curation.splitting import VALIDATION, validation_folder
@@ -20,9 +21,16 @@ from trainer.errors import UserError
 from trainer.runs.worker import enqueue
 from ui import presets, train_view
 from ui.context import AppContext
+from ui.dataset.board import sent
+from ui.fields import put_value
 from ui.form import SchemaForm, problems_html
+from ui.form_marks import as_data, get_value
 from ui.messages import tells_problems
 from ui.plan.panel import PlanPanel
+from ui.theme import asset
+from ui.train.preset_panel import PresetPanel
+from ui.train.text_panel import TextPanel
+from ui.train.yaml_lines import with_lines
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -50,105 +58,62 @@ class _Side:
     problems: gr.HTML
     plan: PlanPanel
     start: gr.Button
-    yaml: gr.Textbox
-    apply: gr.Button
-    file: gr.UploadButton
-    command: gr.Textbox
+    changes: gr.HTML
+    text: TextPanel
     run_started: gr.Textbox
-
-
-@dataclass(frozen=True)
-class _Presets:
-    choice: gr.Dropdown
-    about: gr.HTML
-    name: gr.Textbox
-    save: gr.Button
 
 
 def build(context: AppContext) -> TrainTab:
     """Lay the tab out and wire it."""
     with gr.Row(elem_classes=["two-columns"]):
         with gr.Column(scale=5, elem_classes=["main-column", "settings-form"]):
-            choosing = _preset_row(context)
+            problems = gr.HTML("", elem_id="train-problems", padding=False, render=False)
+            choosing = PresetPanel(context, problems)
             form = SchemaForm()
         with gr.Column(scale=3, min_width=320, elem_classes=["side"]):
-            side = _side(context)
+            side = _side(context, problems)
     handlers = TrainHandlers(context, form, side, choosing)
     _wire_presets(choosing, form, side, handlers)
-    _wire_form(context, form, side, handlers)
+    _wire_form(context, choosing, form, side, handlers)
     start = _wire_start(form, side, handlers)
     return TrainTab(form, side.run_started, start, handlers)
 
 
-def _preset_row(context: AppContext) -> _Presets:
-    with gr.Column(elem_classes=["card"]):
-        with gr.Row(elem_classes=["preset-row"]):
-            choice = gr.Dropdown(
-                _preset_choices(context),
-                value=None,
-                label="Start from a preset",
-                info="Sets everything but your name and folders.",
-                elem_id="preset",
-                elem_classes=["field"],
-                interactive=True,
-                filterable=False,
-                scale=3,
-            )
-            name = gr.Textbox(label="Save these settings as", placeholder="My preset", elem_classes=["field"], scale=2)
-            save = gr.Button("Save", scale=0, min_width=80, elem_id="save-preset")
-        about = gr.HTML("", elem_id="preset-about", elem_classes=["quiet"], padding=False)
-    return _Presets(choice, about, name, save)
-
-
-def _side(context: AppContext) -> _Side:
+def _side(context: AppContext, problems: gr.HTML) -> _Side:
     plan = PlanPanel(context)
     with gr.Column(elem_classes=["card"]):
         maths = gr.HTML("", elem_id="step-maths", padding=False)
-        problems = gr.HTML("", elem_id="train-problems", padding=False)
+        problems.render()
         with gr.Row(elem_classes=["actions"]):
             plan.check.render()
             start = gr.Button("Start training", variant="primary", elem_id="start")
+        changes = gr.HTML(
+            {"text": ""},
+            html_template="",
+            js_on_load=asset("dataset/dom.js") + asset("form/marks.js"),
+            padding=False,
+            elem_id="changes",
+        )
         plan.render_report()
-    with gr.Accordion("Settings as text", open=False, elem_classes=["card", "as-text"]):
-        text = gr.Textbox(
-            label="YAML",
-            info="Exactly what will be trained. Change it, or paste settings, and use them.",
-            lines=14,
-            max_lines=30,
-            buttons=["copy"],
-            interactive=True,
-            elem_id="yaml",
-            elem_classes=["field", "mono"],
-        )
-        with gr.Row(elem_classes=["actions"]):
-            apply = gr.Button("Use this text", size="sm", elem_id="apply-yaml")
-            file = gr.UploadButton("Open a file", size="sm", file_types=[".yaml", ".yml"], elem_id="open-yaml")
-        command = gr.Textbox(
-            label="The same from a terminal",
-            lines=2,
-            buttons=["copy"],
-            interactive=False,
-            elem_id="command",
-            elem_classes=["field", "mono"],
-        )
-    run_started = gr.Textbox(visible=False)
-    return _Side(maths, problems, plan, start, text, apply, file, command, run_started)
+    text = TextPanel()
+    return _Side(maths, problems, plan, start, changes, text, gr.Textbox(visible=False))
 
 
-def _wire_presets(choosing: _Presets, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
-    changed = handlers.filled
-    choosing.choice.input(
-        handlers.use_preset, {choosing.choice, *form.components}, [*changed, choosing.about], show_progress="hidden"
-    )
-    side.apply.click(handlers.use_text, side.yaml, changed, show_progress="hidden")
-    side.file.upload(handlers.use_file, side.file, changed, show_progress="hidden")
-    choosing.save.click(
-        handlers.save_preset, {choosing.name, *form.components}, [choosing.choice, choosing.about, side.problems]
-    )
+def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    everything = [*handlers.filled, *choosing.outputs]
+    choosing.choice.input(handlers.use_preset, {choosing.choice, *form.components}, everything, **quiet)
+    choosing.wire(form)
+    side.text.apply.click(handlers.use_text, side.text.yaml, handlers.filled, **quiet)
+    side.text.file.upload(handlers.use_file, side.text.file, handlers.filled, **quiet)
+    side.changes.revert(handlers.revert, {side.problems, *form.components}, handlers.filled, **quiet)
+    side.changes.before(handlers.bring_back, None, everything, **quiet)
 
 
-def _wire_form(context: AppContext, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
-    shown = [side.maths, side.yaml, side.command, side.problems]
+def _wire_form(
+    context: AppContext, choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers
+) -> None:
+    shown = [side.maths, side.text.yaml, side.text.command, side.problems, side.changes]
     gr.on(
         [component.input for component in form.components],  # type: ignore[attr-defined]
         handlers.changed,
@@ -158,7 +123,7 @@ def _wire_form(context: AppContext, form: SchemaForm, side: _Side, handlers: Tra
         concurrency_limit=None,
         **QUIET,
     )
-    context.page.load(handlers.restore, outputs=[*handlers.filled, *handlers.chosen])
+    context.page.load(handlers.restore, outputs=[*handlers.filled, *choosing.outputs])
 
 
 def _wire_start(form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
@@ -171,7 +136,7 @@ def _wire_start(form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
 class TrainHandlers:
     """The tab's event handlers. They hold components and the context, no state."""
 
-    def __init__(self, context: AppContext, form: SchemaForm, side: _Side, choosing: _Presets) -> None:
+    def __init__(self, context: AppContext, form: SchemaForm, side: _Side, choosing: PresetPanel) -> None:
         self._context = context
         self._form = form
         self._side = side
@@ -181,59 +146,68 @@ class TrainHandlers:
     def filled(self) -> list[Block]:
         """What ``fill`` gives updates for."""
         side = self._side
-        return [*self._form.outputs, side.maths, side.yaml, side.command, side.problems]
-
-    @property
-    def chosen(self) -> list[Block]:
-        """What tells which preset was chosen."""
-        return [self._choosing.choice, self._choosing.about]
+        follow = [side.maths, side.text.yaml, side.text.command, side.problems, side.changes]
+        return [*self._form.outputs, *follow]
 
     def changed(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Something was edited: keep it, and follow it with the maths and the YAML."""
-        self.keep(values)
+        """Something was edited: keep it, and follow it with the maths, the YAML and what differs from the preset."""
+        snapshot = self._form.snapshot(values)
+        train_view.save_last_form(self._context, snapshot)
         try:
-            config = self._form.collect(values)
+            explained = self._explained(self._form.collect(values))
         except UserError as error:
             shown = problems_html(error.problems, move=False) if values[self._side.problems] else ""
-            return {self._side.maths: _count_of(error), self._side.problems: shown}
-        return self._explained(config)
-
-    def keep(self, values: Mapping[Any, Any]) -> None:
-        """Remember what stands in the form."""
-        train_view.save_last_form(self._context, self._form.snapshot(values))
+            explained = {self._side.maths: _count_of(error), self._side.problems: shown}
+        return {**explained, self._side.changes: self._compared(snapshot)}
 
     def restore(self) -> list[Any]:
         """The page was opened: show what stood in the form last, and what it means."""
-        updates = self._form.restore(train_view.read_last_form(self._context))
-        values = {component: updates.get(component, component.value) for component in self._form.components}
-        try:
-            updates |= self._explained(self._form.collect(values))
-        except UserError as error:
-            updates[self._side.maths] = _count_of(error)
-        preset = train_view.last_preset(self._context)
-        choices = _preset_choices(self._context)  # those saved since the program started, too
-        updates[self._choosing.choice] = gr.update(choices=choices, value=preset.key if preset else None)
-        updates[self._choosing.about] = preset.about if preset else ""
-        return [updates.get(block, gr.skip()) for block in [*self.filled, *self.chosen]]
+        updates = self._with_meaning(self._form.restore(train_view.read_last_form(self._context)))
+        updates |= self._choosing.shown(train_view.last_preset(self._context))
+        return [updates.get(block, gr.skip()) for block in [*self.filled, *self._choosing.outputs]]
 
     def fill(self, config: Config) -> dict[Any, Any]:
         """Updates that show a config in the form, with what it means. It is there after a reload, too."""
-        train_view.save_last_form(self._context, self._form.snapshot_of(config))
-        return {**self._form.push(config), **self._explained(config)}
+        train_view.keep_before(self._context)
+        snapshot = self._form.snapshot_of(config)
+        train_view.save_last_form(self._context, snapshot)
+        return {
+            **self._form.push(config),
+            **self._explained(config),
+            self._side.changes: self._compared(snapshot),
+        }
 
     @tells_problems
     def use_preset(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
         """Every setting from the preset; the name and the folders stay the user's unless the preset has its own."""
         preset = presets.find(self._context.workspace, values[self._choosing.choice])
-        config = presets.load(preset)
-        name, sources = self._own(values)
-        named = read_yaml(preset.path)
-        if "name" not in named and name:
-            config.name = name
-        if not config.dataset.sources:
-            config = parse_config(_with_sources(config, sources))
+        config, left_out = presets.load_what_fits(preset)
+        config = self._with_own(config, values, presets.own_settings(preset))
+        filled = self.fill(config)  # keeps what was there with the preset of before
         train_view.save_last_preset(self._context, preset.key)
-        return {**self.fill(config), self._choosing.about: preset.about}
+        filled[self._side.changes] = self._compared(self._form.snapshot_of(config))
+        return {**filled, **self._choosing.shown(preset, left_out)}
+
+    @tells_problems
+    def revert(self, values: Mapping[Any, Any], event: gr.EventData) -> dict[Any, Any]:
+        """One setting, or all that differ, as the preset has them; the rest stays, right or wrong."""
+        base, _, own = self._base()
+        told = self._form.marks(self._form.snapshot(values), base, own)
+        differing = [mark.name for mark in told if mark.differs]
+        wanted = str(sent(event, "name")["name"])
+        if not wanted:
+            train_view.keep_before(self._context)
+        names = [name for name in differing if wanted in ("", name)]
+        updates = {block: update for name in names for block, update in self._form.push_one(base, name).items()}
+        return {**updates, **self.changed({**values, **_plain_values(updates)})}
+
+    def bring_back(self) -> list[Any]:
+        """What stood in the form before a preset, a text or a run replaced it; doing it twice changes nothing."""
+        snapshot = train_view.take_before(self._context)
+        updates = self._with_meaning(self._form.restore(snapshot))
+        train_view.save_last_form(self._context, {**train_view.read_last_form(self._context), **snapshot})
+        updates |= self._choosing.shown(train_view.last_preset(self._context))
+        return [updates.get(block, gr.skip()) for block in [*self.filled, *self._choosing.outputs]]
 
     def use_folder(self, values: Mapping[Any, Any], folder: str) -> dict[Any, Any]:
         """The form with this folder as its only one; the other settings stay as they are, right or wrong.
@@ -261,26 +235,19 @@ class TrainHandlers:
 
     @tells_problems
     def use_text(self, text: str) -> dict[Any, Any]:
-        """The YAML as it was edited or pasted."""
-        return self._use(lambda: parse_config(_mapping(text)))
+        """The YAML as it was edited or pasted; what is wrong in it is told at its field, with its line."""
+        try:
+            return self.fill(parse_config(parse_yaml(text or "", "What stands here")))
+        except UserError as error:
+            return {self._side.problems: problems_html(tuple(with_lines(error.problems, text or "")))}
 
     @tells_problems
     def use_file(self, path: str) -> dict[Any, Any]:
         """A settings file of the user's machine."""
-        return self._use(lambda: parse_config(read_yaml(Path(path))))
-
-    @tells_problems
-    def save_preset(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Keep the settings as a preset of the workspace."""
         try:
-            config = self._form.collect(values)
+            return self.fill(parse_config(read_yaml(Path(path))))
         except UserError as error:
             return {self._side.problems: problems_html(error.problems)}
-        preset = presets.save(self._context.workspace, values[self._choosing.name] or "", config)
-        train_view.save_last_preset(self._context, preset.key)
-        gr.Info(f"Saved as {preset.title}.", duration=4)
-        choices = gr.update(choices=_preset_choices(self._context), value=preset.key)
-        return {self._choosing.choice: choices, self._choosing.about: "", self._side.problems: ""}
 
     @tells_problems
     def start(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -298,38 +265,56 @@ class TrainHandlers:
         train_view.check_paths(self._context, config)
         return config
 
-    def _use(self, read: Any) -> dict[Any, Any]:
-        try:
-            return self.fill(read())
-        except UserError as error:
-            return {self._side.problems: problems_html(error.problems)}
-
     def _explained(self, config: Config) -> dict[Any, Any]:
         side = self._side
         return {
             side.maths: train_view.maths_html(config),
-            side.yaml: dump_config(config),
-            side.command: train_view.command_line(config, self._context.workspace.dir),
+            side.text.yaml: dump_config(config),
+            side.text.command: train_view.command_line(config, self._context.workspace.dir),
             side.problems: "",
         }
 
-    def _own(self, values: Mapping[Any, Any]) -> tuple[str, list[Any]]:
-        """The name and folders in the form, as they are."""
+    def _with_meaning(self, updates: dict[Block, Any]) -> dict[Block, Any]:
+        """Updates of the form, and what the form then says."""
+        values = {component: component.value for component in self._form.components} | _plain_values(updates)
         try:
-            config = self._form.collect(values)
-        except UserError:
-            return "", []
-        return config.name, [source.model_dump() for source in config.dataset.sources]
+            updates |= self._explained(self._form.collect(values))
+        except UserError as error:
+            updates[self._side.maths] = _count_of(error)
+        return {**updates, self._side.changes: self._compared(self._form.snapshot(values))}
+
+    def _compared(self, snapshot: Mapping[str, Any]) -> dict[str, str]:
+        """What differs from the chosen preset and what has no effect, for the page's script."""
+        base, against, own = self._base()
+        told = self._form.marks(snapshot, base, own)
+        return {"text": json.dumps(as_data(told, against, train_view.can_go_back(self._context)))}
+
+    def _base(self) -> tuple[Config, str, set[str]]:
+        """What the form is compared with, how it is called, and which settings are the user's own beside it."""
+        preset = train_view.last_preset(self._context)
+        if preset is not None:
+            with contextlib.suppress(UserError):  # told when it is chosen
+                return presets.load_what_fits(preset)[0], preset.label, presets.own_settings(preset)
+        return Config(), "the defaults", {"name", "dataset.sources"}
+
+    def _with_own(self, config: Config, values: Mapping[Any, Any], own: set[str]) -> Config:
+        """The config with the user's own settings as the form has them, as far as they are right."""
+        plain, _ = self._form.plain(self._form.snapshot(values))
+        for name in sorted(own):
+            changed = config.model_dump(mode="json")
+            put_value(changed, name, get_value(plain, name))
+            with contextlib.suppress(UserError):
+                config = parse_config(changed)
+        return config
 
 
-def _preset_choices(context: AppContext) -> list[tuple[str, str]]:
-    return [(preset.label, preset.key) for preset in presets.presets(context.workspace)]
-
-
-def _with_sources(config: Config, sources: list[Any]) -> dict[str, Any]:
-    values = config.model_dump(mode="json")
-    values["dataset"]["sources"] = sources
-    return values
+def _plain_values(updates: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What components hold once updates are made."""
+    return {
+        block: update["value"] if isinstance(update, dict) else update
+        for block, update in updates.items()
+        if not isinstance(update, dict) or "value" in update
+    }
 
 
 def _validating_on(settings: ValidationSettings, held_back: Path | None) -> ValidationSettings:
@@ -338,16 +323,6 @@ def _validating_on(settings: ValidationSettings, held_back: Path | None) -> Vali
         return settings.model_copy(update={"path": str(held_back), "split": 0.0})
     stale = settings.path is not None and Path(settings.path).name == VALIDATION
     return settings.model_copy(update={"path": None}) if stale else settings
-
-
-def _mapping(text: str) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(text or "")
-    except yaml.YAMLError as error:
-        raise UserError("config.yaml", "This text is not valid YAML.", "Check indentation and colons.") from error
-    if values is not None and not isinstance(values, dict):
-        raise UserError("config.not_a_mapping", "This text holds no settings.", "Write `name: value` lines.")
-    return values or {}
 
 
 def _count_of(error: UserError) -> str:
