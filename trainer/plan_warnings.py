@@ -105,7 +105,8 @@ def _about_steps(config: Config, layout: Layout, steps: int, batches: int) -> It
     thin = [size for size, views in views_per_bucket(layout.training).items() if views < train.batch_size]
     if thin:
         shown = ", ".join(f"{width} x {height}" for width, height in thin[:_NAMED])
-        message = f"{len(thin)} buckets hold fewer pictures than a batch ({shown}); their batches are short."
+        buckets = "1 bucket holds" if len(thin) == 1 else f"{len(thin)} buckets hold"
+        message = f"{buckets} fewer pictures than a batch ({shown}); the batches are short."
         hint = "Nothing is lost; a smaller train.batch_size or similar picture shapes even it out."
         yield Problem("dataset.thin_buckets", message, hint, "train.batch_size")
     if steps * train.gradient_accumulation_steps < batches:

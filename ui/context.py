@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.errors import UserError
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
+from ui.dataset.thumbnails import Thumbnails
 from ui.page import Page
 
 
@@ -20,6 +22,11 @@ class AppContext:
     """Folders allowed on the command line, beside the workspace and those in the settings file."""
     page: Page = field(default_factory=Page)
     """Where tabs register pollers, load handlers and routes."""
+
+    @functools.cached_property
+    def thumbnails(self) -> Thumbnails:
+        """Small versions of pictures, for all tabs."""
+        return Thumbnails(self.workspace.cache_dir / "thumbnails", self.allowed_folders)
 
     def allowed(self, path: str | Path) -> Path:
         """The resolved path when it lies under an allowed folder. Raises UserError otherwise."""

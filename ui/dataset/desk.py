@@ -24,7 +24,6 @@ from ui.dataset.filters import Facts, Query, matching
 from ui.dataset.library import Entry, Library, Listing
 from ui.dataset.memory import DatasetMemory
 from ui.dataset.sizes import PictureSizes
-from ui.dataset.thumbnails import Thumbnails
 from ui.dataset.train_form import dataset_settings
 from ui.dataset.view import Pages, as_ticked, picked, ticked
 from ui.job_progress import JobReader, Progress
@@ -88,7 +87,7 @@ class DatasetDesk:
     def __init__(self, context: AppContext) -> None:
         self.context = context
         self.memory = DatasetMemory(context.workspace.dir / "dataset.json")
-        self.thumbnails = Thumbnails(context.workspace.cache_dir / "thumbnails", context.allowed_folders)
+        self.thumbnails = context.thumbnails
         self._sizes = PictureSizes(context.workspace.cache_dir / "picture-sizes", context.allowed_folders)
         self._pages = Pages(self.thumbnails, self._sizes)
         self._library = Library(context.allowed_folders)

@@ -1,24 +1,43 @@
-"""The check before the start: its button, the job that makes the plan, and the plan as a report."""
+"""The check before the start: its button, the job that makes the plan, the plan as a report, and its fixes."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import gradio as gr
+from gradio.blocks import Block
 
 from trainer import jobs
 from trainer.config import Config
 from trainer.config_io import save_config
 from trainer.errors import Problem, UserError
+from trainer.plan_fixes import changed, values_at
 from ui.context import AppContext
 from ui.form import SchemaForm, problems_html
 from ui.messages import tells_problems
+from ui.plan.pictures import PlanPictures
 from ui.plan.report import report_html, running_html
+from ui.theme import asset
 
-ReadForm = Callable[[Mapping[Any, Any]], Config]
-"""The form's values as a config with paths that the page may read. Raises UserError."""
+QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+NOTHING: dict[str, Any] = {"html": ""}
+
+
+class FormHandlers(Protocol):
+    """What the check needs of the Train form."""
+
+    @property
+    def filled(self) -> list[Block]:
+        """What ``fill`` gives updates for."""
+
+    def checked(self, values: Mapping[Any, Any]) -> Config:
+        """The form's config with paths that the page may read. Raises UserError."""
+
+    def fill(self, config: Config) -> dict[Any, Any]:
+        """Updates that show a config in the form."""
 
 
 class PlanPanel:
@@ -26,52 +45,130 @@ class PlanPanel:
 
     Attributes:
         check: the button.
-        report: the plan.
+        report: the plan. Its value: ``html``, ``job`` (the job that made it), and ``busy`` while it is made anew.
     """
 
     def __init__(self, context: AppContext) -> None:
         self._context = context
+        pictures = PlanPictures(context)
+
+        def plan_pictures(asked: Any) -> dict[str, Any]:
+            return pictures.answer(asked)
+
         self.check = gr.Button("Check", elem_id="check", render=False)
-        self.report = gr.HTML("", elem_id="plan-report", padding=False, render=False)
-        self._job = gr.Textbox(visible=False, render=False)
+        self.report = gr.HTML(
+            NOTHING,
+            html_template="",
+            css_template=asset("plan/plan.css"),
+            js_on_load=asset("dataset/dom.js") + asset("plan/plan.js"),
+            apply_default_css=False,
+            padding=False,
+            elem_id="plan-report",
+            server_functions=[plan_pictures],
+            render=False,
+        )
+        self._job = gr.Textbox("", visible=False, render=False)
+        self._undo = gr.Textbox("[]", visible=False, render=False)
 
     def render_report(self) -> None:
         """Put the report where it stands."""
-        self.report.render()
-        self._job.render()
+        for component in (self.report, self._job, self._undo):
+            component.render()
 
-    def wire(self, form: SchemaForm, problems: gr.HTML, read_form: ReadForm) -> None:
-        """Wire the button. ``problems`` shows what is wrong with the form."""
-        shown = [self._job, self.report, problems]
+    def wire(self, form: SchemaForm, problems: gr.HTML, handlers: FormHandlers) -> None:
+        """Wire the button and what the report's script sends. ``problems`` shows what is wrong with the form."""
+        shown = [self._job, self.report, problems, self._undo]
 
         @tells_problems
         def check(values: Mapping[Any, Any]) -> list[Any]:
             try:
-                config = read_form(values)
+                config = handlers.checked(values)
             except UserError as error:
-                return ["", "", problems_html(error.problems)]
-            return [self._start(config), running_html(), ""]
+                return ["", NOTHING, problems_html(error.problems), "[]"]
+            return [self._start(config), {"html": running_html()}, "", "[]"]
 
+        @tells_problems
+        def apply(values: Mapping[Any, Any], event: gr.EventData) -> dict[Any, Any]:
+            label, changes = self._ordered(values, event)
+            before = handlers.checked(values)
+            undo = [*_read_undo(values[self._undo]), [label, values_at(before, changes)]]
+            return self._changed(values, handlers, changed(before, changes), undo)
+
+        @tells_problems
+        def take_back(values: Mapping[Any, Any]) -> dict[Any, Any]:
+            *rest, (_, before) = _read_undo(values[self._undo]) or [["", {}]]
+            return self._changed(values, handlers, changed(handlers.checked(values), before), rest)
+
+        inputs: set[Block] = {self.report, self._undo, *form.components}
+        outputs = [*handlers.filled, self._job, self.report, self._undo]
         self.check.click(check, {*form.components}, shown, show_progress="hidden")
-        self._context.page.poll(self._poll, [self._job], shown)
+        self.report.apply(apply, inputs, outputs, **QUICK)
+        self.report.undo(take_back, inputs, outputs, **QUICK)
+        self._context.page.poll(self._poll, [self._job, self._undo], shown[:3])
+
+    def _changed(
+        self, values: Mapping[Any, Any], handlers: FormHandlers, config: Config, undo: Sequence[Any]
+    ) -> dict[Any, Any]:
+        """Show a config in the form and check it anew; the old plan stays until the new one is there."""
+        report = {**values[self.report], "busy": True}
+        return {
+            **handlers.fill(config),
+            self._job: self._start(config),
+            self.report: report,
+            self._undo: json.dumps(undo),
+        }
 
     def _start(self, config: Config) -> str:
         """Make the plan in a process of its own; returns the job's id."""
         workspace = self._context.workspace
         path = workspace.dir / "tmp" / f"plan-{time.time_ns()}.yaml"
         save_config(config, path)
-        return jobs.start_job(workspace, ["plan", str(path), "--workspace", str(workspace.dir)], "Check").id
+        command = ["plan", str(path), "--fit", "--pictures", "--workspace", str(workspace.dir)]
+        return jobs.start_job(workspace, command, "Check").id
 
-    def _poll(self, job_id: str) -> list[Any] | None:
+    def _ordered(self, values: Mapping[Any, Any], event: gr.EventData) -> tuple[str, dict[str, Any]]:
+        """The change that was chosen in the shown plan, with its words. Raises UserError when it is not there."""
+        plan = jobs.job(self._context.workspace, str(values[self.report].get("job"))).read().result or {}
+        return ordered_change(plan, event._data or {})
+
+    def _poll(self, job_id: str, undo: str) -> list[Any] | None:
         """Show the plan once its job has ended."""
         if not job_id:
             return None
         try:
             info = jobs.job(self._context.workspace, job_id).read()
         except UserError:  # cleared away meanwhile
-            return ["", "", ""]
+            return ["", NOTHING, ""]
         if info.state == "running":
             return None
         if info.result is not None:
-            return ["", report_html(info.result), ""]
-        return ["", "", problems_html(tuple(Problem(**problem) for problem in info.error or []))]
+            undoable = _read_undo(undo)
+            label = str(undoable[-1][0]) if undoable else ""
+            return ["", {"html": report_html(info.result, label), "job": job_id}, ""]
+        return ["", NOTHING, problems_html(tuple(Problem(**problem) for problem in info.error or []))]
+
+
+def ordered_change(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Words and changes of a fix, of the fit, or of a row of the what-if table, by their numbers in a plan.
+
+    Raises UserError when the plan has no such thing.
+    """
+    try:
+        if "fix" in asked:
+            fix = plan["warnings"][asked["warning"]]["fixes"][asked["fix"]]
+            return fix["label"], fix["changes"]
+        if "row" in asked:
+            row = plan["what_if"][asked["row"]]
+            return f"batches of {row['batch_size']}, as in the table", row["changes"]
+        return "fitted to the memory", plan["fitted"]["changes"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise UserError("plan.gone", "This plan is no longer there.", "Check again.") from error
+
+
+def _read_undo(text: str) -> list[Any]:
+    """What can be taken back: ``[label, values by dotted name]`` each, the latest last."""
+    try:
+        undo = json.loads(text or "[]")
+    except ValueError:
+        return []
+    return [each for each in undo if isinstance(each, list) and len(each) == 2] if isinstance(undo, list) else []

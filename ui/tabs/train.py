@@ -127,7 +127,7 @@ def _wire_form(
 
 
 def _wire_start(form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
-    side.plan.wire(form, side.problems, handlers.checked)
+    side.plan.wire(form, side.problems, handlers)
     return side.start.click(
         handlers.start, {*form.components}, [side.run_started, side.problems], show_progress="hidden"
     )
