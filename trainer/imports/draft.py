@@ -277,3 +277,9 @@ def _flat_items(data: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any
             yield from _flat_items(dict(enumerate(value)), f"{name}.")
         else:
             yield name, value
+
+
+def numbered(draft: Draft, prefix: str) -> list[str]:
+    """The entries of a list by their flat names: ``concepts.0.``, ``concepts.1.`` ..."""
+    found = {key.split(".")[1] for key in draft.untold() if key.startswith(f"{prefix}.") and key.count(".") > 1}
+    return [f"{prefix}.{number}." for number in sorted(found, key=int)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer.imports import values
 from trainer.imports.base import ReadText
-from trainer.imports.draft import Draft
+from trainer.imports.draft import Draft, numbered
 
 _ON_BY_ITSELF = {"enabled": True, "image.enable_crop_jitter": True, "text.keep_tags_count": 1, "balancing": 1.0}
 _COLOURS = ("brightness", "contrast", "saturation", "hue")
@@ -50,12 +50,6 @@ _SAMPLE_FIELDS = {
     "diffusion_steps": "steps",
     "cfg_scale": "guidance",
 }
-
-
-def numbered(draft: Draft, prefix: str) -> list[str]:
-    """The entries of a list by their flat names: ``concepts.0.``, ``concepts.1.`` ..."""
-    found = {key.split(".")[1] for key in draft.untold() if key.startswith(f"{prefix}.") and key.count(".") > 1}
-    return [f"{prefix}.{number}." for number in sorted(found, key=int)]
 
 
 def companion_list(companion: ReadText, name: str) -> list[Any]:
