@@ -136,7 +136,9 @@ def _put_lycoris(draft: Draft, kind: str) -> None:
     conv_dim = draft.whole(f"{ARGUMENT}conv_dim")
     rank = draft.whole("network_dim") or 4
     _put_conv(draft, (rank if conv_dim is None else conv_dim) if conv else 0, draft.number("network_alpha") or rank)
-    if draft.flag(f"{ARGUMENT}rs_lora") and kind != "lokr":
+    if draft.flag(f"{ARGUMENT}rs_lora") and kind == "lokr":
+        draft.lost(f"{ARGUMENT}rs_lora", "LoKr's strength often has no rank in it")
+    elif draft.flag(f"{ARGUMENT}rs_lora"):
         draft.put("lora.rank_stabilized", True, f"{ARGUMENT}rs_lora")
     draft.all_unused([f"{ARGUMENT}bypass_mode", f"{ARGUMENT}wd_on_output"], "another way to compute the same")
     draft.unused(f"{ARGUMENT}rs_lora", "off in the file")

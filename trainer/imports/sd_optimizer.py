@@ -153,13 +153,22 @@ def _named_schedule(draft: Draft, name: str) -> LrScheduler:
 
 
 def _put_warmup(draft: Draft, schedule: LrScheduler) -> None:
-    warmup = draft.number("lr_warmup_steps")
+    warmup = _steps_or_share(draft, "lr_warmup_steps")
     if not warmup:
         draft.unused("lr_warmup_steps", "there is no warm-up")
     elif schedule == "constant":
         draft.unused("lr_warmup_steps", "the schedule constant has no warm-up there")
     else:
-        draft.put("train.lr_warmup_steps", warmup if 0 < warmup < 1 else int(warmup), "lr_warmup_steps")
+        draft.put("train.lr_warmup_steps", warmup, "lr_warmup_steps")
+
+
+def _steps_or_share(draft: Draft, key: str) -> float | None:
+    """A number of steps, or a share of the run below 1, which may be written as ``10%``."""
+    text = draft.text(key)
+    if text.endswith("%") and (percent := values.number(text[:-1])) is not None:
+        return percent / 100
+    number = draft.number(key)
+    return number if number is None or 0 < number < 1 else int(number)
 
 
 def _put_shape(draft: Draft, name: str, schedule: LrScheduler) -> None:
@@ -168,9 +177,9 @@ def _put_shape(draft: Draft, name: str, schedule: LrScheduler) -> None:
         draft.put("train.lr_num_cycles", cycles, "lr_scheduler_num_cycles")
     if schedule == "polynomial" and power:
         draft.put("train.lr_power", power, "lr_scheduler_power")
-    lowest, decay = draft.number("lr_scheduler_min_lr_ratio"), draft.number("lr_decay_steps")
+    lowest, decay = draft.number("lr_scheduler_min_lr_ratio"), _steps_or_share(draft, "lr_decay_steps")
     if lowest and name in ("cosine_with_min_lr", "warmup_stable_decay"):
         draft.put("train.lr_min_ratio", lowest, "lr_scheduler_min_lr_ratio")
     if decay and name == "warmup_stable_decay":
-        draft.put("train.lr_decay_steps", decay if 0 < decay < 1 else int(decay), "lr_decay_steps")
+        draft.put("train.lr_decay_steps", decay, "lr_decay_steps")
     draft.all_unused(_SHAPE_KEYS, f"the schedule {schedule} has no use for it")

@@ -83,8 +83,8 @@ def arguments(value: Any) -> dict[str, str]:
     """
     joined = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     found = list(_ARGUMENT.finditer(joined))
-    ends = [each.start() for each in found[1:]] + [len(joined)]
-    texts = [joined[each.end() : end] for each, end in zip(found, ends, strict=True)]
+    places = [*(each.start() for each in found), len(joined)]
+    texts = [joined[each.end() : end] for each, end in zip(found, places[1:], strict=True)]
     return {each[1]: text.strip().strip("'\"").strip() for each, text in zip(found, texts, strict=True)}
 
 

@@ -12,6 +12,7 @@ from trainer.imports import values
 from trainer.imports.base import ConfigKind, Document, Imported
 from trainer.imports.draft import Draft
 from trainer.imports.sd_arguments import DEFAULTS, put_arguments
+from trainer.imports.sd_datasets import put_datasets
 from trainer.imports.sd_network import ARGUMENT
 
 _LABEL = "sd-scripts TOML"
@@ -23,10 +24,14 @@ def _recognises(document: Document) -> bool:
 
 
 def _read(document: Document) -> Imported:
-    """The settings of both files, or of a dataset config alone: then the rest stays as sd-scripts has it by itself."""
+    """The settings of both files, or of a dataset config alone: that says nothing of the rest, which stays as ours."""
     given = without_sections(document.mapping)
     if not given:
         raise UserError("import.empty", "This TOML file holds no settings.", "Choose another file.")
+    if set(given) <= set(_DATASET_KEYS):
+        draft = Draft(given, {})
+        put_datasets(draft, document.companion)
+        return draft.finished(f"{_LABEL}, a dataset config")
     draft = Draft(with_network_arguments(given), DEFAULTS)
     put_arguments(draft, document.companion, sdxl=None)
     return draft.finished(_LABEL)
@@ -43,10 +48,11 @@ def without_sections(data: dict[str, Any]) -> dict[str, Any]:
 def with_network_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """The keys with each argument of the network as one of its own."""
     network = given.get("network_args")
+    named = {} if values.is_blank(network) else values.arguments(network)
+    if not named:
+        return given
     rest = {key: value for key, value in given.items() if key != "network_args"}
-    if values.is_blank(network):
-        return rest
-    return rest | {f"{ARGUMENT}{name}": value for name, value in values.arguments(network).items()}
+    return rest | {f"{ARGUMENT}{name}": value for name, value in named.items()}
 
 
 KIND = ConfigKind(label=_LABEL, recognises=_recognises, read=_read)
