@@ -46,6 +46,7 @@ COMMANDS: dict[str, str] = {
     "demo": "train the demo from start to end and show before and after",
     "bench": "measure training speed",
     "runs": "list runs and control them",
+    "queue": "what waits: add to it, reorder it, pause it",
 }
 INTERNAL_COMMANDS: dict[str, str] = {
     "worker": "run queued runs one after the other",

@@ -12,6 +12,8 @@ from ui import demo_tour
 from ui.context import AppContext
 from ui.generate_desk import settings_like
 from ui.messages import tells_problems
+from ui.run_list import RunListReader
+from ui.runs.waiting import start_word
 from ui.tabs.dataset import DatasetTab
 from ui.tabs.generate import GenerateTab, UseLora
 from ui.tabs.merge import MergeTab
@@ -93,7 +95,14 @@ def _try_demo(context: AppContext, concept: str, card: Welcome, train: TrainTab)
 
 
 def _then_show_run(context: AppContext, started: Any, train: TrainTab, runs: RunsTab) -> None:
-    started.success(lambda run_id: _shown(runs, run_id), train.run_started, _seen(context, runs), **QUIET)
+    queue = RunListReader(context.workspace)
+
+    def show(run_id: str) -> list[Any]:
+        if run_id:
+            gr.Info(start_word(queue.read(), run_id), title="In the queue", duration=8)
+        return _shown(runs, run_id)
+
+    started.success(show, train.run_started, _seen(context, runs), **QUIET)
 
 
 def _shown(runs: RunsTab, run_id: str) -> list[Any]:

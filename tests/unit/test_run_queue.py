@@ -138,3 +138,13 @@ def test_another_device_for_a_waiting_run(workspace: Workspace) -> None:
     run.update(state="finished")
     with pytest.raises(UserError, match="is finished, not waiting"):
         set_device(run, "cpu")
+
+
+def test_a_run_that_has_begun_is_not_taken_out(workspace: Workspace) -> None:
+    a, b = _add(workspace, *"ab")
+    assert queue.remove(a).state == "stopped"
+    assert _names(workspace) == "b"
+    b.update(state="training")
+    with pytest.raises(UserError, match="is training, not waiting"):
+        queue.remove(b)
+    assert not list(b.control_dir.iterdir())

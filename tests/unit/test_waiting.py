@@ -155,7 +155,7 @@ def test_orders_of_the_page(workspace: Workspace) -> None:
     assert a.read().wanted_device is None
     panel.obey(workspace, {"act": "remove", "run": b.id})
     assert (b.read().state, queued_runs(workspace)) == ("stopped", [c, a])
-    with pytest.raises(UserError, match="waits no more"):
+    with pytest.raises(UserError, match="is stopped, not waiting"):
         panel.obey(workspace, {"act": "remove", "run": b.id})
     b.update(state="failed", interrupted="process")
     panel.obey(workspace, {"act": "put_back"})

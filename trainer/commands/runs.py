@@ -12,7 +12,8 @@ from trainer.runs import actions
 from trainer.runs.bin import Bin
 from trainer.runs.control import REQUESTS
 from trainer.runs.events import EventSink
-from trainer.runs.store import Run, Workspace
+from trainer.runs.queue import queued_runs
+from trainer.runs.store import ALIVE, Run, Workspace
 
 WITH_TEXT: dict[str, Callable[[Run, str], Any]] = {"rename": actions.rename, "note": actions.note}
 ACTIONS = ("list", *REQUESTS, *WITH_TEXT, "delete", "bin", "restore", "empty-bin")
@@ -50,8 +51,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
 def describe(answer: dict[str, Any]) -> str:
     """A line for each run or item of the bin, or what was asked."""
     if "runs" in answer:
-        lines = [f"{info['id']}  {info['state']:<9} {info['step']}/{info['max_steps']}" for info in answer["runs"]]
-        return "\n".join(lines) or "No runs yet."
+        return "\n".join(map(_line, answer["runs"])) or "No runs yet."
     if "bin" in answer:
         lines = [f"{item['id']}  {item['size_bytes'] / 1e6:8.1f} MB  {item['title']}" for item in answer["bin"]]
         return "\n".join(lines) or "The bin is empty."
@@ -74,4 +74,13 @@ def _with_run(chosen: Run, action: str, text: str | None) -> dict[str, Any]:
 
 
 def _listing(workspace: Workspace) -> list[dict[str, Any]]:
-    return [run.status().model_dump() for run in workspace.runs()]
+    """Each run as its ``run.json`` tells, with its place in the queue, counted from 1, while it waits."""
+    places = {waiting.id: place for place, waiting in enumerate(queued_runs(workspace), start=1)}
+    return [run.status().model_dump() | {"queue_place": places.get(run.id)} for run in workspace.runs()]
+
+
+def _line(info: dict[str, Any]) -> str:
+    line = f"{info['id']}  {info['state']:<9} {info['step']}/{info['max_steps']}"
+    if info["queue_place"] is not None:
+        return f"{line}  number {info['queue_place']}, for {info['wanted_device'] or 'any device'}"
+    return f"{line}  on {info['queue_device']}" if info["state"] in ALIVE and info["queue_device"] else line

@@ -7,6 +7,7 @@ worker acts on what was before. Whoever needs a run's lock too takes it after th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Literal
@@ -76,11 +77,6 @@ def suits(info: RunInfo, device: str) -> bool:
     return device != CPU if gpus() else device == CPU
 
 
-def waits(run: Run) -> bool:
-    """Whether a run is in the queue. Raises UserError when it cannot be read."""
-    return run.read().state == "queued"
-
-
 def pause(workspace: Workspace) -> None:
     """Have no further run start; one that is going goes on. It stays so until ``go_on``."""
     with queue_lock(workspace):
@@ -112,6 +108,17 @@ def move(run: Run, to: Move | int) -> int:
         return place + 1
 
 
+def remove(run: Run) -> RunInfo:
+    """Take a waiting run out of the queue: it is stopped then, and can be resumed or deleted.
+
+    Raises UserError when it does not wait (any more): a run that has begun is never stopped by this.
+    """
+    with queue_lock(run.workspace), run.lock():
+        if run.read().state != "queued":
+            raise _not_waiting(run)
+        return run.update_locked(state="stopped", ended=time.time())
+
+
 def forget_place(run: Run) -> None:
     """Have the run come last when it is queued again."""
     with queue_lock(run.workspace):
@@ -129,7 +136,7 @@ def set_device(run: Run, device: str | None) -> RunInfo:
     """
     check_device(device)
     with queue_lock(run.workspace), run.lock():
-        if not waits(run):
+        if run.read().state != "queued":
             raise _not_waiting(run)
         return run.update_locked(wanted_device=device)
 

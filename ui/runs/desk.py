@@ -69,6 +69,10 @@ class RunsDesk:
         """The run of this id. The browser names it, so it is looked up each time. Raises UserError."""
         return self.workspace.run(run_id)
 
+    def view_of(self, run_id: str) -> RunView:
+        """A run as it is now. Raises UserError where there is none."""
+        return self._readers.of(self.run(run_id)).view()
+
     def remember(self, run_id: str) -> None:
         """Have this run shown when the page is opened again."""
         write_json(self._memory, {"run": run_id})

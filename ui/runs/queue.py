@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from trainer.errors import UserError
-from trainer.runs import actions, interrupted, queue
-from trainer.runs.store import Workspace
+from trainer.runs import interrupted, queue
+from trainer.runs.store import ALIVE, RunInfo, Workspace
 from trainer.runs.worker import ensure_workers
 from ui.messages import tells_problems
 from ui.runs.board import QUIET, TELLING, Panel, RunsBoard
@@ -36,9 +36,12 @@ def build(board: RunsBoard) -> None:
     )
     paces = Paces(workspace)
 
+    def seconds_left(info: RunInfo, overview: Overview) -> float | None:
+        told = board.desk.view_of(info.id).seconds_left if info.state in ALIVE else None
+        return paces.seconds_left(info, overview.runs.infos) if told is None else told
+
     def view(overview: Overview) -> QueueView:
-        infos = overview.runs.infos
-        return queue_view(overview.runs, lambda info: paces.seconds_left(info, infos))
+        return queue_view(overview.runs, lambda info: seconds_left(info, overview))
 
     def shown(overview: Overview) -> list[Any]:
         return [asdict(view(overview)) if overview.runs.infos else {}]
@@ -83,10 +86,8 @@ def _obey_about(workspace: Workspace, act: str, order: Mapping[str, Any]) -> Non
     elif act == "device":
         queue.set_device(run, str(order.get("device") or "") or None)
         ensure_workers(workspace)
-    elif queue.waits(run):
-        actions.stop(run)
     else:
-        raise UserError("queue.not_waiting", "The run waits no more: it has begun or ended.", "Look at it below.")
+        queue.remove(run)
 
 
 def _not_understood() -> UserError:

@@ -28,6 +28,7 @@ from ui.form_marks import as_data, get_value
 from ui.messages import tells_problems
 from ui.plan.panel import PlanPanel
 from ui.theme import asset
+from ui.train.device_field import device_field
 from ui.train.preset_panel import PresetPanel
 from ui.train.text_panel import TextPanel
 from ui.train.yaml_lines import with_lines
@@ -58,6 +59,7 @@ class _Side:
     problems: gr.HTML
     plan: PlanPanel
     start: gr.Button
+    device: gr.Dropdown
     changes: gr.HTML
     text: TextPanel
     run_started: gr.Textbox
@@ -87,6 +89,7 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
         with gr.Row(elem_classes=["actions"]):
             plan.check.render()
             start = gr.Button("Start training", variant="primary", elem_id="start")
+            device = device_field()
         changes = gr.HTML(
             {"text": ""},
             html_template="",
@@ -96,7 +99,7 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
         )
         plan.render_report()
     text = TextPanel()
-    return _Side(maths, problems, plan, start, changes, text, gr.Textbox(visible=False))
+    return _Side(maths, problems, plan, start, device, changes, text, gr.Textbox(visible=False))
 
 
 def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
@@ -129,7 +132,7 @@ def _wire_form(
 def _wire_start(form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
     side.plan.wire(form, side.problems, handlers)
     return side.start.click(
-        handlers.start, {*form.components}, [side.run_started, side.problems], show_progress="hidden"
+        handlers.start, {side.device, *form.components}, [side.run_started, side.problems], show_progress="hidden"
     )
 
 
@@ -254,7 +257,7 @@ class TrainHandlers:
         """Put the run into the queue."""
         side = self._side
         try:
-            run = enqueue(self._context.workspace, self.checked(values))
+            run = enqueue(self._context.workspace, self.checked(values), device=values[side.device] or None)
         except UserError as error:
             return {side.run_started: "", side.problems: problems_html(error.problems)}
         return {side.run_started: run.id, side.problems: ""}
