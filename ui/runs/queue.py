@@ -16,7 +16,7 @@ from ui.messages import tells_problems
 from ui.runs.board import QUIET, TELLING, Panel, RunsBoard
 from ui.runs.desk import Overview
 from ui.runs.paces import Paces
-from ui.runs.waiting import QueueView, queue_view
+from ui.runs.waiting import queue_view
 from ui.theme import asset
 
 _MOVES = ("first", "earlier", "later", "last")
@@ -40,11 +40,11 @@ def build(board: RunsBoard) -> None:
         told = board.desk.view_of(info.id).seconds_left if info.state in ALIVE else None
         return paces.seconds_left(info, overview.runs.infos) if told is None else told
 
-    def view(overview: Overview) -> QueueView:
-        return queue_view(overview.runs, lambda info: seconds_left(info, overview))
-
-    def shown(overview: Overview) -> list[Any]:
-        return [asdict(view(overview)) if overview.runs.infos else {}]
+    def shown(overview: Overview) -> dict[str, Any]:
+        """What the script draws: nothing until there is a run."""
+        if not overview.runs.infos:
+            return {}
+        return asdict(queue_view(overview.runs, lambda info: seconds_left(info, overview)))
 
     @tells_problems
     def ordered(event: gr.EventData) -> None:
@@ -53,7 +53,7 @@ def build(board: RunsBoard) -> None:
     def picked(event: gr.EventData) -> str:
         return board.select(str(event._data["id"]))
 
-    board.add_overall(Panel("queue", [panel], view, shown))
+    board.add_overall(Panel("queue", [panel], shown, lambda overview: [shown(overview)]))
     board.then_refresh(panel.order(ordered, None, None, **TELLING))
     board.then_refresh(panel.pick(picked, None, board.selected, **QUIET))
 
