@@ -1,23 +1,17 @@
-"""What a run will need: GPU memory and disk by formula, time from former runs. Never torch."""
+"""What a run will need: memory and disk by formula. Never torch."""
 
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 
 from trainer.config import Config, Optimizer, Quantize, TrainSettings
 from trainer.data.epoch import Layout
 from trainer.data.text_plan import TextPlan, embedding_bytes, text_plan
-from trainer.errors import UserError
 from trainer.model_sizes import ModelSizes
-from trainer.runs.events import read_events
-from trainer.runs.store import Run, Workspace
 
 _LATENT_SCALE = 8
 _LATENT_CHANNELS = 4
-_LOOKED_AT_RUNS = 20
-_FIRST_STEPS = 5  # warming up; not typical
 
 # Bytes per latent cell and channel of the denoiser's first level, in 16-bit precision. The tensors that autograd keeps
 # were counted on SD 1.5 and on the demo model (250 and 330 KiB per cell at 320 channels, 30 and 40 at 32); what the
@@ -196,23 +190,11 @@ def _cached_forms(config: Config, source: int | None) -> int:
     return (config.dataset.cache.variants if augment.changes_pixels else 1) * (2 if augment.flip else 1)
 
 
-def measured_step(config: Config, workspace: Workspace) -> tuple[float, str] | None:
-    """Median milliseconds of a step in the newest run with the same work per step, and that run's id; None without."""
-    for run in workspace.runs()[:_LOOKED_AT_RUNS]:
-        try:
-            same = work_per_step(run.config()) == work_per_step(config)
-        except UserError:
-            continue
-        step_ms = _median_step_ms(run) if same else None
-        if step_ms is not None:
-            return step_ms, run.id
-    return None
-
-
 def work_per_step(config: Config) -> dict[str, object]:
     """What decides how long a step takes on a given machine."""
     return {
         "base": config.model.base,
+        "quantize": config.model.quantize,
         "resolution": config.dataset.resolution,
         "train": config.train.model_dump(
             include={"batch_size", "gradient_accumulation_steps", "mixed_precision", "gradient_checkpointing"}
@@ -221,9 +203,3 @@ def work_per_step(config: Config) -> dict[str, object]:
         "preserved": config.loss.preserve is not None,
         "cached": config.dataset.cache.latents,
     }
-
-
-def _median_step_ms(run: Run) -> float | None:
-    times = [event["step_ms"] for event in read_events(run.events_path) if event["type"] == "metric"]
-    times = [float(each) for each in times if isinstance(each, int | float)][_FIRST_STEPS:]
-    return statistics.median(times) if times else None

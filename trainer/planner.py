@@ -14,7 +14,8 @@ from trainer.data.epoch import Layout, batches_per_epoch, lay_out, total_steps, 
 from trainer.data.picture_notes import PictureNotes, take_notes
 from trainer.data.text_plan import TextPlan
 from trainer.errors import Problem, UserError
-from trainer.estimates import Memory, MemoryModel, disk_bytes, measured_step, planned_texts
+from trainer.estimates import Memory, MemoryModel, disk_bytes, planned_texts
+from trainer.measurements import measured_step
 from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.optimizer_classes import optimizer_problems
 from trainer.plan_disk import disk_advice, free_disk_bytes
@@ -47,17 +48,19 @@ class Estimate:
         vram_bytes: memory of the GPU, or of the machine where it has none.
         vram_parts: the same by what takes it.
         vram_note: where the figure comes from.
+        measured_bytes: what PyTorch held at most in a run of the same settings on this GPU; None where none was made.
         room: what there is; None where it was not looked at.
         fits: whether it fits; None without room.
         disk_bytes: caches, checkpoints and the finished file.
         disk_free_bytes: on the workspace's disk; None without workspace.
-        seconds: None where no former run tells.
+        seconds: None where neither a former run nor a measurement tells.
         seconds_note: where the figure comes from.
     """
 
     vram_bytes: int
     vram_parts: Memory
     vram_note: str
+    measured_bytes: int | None
     room: Room | None
     fits: bool | None
     disk_bytes: int
@@ -246,7 +249,8 @@ def _estimate(
 ) -> Estimate:
     measured = measured_step(config, workspace) if workspace else None
     if measured:
-        seconds, note = measured[0] * steps / 1000, f"measured: {measured[0]:.0f} ms a step in run {measured[1]}"
+        seconds = measured.step_ms * steps / 1000
+        note = f"measured: {measured.step_ms:.0f} ms a step {measured.source}"
     else:
         seconds, note = None, "not known before a run with these settings was made on this machine"
     source = "the model's files" if sizes.known else f"{sizes.name}, as the model was not looked into yet"
@@ -255,6 +259,7 @@ def _estimate(
         vram_parts=memory,
         vram_note=f"by formula from the sizes of {source}",
         room=room,
+        measured_bytes=measured.memory_bytes if measured else None,
         fits=room.holds(memory.total) if room else None,
         disk_bytes=disk_bytes(config, sizes, layout, texts),
         disk_free_bytes=free_disk_bytes(workspace.dir) if workspace else None,

@@ -81,3 +81,17 @@ def test_pictures_of_a_bucket_show_what_is_cut_off(page: Page, report: Locator, 
     report.locator("summary", has_text="2 pictures cropped a lot").click()
     expect(report.locator("details[data-opens='note:cropped'] li")).to_have_count(2)
     shot("plan-pictures")
+
+
+def test_steps_are_measured_on_request(page: Page, report: Locator) -> None:
+    box = page.locator("#yaml textarea")
+    box.fill(
+        box.input_value().replace("base: somebody/sd15", "base: demo").replace("resolution: 512", "resolution: 64")
+    )
+    page.locator("#apply-yaml").click()
+    expect(page.locator("#field-model-base textarea, #field-model-base input")).to_have_value("demo")
+    page.locator("#check").click()
+    expect(report).to_contain_text("not known yet")
+    report.get_by_role("button", name="Measure: train a few steps").click()
+    expect(report.get_by_role("button", name="Cancel")).to_be_visible()
+    expect(report).to_contain_text("ms a step in a short measurement", timeout=240_000)

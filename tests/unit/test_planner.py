@@ -30,8 +30,9 @@ from trainer.data.picture_notes import about_tokens
 from trainer.data.training_set import prepare_training_set
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
-from trainer.estimates import measured_step, training_memory
+from trainer.estimates import training_memory
 from trainer.families import load_family
+from trainer.measurements import Measured, measured_step
 from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.planner import Plan, arithmetic, plan
 from trainer.runs.events import EventLog
@@ -314,7 +315,7 @@ def test_time_comes_from_former_runs_of_the_same_kind(tmp_path: Path) -> None:
     assert measured_step(config, workspace) is None
     same = config_for(tmp_path / "in", name="other", train={"batch_size": 2, "max_steps": 7, "learning_rate": 1.0})
     run_id = make_run(workspace, same, [5000.0, 900.0, 900.0, 900.0, 900.0, 200.0, 100.0, 300.0])
-    assert measured_step(config, workspace) == (200.0, run_id)
+    assert measured_step(config, workspace) == Measured(200.0, None, f"in run {run_id}")
     found = plan(config, workspace).estimate
     assert found.seconds == 10.0 and run_id in found.seconds_note
 

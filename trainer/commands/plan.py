@@ -25,14 +25,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", metavar="8GB", help=f"plan for a GPU with so much free memory; also {MEMORY_VARIABLE}"
     )
+    parser.add_argument("--measure", action="store_true", help="train some steps first, to know how long they take")
     parser.add_argument("--pictures", action="store_true", help="also tell where each picture comes")
     add_workspace(parser)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Make the plan. Raises UserError for wrong settings, missing folders, or no pictures."""
-    config, room = load_config(args.config, args.set), room_here(args.memory)
-    found = plan(config, workspace_of(args), room, fitted=args.fit, pictures=args.pictures)
+    config, workspace = load_config(args.config, args.set), workspace_of(args)
+    room = room_here(args.memory)
+    if args.measure:
+        from trainer.measuring import measure  # only then: it needs torch
+
+        measure(config, workspace, events)
+    found = plan(config, workspace, room, fitted=args.fit, pictures=args.pictures)
     return {name: value for name, value in dataclasses.asdict(found).items() if value is not None}
 
 
@@ -50,6 +56,7 @@ def describe(answer: dict[str, Any]) -> str:
         "",
         f"{_memory_of(estimate)}: about {_gib(estimate['vram_bytes'])} ({estimate['vram_note']})",
         *_room(estimate),
+        *_measured(estimate),
         f"disk:       about {_gib(estimate['disk_bytes'])}, {_gib(estimate['disk_free_bytes'])} are free",
         f"time:       {_duration(estimate['seconds'])} ({estimate['seconds_note']})",
         *(f"{marks['what'] + ':':<13}{marks['count']} times" for marks in answer["timeline"]["marks"]),
@@ -74,6 +81,11 @@ def _room(estimate: dict[str, Any]) -> list[str]:
     parts = [f"{name} {_gib(count)}" for name, count in estimate["vram_parts"].items() if count]
     others = [f"{each['name']} holds {_gib(each['bytes'])}" for each in room["holders"] if not each["ours"]]
     return [*lines, f"            {', '.join(parts)}", *(f"            {each}" for each in others)]
+
+
+def _measured(estimate: dict[str, Any]) -> list[str]:
+    measured = estimate["measured_bytes"]
+    return [f"            measured: {_gib(measured)}, without CUDA's own"] if measured else []
 
 
 def _warning(warning: dict[str, Any]) -> list[str]:

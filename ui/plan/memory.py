@@ -35,7 +35,7 @@ def memory_html(plan: dict[str, Any]) -> str:
     return (
         f'<div class="memory {state}"><h3>{title} <span>{html.escape(_told(estimate))}</span></h3>'
         f'<div class="bar" role="img" aria-label="{label}">{bar}{limit}</div><ul class="keys">{keys}</ul>'
-        f"{_others(room)}{_fit(plan)}{_what_if(plan)}</div>"
+        f"{_measured(estimate)}{_others(room)}{_fit(plan)}{_what_if(plan)}</div>"
     )
 
 
@@ -51,6 +51,13 @@ def _told(estimate: dict[str, Any]) -> str:
     if room["kind"] == "given":
         return f"{needed}, on {room['name']}"
     return f"{needed}; {gib(room['free_bytes'])} are free of {gib(room['total_bytes'])} on {room['name']}"
+
+
+def _measured(estimate: dict[str, Any]) -> str:
+    measured = estimate["measured_bytes"]
+    if not measured:
+        return ""
+    return f'<p class="hint">Measured with these settings: {gib(measured)}, without what CUDA itself takes.</p>'
 
 
 def _others(room: dict[str, Any] | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import gradio as gr
@@ -19,7 +19,7 @@ from ui.context import AppContext
 from ui.form import SchemaForm, problems_html
 from ui.messages import tells_problems
 from ui.plan.pictures import PlanPictures
-from ui.plan.report import report_html, running_html
+from ui.plan.report import measuring_html, report_html, running_html
 from ui.theme import asset
 
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -79,13 +79,16 @@ class PlanPanel:
         """Wire the button and what the report's script sends. ``problems`` shows what is wrong with the form."""
         shown = [self._job, self.report, problems, self._undo]
 
-        @tells_problems
-        def check(values: Mapping[Any, Any]) -> list[Any]:
-            try:
-                config = handlers.checked(values)
-            except UserError as error:
-                return ["", NOTHING, problems_html(error.problems), "[]"]
-            return [self._start(config), {"html": running_html()}, "", "[]"]
+        def starting(html: str, *options: str) -> Callable[[Mapping[Any, Any]], list[Any]]:
+            @tells_problems
+            def start(values: Mapping[Any, Any]) -> list[Any]:
+                try:
+                    config = handlers.checked(values)
+                except UserError as error:
+                    return ["", NOTHING, problems_html(error.problems), "[]"]
+                return [self._start(config, *options), {"html": html}, "", "[]"]
+
+            return start
 
         @tells_problems
         def apply(values: Mapping[Any, Any], event: gr.EventData) -> dict[Any, Any]:
@@ -101,7 +104,10 @@ class PlanPanel:
 
         inputs: set[Block] = {self.report, self._undo, *form.components}
         outputs = [*handlers.filled, self._job, self.report, self._undo]
+        check, measure = starting(running_html()), starting(measuring_html(), "--measure")
         self.check.click(check, {*form.components}, shown, show_progress="hidden")
+        self.report.measure(measure, {*form.components}, shown, **QUICK)
+        self.report.cancel(self._cancel, self._job, None, **QUICK)
         self.report.apply(apply, inputs, outputs, **QUICK)
         self.report.undo(take_back, inputs, outputs, **QUICK)
         self._context.page.poll(self._poll, [self._job, self._undo], shown[:3])
@@ -118,12 +124,16 @@ class PlanPanel:
             self._undo: json.dumps(undo),
         }
 
-    def _start(self, config: Config) -> str:
+    @tells_problems
+    def _cancel(self, job_id: str) -> None:
+        jobs.job(self._context.workspace, job_id).cancel()
+
+    def _start(self, config: Config, *options: str) -> str:
         """Make the plan in a process of its own; returns the job's id."""
         workspace = self._context.workspace
         path = workspace.dir / "tmp" / f"plan-{time.time_ns()}.yaml"
         save_config(config, path)
-        command = ["plan", str(path), "--fit", "--pictures", "--workspace", str(workspace.dir)]
+        command = ["plan", str(path), "--fit", "--pictures", "--workspace", str(workspace.dir), *options]
         return jobs.start_job(workspace, command, "Check").id
 
     def _ordered(self, values: Mapping[Any, Any], event: gr.EventData) -> tuple[str, dict[str, Any]]:
@@ -145,7 +155,7 @@ class PlanPanel:
             undoable = _read_undo(undo)
             label = str(undoable[-1][0]) if undoable else ""
             return ["", {"html": report_html(info.result, label), "job": job_id}, ""]
-        return ["", NOTHING, problems_html(tuple(Problem(**problem) for problem in info.error or []))]
+        return ["", NOTHING, problems_html(tuple(map(_problem, info.error or [])))]
 
 
 def ordered_change(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -163,6 +173,11 @@ def ordered_change(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[s
         return "fitted to the memory", plan["fitted"]["changes"]
     except (KeyError, IndexError, TypeError) as error:
         raise UserError("plan.gone", "This plan is no longer there.", "Check again.") from error
+
+
+def _problem(told: Mapping[str, Any]) -> Problem:
+    """A problem as a job told it; one that was not expected also names a log."""
+    return Problem(told["code"], told["message"], told.get("hint", ""), told.get("field", ""))
 
 
 def _read_undo(text: str) -> list[Any]:

@@ -30,6 +30,15 @@ def running_html() -> str:
     return '<p class="quiet" role="status">Looking at the pictures and the model …</p>'
 
 
+def measuring_html() -> str:
+    """While steps are trained to be timed."""
+    return (
+        '<p class="quiet" role="status">Training a few steps to see how long they take. The model is loaded and the '
+        'pictures are prepared first; what is prepared is kept for the run.</p><button type="button" data-cancel>'
+        "Cancel</button>"
+    )
+
+
 def report_html(plan: dict[str, Any], undo: str = "") -> str:
     """What the run would do, from the verdict down to single pictures.
 
@@ -38,7 +47,7 @@ def report_html(plan: dict[str, Any], undo: str = "") -> str:
         undo: the change that was made last, and can be taken back; empty for none.
     """
     return (
-        f'<section class="plan">{_verdict(plan)}{_undo(undo)}{_warnings(plan)}{memory_html(plan)}{_figures(plan)}'
+        f'<section class="plan">{_verdict(plan)}{_undo(undo)}{memory_html(plan)}{_warnings(plan)}{_figures(plan)}'
         f"{timeline_html(plan)}{_buckets(plan)}{_notes(plan)}</section>"
     )
 
@@ -79,7 +88,7 @@ def _small(text: str) -> str:
 def _figures(plan: dict[str, Any]) -> str:
     estimate = plan["estimate"]
     seconds, free = estimate["seconds"], estimate["disk_free_bytes"]
-    time = f"about {duration(seconds)}, {estimate['seconds_note']}" if seconds else estimate["seconds_note"]
+    time = f"about {duration(seconds)}, {estimate['seconds_note']}" if seconds else "not known yet"
     disk = f"about {file_size(estimate['disk_bytes'])}" + (f"; {file_size(free)} are free" if free else "")
     rows = {
         "Pictures": _pictures(plan),
@@ -89,7 +98,9 @@ def _figures(plan: dict[str, Any]) -> str:
         "Disk": disk,
         "Time": time,
     }
-    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items()) + "</dl>"
+    told = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows.items())
+    ask = "Measure again" if seconds else "Measure: train a few steps"
+    return f'<dl>{told}<dt></dt><dd><button type="button" data-measure>{ask}</button></dd></dl>'
 
 
 def _pictures(plan: dict[str, Any]) -> str:

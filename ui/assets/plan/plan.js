@@ -18,6 +18,8 @@ element.addEventListener("click", (event) => {
   if (fix !== undefined) trigger("apply", { warning: number(warning), fix: number(fix) });
   else if (row !== undefined) trigger("apply", { row: number(row) });
   else if ("fit" in pressed.dataset) trigger("apply", { fit: true });
+  else if ("measure" in pressed.dataset) trigger("measure", {});
+  else if ("cancel" in pressed.dataset) trigger("cancel", {});
   else if ("undo" in pressed.dataset) trigger("undo", {});
   else if (shows) choose(pressed, shows);
 });
