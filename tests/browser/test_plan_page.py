@@ -91,6 +91,7 @@ def test_steps_are_measured_on_request(page: Page, report: Locator) -> None:
     page.locator("#apply-yaml").click()
     expect(page.locator("#field-model-base textarea, #field-model-base input")).to_have_value("demo")
     page.locator("#check").click()
+    expect(report).not_to_contain_text("does not fit")  # the plan before is gone
     expect(report).to_contain_text("not known yet")
     report.get_by_role("button", name="Measure: train a few steps").click()
     expect(report.get_by_role("button", name="Cancel")).to_be_visible()
