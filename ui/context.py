@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.hub import HUB_ID
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
 from ui.dataset.thumbnails import Thumbnails
@@ -40,6 +41,12 @@ class AppContext:
                 "Add it under Settings, Folders.",
             )
         return resolved
+
+    def allowed_model(self, model: str) -> str:
+        """A Hugging Face id as it is, or the resolved path of what the page may read. Raises UserError otherwise."""
+        if HUB_ID.fullmatch(model) and not Path(model).expanduser().exists():
+            return model
+        return str(self.allowed(model))
 
     def allowed_folders(self) -> list[Path]:
         """The workspace, the folders of the command line and those of the settings file, resolved."""

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from trainer.errors import UserError
+from trainer.evaluating.results import evaluation_of
 from trainer.files import atomic_path
 from trainer.runs.store import Run, Workspace
 from ui.context import AppContext
@@ -29,6 +30,12 @@ def sample_url(workspace: Workspace, run_id: str, name: str, *, thumbnail: bool 
     """Where a preview picture of a run is served."""
     path = workspace.runs_dir / run_id / "samples" / name
     return _url(f"/atelier/runs/{quote(run_id)}/samples/{quote(name)}", path, thumbnail)
+
+
+def evaluation_url(workspace: Workspace, run_id: str, name: str) -> str:
+    """Where a picture of a run's evaluation is served; ``&thumbnail`` behind it asks for a small one."""
+    path = evaluation_of(workspace.runs_dir / run_id).pictures / name
+    return _url(f"/atelier/runs/{quote(run_id)}/evaluation/{quote(name)}", path, small=False)
 
 
 def picture_url(workspace: Workspace, path: Path, *, thumbnail: bool = False) -> str:
@@ -55,7 +62,12 @@ def add_routes(context: AppContext) -> None:
             raise HTTPException(404)
         return FileResponse(path, filename=path.name, media_type="application/octet-stream")
 
+    def evaluated(request: Request) -> Response:
+        folder = evaluation_of(found_run(workspace, request.path_params["run_id"]).dir).pictures
+        return _picture(workspace, folder, request)
+
     context.page.route("/atelier/runs/{run_id}/samples/{name}", sample)
+    context.page.route("/atelier/runs/{run_id}/evaluation/{name}", evaluated)
     context.page.route("/atelier/runs/{run_id}/lora", lora)
     context.page.route("/atelier/pictures/{name}", lambda request: _picture(workspace, workspace.pictures_dir, request))
     context.page.route("/atelier/previews/{name}", lambda request: _picture(workspace, _previews(workspace), request))

@@ -34,6 +34,8 @@ from trainer.runs.events import EventSink
 from trainer.sampling import draw, preview_name, reading_of, settings_of
 from trainer.validation import timestep_bands, validation_loss
 
+PROBE_STEPS = 10
+"""Denoising steps of the pictures that drift is measured on: they need to be plausible, not good."""
 MOST_VALIDATED = 64
 """Training pictures that the loss is measured on where none are held out."""
 
@@ -142,8 +144,8 @@ class Examiner:
         prompts = prompts_for_drift(self._config, self._settings)
         with without_adapters(self._family):
             for number, text in enumerate(prompts):
-                prompt = SamplePrompt.model_validate({"prompt": text, "seed": number})
-                picture = self._draw(prompt.model_copy(update={"steps": self._settings.steps or prompt.steps}))
+                steps = self._settings.steps or PROBE_STEPS
+                picture = self._draw(SamplePrompt.model_validate({"prompt": text, "seed": number, "steps": steps}))
                 pixels = as_pixels(picture)[None].to(self._device)
                 latents = self._family.encode_pixels(pixels).cpu()
                 yield Probe(latents, self._read(text), text)

@@ -19,6 +19,8 @@ class AppSettings(BaseModel):
     """light, dark or system."""
     studio_idle_minutes: int = 10
     """Minutes after which the loaded picture model is let go."""
+    looking_model: str = ""
+    """Folder or hub id of the model that looks at pictures in evaluations; empty for none."""
     allowed_optimizers: list[str] = []
     """Classes, as ``package.Class``, that a config's ``train.optimizer_class`` may name; nothing else is imported."""
 

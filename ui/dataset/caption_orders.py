@@ -16,7 +16,6 @@ from trainer.commands.model_arguments import as_options
 from trainer.config_io import parse_section
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
-from trainer.hub import HUB_ID
 from ui.dataset.desk import DatasetDesk, View
 from ui.fields import fields_of
 
@@ -128,7 +127,7 @@ def arguments(desk: DatasetDesk, request: CaptionRequest) -> list[str]:
         raise UserError("caption.handling", "Nothing is chosen for captions that are there.", "Choose.", "handling")
     options = kind.parse(request.options).model_dump(exclude_defaults=True)
     if "model" in options:
-        options["model"] = _checked_model(desk, str(options["model"]))
+        options["model"] = desk.context.allowed_model(str(options["model"]))
     return [
         f"--captioner={request.captioner}",
         f"--workspace={desk.workspace.dir}",
@@ -170,13 +169,6 @@ def _known(name: str) -> str:
     if name not in CAPTIONERS:
         raise UserError("caption.unknown", "No captioner is chosen.", "Choose one.", "captioner")
     return name
-
-
-def _checked_model(desk: DatasetDesk, model: str) -> str:
-    """A Hugging Face id as it is, or a path that the page may read. Raises UserError for any other path."""
-    if HUB_ID.fullmatch(model) and not Path(model).expanduser().exists():
-        return model
-    return str(desk.context.allowed(model))
 
 
 def _label(name: str, model: str | None) -> str:

@@ -11,7 +11,7 @@ import gradio as gr
 
 from ui import media, run_html, run_routes
 from ui.context import AppContext
-from ui.runs import actions, charts, checkpoints, head, log, notes, previews, queue
+from ui.runs import actions, charts, checkpoints, evaluation, head, log, notes, previews, queue
 from ui.runs import list as run_list
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import RunsDesk
@@ -58,6 +58,7 @@ def build(context: AppContext) -> RunsTab:
                 notes.build(board)
                 log.build(board)
                 checkpoints.build(board)
+                evaluation.build(context, board)
     _show_either(board, empty, layout)
     board.wire(context)
     return RunsTab(

@@ -1,0 +1,102 @@
+// The evaluation of a run: start, progress, table, curves, nearest training pictures. Runs inside gr.HTML, after
+// evaluation_figures.js. Prompts and names of files are only ever put in as text.
+const model = make("input", { type: "text", id: "evaluation-model", autocomplete: "off", spellcheck: "false", placeholder: "none" });
+const pictures = make("input", { type: "number", id: "evaluation-pictures", min: 1, max: 256, step: 1 });
+const begin = button("Evaluate", () => trigger("start", { run: view.run, model: model.value, pictures: Number(pictures.value) }), { class: "primary" });
+const form = make("div", { class: "form" },
+  make("label", {}, make("span", {}, "Pictures per checkpoint"), pictures),
+  make("label", { class: "wide" }, make("span", {}, "Model that looks at pictures, optional"), model,
+    make("small", {}, "Folder or Hugging Face id of a CLIP or DINOv2 model: tells how alike pictures drawn and training pictures are.")),
+  begin);
+const job = make("div", { "aria-live": "polite" });
+const found = make("div", { class: "found" });
+const intro = make("p", { class: "quiet" }, "Measures every checkpoint beside the base model: the loss on held-out pictures, drift without the trigger, and whether pictures copy training pictures. It says which checkpoint is the best, and changes nothing.");
+element.append(intro, form, job, found);
+let view = {};
+let chosen = null; // the step whose pictures are shown
+let drawnFor = ""; // what `found` shows
+
+function receive() {
+  const before = view;
+  view = props.value ?? {};
+  if (!view.run) return;
+  if (before.run !== view.run) {
+    chosen = null;
+    pictures.value = view.pictures;
+    model.value = view.model;
+  }
+  showForm();
+  showJob();
+  const now = JSON.stringify([view.run, view.result, view.steps]);
+  if (now !== drawnFor) showResult();
+  drawnFor = now;
+}
+
+function showForm() {
+  const count = view.steps.length;
+  begin.disabled = count === 0 || view.job?.state === "running";
+  begin.textContent = count === 0 ? "No checkpoints yet" : `Evaluate ${count === 1 ? "the checkpoint" : `${count} checkpoints`}`;
+}
+
+function showJob() {
+  const { job: now } = view;
+  job.replaceChildren();
+  if (!now || now.state === "finished") return;
+  const running = now.state === "running";
+  const words = { running: now.total ? `${now.what} ${now.done} of ${now.total}${now.left ? `, about ${now.left} left` : ""}` : now.what,
+    stopped: "The evaluation was stopped. What was measured is kept: start it again to go on.", failed: "The evaluation did not work." }[now.state];
+  job.append(make("p", { class: `job ${now.state}` }, words, running ? button("Cancel", () => trigger("cancel", { job: now.id })) : null));
+  if (running) job.append(make("progress", now.total ? { value: now.done, max: now.total, "aria-label": "Evaluation" } : { "aria-label": "Evaluation" }));
+  [...now.problems, ...now.warnings].forEach((text) => job.append(make("p", { class: "detail" }, text)));
+}
+
+function showResult() {
+  const { result } = view;
+  found.replaceChildren();
+  if (!result) return;
+  const best = result.rows.find((row) => row.best);
+  const title = best ? make("b", {}, `Best: step ${best.step}. `) : make("b", {}, "No best checkpoint. ");
+  const figures = result.columns.map((column) => figure(column, result.rows)).filter(Boolean);
+  const hints = result.hints.length ? make("ul", { class: "hints" }, ...result.hints.map((text) => make("li", {}, text))) : null;
+  found.append(...[make("p", { class: "verdict" }, title, result.why), hints, table(result),
+    result.validated ? make("p", { class: "quiet" }, `Validation loss of ${result.validated}.`) : null,
+    figures.length ? make("div", { class: "figures" }, ...figures) : null, gallery(result, best)].filter(Boolean));
+}
+
+function table({ columns, rows }) {
+  const head = make("tr", {}, make("th", { scope: "col" }, "Checkpoint"), ...columns.map((column) => make("th", { scope: "col", title: column.about }, column.title)), make("td"));
+  const body = rows.map((row) => make("tr", { class: row.best ? "best" : "" },
+    make("th", { scope: "row" }, row.title, row.best ? make("span", { class: "mark" }, "best") : null),
+    ...columns.map((column) => make("td", {}, written(row.values[column.name], column.name))),
+    make("td", {}, row.kept ? button("Generate with this", () => trigger("generate", { run: view.run, step: row.step }), { "aria-label": `Generate with step ${row.step}` }) : row.base ? null : make("span", { class: "quiet" }, "no longer kept"))));
+  return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Checkpoints and what was measured of them" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
+}
+
+function gallery({ rows }, best) {
+  const drawn = rows.filter((row) => row.drawn.length);
+  if (!drawn.length) return null;
+  const row = drawn.find((each) => each.step === chosen) ?? drawn.find((each) => each === best) ?? drawn[drawn.length - 1];
+  const pick = make("select", { "aria-label": "Checkpoint whose pictures are shown", onchange: (event) => { chosen = Number(event.target.value); swap(); } },
+    ...drawn.map((each) => make("option", { value: each.step, selected: each === row }, each.title)));
+  const box = make("section", { class: "gallery" }, make("h3", {}, "Pictures drawn, beside the training picture each is nearest to"), pick,
+    make("div", { class: "pairs" }, ...row.drawn.map(pair)));
+  const swap = () => {
+    const next = gallery({ rows }, best);
+    box.replaceWith(next);
+    next.querySelector("select").focus();
+  };
+  return box;
+}
+
+function pair(each) {
+  const near = each.nearest;
+  const image = (url, alt) => make("a", { href: url, target: "_blank", rel: "noopener" }, make("img", { src: `${url}&thumbnail`, alt, loading: "lazy" }));
+  const told = near ? `${near.name}: similarity ${near.similarity.toFixed(2)}` : "";
+  return make("figure", { class: near?.copied ? "copied" : "" },
+    make("div", { class: "two" }, image(each.url, `Drawn: ${each.prompt}`), near ? image(near.url, `Nearest training picture: ${near.name}`) : null),
+    make("figcaption", {}, make("span", { class: "prompt" }, each.prompt || "(no prompt)"), near ? make("span", { class: "quiet" }, told) : null,
+      near?.copied ? make("strong", {}, "Looks the same as this training picture") : null));
+}
+
+watch("value", receive);
+receive();

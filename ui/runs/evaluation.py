@@ -1,0 +1,69 @@
+"""The evaluation of a run's checkpoints: starting it, following it, and what it found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from trainer.errors import UserError
+from trainer.evaluating.settings import parse_evaluation
+from trainer.jobs import job, start_job
+from trainer.runs.settings import read_settings, write_settings
+from ui.context import AppContext
+from ui.dataset.board import sent
+from ui.evaluation_view import EvaluationReader
+from ui.messages import tells_problems
+from ui.runs.board import TELLING, Panel, RunsBoard
+from ui.runs.desk import Shown
+from ui.scripted import scripted
+
+
+def build(context: AppContext, board: RunsBoard) -> gr.HTML:
+    """Lay the panel out, folded. Its event ``generate`` tells ``run`` and ``step``, for another tab to use."""
+    reader = EvaluationReader(board.desk.workspace)
+    with gr.Accordion("Evaluation", open=False, elem_classes=["card", "as-text"]):
+        panel = scripted(
+            "run-evaluation",
+            css=("runs/evaluation",),
+            js=("dataset/dom", "runs/evaluation_figures", "runs/evaluation"),
+        )
+
+    def shown(seen: Shown) -> list[Any]:
+        return [reader.shown(seen.run, seen.view.checkpoints)]
+
+    @tells_problems
+    def started(event: gr.EventData) -> None:
+        start(context, reader, sent(event, "run", "model", "pictures"))
+
+    @tells_problems
+    def cancelled(event: gr.EventData) -> None:
+        cancel(context, sent(event, "job")["job"])
+
+    board.add(Panel("evaluation", [panel], lambda seen: (reader.look(seen.run), seen.view.checkpoints), shown))
+    board.then_refresh(panel.start(started, None, None, **TELLING))
+    board.then_refresh(panel.cancel(cancelled, None, None, **TELLING))
+    return panel
+
+
+def start(context: AppContext, reader: EvaluationReader, asked: dict[str, Any]) -> None:
+    """Start a job that evaluates a run. Raises UserError for odd values, and while one is at it."""
+    workspace = context.workspace
+    run = workspace.run(str(asked["run"]))
+    settings = parse_evaluation({"model": str(asked["model"] or "").strip() or None, "pictures": asked["pictures"]})
+    model = context.allowed_model(settings.model) if settings.model else None
+    if reader.look(run).running:
+        raise UserError("evaluation.running", "This run is being evaluated already.", "Wait for its end, or cancel it.")
+    app = read_settings(workspace)
+    if app.looking_model != (settings.model or ""):
+        write_settings(workspace, app.model_copy(update={"looking_model": settings.model or ""}))
+    command = ["evaluate", str(run.dir), f"--pictures={settings.pictures}", *([f"--model={model}"] if model else [])]
+    start_job(workspace, command, f"Evaluation of {run.read().name}")
+
+
+def cancel(context: AppContext, job_id: Any) -> None:
+    """End an evaluation; what was measured stays. Raises UserError when there is no such job."""
+    found = job(context.workspace, str(job_id))
+    if found.command[0] != "evaluate":
+        raise UserError("job.unknown", f"{job_id!r} is no evaluation.", "Reload the page.")
+    found.cancel()
