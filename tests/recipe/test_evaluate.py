@@ -8,12 +8,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from PIL import Image
 from safetensors.torch import load_file
+from transformers import CLIPTokenizer
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from tests.recipe.tiny_runs import Watcher, make_pictures, of_type, train_here
+from tests.tiny_clip import tiny_clip, unit
 from trainer.__main__ import main
 from trainer.checkpoint_folders import LORA
 from trainer.demo import MODEL_DIR
@@ -27,6 +32,7 @@ from trainer.runs.store import Run, Workspace
 
 STEPS = (2, 4, 6)
 PROMPT = "a plain house"
+PREVIEW = "a big red circle, number 1"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def run(config_of, tmp_path_factory: pytest.TempPathFactory) -> Run:
         "validation__timesteps": 2,
         "output__save_every_steps": 2,
         "output__keep_best": True,
-        "samples__prompts": ["a big red circle, number 1 --s 1"],
+        "samples__prompts": [f"{PREVIEW} --s 1"],
     }
     run = workspace.create_run(config_of(**values))
     train_here(run)
@@ -120,6 +126,28 @@ def test_pictures_are_kept_beside_the_training_picture_they_are_nearest_to(run: 
             assert each.nearest is not None and -1 <= each.nearest.similarity < 1
             assert str(Path(each.nearest.source).parent) in sources
             assert (pictures / each.picture).is_file() and (pictures / each.nearest.picture).is_file()
+
+
+def test_similarity_is_the_mean_cosine_of_the_pictures_that_were_kept(run: Run, tmp_path: Path) -> None:
+    """All pairs, one by one, in float64; the pictures are read back from their files."""
+    clip = tiny_clip(tmp_path / "clip")
+    copy = Run(shutil.copytree(run.dir, tmp_path / "runs" / "copy"))
+    found = evaluated(copy, steps=(4,), metrics=["similarity"], model=str(tmp_path / "clip"))
+    processor = CLIPImageProcessorPil.from_pretrained(tmp_path / "clip")
+
+    def looks(paths: list[Path]) -> np.ndarray:
+        pixels = processor(images=[Image.open(path).convert("RGB") for path in paths], return_tensors="pt").pixel_values
+        return unit(clip.get_image_features(pixels.double()).pooler_output)
+
+    training = looks(sorted(Path(run.config().dataset.sources[0].path).glob("*.png")))
+    tokens = CLIPTokenizer.from_pretrained(tmp_path / "clip")(PREVIEW, return_tensors="pt")
+    (text,) = unit(clip.get_text_features(**tokens).pooler_output)
+    for row in found.checkpoints:
+        drawn = looks([evaluation_of(copy.dir).pictures / each.picture for each in row.drawn])
+        pairs = [float(ours @ theirs) for ours in drawn for theirs in training]
+        assert len(pairs) == 2 * 3 and row.image_similarity == pytest.approx(sum(pairs) / len(pairs), abs=1e-4)
+        assert row.prompt_similarity == pytest.approx(sum(float(each @ text) for each in drawn) / 2, abs=1e-4)
+        assert row.validation_loss is None and row.copies is None
 
 
 def test_what_is_known_is_not_measured_again(run: Run, evaluation: Evaluation, tmp_path: Path) -> None:

@@ -10,41 +10,13 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from tests.tiny_clip import SIDE, tiny_clip, unit
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.evaluating.looks import Looks, mean_cosine
 
-SIDE = 32
-LAYERS = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 PICTURES = [Image.effect_mandelbrot((SIDE, SIDE), (-2 + part, -1.5, 1, 1.5), 30).convert("RGB") for part in (0, 1, 2)]
-
-
-def tiny_clip(folder: Path) -> transformers.CLIPModel:
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(MODEL_DIR / "tokenizer")
-    text = {
-        **LAYERS,
-        "vocab_size": len(tokenizer),
-        "eos_token_id": tokenizer.eos_token_id,
-        "max_position_embeddings": 20,
-    }
-    vision = {**LAYERS, "image_size": SIDE, "patch_size": 8}
-    torch.manual_seed(1)
-    model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(
-        folder
-    )
-    return model.double().eval()
-
-
-def unit(vectors: torch.Tensor) -> np.ndarray:
-    found = vectors.detach().double().numpy()
-    return found / np.linalg.norm(found, axis=-1, keepdims=True)
 
 
 def test_clip_gives_its_own_vectors(tmp_path: Path) -> None:

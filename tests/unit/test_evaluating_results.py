@@ -14,6 +14,7 @@ from trainer.evaluating.settings import parse_evaluation
 def test_results_are_found_by_key_and_broken_ones_are_not_there(tmp_path: Path) -> None:
     folder = evaluation_of(tmp_path)
     assert folder.known("a") == {} and folder.read_summary() is None
+    folder.dir.mkdir()
     folder.write(Evaluated(step=100, key="a", validation_loss=0.25))
     folder.write(Evaluated(step=200, key="b"))
     (folder.dir / "step-000300.json").write_text('{"step": 300, "key"')
@@ -33,6 +34,13 @@ def test_the_summary_keeps_its_pictures_only(tmp_path: Path) -> None:
     folder.write_summary(evaluation)
     assert folder.read_summary() == evaluation
     assert sorted(path.name for path in folder.pictures.iterdir()) == ["mine.png", "train-1.png"]
+
+
+def test_a_run_that_was_deleted_meanwhile_is_not_made_again(tmp_path: Path) -> None:
+    folder = evaluation_of(tmp_path / "gone")
+    with pytest.raises(UserError, match="gone was deleted"):
+        folder.write(Evaluated(step=100, key="a"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_process_evaluates_at_a_time(tmp_path: Path) -> None:

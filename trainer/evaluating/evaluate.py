@@ -135,6 +135,7 @@ def _examined(
         try:
             found[step] = examiner.examine(key, step, checkpoint, tell)
         except (OSError, UserError) as error:
+            folder.check_run()
             if checkpoint is None or (checkpoint / LORA).is_file():
                 raise
             message = f"The checkpoint of step {step} was removed meanwhile: {error}"

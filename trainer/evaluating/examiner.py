@@ -165,6 +165,7 @@ class Examiner:
         for index, prompt in enumerate(self._prompts):
             picture = self._draw(prompt)
             name = preview_name(step, index, prompt.seed)
+            self._folder.check_run()
             save_png(picture, self._folder.pictures / name, settings_of(self._config, prompt, picture, step))
             yield Drawn(picture=name, prompt=prompt.prompt, seed=prompt.seed), picture
             tell()

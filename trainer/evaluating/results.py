@@ -129,13 +129,20 @@ class EvaluationFolder:
             raise UserError("evaluation.running", message, "Wait for its end, or cancel it.") from error
         return lock
 
+    def check_run(self) -> None:
+        """Raise UserError when the run was deleted meanwhile: writing would make its folder again."""
+        if not self.dir.is_dir():
+            message = f"The run {self.dir.parent.name} was deleted while it was evaluated."
+            raise UserError("evaluation.run_gone", message, "Restore it to evaluate it.")
+
     def known(self, key: str) -> dict[int, Evaluated]:
         """What was measured under this key, by step."""
         found = [_read(path) for path in sorted(self.dir.glob("step-*.json"))]
         return {each.step: each for each in found if each is not None and each.key == key}
 
     def write(self, evaluated: Evaluated) -> None:
-        """Keep what was measured of a checkpoint."""
+        """Keep what was measured of a checkpoint. Raises UserError when the run is gone."""
+        self.check_run()
         write_json(self.dir / f"step-{evaluated.step:06d}.json", evaluated.model_dump())
 
     def read_summary(self) -> Evaluation | None:
@@ -146,7 +153,11 @@ class EvaluationFolder:
             return None
 
     def write_summary(self, evaluation: Evaluation) -> None:
-        """Keep an evaluation as the latest, and remove pictures that it does not name."""
+        """Keep an evaluation as the latest, and remove pictures that it does not name.
+
+        Raises UserError when the run is gone.
+        """
+        self.check_run()
         write_json(self.summary_path, evaluation.model_dump())
         drawn = [picture for each in evaluation.checkpoints for picture in each.drawn]
         named = {each.picture for each in drawn} | {each.nearest.picture for each in drawn if each.nearest}
