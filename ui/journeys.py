@@ -8,8 +8,11 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
+from trainer.checkpoint_folders import LORA
+from trainer.runs.actions import checkpoint_of
 from ui import demo_tour
 from ui.context import AppContext
+from ui.dataset.board import sent
 from ui.generate_desk import settings_like
 from ui.messages import tells_problems
 from ui.run_list import RunListReader
@@ -82,6 +85,19 @@ def with_lora(context: AppContext, card: Welcome, runs: RunsTab, generate: Gener
     card.generate.click(lambda: to_generate(_demo_run(context)), None, generated, **QUIET)
     ask, wait = merge.preview
     runs.merge.click(to_merge, runs.selected, [context.page.tabs, *merge.filled], **QUIET).then(**ask).then(**wait)
+
+
+def from_evaluation(context: AppContext, runs: RunsTab, generate: GenerateTab) -> None:
+    """The LoRA of a checkpoint that was evaluated goes to the Generate tab."""
+
+    @tells_problems
+    def draw_with(event: gr.EventData) -> list[Any]:
+        asked = sent(event, "run", "step")
+        run = context.workspace.run(str(asked["run"]))
+        lora, config = checkpoint_of(run, int(asked["step"])) / LORA, run.config()
+        return [gr.Tabs(selected="generate"), *generate.use_lora(lora, config.model.base, settings_like(config))]
+
+    runs.evaluation.generate(draw_with, None, [context.page.tabs, *generate.filled], **QUIET)
 
 
 def _try_demo(context: AppContext, concept: str, card: Welcome, train: TrainTab) -> Callable[[], list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,3 +95,6 @@ def test_it_is_started_cancelled_gone_on_with_and_names_the_best(
     open_tab(page, "Runs")
     page.get_by_role("button", name="Evaluation").click()
     expect(page.locator("#run-evaluation .verdict")).to_contain_text("Best: step")
+    page.get_by_role("button", name="Generate with step 2").click()
+    expect(page.get_by_role("tab", name="Generate", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#generate-lora-0 input")).to_have_value(re.compile("circles, step 2"))

@@ -24,6 +24,7 @@ class RunsTab:
     Attributes:
         selected: id of the run that is shown.
         generate, merge, edit: "Generate with this", "Merge with this" and "Change and run again".
+        evaluation: of the checkpoints; its event ``generate`` tells ``run`` and ``step``.
         show: handler that selects a run, for ``shown`` as outputs.
         shown: see ``show``.
         lora_of: the LoRA of a run by id: the finished one, else the newest checkpoint's. Raises UserError.
@@ -33,6 +34,7 @@ class RunsTab:
     generate: gr.Button
     merge: gr.Button
     edit: gr.Button
+    evaluation: gr.HTML
     show: Callable[[str], list[Any]]
     shown: list[Any]
     lora_of: Callable[[str], Path]
@@ -58,7 +60,7 @@ def build(context: AppContext) -> RunsTab:
                 notes.build(board)
                 log.build(board)
                 checkpoints.build(board)
-                evaluation.build(context, board)
+                evaluated = evaluation.build(context, board)
     _show_either(board, empty, layout)
     board.wire(context)
     return RunsTab(
@@ -66,6 +68,7 @@ def build(context: AppContext) -> RunsTab:
         generate=buttons.generate,
         merge=buttons.merge,
         edit=buttons.edit,
+        evaluation=evaluated,
         show=lambda run_id: [board.select(run_id)],
         shown=[board.selected],
         lora_of=desk.lora_of,
