@@ -23,14 +23,22 @@ _OF_THE_RUN = ("version", "name")
 def compare(workspace: Workspace, readers: RunReaders, ids: Sequence[str]) -> dict[str, Any]:
     """The runs of these ids as the scripts take them; those that are gone are left out.
 
-    ``runs`` have ``id``, ``name`` and ``results``, ``differences`` have a label, the setting's name and a value for
-    each run; all values are texts.
+    ``runs`` have ``id``, ``name``, ``results`` and ``previews``, which changes with the pictures; ``differences`` have
+    a label, the setting's name and a value for each run. All values are texts.
     """
     runs: list[Run] = []
     for run_id in ids:
         with suppress(UserError):
             runs.append(workspace.run(run_id))
-    answers = [{"id": run.id, "name": run.read().name, "results": results(readers, run)} for run in runs]
+    answers = [
+        {
+            "id": run.id,
+            "name": run.read().name,
+            "results": results(readers, run),
+            "previews": readers.of(run).view().wall_version,
+        }
+        for run in runs
+    ]
     return {"runs": answers, "differences": differences([_config(run) for run in runs])}
 
 

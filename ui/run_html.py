@@ -25,11 +25,13 @@ NOTHING_YET = (
     "Train tab. You can watch it learn, pause it, and try the LoRA when it is done. Runs go on when this page is "
     "closed.</p></div>"
 )
+_COMPARING = '<p class="quiet">Tick two to eight runs to compare them.</p>'
 
 
 def run_list(infos: Sequence[RunInfo], queue: Sequence[str], selected: str) -> str:
     """One button per run, newest first. ``queue`` holds the ids of waiting runs, next one first."""
-    return '<div class="run-list">' + "".join(_list_item(info, queue, info.id == selected) for info in infos) + "</div>"
+    items = "".join(_list_item(info, queue, info.id == selected) for info in infos)
+    return f'<div class="run-list">{_COMPARING if len(infos) > 1 else ""}{items}</div>'
 
 
 def head_line(view: RunView) -> str:
@@ -97,10 +99,12 @@ def _list_item(info: RunInfo, queue: Sequence[str], selected: bool) -> str:
         detail = "next in the queue" if place == 0 else f"number {place + 1} in the queue"
     when = time.strftime("%d %b %H:%M", time.localtime(info.created))
     bar = f'<i class="bar"><i style="width:{share:.1%}"></i></i>' if info.state in ALIVE else ""
+    run_id, name = html.escape(info.id), html.escape(info.name)
     return (
-        f'<button type="button" class="run-item{" selected" if selected else ""}" data-pick="{html.escape(info.id)}" '
-        f'aria-pressed="{str(selected).lower()}"><b>{html.escape(info.name)}</b>{_pill(info)}'
-        f"<span>{detail}</span><span>{when}</span>{bar}</button>"
+        f'<div class="run-entry"><input type="checkbox" data-compare="{run_id}" aria-label="Compare {name}">'
+        f'<button type="button" class="run-item{" selected" if selected else ""}" data-pick="{run_id}" '
+        f'aria-pressed="{str(selected).lower()}"><b>{name}</b>{_pill(info)}'
+        f"<span>{detail}</span><span>{when}</span>{bar}</button></div>"
     )
 
 

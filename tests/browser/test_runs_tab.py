@@ -128,7 +128,7 @@ def test_requests_reach_the_run(page: Page, training: Run) -> None:
 def test_a_dead_process_shows_as_failed(page: Page, workspace: Workspace) -> None:
     run = example_run(workspace, "died", "paused", steps=10)
     run.log_path.write_text("out of memory\n")
-    run.update(state="training", pid=2**22 + 5, pid_started=1.0)  # last: an open page looks at it at once
+    run.update(state="training", pid=2**22 + 5, pid_started=time.time())  # last: an open page looks at it at once
     open_runs(page)
     choose(page, "died")
     expect(page.locator("#run-head .pill")).to_have_text("Failed")

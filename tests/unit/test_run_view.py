@@ -93,7 +93,7 @@ def test_same_object_until_something_changes(run: Run) -> None:
 
 
 def test_a_dead_process_is_told(run: Run) -> None:
-    run.update(pid=2**22 + 1, pid_started=1.0)
+    run.update(pid=2**22 + 1, pid_started=time.time())
     run.log_path.write_text("Killed\n")
     view = RunReader(run).view()
     assert view.info.state == "failed"

@@ -11,7 +11,7 @@ import gradio as gr
 
 from ui import media, run_html, run_routes
 from ui.context import AppContext
-from ui.runs import actions, charts, checkpoints, evaluation, head, log, notes, previews, queue
+from ui.runs import actions, charts, checkpoints, compare, evaluation, head, log, notes, previews, queue
 from ui.runs import list as run_list
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import RunsDesk
@@ -53,6 +53,7 @@ def build(context: AppContext) -> RunsTab:
             with gr.Column(scale=0, min_width=280, elem_classes=["runs-side"]):
                 run_list.build(board)
             with gr.Column(scale=1, min_width=320, elem_classes=["run-main"]):
+                compare.build(board)
                 head.build(board)
                 buttons = actions.build(board)
                 charts.build(board)

@@ -1,14 +1,14 @@
 // Preview pictures and looking at one of them large. Runs inside gr.HTML after dom.js.
 // A picture is { run, name, stamp, prompt, step }; null where there is none.
 const addressOf = (picture, more = "") => `/atelier/runs/${encodeURIComponent(picture.run)}/samples/${encodeURIComponent(picture.name)}${more}`;
-const large = (picture) => addressOf(picture, `?v=${picture.stamp}`);
-const small = (picture) => addressOf(picture, `?v=${picture.stamp}&thumbnail`);
+const largeOf = (picture) => addressOf(picture, `?v=${picture.stamp}`);
+const smallOf = (picture) => addressOf(picture, `?v=${picture.stamp}&thumbnail`);
 const stepName = (step) => (step === 0 ? "before" : `step ${step}`);
 
 // onopen(picture) is told which was pressed. What is missing on the disk says so in its place.
 function pictureButton(picture, onopen) {
   if (!picture) return make("span", { class: "sw-none", "aria-label": "no picture" });
-  const image = make("img", { src: small(picture), alt: "", loading: "lazy", decoding: "async", width: 128, height: 128 });
+  const image = make("img", { src: smallOf(picture), alt: "", loading: "lazy", decoding: "async", width: 128, height: 128 });
   const node = make("button", { type: "button", class: "sw-picture", "aria-label": `${picture.prompt}, ${stepName(picture.step)}`, title: picture.prompt, onclick: () => onopen(picture) }, image);
   image.onerror = () => node.replaceWith(make("span", { class: "sw-none", title: picture.name }, "The file is missing"));
   return node;
@@ -32,16 +32,16 @@ function makeViewer(go, first) {
     if (!picture) return;
     shown = picture;
     const start = first(picture);
-    image.src = large(picture);
+    image.src = largeOf(picture);
     image.alt = caption.textContent = picture.prompt;
     const words = `${picture.label ? `${picture.label}, ` : ""}${stepName(picture.step)}:`;
     where.textContent = words[0].toUpperCase() + words.slice(1);
-    save.href = large(picture);
+    save.href = largeOf(picture);
     save.download = picture.name;
     compare.hidden = !start;
     compare.setAttribute("aria-pressed", String(beside));
     before.hidden = !beside || !start || start.name === picture.name;
-    if (!before.hidden) before.src = large(start);
+    if (!before.hidden) before.src = largeOf(start);
     if (settings.open) readSettings();
     if (!dialog.open) dialog.showModal();
   }

@@ -79,7 +79,7 @@ function drawWall(anew = false) {
 let buttons = new Map();
 function kept(picture) {
   if (!picture) return pictureButton(null);
-  const key = small(picture);
+  const key = smallOf(picture);
   if (!buttons.has(key)) buttons.set(key, pictureButton(picture, (pressed) => open(cellOf(pressed.row, pressed.column) || pressed)));
   return buttons.get(key);
 }
