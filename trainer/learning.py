@@ -28,6 +28,7 @@ class Learning:
         step: optimizer steps done.
         skipped: updates left out in a row, up to now, because a gradient was not finite.
         learning_rate: the latest step's, of the first group, as the weights felt it.
+        other_learning_rates: those of groups with another rate, by their names.
         layers_scaled: how many layers the latest step's norm limit has shortened; None without a limit.
     """
 
@@ -75,6 +76,10 @@ class Learning:
         self.step = 0
         self.skipped = 0
         self.learning_rate = 0.0
+        self.other_learning_rates: dict[str, float] = {}
+        self._others = {
+            group.name: number for number, group in enumerate(moving) if group.learning_rate != moving[0].learning_rate
+        }
         self.layers_scaled: Tensor | None = None
 
     def backward(self, loss: Tensor) -> None:
@@ -90,6 +95,9 @@ class Learning:
         """Change the weights by the step's gradients, unless one is not finite, and forget the gradients."""
         set_learning_rate(self._optimizer, self._base_rates, self._factor(self.step))
         self.learning_rate = effective_learning_rate(self._optimizer)
+        self.other_learning_rates = {
+            name: effective_learning_rate(self._optimizer, number) for name, number in self._others.items()
+        }
         self.step += 1
         if math.isfinite(grad_norm):
             self._step_optimizer()

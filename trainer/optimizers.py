@@ -100,9 +100,9 @@ def _eight_bits_on_cpus() -> bool:
     return (int(major), int(minor)) >= EIGHT_BITS_ON_CPUS
 
 
-def effective_learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    """The rate that the next step moves the first group with: ``d * lr`` where the optimizer estimates a ``d``."""
-    group = optimizer.param_groups[0]
+def effective_learning_rate(optimizer: torch.optim.Optimizer, number: int = 0) -> float:
+    """The rate that the next step moves a group with: ``d * lr`` where the optimizer estimates a ``d``."""
+    group = optimizer.param_groups[number]
     return group["lr"] * group.get("d", 1.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 import time
 from pathlib import Path
@@ -142,6 +143,8 @@ class Upkeep:
     def _tell(self, loss: float, grad_norm: float, step_ms: float) -> None:
         learning, device = self._learning, self._session.device
         values = {"loss": loss, "lr": learning.learning_rate, "grad_norm": grad_norm, "step_ms": round(step_ms, 3)}
+        for name, rate in learning.other_learning_rates.items():
+            values[f"lr_{re.sub(r'[^a-z0-9]+', '_', name)}"] = rate
         if learning.layers_scaled is not None:
             values["layers_scaled"] = int(learning.layers_scaled)
         if device.type == "cuda":

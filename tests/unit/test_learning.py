@@ -34,6 +34,18 @@ def test_gradients_are_clipped_and_their_length_before_is_told() -> None:
     torch.testing.assert_close(parameter.detach(), torch.tensor([1 - 0.03, 2 - 0.04]))
 
 
+def test_rates_that_differ_are_told_by_name() -> None:
+    settings = TrainSettings(learning_rate=0.1, lr_scheduler="linear", optimizer="sgd")
+    rates = {"unet": 0.1, "unet up": 0.1, "text_encoder": 0.02}
+    groups = [ParameterGroup(name, rate, [nn.Parameter(torch.ones(2))]) for name, rate in rates.items()]
+    learner = Learning(groups, settings, 10, scaled=False)
+    assert learner.other_learning_rates == {}
+    learner.update(1.0)
+    learner.update(1.0)
+    assert learner.learning_rate < 0.1
+    assert learner.other_learning_rates == {"text_encoder": pytest.approx(learner.learning_rate / 5)}
+
+
 def test_no_limit_leaves_gradients_alone() -> None:
     learner, parameter = learning(max_grad_norm=0.0)
     learner.backward((parameter * torch.tensor([3.0, 4.0])).sum())

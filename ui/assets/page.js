@@ -115,6 +115,8 @@ window.atelier = (() => {
   function opened() {
     document.body.inert = false;
     document.body.classList.remove("opening");
+    const comparison = new URLSearchParams(location.search).has("compare"); // an address that somebody shared
+    if (comparison) document.getElementById("tab-runs-button")?.click();
   }
 
   function begin() {
