@@ -125,6 +125,14 @@ class Draft:
         self._told.add(key)
         self._add("no_equivalent", key, self._line(key, note=note))
 
+    def move_to_lost(self, setting: str, why: str) -> None:
+        """Tell that what was told of a setting is not taken over after all."""
+        for name in ("mapped", "guessed"):
+            moved = [(key, line) for key, line in self._lines[name] if line.setting == setting]
+            self._lines[name] = [each for each in self._lines[name] if each not in moved]
+            for key, line in moved:
+                self._add("no_equivalent", key, Line(line.source, line.given, note=why))
+
     def unused(self, key: str, note: str) -> None:
         """Tell that a key of the file changes nothing here."""
         if key in self._given and key not in self._told:
@@ -195,16 +203,8 @@ class Draft:
         parent, _, last = setting.rpartition(".")
         target = at(self.config, parent) if parent else self.config
         del target[last]
-        self._refuse(setting, str(problem))
+        self.move_to_lost(setting, str(problem))
         return setting
-
-    def _refuse(self, setting: str, why: str) -> None:
-        """Move what was told of a setting to the list of lost keys."""
-        for name in ("mapped", "guessed"):
-            moved = [(key, line) for key, line in self._lines[name] if line.setting == setting]
-            self._lines[name] = [each for each in self._lines[name] if each not in moved]
-            for key, line in moved:
-                self._add("no_equivalent", key, Line(line.source, line.given, note=why))
 
     def _read(self, key: str, read: Callable[[Any], Any], what: str) -> Any:
         value = self.value(key)

@@ -48,6 +48,17 @@ def import_text(text: str, name: str, kind: str | None = None, companion: ReadTe
     return _read(syntax_of(text, name, companion), kind, name)
 
 
+def is_own_text(text: str) -> bool:
+    """Whether a text is to be read as a config of ours, right or wrong: nobody else's settings look like it."""
+    if _COMMAND.search(text):
+        return False
+    try:
+        document = _structured(text, "", lambda name: None)
+    except UserError:
+        return True  # whose it was meant to be is not known; a config's reader tells what is wrong, and in which line
+    return next((name for name, kind in CONFIG_KINDS.items() if kind.recognises(document)), "own") == "own"
+
+
 def read_text(path: Path) -> str:
     """A settings file's text, whatever its line ends and its byte order mark. Raises UserError."""
     try:

@@ -62,6 +62,12 @@ _SHAPE_KEYS = ("lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_mi
 _SCHEDULE_KEYS = ("lr_scheduler", "lr_scheduler_type", "lr_scheduler_args", "lr_warmup_steps", *_SHAPE_KEYS)
 
 
+def known_optimizer(path: str) -> str:
+    """sd-scripts' own name for a class, where it has one, else the path."""
+    name = path.rpartition(".")[2]
+    return name if name.lower() in _OPTIMIZERS else path
+
+
 def put_rates_and_optimizer(draft: Draft) -> None:
     """Learning rates, optimizer with its arguments, schedule and warm-up."""
     _put_rates(draft)

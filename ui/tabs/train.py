@@ -18,6 +18,7 @@ from trainer.config_loss import LossSettings
 from trainer.curation.mask_files import masks_folder
 from trainer.curation.splitting import VALIDATION, validation_folder
 from trainer.errors import UserError
+from trainer.imports.base import Imported
 from trainer.runs.worker import enqueue
 from ui import presets, train_view
 from ui.context import AppContext
@@ -29,6 +30,14 @@ from ui.messages import tells_problems
 from ui.plan.panel import PlanPanel
 from ui.theme import asset
 from ui.train.device_field import device_field
+from ui.train.import_panel import (
+    ImportPanel,
+    keep_report,
+    last_report,
+    missing_paths,
+    settings_in_file,
+    settings_in_text,
+)
 from ui.train.preset_panel import PresetPanel
 from ui.train.text_panel import TextPanel
 from ui.train.yaml_lines import with_lines
@@ -62,6 +71,7 @@ class _Side:
     device: gr.Dropdown
     changes: gr.HTML
     text: TextPanel
+    imports: ImportPanel
     run_started: gr.Textbox
 
 
@@ -99,7 +109,7 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
         )
         plan.render_report()
     text = TextPanel()
-    return _Side(maths, problems, plan, start, device, changes, text, gr.Textbox(visible=False))
+    return _Side(maths, problems, plan, start, device, changes, text, ImportPanel(), gr.Textbox(visible=False))
 
 
 def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
@@ -107,8 +117,10 @@ def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers
     everything = [*handlers.filled, *choosing.outputs]
     choosing.choice.input(handlers.use_preset, {choosing.choice, *form.components}, everything, **quiet)
     choosing.wire(form)
-    side.text.apply.click(handlers.use_text, side.text.yaml, handlers.filled, **quiet)
-    side.text.file.upload(handlers.use_file, side.text.file, handlers.filled, **quiet)
+    with_report = [*handlers.filled, side.imports.report]
+    side.text.apply.click(handlers.use_text, side.text.yaml, with_report, **quiet)
+    for button in (side.text.file, side.imports.file):
+        button.upload(handlers.use_file, button, with_report, **quiet)
     side.changes.revert(handlers.revert, {side.problems, *form.components}, handlers.filled, **quiet)
     side.changes.before(handlers.bring_back, None, everything, **quiet)
 
@@ -127,6 +139,7 @@ def _wire_form(
         **QUIET,
     )
     context.page.load(handlers.restore, outputs=[*handlers.filled, *choosing.outputs])
+    context.page.load(lambda: last_report(context), outputs=[side.imports.report])
 
 
 def _wire_start(form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
@@ -238,19 +251,34 @@ class TrainHandlers:
 
     @tells_problems
     def use_text(self, text: str) -> dict[Any, Any]:
-        """The YAML as it was edited or pasted; what is wrong in it is told at its field, with its line."""
+        """The YAML as it was edited or pasted; what is wrong in it is told at its field, with its line.
+
+        Settings of other trainers, and command lines, may be pasted as well.
+        """
         try:
+            imported = settings_in_text(self._context, text or "", "What stands here")
+            if imported is not None:
+                return self._use(imported, "The text")
             return self.fill(parse_config(parse_yaml(text or "", "What stands here")))
         except UserError as error:
             return {self._side.problems: problems_html(tuple(with_lines(error.problems, text or "")))}
 
     @tells_problems
     def use_file(self, path: str) -> dict[Any, Any]:
-        """A settings file of the user's machine."""
+        """A settings file of the user's machine, ours or another trainer's, or a LoRA that says how it was made."""
+        file = Path(path)
         try:
-            return self.fill(parse_config(read_yaml(Path(path))))
+            imported = settings_in_file(self._context, file, file.name)
+            return self.fill(parse_config(read_yaml(file))) if imported is None else self._use(imported, file.name)
         except UserError as error:
             return {self._side.problems: problems_html(error.problems)}
+
+    def _use(self, imported: Imported, name: str) -> dict[Any, Any]:
+        """Fill the form with another trainer's settings; a report says what became of each, fields what is missing."""
+        filled = self.fill(imported.config)
+        missing = problems_html(missing_paths(self._context, imported.config), move=False)
+        report = keep_report(self._context, imported.report, name)
+        return {**filled, self._side.problems: missing, self._side.imports.report: report}
 
     @tells_problems
     def start(self, values: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
+from ui.train.import_panel import ENDINGS
+
 
 class TextPanel:
     """An accordion. ``yaml`` and ``command`` follow the form; ``apply`` and ``file`` go the other way."""
@@ -12,7 +14,7 @@ class TextPanel:
         with gr.Accordion("Settings as text", open=False, elem_classes=["card", "as-text"]):
             self.yaml = gr.Textbox(
                 label="YAML",
-                info="Exactly what will be trained. Change it, or paste settings, and use them.",
+                info="Exactly what will be trained. Change it, or paste other settings or a command line, and use it.",
                 lines=14,
                 max_lines=30,
                 buttons=["copy"],
@@ -22,7 +24,7 @@ class TextPanel:
             )
             with gr.Row(elem_classes=["actions"]):
                 self.apply = gr.Button("Use this text", size="sm", elem_id="apply-yaml")
-                self.file = gr.UploadButton("Open a file", size="sm", file_types=[".yaml", ".yml"], elem_id="open-yaml")
+                self.file = gr.UploadButton("Open a file", size="sm", file_types=ENDINGS, elem_id="open-yaml")
             self.command = gr.Textbox(
                 label="The same from a terminal",
                 lines=2,
