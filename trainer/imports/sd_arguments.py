@@ -66,7 +66,7 @@ MACHINE = (
     "dataset_class", "config_file", "fused_backward_pass", "mem_eff_save",
 )  # fmt: skip
 PLACES = (
-    "output_dir", "logging_dir", "log_prefix", "log_tracker_name", "wandb_run_name", "log_config", "save_model_as",
+    "output_dir", "logging_dir", "log_prefix", "wandb_run_name", "log_config", "save_model_as",
     "use_safetensors", "save_state", "save_state_on_train_end", "save_last_n_epochs_state", "save_last_n_steps_state",
     "no_metadata",
 )  # fmt: skip
@@ -90,7 +90,7 @@ NO_EQUIVALENT = {
     "save_state_to_huggingface": "uploaded to the Hub; checkpoints stay in the run's folder",
     "resume_from_huggingface": "runs are resumed from their own folder; start from a LoRA with lora.init_from",
     "wandb_api_key": "secrets are never read from a file; set WANDB_API_KEY in the environment",
-    "log_with": "logged elsewhere; choose trackers on the form, where there are any",
+    "log_with": "a tracker that is not there; see trackers",
     "log_tracker_config": "configured the tracker; use its environment variables",
     "stop_text_encoder_training": "stopped the text encoder early; here it learns to the end, or not at all",
     "v_pred_like_loss": "added a v-prediction weight; loss.debiased_estimation or loss.min_snr_gamma are near it",
@@ -116,7 +116,9 @@ TRAINS_NO_LORA = (
     "sd3_train.py",
 )
 
+_TRACKERS = {"tensorboard": ["tensorboard"], "wandb": ["wandb"], "all": ["tensorboard", "wandb"]}
 _RULES = (
+    Rule("log_tracker_name", "tracking.project", values.text),
     Rule("output_name", "name", lambda given: values.run_name(values.text(given))),
     Rule("pretrained_model_name_or_path", "model.base", values.text),
     Rule("vae", "model.vae", values.text),
@@ -160,6 +162,8 @@ def put_arguments(draft: Draft, companion: ReadText, *, sdxl: bool | None) -> No
     _put_noise(draft)
     put_samples(draft, companion)
     put_datasets(draft, companion)
+    if draft.text("log_with").lower() in _TRACKERS:
+        draft.put("trackers", _TRACKERS[draft.text("log_with").lower()], "log_with")
     draft.all_lost(NO_EQUIVALENT)
     draft.all_unused(MACHINE, "how that program used its machine; it changes nothing of what is learned")
     draft.all_unused(PLACES, "where and how files were kept; here everything is in the run's folder")

@@ -24,12 +24,16 @@ window.atelier = (() => {
 
   // The list of problems is made by the server; each is repeated beside its field and its section is unfolded.
   let shownProblems = "";
+  let shownPlaces = "";
   function watchProblems() {
     const list = document.getElementById("form-problems");
     const text = list ? list.innerHTML : ""; // Gradio changes the list in place: the element stays the same
-    if (text === shownProblems) return;
+    const places = list ? [...list.children].map((item) => placeOf(item.dataset.field)?.id).join() : ""; // a folder's row may come after its problem
+    const isNew = text !== shownProblems;
+    if (!isNew && places === shownPlaces) return;
     shownProblems = text;
-    placeProblems(list !== null && list.dataset.move === "true");
+    shownPlaces = places;
+    placeProblems(isNew && list !== null && list.dataset.move === "true");
   }
 
   function placeProblems(moveThere) {

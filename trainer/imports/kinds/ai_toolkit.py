@@ -121,7 +121,6 @@ _LOST = {
     "train.learnable_snr_gos": "learned the weights of noise levels",
     "train.adaptive_scaling_factor": "changed the latents",
     "train.do_prior_divergence": "pushed away from the model",
-    "logging.use_wandb": "logged elsewhere; choose trackers on the form, where there are any",
     "model.refiner_name_or_path": "trained SDXL's refiner, too",
     "model.unet_path": "took the UNet from another file; merge it into a model first",
     "model.te_name_or_path": "took the text encoder from elsewhere",
@@ -316,6 +315,9 @@ def _put_preservation(draft: Draft, trigger: str) -> None:
 
 
 def _tell_the_rest(draft: Draft) -> None:
+    if draft.flag("logging.use_wandb"):
+        draft.put("trackers", ["wandb"], "logging.use_wandb")
+        draft.apply((Rule("logging.project_name", "tracking.project", values.text),))
     draft.all_lost(_LOST)
     draft.all_unused(_UNUSED, "how that program used its machine and disk, or for other models")
     rest = draft.untold()
