@@ -22,7 +22,7 @@ def test_a_kohya_file_fills_the_form_and_its_report_stays(
     expect(page.locator("#step-maths")).not_to_be_empty()
     values = json.loads((SAMPLES / "kohya_gui" / "sd15_character_reg.json").read_text())
     values["<img src=x onerror=window.hacked=1>"] = "<b>bold</b>"
-    values["train_data_dir"] = "C:\\lora\\img"
+    values |= {"train_data_dir": "C:\\lora\\img", "full_bf16": True}
     file = tmp_path / "my settings.json"
     file.write_text(json.dumps(values))
     page.locator("#import-settings input[type=file]").set_input_files(file)
@@ -40,6 +40,7 @@ def test_a_kohya_file_fills_the_form_and_its_report_stays(
     expect(lost.locator("li code", has_text="<img src=x")).to_be_visible()
     expect(lost).to_contain_text("<b>bold</b>")
     report.locator("summary", has_text="as nearly as it goes").click()
+    expect(report).to_contain_text("updates are rounded by chance")
     report.scroll_into_view_if_needed()
     shot("train-import")
     page.set_viewport_size({"width": 390, "height": 844})
