@@ -12,11 +12,10 @@ from trainer.config_io import load_config
 from trainer.errors import UserError
 from trainer.runs import interrupted, queue
 from trainer.runs.events import EventSink
-from trainer.runs.queue import queued_runs, read_queue
+from trainer.runs.queue import MOVES, queued_runs, read_queue
 from trainer.runs.store import ALIVE, Run, Workspace
 from trainer.runs.worker import enqueue, ensure_workers
 
-MOVES: tuple[queue.Move, ...] = ("first", "earlier", "later", "last")
 OF_A_RUN = (*MOVES, "remove", "device")
 ACTIONS = ("list", "add", "pause", "resume", *OF_A_RUN, "put-back")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Literal
+from typing import Literal, get_args
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +21,7 @@ from trainer.runs.gpus import CPU, check_device, gpus
 from trainer.runs.store import Run, RunInfo, Workspace
 
 Move = Literal["first", "earlier", "later", "last"]
+MOVES: tuple[Move, ...] = get_args(Move)
 
 
 class QueueState(BaseModel):
@@ -57,7 +58,7 @@ def queue_lock(workspace: Workspace) -> Iterator[None]:
 def queued_runs(workspace: Workspace) -> list[Run]:
     """The runs that wait, next one first. Those whose folder cannot be read are left out."""
     infos = []
-    for run in workspace.runs():
+    for run in map(Run, workspace.runs_dir.glob("*")):
         with suppress(UserError):
             infos.append(run.read().model_copy(update={"id": run.id}))  # a copied folder tells another's id
     return [Run(workspace.runs_dir / info.id) for info in in_order(infos, read_queue(workspace).order)]

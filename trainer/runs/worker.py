@@ -79,8 +79,9 @@ def requeue(run: Run, max_steps: int | None = None) -> Run:
 
 def ensure_workers(workspace: Workspace) -> None:
     """See to it that each device has its worker for which a run waits."""
-    for device in worker_devices():
-        ensure_worker(workspace, device)
+    if queued_runs(workspace):
+        for device in worker_devices():
+            ensure_worker(workspace, device)
 
 
 def ensure_worker(workspace: Workspace, device: str, *, idle_seconds: float = IDLE_SECONDS) -> bool:
@@ -160,17 +161,18 @@ def _work_as_the_worker(
     turn = _turn(device)
     idle_since = time.monotonic()
     while True:
-        taken = None
+        taken, busy = None, False
         if _something_waits(workspace, device):
             idle_since = time.monotonic()
-            if not _device_is_taken(workspace, device, turn):
+            busy = _device_is_taken(workspace, device, turn)
+            if not busy:
                 taken = _take_next(workspace, device, command)
         elif time.monotonic() - idle_since >= idle_seconds and _leave(workspace, device, lock):
             return done
         elif turn is not None:
             turn.give_back()
         if taken is None:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_LOOK_SECONDS * (4 if busy else 1))  # a look reads every run: that can go on for hours
             continue
         run, process = taken
         done.append(run.id)

@@ -19,8 +19,6 @@ from ui.runs.paces import Paces
 from ui.runs.waiting import queue_view
 from ui.theme import asset
 
-_MOVES = ("first", "earlier", "later", "last")
-
 
 def build(board: RunsBoard) -> None:
     """Lay the panel out, have it follow the files, and do what its buttons say."""
@@ -80,7 +78,7 @@ def _obey_about(workspace: Workspace, act: str, order: Mapping[str, Any]) -> Non
     run = workspace.run(str(order.get("run")))
     if act == "move":
         to = order.get("to")
-        if to not in _MOVES and type(to) is not int:
+        if to not in queue.MOVES and type(to) is not int:
             raise _not_understood()
         queue.move(run, to)
     elif act == "device":
