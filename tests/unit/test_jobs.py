@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import os
 import signal
@@ -14,12 +16,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from trainer.commands import job as job_command
 from trainer.config import Config
-from trainer.errors import UserError
+from trainer.errors import StoppedOnRequest, UserError
 from trainer.files import write_json
 from trainer.jobs import Job, JobInfo, job, jobs, start_job
 from trainer.runs.events import read_events
 from trainer.runs.store import Workspace
+from trainer.terminal import TerminalEvents
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,6 +103,25 @@ def test_cancel_stops_a_job(workspace: Workspace) -> None:
     assert workspace.runs()[0].read().state == "queued"
     started.cancel()
     assert started.read().state == "stopped"
+
+
+def test_a_stop_that_a_package_made_another_error_of_is_a_stop(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As diffusers does when it is stopped while it imports a part of itself."""
+    one = Job(workspace.jobs_dir / "one")
+    one.dir.mkdir(parents=True)
+    write_json(one.dir / "job.json", {"title": "One", "command": ["inspect", "x"], "started": time.time()})
+
+    def interrupted(*arguments: object) -> None:
+        write_json(one.dir / "cancel.json", time.time())
+        raise RuntimeError("Failed to import diffusers")
+
+    monkeypatch.setattr(job_command, "_run_command", interrupted)
+    monkeypatch.setattr(job_command.signal, "signal", lambda *arguments: None)
+    with pytest.raises(StoppedOnRequest):
+        job_command.run(argparse.Namespace(job_dir=one.dir), TerminalEvents(io.StringIO()))
+    assert one.read().state == "stopped" and one.read().error is None
 
 
 def test_a_killed_job_is_failed_with_its_last_words(workspace: Workspace) -> None:

@@ -35,6 +35,9 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         _finish(job, "stopped")
         raise
     except Exception as error:
+        if job.cancel_asked:  # while packages are imported they make another exception of the one that stops
+            _finish(job, "stopped")
+            raise StoppedOnRequest("stopped on request") from error
         _finish(job, "failed", error=[vars(_problem_of(error, job))])
         with job.log_path.open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())

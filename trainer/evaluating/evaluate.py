@@ -72,7 +72,7 @@ def evaluate(
 def evaluation_key(config: Config, settings: EvaluationSettings) -> str:
     """A hash of everything that the numbers depend on, but for the LoRA: settings, the run's settings, its pictures."""
     values = config.model_dump(mode="json")
-    for name in ("name", "samples", "output", "trackers"):
+    for name in ("name", "samples", "output", "trackers", "tracking"):
         values.pop(name, None)
     values["train"] = {name: values["train"][name] for name in ("seed", "clip_skip", "mixed_precision", "batch_size")}
     layout = lay_out(config)
