@@ -13,6 +13,7 @@ from typing import Literal
 import psutil
 
 from trainer.errors import UserError
+from trainer.runs.gpus import gpus
 
 MEMORY_VARIABLE = "LORA_ATELIER_MEMORY"
 """Environment variable that stands for ``--memory``."""
@@ -96,24 +97,21 @@ def parse_memory(text: str) -> int:
 
 def _machine_room() -> Room:
     memory = psutil.virtual_memory()
-    return Room("cpu", "the processor", memory.total, memory.available)
+    return Room("cpu", "this machine", memory.total, memory.available)
 
 
 def _gpu_room() -> Room | None:
-    """The first GPU that a run may see; None without one, or where this PyTorch cannot use it."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    first = None if visible is None else visible.split(",")[0].strip()
-    if first in ("", "-1") or _torch_without_cuda():
+    """The first GPU that a run may use; None without one, or where this PyTorch cannot use it."""
+    gpu = next(iter(gpus()), None)
+    if gpu is None or _torch_without_cuda():
         return None
-    chosen = [f"--id={first}"] if first else []
-    rows = _ask("--query-gpu=uuid,name,memory.total,memory.free", *chosen)
-    if not rows or len(rows[0]) != 4 or not (rows[0][2].isdigit() and rows[0][3].isdigit()):
+    rows = _ask("--query-gpu=memory.total,memory.free", *([f"--id={gpu.uuid}"] if gpu.uuid else []))
+    if not rows or len(rows[0]) != 2 or not all(each.isdigit() for each in rows[0]):
         return None
-    uuid, name, total, free = rows[0]
-    holders = _holders(_ask("--query-compute-apps=gpu_uuid,pid,used_memory,process_name"), uuid)
+    total, free = (int(each) * 2**20 for each in rows[0])
+    holders = _holders(_ask("--query-compute-apps=gpu_uuid,pid,used_memory,process_name"), gpu.uuid)
     ours = sum(holder.bytes for holder in holders if holder.ours)
-    total_bytes = int(total) * 2**20
-    return Room("gpu", name, total_bytes, min(total_bytes, int(free) * 2**20 + ours), tuple(holders))
+    return Room("gpu", gpu.name, total, min(total, free + ours), tuple(holders))
 
 
 def _holders(rows: list[list[str]], uuid: str) -> list[Holder]:

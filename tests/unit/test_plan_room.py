@@ -12,6 +12,7 @@ import pytest
 from trainer import plan_room
 from trainer.errors import UserError
 from trainer.plan_room import MEMORY_VARIABLE, parse_memory, room_here
+from trainer.runs.gpus import gpus
 
 GIB = 2**30
 MIB = 2**20
@@ -49,14 +50,15 @@ def driver(folder: Path, monkeypatch: pytest.MonkeyPatch, processes: str) -> Non
     program = folder / "nvidia-smi"
     program.write_text(
         "#!/bin/sh\ncase \"$*\" in\n*compute-apps*) cat <<'END'\n" + processes + "\nEND\n;;\n"
-        "*--id=1*) echo 'GPU-b, NVIDIA RTX 4090, 24564, 24000';;\n"
-        "*) echo 'GPU-a, NVIDIA RTX 3070, 8192, 5120'; echo 'GPU-b, NVIDIA RTX 4090, 24564, 24000';;\nesac\n"
+        "*index,uuid*) echo '0, GPU-a, NVIDIA RTX 3070'; echo '1, GPU-b, NVIDIA RTX 4090';;\n"
+        "*--id=GPU-a*) echo '8192, 5120';;\n*--id=GPU-b*) echo '24564, 24000';;\nesac\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/bin")
     monkeypatch.delenv(MEMORY_VARIABLE, raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(plan_room, "version", lambda package: "2.13.0")
+    monkeypatch.setattr(plan_room, "gpus", gpus.__wrapped__)  # asked anew each time
 
 
 def test_a_gpu_with_what_others_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
