@@ -55,8 +55,9 @@ def report_html(plan: dict[str, Any], undo: str = "") -> str:
 def _verdict(plan: dict[str, Any]) -> str:
     if plan["estimate"]["fits"] is False:
         return '<p class="bad" role="status">This run does not fit into the memory there is.</p>'
-    if plan["warnings"]:
-        return '<p class="look" role="status">Ready to train. Worth a look first:</p>'
+    if count := len(plan["warnings"]):
+        things = "thing is" if count == 1 else "things are"
+        return f'<p class="look" role="status">Ready to train; {count} {things} worth a look first.</p>'
     return '<p class="good" role="status">Ready to train: nothing found that stands in the way.</p>'
 
 
