@@ -26,12 +26,6 @@ _PICTURE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,120}\.png")
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
-def sample_url(workspace: Workspace, run_id: str, name: str, *, thumbnail: bool = False) -> str:
-    """Where a preview picture of a run is served."""
-    path = workspace.runs_dir / run_id / "samples" / name
-    return _url(f"/atelier/runs/{quote(run_id)}/samples/{quote(name)}", path, thumbnail)
-
-
 def evaluation_url(workspace: Workspace, run_id: str, name: str) -> str:
     """Where a picture of a run's evaluation is served; ``&thumbnail`` behind it asks for a small one."""
     path = evaluation_of(workspace.runs_dir / run_id).pictures / name

@@ -189,18 +189,6 @@ def test_comparing(page: Page, app: App, runs: list[Run], shot: Callable[[str], 
     assert "compare" not in page.url
 
 
-def test_addresses_refuse_what_makes_no_sense(page: Page, app: App, runs: list[Run]) -> None:
-    of_run = f"{app.url}/atelier/runs/{runs[0].id}"
-    answer = page.request.get(f"{of_run}/curves?points=150&first=10&last=20").json()
-    assert answer["steps"] == list(range(10, 21))
-    for wrong in ("points=x", "first=nan", "last=inf", "keep=1", "keep=-0.5"):
-        assert page.request.get(f"{of_run}/curves?{wrong}").status == 400, wrong
-    assert page.request.get(f"{of_run}/curves?points=100000000").ok
-    for missing in ("..%2fx/curves", "gone/curves", "gone/metrics.csv", f"{runs[0].id}/samples/..%2frun.json/settings"):
-        assert page.request.get(f"{app.url}/atelier/runs/{missing}").status == 404, missing
-    assert page.request.get(f"{of_run}/curves", headers={"Origin": "http://evil.example"}).status == 403
-
-
 def make_long(workspace: Workspace) -> Run:
     """100,000 metric events and 500 pictures of 512 pixels a side."""
     run = workspace.create_run(Config(name="long"))

@@ -4,6 +4,7 @@ const MOST_RUNS = 8;
 let chosen = []; // { id, colour }
 let shownRuns = []; // as the server told: { id, name, results, colour, wall }
 let askedFor = 0;
+let shownSteps = 0; // how many the slider goes through
 
 const panel = makePanel();
 const title = make("h2"), problem = make("p", { class: "quiet", role: "status" });
@@ -116,9 +117,12 @@ function drawPreviews() {
   const steps = stepsOfAll(), prompts = promptsOfAll();
   noPreviews.hidden = steps.length > 0;
   stepper.hidden = !steps.length;
-  const atEnd = slider.value === slider.max || slider.max === "100";
-  slider.max = Math.max(0, steps.length - 1);
-  if (atEnd) slider.value = slider.max;
+  const follow = !shownSteps || Number(slider.value) === shownSteps - 1; // the newest step is kept in sight
+  if (shownSteps !== steps.length) {
+    shownSteps = steps.length;
+    slider.max = Math.max(0, shownSteps - 1);
+    if (follow) slider.value = slider.max;
+  }
   stepShown.textContent = steps.length ? stepName(stepNow()) : "";
   slider.setAttribute("aria-valuetext", stepShown.textContent);
   previews.replaceChildren(...prompts.map((prompt, row) => make("section", {}, make("h4", {}, prompt), make("div", { class: "cmp-row" },
