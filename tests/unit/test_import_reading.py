@@ -79,6 +79,20 @@ def test_too_many_values_are_refused() -> None:
         import_text(text, "bomb")
 
 
+@pytest.mark.parametrize(
+    ("lines", "lost"),
+    [
+        ('optimizer_type = "AdamWScheduleFree"\nscale_weight_norms = 1.0', "scale_weight_norms"),  # one of two settings
+        ('optimizer_type = "Prodigy"\nfull_bf16 = true', "full_bf16"),  # a setting of the section
+        ("caption_dropout_rate = 3", "caption_dropout_rate"),
+        ("min_timestep = 900\nmax_timestep = 100", "min_timestep"),
+    ],
+)
+def test_what_a_config_refuses_is_left_out_and_told(lines: str, lost: str) -> None:
+    report = import_text(f"network_dim = 4\n{lines}\n", "settings.toml").report
+    assert [line.source for line in report.no_equivalent] == [lost]
+
+
 def test_only_settings_and_texts_beside_a_file_are_read(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a cat")
     (tmp_path / "key.pem").write_text("secret")

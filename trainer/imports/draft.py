@@ -193,10 +193,8 @@ class Draft:
     def _drop(self, problem: Problem) -> str:
         """Take out the value that a problem is about; its name, or nothing where it cannot be told which."""
         setting = problem.field
-        found = at(self.config, setting)
-        if isinstance(found, dict):  # the section as a whole: its message begins with the setting to blame
-            named = [word for word in re.findall(r"[a-z_0-9]+", problem.message) if word in found and "_" in word]
-            setting = f"{setting}.{named[0]}" if named else ""
+        if isinstance(at(self.config, setting), dict):
+            setting = self._blamed(setting, problem.message)
         setting = _set_in(self.config, setting)
         if not setting:
             return ""
@@ -205,6 +203,16 @@ class Draft:
         del target[last]
         self.move_to_lost(setting, str(problem))
         return setting
+
+    def _blamed(self, section: str, message: str) -> str:
+        """The setting that a complaint about a section as a whole is about: it begins with its name, or says it."""
+        found = at(self.config, section)
+        words = re.findall(r"[a-z_0-9]+", message.removeprefix(f"{section}: "))
+        inside = [word for number, word in enumerate(words) if word in found and (number == 0 or "_" in word)]
+        if inside:
+            return f"{section}.{inside[0]}"
+        dotted = [name for name in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", message) if at(self.config, name) is not None]
+        return dotted[0] if dotted else section if section.count(".") > 1 else ""
 
     def _read(self, key: str, read: Callable[[Any], Any], what: str) -> Any:
         value = self.value(key)
