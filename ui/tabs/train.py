@@ -139,7 +139,7 @@ def _wire_form(
         **QUIET,
     )
     context.page.load(handlers.restore, outputs=[*handlers.filled, *choosing.outputs])
-    context.page.load(lambda: last_report(context), outputs=[side.imports.report])
+    context.page.load(lambda: [last_report(context)], outputs=[side.imports.report])
 
 
 def _wire_start(form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
