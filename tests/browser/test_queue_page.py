@@ -13,14 +13,15 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import App
+from conftest import App, _start, free_port, wait_until_open
 from example_runs import example_run, open_tab
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+from test_dataset_tab import eventually
 
 from tests.recipe.tiny_runs import SIDE, make_pictures
 from trainer.config import Config
 from trainer.demo import MODEL_DIR
-from trainer.runs.queue import queued_runs, read_queue
+from trainer.runs.queue import pause, queued_runs, read_queue
 from trainer.runs.store import Workspace
 
 SLOW_MS = 400_000
@@ -157,6 +158,41 @@ def test_names_are_text_and_a_phone_shows_it_all(page: Page, workspace: Workspac
     expect(page.locator(".toast-body")).to_contain_text("not waiting")
     expect(panel(page).locator("li.waiting")).to_have_count(0)
     press(page, "Let the queue go on")
+
+
+def test_a_run_can_be_sent_to_another_device(
+    browser: BrowserContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a driver that lists two GPUs; the queue is paused, so that nothing starts."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho '0, GPU-aaaa, Fast'\necho '1, GPU-bbbb, Slow'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    workspace = Workspace(tmp_path / "workspace")
+    pause(workspace)
+    run = workspace.create_run(Config(name="mine"))
+    port = free_port()
+    process = _start(workspace.dir, port)
+    page = browser.new_page()
+    try:
+        page.goto(f"http://127.0.0.1:{port}")
+        wait_until_open(page)
+        open_tab(page, "Runs")
+        devices = panel(page).get_by_label("Train mine on")
+        expect(devices.locator("option")).to_have_text(["any free GPU", "Fast (0)", "Slow (1)", "the processor"])
+        devices.select_option("cuda:1")
+        eventually(lambda: run.read().wanted_device == "cuda:1")
+        page.reload()
+        open_tab(page, "Runs")
+        expect(devices).to_have_value("cuda:1")
+        open_tab(page, "Train")
+        expect(page.locator("#train-device input")).to_have_value("Train on any free GPU")
+    finally:
+        page.close()
+        process.kill()
+        process.wait()
 
 
 def kill_worker(workspace: Workspace) -> None:
