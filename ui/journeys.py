@@ -71,16 +71,23 @@ def from_runs(context: AppContext, runs: RunsTab, train: TrainTab) -> None:
 def with_lora(context: AppContext, card: Welcome, runs: RunsTab, generate: GenerateTab, merge: MergeTab) -> None:
     """A run's LoRA goes to the Generate or the Merge tab, with the run's own model and first prompt."""
 
-    def leading_to(name: str, use_lora: UseLora) -> Callable[[str], list[Any]]:
+    def leading_to(name: str, use_lora: UseLora) -> Callable[..., list[Any]]:
         @tells_problems
-        def lead(run_id: str) -> list[Any]:
+        def lead(run_id: str, step: int | None = None) -> list[Any]:
             config = context.workspace.run(run_id).config()
-            return [gr.Tabs(selected=name), *use_lora(runs.lora_of(run_id), config.model.base, settings_like(config))]
+            lora = runs.lora_of(run_id, step)
+            return [gr.Tabs(selected=name), *use_lora(lora, config.model.base, settings_like(config))]
 
         return lead
 
     to_generate, to_merge = leading_to("generate", generate.use_lora), leading_to("merge", merge.use_lora)
     generated = [context.page.tabs, *generate.filled]
+
+    def checkpoint_to_generate(event: gr.EventData) -> list[Any]:
+        asked = sent(event, "run", "step")
+        return to_generate(asked["run"], asked["step"])
+
+    runs.checkpoints.generate(tells_problems(checkpoint_to_generate), None, generated, **QUIET)
     runs.generate.click(to_generate, runs.selected, generated, **QUIET)
     card.generate.click(lambda: to_generate(_demo_run(context)), None, generated, **QUIET)
     ask, wait = merge.preview

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from trainer.checkpoint_folders import LORA, checkpoint_at
 from trainer.errors import UserError
 from trainer.evaluating.results import evaluation_of
 from trainer.files import atomic_path
@@ -43,6 +44,16 @@ def lora_url(run_id: str) -> str:
     return f"/atelier/runs/{quote(run_id)}/lora"
 
 
+def checkpoint_url(run_id: str, step: int) -> str:
+    """Where the LoRA of a checkpoint can be downloaded."""
+    return f"/atelier/runs/{quote(run_id)}/checkpoints/{step}/lora"
+
+
+def log_url(run_id: str) -> str:
+    """Where a run's log can be downloaded."""
+    return f"/atelier/runs/{quote(run_id)}/log"
+
+
 def add_routes(context: AppContext) -> None:
     """Serve the pictures and finished LoRAs of this workspace."""
     workspace = context.workspace
@@ -52,9 +63,15 @@ def add_routes(context: AppContext) -> None:
 
     def lora(request: Request) -> Response:
         path = found_run(workspace, request.path_params["run_id"]).output_path
-        if not path.is_file():
-            raise HTTPException(404)
-        return FileResponse(path, filename=path.name, media_type="application/octet-stream")
+        return _download(path, path.name)
+
+    def checkpoint_lora(request: Request) -> Response:
+        run, step = found_run(workspace, request.path_params["run_id"]), request.path_params["step"]
+        return _download(checkpoint_at(run.checkpoints_dir, step) / LORA, f"{run.read().name}-{step:06d}.safetensors")
+
+    def log(request: Request) -> Response:
+        run = found_run(workspace, request.path_params["run_id"])
+        return _download(run.log_path, f"{run.read().name}.log")
 
     def evaluated(request: Request) -> Response:
         folder = evaluation_of(found_run(workspace, request.path_params["run_id"]).dir).pictures
@@ -63,6 +80,8 @@ def add_routes(context: AppContext) -> None:
     context.page.route("/atelier/runs/{run_id}/samples/{name}", sample)
     context.page.route("/atelier/runs/{run_id}/evaluation/{name}", evaluated)
     context.page.route("/atelier/runs/{run_id}/lora", lora)
+    context.page.route("/atelier/runs/{run_id}/checkpoints/{step:int}/lora", checkpoint_lora)
+    context.page.route("/atelier/runs/{run_id}/log", log)
     context.page.route("/atelier/pictures/{name}", lambda request: _picture(workspace, workspace.pictures_dir, request))
     context.page.route("/atelier/previews/{name}", lambda request: _picture(workspace, _previews(workspace), request))
 
@@ -122,3 +141,9 @@ def _url(address: str, path: Path, small: bool) -> str:
     except OSError:
         stamp = 0
     return f"{address}?v={stamp}" + ("&thumbnail" if small else "")
+
+
+def _download(path: Path, name: str) -> Response:
+    if not path.is_file():
+        raise HTTPException(404)
+    return FileResponse(path, filename=name, media_type="application/octet-stream")

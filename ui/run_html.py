@@ -57,22 +57,6 @@ def notes(view: RunView) -> str:
     return f'<ul class="notes">{items}</ul>'
 
 
-def checkpoints(view: RunView) -> str:
-    """Which states are saved, newest first."""
-    if not view.checkpoints:
-        return '<p class="quiet">None saved yet.</p>'
-    rows = "".join(
-        f"<li>Step {c.step} <span>{'best by validation, ' if c.best else ''}{file_size(c.size_bytes)}</span></li>"
-        for c in view.checkpoints
-    )
-    return f'<ul class="checkpoints">{rows}</ul>'
-
-
-def log_text(view: RunView) -> str:
-    """The end of the log."""
-    return f'<pre class="log" tabindex="0">{html.escape(view.log) or "Nothing yet."}</pre>'
-
-
 def _facts(view: RunView) -> list[str]:
     info = view.info
     facts = [f"step {info.step} of {info.max_steps}" if info.max_steps else f"step {info.step}"]

@@ -140,7 +140,8 @@ class RunReader:
             for events in self._tail.parts():
                 self._take_all(events)
             info = self.run.status()
-            files = f"{_stamp(self.run.info_path)}-{_stamp(self.run.log_path)}"
+            watched = (self.run.info_path, self.run.log_path, self.run.checkpoints_dir)
+            files = "-".join(str(_stamp(path)) for path in watched)
             version = f"{self._counts['all']}-{files}-{info.state}"
             if self._view is None or self._view.version != version:
                 self._view = self._build(info, version)
@@ -349,6 +350,11 @@ def find_checkpoints(run: Run, best: int | None) -> list[Checkpoint]:
     return sorted(found, key=lambda checkpoint: -checkpoint.step)
 
 
+def standing(line: str) -> str:
+    """What is left standing of a line of a log that was overwritten with carriage returns."""
+    return line.rstrip("\r").rpartition("\r")[2].replace("\x1b[K", "")
+
+
 def log_tail(path: Path) -> str:
     """The last lines of a log; of a line that was overwritten with carriage returns only what was left standing."""
     try:
@@ -357,7 +363,7 @@ def log_tail(path: Path) -> str:
             text = file.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
-    lines = [line.rstrip("\r").rpartition("\r")[2].replace("\x1b[K", "") for line in text.split("\n")]
+    lines = [standing(line) for line in text.split("\n")]
     return "\n".join(lines[-LOG_LINES:]).strip("\n")
 
 

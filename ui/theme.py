@@ -219,8 +219,10 @@ def style_sheet() -> str:
 
 
 def head() -> str:
-    """What goes into the page's head: the script that finds fields, shows problems beside them and keeps the theme."""
-    return f'<meta name="color-scheme" content="light dark">\n<script>\n{asset("page.js")}\n</script>'
+    """What goes into the page's head: scripts that find fields, show problems beside them, keep the theme, and tell
+    in the title how the runs stand."""
+    scripts = "".join(f"\n<script>\n{asset(name)}\n</script>" for name in ("page.js", "tidings.js"))
+    return f'<meta name="color-scheme" content="light dark">{scripts}'
 
 
 def _variables(palette: Palette) -> str:

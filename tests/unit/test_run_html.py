@@ -25,7 +25,7 @@ def test_text_of_others_stays_text(tmp_path: Path) -> None:
     sample = {"type": "sample", "step": 0, "path": "samples/step-000000-p00-s1.png", "prompt": evil}
     run.events_path.write_text("".join(json.dumps(event) + "\n" for event in (warning, sample)))
     view = RunReader(run).view()
-    parts = [run_html.head_line(view), run_html.notes(view), run_html.log_text(view)]
+    parts = [run_html.head_line(view), run_html.notes(view)]
     parts.append(run_html.run_list([view.info], [], ""))
     parts.append(picture_html.status(Answer(id="x", state="failed", error=[{"message": evil, "hint": evil}])))
     for part in parts:

@@ -11,7 +11,7 @@ import pytest
 
 from trainer.config import Config
 from trainer.runs.store import Run, Workspace, this_process
-from ui import run_html, run_view
+from ui import run_view
 from ui.curves import Stretch
 from ui.run_view import RunReader, RunReaders, duration, file_size, log_tail, readers_of, speed
 
@@ -148,7 +148,6 @@ def test_progress_notes_and_checkpoints(run: Run) -> None:
     tell(run, {**best, "step": 20}, {**best, "step": 50}, {**best, "step": 100, "best": False})
     view = RunReader(run).view()
     assert [checkpoint.best for checkpoint in view.checkpoints] == [True]
-    assert "best by validation" in run_html.checkpoints(view)
     assert view.progress == ("encoding pictures", 3, 24)
     assert [note.message for note in view.notes] == ["cat.png cannot be read."]
     assert [(checkpoint.step, checkpoint.size_bytes) for checkpoint in view.checkpoints] == [(50, 7)]

@@ -15,6 +15,7 @@ from trainer.files import end_torn_line
 
 Event = dict[str, Any]
 
+_METRIC = b'"type": "metric"'  # as ``EventLog`` writes it; in a text its quotes would be escaped
 _PART_BYTES = 2_000_000
 
 
@@ -54,11 +55,15 @@ class Events:
 
 
 class EventTail:
-    """Reads what was appended since the last look. A half-written last line is left for the next look."""
+    """Reads what was appended since the last look. A half-written last line is left for the next look.
 
-    def __init__(self, path: Path) -> None:
+    Without ``metrics`` the events that tell a step's numbers, nearly all of a long run, are passed over unread.
+    """
+
+    def __init__(self, path: Path, *, metrics: bool = True) -> None:
         self._path = path
         self._offset = 0
+        self._metrics = metrics
 
     def read(self) -> list[Event]:
         """New events, oldest first; empty where there is no file yet. Lines that are not JSON objects are skipped."""
@@ -76,7 +81,8 @@ class EventTail:
                     if not lines[-1].endswith(b"\n"):
                         lines.pop()
                     self._offset += sum(map(len, lines))
-                    yield [event for line in lines if (event := _parse(line)) is not None]
+                    wanted = lines if self._metrics else [line for line in lines if _METRIC not in line]
+                    yield [event for line in wanted if (event := _parse(line)) is not None]
         except FileNotFoundError:
             return
 

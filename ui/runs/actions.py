@@ -100,8 +100,8 @@ def _wire_deleting(board: RunsBoard, buttons: Buttons) -> None:
     """The button shows a question; a run that is chosen meanwhile is not meant by it."""
     with gr.Row(visible=False, elem_classes=["confirm"]) as confirm:
         asked = gr.Textbox("", visible=False)
-        gr.HTML("Delete this run with its LoRA, previews and checkpoints? This cannot be undone.", padding=False)
-        yes = gr.Button("Delete for good", size="sm", variant="stop", scale=0, min_width=140)
+        gr.HTML("Move this run with its LoRA, previews and checkpoints to the bin?", padding=False)
+        yes = gr.Button("Move to the bin", size="sm", variant="stop", scale=0, min_width=140)
         no = gr.Button("Keep it", size="sm", scale=0, min_width=100)
 
     @tells_problems

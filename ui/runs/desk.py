@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.checkpoint_folders import LORA, MANIFEST, checkpoints
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
+from trainer.runs.actions import checkpoint_of
 from trainer.runs.store import ENDED, Run, Workspace
 from ui.run_list import RunList, RunListReader
 from ui.run_view import RunReader, RunView, readers_of
+from ui.runs.happenings import Happening, HappeningsReader
+
+_FOLLOWED = 8
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class RunsDesk:
         self.workspace = workspace
         self._list = RunListReader(workspace)
         self._readers = readers_of(workspace.dir)
+        self._happenings: dict[Path, HappeningsReader] = {}
         self._memory = workspace.dir / "last_run.json"
 
     def look(self, selected: str) -> Overview:
@@ -73,6 +79,21 @@ class RunsDesk:
         """A run as it is now. Raises UserError where there is none."""
         return self._readers.of(self.run(run_id)).view()
 
+    def runs(self) -> RunList:
+        """All runs as they are now."""
+        return self._list.read()
+
+    def happenings(self, run: Run) -> tuple[int, tuple[Happening, ...]]:
+        """What happened in the run that is shown, newest first, and how much in all.
+
+        Only the last few runs asked for are followed: a reader is made anew in the time that reading the file takes.
+        """
+        if run.dir not in self._happenings:
+            self._happenings[run.dir] = HappeningsReader(run)
+            for old in list(self._happenings)[:-_FOLLOWED]:
+                self._happenings.pop(old, None)
+        return self._happenings[run.dir].read()
+
     def remember(self, run_id: str) -> None:
         """Have this run shown when the page is opened again."""
         write_json(self._memory, {"run": run_id})
@@ -87,13 +108,19 @@ class RunsDesk:
     def forget(self, run: Run) -> None:
         """Drop what is kept of a run that is gone."""
         self._readers.forget(run)
+        self._happenings.pop(run.dir, None)
 
-    def lora_of(self, run_id: str) -> Path:
-        """The finished LoRA of a run, else that of its newest checkpoint. Raises UserError."""
+    def lora_of(self, run_id: str, step: int | None = None) -> Path:
+        """The LoRA of a checkpoint of a run; without a step the finished one, else the newest checkpoint's.
+
+        Raises UserError when there is none.
+        """
         run = self.run(run_id)
+        if step is not None:
+            return checkpoint_of(run, step) / LORA
         if run.output_path.is_file():
             return run.output_path
-        for folder in sorted(run.checkpoints_dir.glob("step-*"), reverse=True):
-            if (folder / "manifest.json").is_file() and (folder / "lora.safetensors").is_file():
-                return folder / "lora.safetensors"
+        for folder in reversed(checkpoints(run.checkpoints_dir)):
+            if (folder / MANIFEST).is_file() and (folder / LORA).is_file():
+                return folder / LORA
         raise UserError("run.no_lora", "This run has not saved a LoRA yet.", "Wait for its end, or press Save now.")

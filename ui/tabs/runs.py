@@ -11,7 +11,23 @@ import gradio as gr
 
 from ui import media, run_html, run_routes
 from ui.context import AppContext
-from ui.runs import actions, charts, checkpoints, compare, evaluation, head, log, notes, previews, queue
+from ui.runs import (
+    about,
+    actions,
+    charts,
+    checkpoints,
+    compare,
+    evaluation,
+    events,
+    head,
+    log,
+    notes,
+    previews,
+    prompts,
+    queue,
+    tidings,
+    trash,
+)
 from ui.runs import list as run_list
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import RunsDesk
@@ -27,7 +43,8 @@ class RunsTab:
         evaluation: of the checkpoints; its event ``generate`` tells ``run`` and ``step``.
         show: handler that selects a run, for ``shown`` as outputs.
         shown: see ``show``.
-        lora_of: the LoRA of a run by id: the finished one, else the newest checkpoint's. Raises UserError.
+        checkpoints: the list of checkpoints; its event ``generate`` tells ``run`` and ``step``.
+        lora_of: the LoRA of a run by id, of a checkpoint where a step is given: see ``RunsDesk.lora_of``.
     """
 
     selected: gr.Textbox
@@ -37,7 +54,8 @@ class RunsTab:
     evaluation: gr.HTML
     show: Callable[[str], list[Any]]
     shown: list[Any]
-    lora_of: Callable[[str], Path]
+    checkpoints: gr.HTML
+    lora_of: Callable[[str, int | None], Path]
 
 
 def build(context: AppContext) -> RunsTab:
@@ -52,16 +70,21 @@ def build(context: AppContext) -> RunsTab:
         with gr.Row(elem_classes=["runs-layout"], visible=False) as layout:
             with gr.Column(scale=0, min_width=280, elem_classes=["runs-side"]):
                 run_list.build(board)
+                tidings.build(context, board)
             with gr.Column(scale=1, min_width=320, elem_classes=["run-main"]):
                 compare.build(board)
                 head.build(board)
+                about.build(board)
                 buttons = actions.build(board)
                 charts.build(board)
                 previews.build(board)
+                prompts.build(board)
                 notes.build(board)
+                saved = checkpoints.build(board)
+                events.build(board)
                 log.build(board)
-                checkpoints.build(board)
                 evaluated = evaluation.build(context, board)
+        trash.build(board)
     _show_either(board, empty, layout)
     board.wire(context)
     return RunsTab(
@@ -72,6 +95,7 @@ def build(context: AppContext) -> RunsTab:
         evaluation=evaluated,
         show=lambda run_id: [board.select(run_id)],
         shown=[board.selected],
+        checkpoints=saved,
         lora_of=desk.lora_of,
     )
 

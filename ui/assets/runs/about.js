@@ -1,0 +1,44 @@
+// What a person wrote about a run, and the form to change it. Runs inside gr.HTML, after dom.js.
+let seen = "";
+let editing = "";  // id of the run whose form is open
+
+function receive() {
+  const value = JSON.stringify(props.value || {});
+  if (value === seen) return;
+  seen = value;
+  editing = ""; // saved, or another run
+  render();
+}
+
+function render() {
+  const { run, name = "", note = "", begun = "" } = props.value || {};
+  if (!run) return element.replaceChildren();
+  if (editing === run) return element.replaceChildren(form(name, note));
+  const open = () => { editing = run; render(); element.querySelector("input").focus(); };
+  element.replaceChildren(...[begun, note].filter(Boolean).map((text) => make("p", text === note ? { class: "note" } : { class: "quiet" }, text)),
+    button(note ? "Rename, change the note" : "Rename, add a note", open));
+}
+
+function form(name, note) {
+  const { run, note_characters } = props.value;
+  const title = make("input", { value: name, maxlength: 80, required: true });
+  const text = make("textarea", { rows: 3, maxlength: note_characters });
+  text.value = note;
+  const save = (event) => {
+    event.preventDefault();
+    if (title.value === name && text.value.trim() === note) return close();
+    trigger("save", { run, name: title.value, note: text.value });
+  };
+  return make("form", { onsubmit: save },
+    make("label", {}, "Name", title),
+    make("label", {}, "Note", text),
+    make("div", { class: "buttons" }, make("button", { type: "submit", class: "main" }, "Save"), button("Cancel", close)));
+}
+
+function close() {
+  editing = "";
+  render();
+}
+
+watch("value", receive);
+receive();

@@ -1,0 +1,69 @@
+"""The bin: deleted runs and checkpoints, how much room they take, and the ways back and out."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gradio as gr
+
+from trainer.runs.bin import Bin
+from ui.dataset.board import sent
+from ui.messages import tells_problems
+from ui.run_view import file_size
+from ui.runs.board import TELLING, Panel, RunsBoard
+from ui.scripted import scripted
+
+
+def build(board: RunsBoard) -> None:
+    """Lay the bin out; there is nothing to see of it while it is empty."""
+    rubbish = Bin(board.desk.workspace.dir)
+    panel = scripted("run-bin", css=("runs/panel",), js=("dataset/dom", "runs/bin"))
+    board.add_overall(Panel("bin", [panel], lambda _: _version(rubbish), lambda _: [_listed(rubbish)]))
+
+    @tells_problems
+    def restore(event: gr.EventData) -> Any:
+        item = rubbish.item(str(sent(event, "id")["id"]))
+        place = rubbish.restore(item.id)
+        gr.Info("It is back.", duration=4)
+        return board.select(place.name) if item.kind == "run" else gr.skip()
+
+    @tells_problems
+    def remove(event: gr.EventData) -> None:
+        _tell_freed(rubbish.remove(str(sent(event, "id")["id"])))
+
+    @tells_problems
+    def empty() -> None:
+        _tell_freed(rubbish.empty())
+
+    board.then_refresh(panel.restore(restore, None, board.selected, **TELLING))
+    board.then_refresh(panel.remove(remove, None, None, **TELLING))
+    board.then_refresh(panel.empty(empty, None, None, **TELLING))
+
+
+def _version(rubbish: Bin) -> Any:
+    """Changes when something comes or goes: each thing comes into a folder of its own."""
+    try:
+        with os.scandir(rubbish.dir) as folders:
+            return sorted((folder.name, folder.stat().st_mtime_ns) for folder in folders)
+    except FileNotFoundError:
+        return []
+
+
+def _listed(rubbish: Bin) -> dict[str, Any]:
+    items = rubbish.items()
+    shown = [
+        {
+            "id": item.id,
+            "title": item.title,
+            "kind": item.kind,
+            "size": file_size(item.size_bytes),
+            "deleted": item.deleted,
+        }
+        for item in items
+    ]
+    return {"items": shown, "size": file_size(sum(item.size_bytes for item in items))}
+
+
+def _tell_freed(freed_bytes: int) -> None:
+    gr.Info(f"{file_size(freed_bytes)} freed.", duration=4)
