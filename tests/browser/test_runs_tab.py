@@ -169,20 +169,6 @@ def test_run_again_shows_the_new_run_and_extending_queues(page: Page, workspace:
     assert run.read().extend_to == 35
 
 
-def test_deleting_asks_first(page: Page, workspace: Workspace) -> None:
-    run = example_run(workspace, "unwanted", "failed", steps=10)
-    open_runs(page)
-    choose(page, "unwanted")
-    page.get_by_role("button", name="Delete", exact=True).click()
-    page.get_by_role("button", name="Keep it").click()
-    expect(page.get_by_role("button", name="Delete for good")).to_be_hidden()
-    assert run.dir.exists()
-    page.get_by_role("button", name="Delete", exact=True).click()
-    page.get_by_role("button", name="Delete for good").click()
-    expect(page.locator(".run-item", has_text="unwanted")).to_have_count(0)
-    assert not run.dir.exists()
-
-
 def test_only_pictures_of_the_run_are_served(page: Page, app: App, finished: Run) -> None:
     (finished.samples_dir / ".hidden.png").write_bytes(b"x")
     (finished.samples_dir / "link.png").symlink_to(finished.info_path)

@@ -31,11 +31,12 @@
   }
 
   function tell(run) {
-    if (!wanted() || (document.visibilityState === "visible" && document.hasFocus())) return;
+    if (!wanted() || (!hidden() && document.hasFocus())) return;
     const note = new Notification(`${WORDS[run.state]}: ${run.name}`, { body: run.error || `${run.step} steps`, tag: run.id });
     note.onclick = () => { window.focus(); note.close(); };
   }
 
+  const hidden = () => document.visibilityState === "hidden";
   const able = () => "Notification" in window;
   const wanted = () => able() && Notification.permission === "granted" && localStorage.getItem(KEY) === "yes";
 
@@ -59,11 +60,11 @@
     } catch { /* the program is not there just now */ }
     clearTimeout(next);
     const rests = !before || ![...before.values()].some((state) => going({ state }) || state === "queued");
-    next = setTimeout(ask, document.hidden ? HIDDEN_MS : rests ? IDLE_MS : VISIBLE_MS);
+    next = setTimeout(ask, hidden() ? HIDDEN_MS : rests ? IDLE_MS : VISIBLE_MS);
   }
 
   let next = setTimeout(ask, 0);
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
+  document.addEventListener("visibilitychange", () => { if (!hidden()) ask(); });
   for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => {
     if (!over) return;
     over = null;

@@ -25,7 +25,7 @@ function line(item) {
     make("a", { href: item.url, download: true }, "Download"),
     button("Go on from here", () => toggle(item.step, "go_on"), ask("go_on")),
     button("Delete", () => toggle(item.step, "delete"), ask("delete")));
-  return make("li", {}, name, actions, open.step === item.step ? question(item) : null);
+  return make("li", { "data-step": item.step }, name, actions, open.step === item.step ? question(item) : null);
 }
 
 function toggle(step, what) {
