@@ -19,6 +19,9 @@ QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 """For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
 
+_RUN = "/run"
+"""Under which the shown run's id is kept beside what each panel shows; no panel is called so."""
+
 Seen = TypeVar("Seen")
 
 
@@ -92,8 +95,8 @@ class RunsBoard:
         """Values for all outputs, those of panels that show what there is skipped; None where that is all of them."""
         overview = self.desk.look(selected)
         before = json.loads(seen) if seen else {}
-        now: dict[str, str] = {"run": overview.selected}
-        same_run = before.get("run") == overview.selected
+        now: dict[str, str] = {_RUN: overview.selected}
+        same_run = before.get(_RUN) == overview.selected
         rest = list(values)
         answers: list[Any] = []
         for of_all in self._of_all:

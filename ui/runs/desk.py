@@ -88,11 +88,10 @@ class RunsDesk:
 
         Only the last few runs asked for are followed: a reader is made anew in the time that reading the file takes.
         """
-        if run.dir not in self._happenings:
-            self._happenings[run.dir] = HappeningsReader(run)
-            for old in list(self._happenings)[:-_FOLLOWED]:
-                self._happenings.pop(old, None)
-        return self._happenings[run.dir].read()
+        reader = self._happenings.setdefault(run.dir, HappeningsReader(run))
+        for old in list(self._happenings)[:-_FOLLOWED]:
+            self._happenings.pop(old, None)
+        return reader.read()
 
     def remember(self, run_id: str) -> None:
         """Have this run shown when the page is opened again."""

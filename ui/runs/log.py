@@ -23,7 +23,7 @@ def build(board: RunsBoard) -> None:
     """Lay the log out, folded."""
 
     def search_log(asked: Any) -> dict[str, Any]:
-        return _search(board.desk, asked)
+        return search(board.desk, asked)
 
     with gr.Accordion("Log", open=False, elem_classes=["card", "as-text"]):
         log = scripted("run-log", css=("runs/panel",), js=("dataset/dom", "runs/log"), asks=[search_log])
@@ -43,7 +43,8 @@ def matching_lines(path: Path, words: str) -> tuple[int, list[str]]:
     return count, list(found)
 
 
-def _search(desk: RunsDesk, asked: Any) -> dict[str, Any]:
+def search(desk: RunsDesk, asked: Any) -> dict[str, Any]:
+    """What the script of the panel asks for: ``run`` and ``words``. Answers ``problem`` where there is no such log."""
     try:
         count, lines = matching_lines(desk.run(str(asked["run"])).log_path, str(asked["words"]))
     except (UserError, OSError, KeyError, TypeError):
