@@ -55,9 +55,10 @@ def example_run(
     warning = {"type": "warning", "code": "x", "message": "broken.png cannot be read.", "hint": "Replace it."}
     tell(run, warning)
     if state in ("finished", "stopped"):
-        folder = run.checkpoints_dir / f"step-{steps:06d}"
+        folder = run.checkpoints_dir / f".unfinished-step-{steps:06d}"
         write_example_lora(folder / "lora.safetensors")
         write_json(folder / "manifest.json", {})
+        folder.rename(run.checkpoints_dir / f"step-{steps:06d}")  # as a trainer does: an open page sees all of it
     if state == "finished":
         write_example_lora(run.output_path)
     return run
