@@ -71,31 +71,24 @@ def from_runs(context: AppContext, runs: RunsTab, train: TrainTab) -> None:
 def with_lora(context: AppContext, card: Welcome, runs: RunsTab, generate: GenerateTab, merge: MergeTab) -> None:
     """A run's LoRA goes to the Generate or the Merge tab, with the run's own model and first prompt."""
 
-    def leading_to(name: str, use_lora: UseLora) -> Callable[..., list[Any]]:
+    def leading_to(name: str, use_lora: UseLora) -> Callable[[str], list[Any]]:
         @tells_problems
-        def lead(run_id: str, step: int | None = None) -> list[Any]:
+        def lead(run_id: str) -> list[Any]:
             config = context.workspace.run(run_id).config()
-            lora = runs.lora_of(run_id, step)
-            return [gr.Tabs(selected=name), *use_lora(lora, config.model.base, settings_like(config))]
+            return [gr.Tabs(selected=name), *use_lora(runs.lora_of(run_id), config.model.base, settings_like(config))]
 
         return lead
 
     to_generate, to_merge = leading_to("generate", generate.use_lora), leading_to("merge", merge.use_lora)
     generated = [context.page.tabs, *generate.filled]
-
-    def checkpoint_to_generate(event: gr.EventData) -> list[Any]:
-        asked = sent(event, "run", "step")
-        return to_generate(asked["run"], asked["step"])
-
-    runs.checkpoints.generate(tells_problems(checkpoint_to_generate), None, generated, **QUIET)
     runs.generate.click(to_generate, runs.selected, generated, **QUIET)
     card.generate.click(lambda: to_generate(_demo_run(context)), None, generated, **QUIET)
     ask, wait = merge.preview
     runs.merge.click(to_merge, runs.selected, [context.page.tabs, *merge.filled], **QUIET).then(**ask).then(**wait)
 
 
-def from_evaluation(context: AppContext, runs: RunsTab, generate: GenerateTab) -> None:
-    """The LoRA of a checkpoint that was evaluated goes to the Generate tab."""
+def from_checkpoints(context: AppContext, runs: RunsTab, generate: GenerateTab) -> None:
+    """The LoRA of a checkpoint, in the list of them or in the evaluation, goes to the Generate tab."""
 
     @tells_problems
     def draw_with(event: gr.EventData) -> list[Any]:
@@ -104,7 +97,8 @@ def from_evaluation(context: AppContext, runs: RunsTab, generate: GenerateTab) -
         lora, config = checkpoint_of(run, int(asked["step"])) / LORA, run.config()
         return [gr.Tabs(selected="generate"), *generate.use_lora(lora, config.model.base, settings_like(config))]
 
-    runs.evaluation.generate(draw_with, None, [context.page.tabs, *generate.filled], **QUIET)
+    for listed in (runs.checkpoints, runs.evaluation):
+        listed.generate(draw_with, None, [context.page.tabs, *generate.filled], **QUIET)
 
 
 def _try_demo(context: AppContext, concept: str, card: Welcome, train: TrainTab) -> Callable[[], list[Any]]:

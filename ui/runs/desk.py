@@ -8,7 +8,6 @@ from pathlib import Path
 from trainer.checkpoint_folders import LORA, MANIFEST, checkpoints
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
-from trainer.runs.actions import checkpoint_of
 from trainer.runs.store import ENDED, Run, Workspace
 from ui.run_list import RunList, RunListReader
 from ui.run_view import RunReader, RunView, readers_of
@@ -109,14 +108,9 @@ class RunsDesk:
         self._readers.forget(run)
         self._happenings.pop(run.dir, None)
 
-    def lora_of(self, run_id: str, step: int | None = None) -> Path:
-        """The LoRA of a checkpoint of a run; without a step the finished one, else the newest checkpoint's.
-
-        Raises UserError when there is none.
-        """
+    def lora_of(self, run_id: str) -> Path:
+        """The finished LoRA of a run, else that of its newest checkpoint. Raises UserError."""
         run = self.run(run_id)
-        if step is not None:
-            return checkpoint_of(run, step) / LORA
         if run.output_path.is_file():
             return run.output_path
         for folder in reversed(checkpoints(run.checkpoints_dir)):

@@ -44,7 +44,7 @@ class RunsTab:
         show: handler that selects a run, for ``shown`` as outputs.
         shown: see ``show``.
         checkpoints: the list of checkpoints; its event ``generate`` tells ``run`` and ``step``.
-        lora_of: the LoRA of a run by id, of a checkpoint where a step is given: see ``RunsDesk.lora_of``.
+        lora_of: the LoRA of a run by id: the finished one, else the newest checkpoint's. Raises UserError.
     """
 
     selected: gr.Textbox
@@ -55,7 +55,7 @@ class RunsTab:
     show: Callable[[str], list[Any]]
     shown: list[Any]
     checkpoints: gr.HTML
-    lora_of: Callable[[str, int | None], Path]
+    lora_of: Callable[[str], Path]
 
 
 def build(context: AppContext) -> RunsTab:
