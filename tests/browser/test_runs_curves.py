@@ -114,7 +114,7 @@ def test_curves(page: Page, runs: list[Run], tmp_path: Path, shot: Callable[[str
     expect(line(page, "validation")).to_have_attribute("data-points", "7")
 
     charts(page).get_by_role("button", name="Learning rate").click()
-    expect(charts(page).locator(".chart.large b")).to_have_text("Learning rate")
+    expect(charts(page).locator(".chart.large figcaption b")).to_have_text("Learning rate")
     charts(page).get_by_label("Curve").select_option("loss")
     charts(page).get_by_text("Figures").click()
     expect(charts(page).locator("tbody tr", has_text="Loss").first).to_contain_text("0.")
@@ -140,7 +140,7 @@ def test_previews(page: Page, runs: list[Run], shot: Callable[[str], Path]) -> N
     expect(wall.locator("figcaption")).to_have_text(["before", "step 90"] * 2)
     wall.get_by_label("Beside the start").uncheck()
     expect(wall.locator("figcaption")).to_have_text(["step 90"] * 2)
-    wall.locator(".sw-picture").first.click()
+    wall.locator(".sw-ones .sw-picture").first.click()
     dialog = page.get_by_role("dialog", name="Preview picture")
     for key, caption in (
         ("ArrowRight", "Step 120: a red star"),
