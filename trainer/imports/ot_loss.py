@@ -33,11 +33,7 @@ def put_loss(draft: Draft) -> None:
     draft.all_unused(("loss_weight_fn", "loss_weight_strength", "min_snr_gamma"), "no weighting of noise levels")
     _put_timesteps(draft)
     if draft.flag("masked_training"):
-        note = (
-            "its masks lie beside the pictures as NAME-masklabel.png; put them into a folder of their own, under the \
-pictures' names, and set it as the folder's masks. Left there they are trained on as pictures"
-        )
-        draft.lost("masked_training", note)
+        draft.lost("masked_training", _MASKS_NOTE)
     else:
         draft.all_unused(_OF_MASKS, "masks are not used")
     draft.unused("unmasked_weight", "for masks, which are not used")

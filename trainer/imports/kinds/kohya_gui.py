@@ -130,7 +130,7 @@ def _as_arguments(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple
 def _network_keys(kind: str) -> dict[str, str]:
     keys = {key: key for key in _EVERY_NETWORK}
     module = _KINDS.get(kind, ("", ""))[0]
-    if module == "lycoris.kohya" or kind not in _KINDS:
+    if module == "lycoris.kohya" or kind.startswith("LyCORIS/"):
         return keys | _NETWORK
     keys |= {key: key for key in _BLOCKS}
     if kind in _WITH_CONV:
