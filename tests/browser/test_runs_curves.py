@@ -115,7 +115,7 @@ def test_curves(page: Page, runs: list[Run], tmp_path: Path, shot: Callable[[str
 
     charts(page).get_by_role("button", name="Learning rate").click()
     expect(charts(page).locator(".chart.large figcaption b")).to_have_text("Learning rate")
-    charts(page).get_by_label("Curve").select_option("loss")
+    charts(page).get_by_label("Curve", exact=True).select_option("loss")
     charts(page).get_by_text("Figures").click()
     expect(charts(page).locator("tbody tr", has_text="Loss").first).to_contain_text("0.")
     shot("runs-curves")
