@@ -27,5 +27,8 @@ def take_new_prompts(session: Session, config: Config, family: Family, step: int
         session.warn("samples.prompts", f"The new preview prompts cannot be drawn: {reasons}", "The old ones stay.")
         return
     config.samples.prompts = samples.prompts
-    save_config(config, session.run.config_path)
+    with session.run.lock():
+        kept = session.run.config()  # not ``config``: the run may have been renamed since it was read
+        kept.samples.prompts = samples.prompts
+        save_config(kept, session.run.config_path)
     session.events.emit("prompts", step, prompts=[prompt.prompt for prompt in samples.prompts])

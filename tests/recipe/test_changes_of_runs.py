@@ -61,6 +61,7 @@ def test_prompts_given_while_paused_are_kept_when_it_is_stopped_there(
     run = workspace.create_run(config_of(train__max_steps=4))
 
     def while_paused() -> None:
+        actions.rename(run, "renamed")
         actions.change_prompts(run, ["given in a pause"])
         control.ask(run.control_dir, "stop")
 
@@ -68,6 +69,8 @@ def test_prompts_given_while_paused_are_kept_when_it_is_stopped_there(
     with pytest.raises(StoppedOnRequest, match="stopped at step 1"):
         train_here(run, Watcher(pause))
     assert [prompt.prompt for prompt in run.config().samples.prompts] == ["given in a pause"]
+    assert run.config().name == "renamed"
+    assert run.output_path.name == "renamed.safetensors" and run.output_path.is_file()
 
 
 def prompts_at(run: Run, step: int) -> list[str]:
