@@ -85,25 +85,25 @@ def test_a_live_run_moves_and_survives_a_reload(
 def test_zoom_is_kept_while_the_curve_grows(page: Page, training: Run) -> None:
     open_runs(page)
     choose(page, "still-going")
-    drawing = page.locator(".chart.large .drawing")
+    drawing = page.locator("#run-charts .chart.large .drawing")
     box = drawing.bounding_box()
     assert box is not None
     drawing.scroll_into_view_if_needed()
     box = drawing.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 50)
-    expect(page.locator(".chart.large .readout")).to_contain_text(re.compile(r"step (20|21).*loss 0\.\d+"))
+    expect(page.locator("#run-charts .chart.large .readout")).to_contain_text(re.compile(r"step (20|21).*loss 0\.\d+"))
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 60, steps=4)
     page.mouse.up()
-    expect(page.locator(".unzoom")).to_be_visible()
+    expect(page.locator("#run-charts .unzoom")).to_be_visible()
     expect_points(page, "(9|10|11|12)")
     tell(training, *metrics(training, 41, 60))
     training.update(step=60)
     expect(page.locator("#run-head .facts")).to_contain_text("step 60", timeout=5000)
     expect_points(page, "(9|10|11|12)")
-    page.locator(".unzoom").click()
-    expect(page.locator(".unzoom")).to_be_hidden()
+    page.locator("#run-charts .unzoom").click()
+    expect(page.locator("#run-charts .unzoom")).to_be_hidden()
     expect_points(page, 60)
 
 
@@ -192,7 +192,9 @@ def test_phone(page: Page, finished: Run, shot: Callable[[str], Path]) -> None:
 
 def expect_points(page: Page, count: int | str) -> None:
     """How many points the loss has; a number or a pattern."""
-    expect(page.locator(".chart.large .line.raw")).to_have_attribute("data-points", re.compile(f"^{count}$"))
+    expect(page.locator("#run-charts .chart.large .line.raw")).to_have_attribute(
+        "data-points", re.compile(f"^{count}$")
+    )
 
 
 def wait_for(path: Path, seconds: float = 5) -> None:
