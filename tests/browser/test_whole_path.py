@@ -17,6 +17,7 @@ from trainer.runs.store import Run, Workspace
 
 SLOW_MS = 900_000
 LOSS_POINTS, SAMPLES = 20, 2
+SHORT_STEPS = 60
 PRESET_STEPS = load_config(PRESETS_DIR / "demo_style.yaml").train.max_steps
 
 
@@ -72,9 +73,10 @@ def set_weight(page: Page, tab_name: str, value: str) -> None:
 
 
 def test_from_the_first_click_to_the_last_picture(
-    app: App, page: Page, shot: Callable[[str], Path], docs_shot: Callable[[str], None]
+    app: App, page: Page, docs_shot: Callable[[str], None], request: pytest.FixtureRequest
 ) -> None:
     runs = RunsPage(page)
+    steps = PRESET_STEPS if request.config.getoption("--docs-images") else SHORT_STEPS
 
     # Try the demo: one button, and the run is there
     docs_shot("start")
@@ -117,24 +119,30 @@ def test_from_the_first_click_to_the_last_picture(
     runs.wait_for_step(paused_at + 2)
 
     # Stop and save: everything is kept
-    runs.press("stop")
-    runs.expect_state("Stopped")
-    run = the_run(app)
-    stopped_at = run.read().step
-    assert run.output_path.is_file()
-    assert (run.checkpoints_dir / f"step-{stopped_at:06d}" / "manifest.json").is_file()
+    assert stopped_at(app, runs) < PRESET_STEPS
+
+    # Change and run again: the form holds the run's settings, and one of them is changed
+    runs.press("edit")
+    max_steps = page.locator("#field-train-max_steps").locator("input, textarea").first
+    expect(max_steps).to_have_value(str(PRESET_STEPS))
+    max_steps.fill(str(steps))
+    expect(page.locator("#step-maths")).to_contain_text(f"{steps} steps")
+    page.locator("#start").click()
+    expect(page.locator("#run-head .facts")).to_contain_text(f"of {steps}", timeout=SLOW_MS)
+    runs.wait_for_step(LOSS_POINTS)
+    stopped = stopped_at(app, runs)
 
     # Extend: the same run goes on from exactly there, to its end
     page.locator("#run-extend-by input").fill("5")
     page.keyboard.press("Tab")
     runs.press("extend")
-    runs.wait_for_step(stopped_at + 1)
+    runs.wait_for_step(stopped + 1)
     docs_shot("runs")
     runs.expect_state("Finished", timeout=SLOW_MS)
-    finished = run.read()
-    assert finished.step == finished.max_steps == PRESET_STEPS + 5
-    steps = [event["step"] for event in read_events(run.events_path) if event["type"] == "metric" and "loss" in event]
-    assert steps == list(range(1, PRESET_STEPS + 6)), "every step once, none lost and none done twice"
+    run = the_run(app)
+    assert run.read().step == run.read().max_steps == steps + 5
+    done = [event["step"] for event in read_events(run.events_path) if event["type"] == "metric" and "loss" in event]
+    assert done == list(range(1, steps + 6)), "every step once, none lost and none done twice"
     docs_shot("runs-finished")
 
     # Merge: the preview follows the slider, then it is saved
@@ -164,6 +172,17 @@ def test_from_the_first_click_to_the_last_picture(
         tab(page, name)
         page.wait_for_timeout(1500)
         docs_shot(name.lower())
+
+
+def stopped_at(app: App, runs: RunsPage) -> int:
+    """Stop the run that is shown; the step that it ended at, with everything saved there."""
+    runs.press("stop")
+    runs.expect_state("Stopped")
+    run = the_run(app)
+    step = run.read().step
+    assert run.output_path.is_file()
+    assert (run.checkpoints_dir / f"step-{step:06d}" / "manifest.json").is_file()
+    return step
 
 
 def generated(app: App, page: Page, weight: str) -> Image.Image:
