@@ -97,6 +97,6 @@ def test_focus_is_seen_on_its_way_through_the_form(filled: App, page: Page) -> N
         page.keyboard.press("Tab")
         walked.append(page.evaluate(FOCUS_UNSEEN))
     assert [unseen for unseen in walked if unseen] == []
-    page.keyboard.press("Escape")
-    page.locator("body").press("/")
+    page.evaluate("document.activeElement.blur()")  # in a text field the key is only typed
+    page.keyboard.press("/")
     expect(page.locator("#field-search")).to_be_focused()
