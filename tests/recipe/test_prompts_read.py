@@ -57,7 +57,7 @@ def preview_embeddings(family: Family, config: Config, monkeypatch: pytest.Monke
     prompt = config.samples.prompts[0]
     with monkeypatch.context() as patch:
         patch.setattr(family, "pipeline_inputs", inputs)
-        reading = sampling._reading(config, prompt)
+        reading = sampling.reading_of(config, prompt)
         with pytest.raises(_Enough):
             sampling.draw(family, [prompt.prompt], prompt, **reading, width=64, height=64, seeds=[1])
     return given
