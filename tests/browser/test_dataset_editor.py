@@ -231,7 +231,7 @@ def test_a_painted_mask_is_what_training_reads(app: App, page: Page) -> None:
 
     page.locator("#dataset-train").click()
     expect(field(page, "field-dataset-sources-0-path")).to_have_value(str(folder))
-    page.get_by_text("Settings as text").click()
+    page.get_by_role("button", name="Settings as text").click()
     config = parse_config(yaml.safe_load(page.locator("#yaml textarea").input_value()))
     assert config.loss.masked == "mask"
     entry = next(entry for entry in lay_out(config).training if entry.picture.path.name == "0.png")
