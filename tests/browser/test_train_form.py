@@ -70,6 +70,7 @@ def test_what_differs_from_the_preset_is_marked_and_goes_back(page: Page) -> Non
     choose(page, "SD 1.5 style, 8 GB")
     expect(page.locator("#changes")).to_contain_text("No settings differ from SD 1.5 style, 8 GB.")
     field(page, "lora.rank").fill("7")
+    expect(page.locator("#changes")).to_contain_text("1 setting differs")
     field(page, "train.batch_size").fill("x")
     expect(page.locator("#changes")).to_contain_text("2 settings differ")
     expect(mark(page, "lora.rank")).to_contain_text("Back to 32")
