@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -13,6 +11,7 @@ from typing import Literal
 import psutil
 
 from trainer.errors import UserError
+from trainer.runs.driver import driver_rows
 from trainer.runs.gpus import gpus
 
 MEMORY_VARIABLE = "LORA_ATELIER_MEMORY"
@@ -105,11 +104,11 @@ def _gpu_room() -> Room | None:
     gpu = next(iter(gpus()), None)
     if gpu is None or _torch_without_cuda():
         return None
-    rows = _ask("--query-gpu=memory.total,memory.free", *([f"--id={gpu.uuid}"] if gpu.uuid else []))
+    rows = driver_rows("--query-gpu=memory.total,memory.free", *([f"--id={gpu.uuid}"] if gpu.uuid else []))
     if not rows or len(rows[0]) != 2 or not all(each.isdigit() for each in rows[0]):
         return None
     total, free = (int(each) * 2**20 for each in rows[0])
-    holders = _holders(_ask("--query-compute-apps=gpu_uuid,pid,used_memory,process_name"), gpu.uuid)
+    holders = _holders(driver_rows("--query-compute-apps=gpu_uuid,pid,used_memory,process_name"), gpu.uuid)
     ours = sum(holder.bytes for holder in holders if holder.ours)
     return Room("gpu", gpu.name, total, min(total, free + ours), tuple(holders))
 
@@ -133,20 +132,6 @@ def _program(pid: int, name: str) -> tuple[str, bool]:
         return short, False
     ours = any(word in words for word in _TRAINER_WORDS)
     return ("LoRA Atelier" if ours else short), ours
-
-
-def _ask(*query: str) -> list[list[str]]:
-    """Rows of an answer of the NVIDIA driver's program; none where there is none or it does not answer."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    try:
-        answer = subprocess.run(
-            [program, *query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [[part.strip() for part in line.split(",")] for line in answer.splitlines() if line.strip()]
 
 
 def _torch_without_cuda() -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import platform
-import shutil
-import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
 from trainer import __version__
+from trainer.runs.driver import driver_rows
 from ui.run_view import file_size
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "gradio")
@@ -47,25 +46,8 @@ def trains_on(found: list[Gpu], torch_version: str) -> str:
 
 def gpus() -> list[Gpu]:
     """The NVIDIA GPUs that the driver lists; none where there is no driver or it does not answer."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return parse_gpus(answer)
-
-
-def parse_gpus(answer: str) -> list[Gpu]:
-    """``NVIDIA H100, 81559, 550.54`` a line, memory in MiB; lines of another form are left out."""
-    found = []
-    for line in answer.splitlines():
-        name, *rest = [part.strip() for part in line.split(",")]
-        if len(rest) == 2 and rest[0].isdigit():
-            found.append(Gpu(name, int(rest[0]) * 2**20, rest[1]))
-    return found
+    rows = driver_rows("--query-gpu=name,memory.total,driver_version")
+    return [Gpu(row[0], int(row[1]) * 2**20, row[2]) for row in rows if len(row) == 3 and row[1].isdigit()]
 
 
 def version_of(package: str) -> str:

@@ -51,40 +51,39 @@ def test_a_workspace_that_cannot_be_written_is_told(tmp_path: Path, capsys: pyte
 
 def test_the_page_never_loads_torch(tmp_path: Path) -> None:
     script = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from trainer.runs.store import Workspace\n"
-        "from ui import serving\n"
-        "workspace = Workspace(Path(sys.argv[1]))\n"
-        "serving.prepare_process(workspace)\n"
         "from ui.context import AppContext\n"
         "from ui.shell import build_page\n"
         "build_page(AppContext(workspace))\n"
         "print(sorted({'torch', 'diffusers', 'transformers', 'peft'} & set(sys.modules)))\n"
     )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=_environment())
-    assert answer.stdout.strip() == "[]"
+    assert prepared(script, tmp_path) == "[]"
 
 
 def test_it_starts_on_a_busy_machine_too(tmp_path: Path) -> None:
     """Gradio asks its own page whether it is there, and takes an answer after more than 3 s for none."""
     script = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from trainer.runs.store import Workspace\n"
-        "from ui import serving\n"
-        "workspace = Workspace(Path(sys.argv[1]))\n"
-        "serving.prepare_process(workspace)\n"
         "from gradio import networking\n"
         "networking.url_ok = lambda url: False\n"
         "options = dict(host='127.0.0.1', port=int(sys.argv[2]), users=None, share=False)\n"
         "print(serving.start(workspace, (), **options))\n"
     )
     port = free_port()
-    command = [sys.executable, "-c", script, str(tmp_path), str(port)]
+    assert prepared(script, tmp_path, port) == f"http://127.0.0.1:{port}/"
+
+
+def prepared(script: str, *arguments: object) -> str:
+    """What a script prints in a process that is prepared to serve the page on the workspace that comes first."""
+    beginning = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from trainer.runs.store import Workspace\n"
+        "from ui import serving\n"
+        "workspace = Workspace(Path(sys.argv[1]))\n"
+        "serving.prepare_process(workspace)\n"
+    )
+    command = [sys.executable, "-c", beginning + script, *map(str, arguments)]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=_environment())
-    assert answer.stdout.strip() == f"http://127.0.0.1:{port}/"
+    return answer.stdout.strip()
 
 
 def free_port() -> int:

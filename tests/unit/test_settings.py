@@ -103,9 +103,13 @@ def test_links_out_of_a_folder_are_not_counted(tmp_path: Path) -> None:
     assert disk_use.size_bytes(tmp_path / "missing") == 0
 
 
-def test_what_the_driver_says() -> None:
-    answer = "NVIDIA GeForce RTX 3060, 12288, 550.54.14\nnonsense\nNVIDIA H100, 81559, 550.1\n"
-    found = machine.parse_gpus(answer)
+def test_what_the_driver_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    lines = ("NVIDIA GeForce RTX 3060, 12288, 550.54.14", "nonsense", "NVIDIA H100, 81559, 550.1")
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin")
+    found = machine.gpus()
     assert [(gpu.name, gpu.memory_bytes // 2**30) for gpu in found] == [
         ("NVIDIA GeForce RTX 3060", 12),
         ("NVIDIA H100", 79),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.runs.driver import driver_rows
 
 CPU = "cpu"
 
@@ -72,15 +72,7 @@ def check_device(device: str | None) -> None:
 
 def _listed() -> list[tuple[str, str, str]]:
     """Index, UUID and name of every GPU that ``nvidia-smi`` knows; empty where it does not answer."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    query = [program, "--query-gpu=index,uuid,name", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = [[part.strip() for part in line.split(",", 2)] for line in answer.splitlines()]
+    rows = driver_rows("--query-gpu=index,uuid,name", most_columns=3, timeout_seconds=20)
     return [(row[0], row[1], row[2]) for row in rows if len(row) == 3 and row[0].isdigit()]
 
 
