@@ -317,9 +317,9 @@ def test_crop_by_hand(app: App, page: Page) -> None:
     expect(page.locator("#dataset-grid .ds-file")).to_contain_text("69 × 70 px")
     assert read_crops(workspace, folder) == {}
     page.locator("#dataset-undo").click()
-    eventually(lambda: (folder / "0.png").read_bytes() == before)
-    assert (np.asarray(Image.open(folder / ".atelier/masks/0.png")) == mask).all()
     expect(page.locator("#dataset-grid .ds-file")).to_contain_text("200 × 100 px")
+    assert (folder / "0.png").read_bytes() == before
+    assert (np.asarray(Image.open(folder / ".atelier/masks/0.png")) == mask).all()
 
 
 def test_a_picture_is_looked_at_closely_and_painted_on_a_small_screen(app: App, page: Page) -> None:

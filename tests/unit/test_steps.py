@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from trainer.curation.steps import HIDDEN, Move, Step, carry_out, new_file, put_
 
 
 class Killed(BaseException):
-    """Ends the program at a rename, as a kill would: nothing after it runs."""
+    """Ends the program before a file gets, loses or changes a name, as a kill would: nothing after it runs."""
 
 
 def _pictures(tmp_path: Path) -> Path:
@@ -55,17 +58,18 @@ def test_a_better_copy_takes_the_place_and_goes_back(tmp_path: Path) -> None:
         assert _held(folder) == OLD
 
 
+@pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("kill_at", range(1, 8))
 @pytest.mark.parametrize("cut_short", ["apply", "undo"])
-def test_a_kill_at_any_rename_can_be_undone_and_finished(
-    cut_short: str, kill_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_kill_at_any_point_can_be_undone_and_finished(
+    cut_short: str, kill_at: int, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = _pictures(tmp_path)
     moves = _better_copies(folder)
     log = EditLog(tmp_path / "state", folder)
     if cut_short == "undo":
         log.apply("better", moves)
-    _kill_at_rename(kill_at, monkeypatch)
+    _before_each(_killing_at(kill_at), monkeypatch, links)
     with pytest.raises(Killed):
         log.apply("better", moves) if cut_short == "apply" else log.undo()
     monkeypatch.undo()
@@ -81,18 +85,44 @@ def test_a_kill_at_any_rename_can_be_undone_and_finished(
     assert _held(folder) == OLD
 
 
-def _kill_at_rename(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    rename: Callable[[Path, Path], Path] = Path.rename
-    count = 0
+def test_a_picture_that_is_replaced_is_never_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _pictures(tmp_path)
+    log = EditLog(tmp_path / "state", folder)
+    seen: list[bool] = []
+    _before_each(lambda: seen.append(set(OLD) <= set(_held(folder))), monkeypatch)
+    log.apply("better", _better_copies(folder))
+    log.undo()
+    assert len(seen) == 2 * 7
+    assert all(seen)
 
-    def counted(source: Path, target: Path) -> Path:
-        nonlocal count
-        count += 1
-        if count == number:
+
+def _killing_at(number: int) -> Callable[[], None]:
+    count = itertools.count(1)
+
+    def kill() -> None:
+        if next(count) == number:
             raise Killed
-        return rename(source, target)
 
-    monkeypatch.setattr(steps.Path, "rename", counted)
+    return kill
+
+
+def _before_each(act: Callable[[], None], monkeypatch: pytest.MonkeyPatch, links: bool = True) -> None:
+    """Call ``act`` before each change of a file's name; ``links``: whether a file can have a second one."""
+
+    def wrapped(change: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *values: Any, **options: Any) -> Any:
+            if not str(path).endswith((".jsonl", ".tmp")):  # of the log
+                act()
+            return change(path, *values, **options)
+
+        return call
+
+    def no_links(*_values: Any, **_options: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(steps.os, "link", wrapped(os.link) if links else no_links)
+    for name in ("rename", "replace", "unlink"):
+        monkeypatch.setattr(steps.Path, name, wrapped(getattr(Path, name)))
 
 
 def test_set_aside_leaves_no_empty_folders_behind(tmp_path: Path) -> None:

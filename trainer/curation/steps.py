@@ -108,6 +108,9 @@ class Move:
         if self.displaced is None:
             return "other" if at_source == at_target else "before" if at_source else "after"
         aside = _is_there(folder / self.displaced)
+        if at_source and at_target and aside:
+            places = (folder / self.source, folder / self.displaced)
+            return "between" if any(_is_same(folder / self.target, place) for place in places) else "other"
         known: dict[tuple[bool, bool, bool], State] = {
             (True, True, False): "before",
             (True, False, True): "between",
@@ -117,21 +120,17 @@ class Move:
 
     def carry_out(self, folder: Path) -> None:
         """Move the file, or go on where this was cut short. Raises OSError, and then nothing has moved."""
-        if self.displaced is not None and _is_there(folder / self.target):
-            _rename(folder / self.target, folder / self.displaced)
-        try:
+        if self.displaced is None:
             _rename(folder / self.source, folder / self.target)
-        except OSError:
-            if self.displaced is not None:
-                _rename(folder / self.displaced, folder / self.target)
-            raise
+        else:
+            _exchange(folder / self.source, folder / self.target, folder / self.displaced)
 
     def take_back(self, folder: Path) -> None:
-        """Undo the move, or go on where that was cut short. Raises OSError."""
-        if not _is_there(folder / self.source):
+        """Undo the move, or go on where that was cut short. Raises OSError, and then nothing has moved."""
+        if self.displaced is None:
             _rename(folder / self.target, folder / self.source)
-        if self.displaced is not None:
-            _rename(folder / self.displaced, folder / self.target)
+        else:
+            _exchange(folder / self.displaced, folder / self.target, folder / self.source)
 
 
 Step = Change | Move
@@ -195,6 +194,43 @@ def _plain(text: str | None) -> str | None:
 
 def _is_there(path: Path) -> bool:
     return os.path.lexists(path)  # a link that leads nowhere is there, too
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return os.path.samestat(path.lstat(), other.lstat())
+
+
+def _exchange(new: Path, place: Path, aside: Path) -> None:
+    """Put ``new`` in ``place`` and what is there ``aside``, or go on where this, or its opposite, was cut short.
+
+    Whoever looks into ``place`` meanwhile, such as a training, finds the old file or the new one: it is kept aside by
+    a second name and then replaced in one go. Only a file system without such links, as exFAT, is without it between.
+    """
+    kept = _is_there(place) and not _is_there(aside)
+    if kept:
+        _keep(place, aside)
+    try:
+        if _is_there(place) and _is_same(new, place):
+            new.unlink()  # renaming one name of a file to another does nothing, says POSIX
+        else:
+            new.replace(place)
+    except OSError:
+        if kept and _is_there(place):
+            aside.unlink()
+        elif kept:
+            aside.replace(place)
+        raise
+    _remove_empty(new.parent)
+
+
+def _keep(path: Path, aside: Path) -> None:
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, aside, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # no links here
+        _rename(path, aside)
 
 
 def _rename(source: Path, target: Path) -> None:
