@@ -18,7 +18,7 @@ from trainer.data.buckets import resolutions
 from trainer.data.cache import text_row_bytes
 from trainer.data.text_plan import plan_texts
 from trainer.data.training_set import Batch
-from trainer.devices import compute_dtype, device_name, pick_device, seeded_generator, use_deterministic
+from trainer.devices import compute_dtype, device_name, gpu_held, pick_device, seeded_generator, use_deterministic
 from trainer.families import load_family, random_family
 from trainer.families.base import Family
 from trainer.learning import Learning
@@ -66,6 +66,13 @@ def measure(config: Config, *, size: Literal["demo", "full"], model_given: bool,
         events: where progress goes.
     """
     device = pick_device()
+    with gpu_held(device, "measuring of the speed", events):
+        return _measured(config, size, model_given, device, events)
+
+
+def _measured(
+    config: Config, size: Literal["demo", "full"], model_given: bool, device: torch.device, events: EventSink
+) -> Measurement:
     use_deterministic(config.train.deterministic)
     dtype = compute_dtype(config.train.mixed_precision, device)
     begun = time.perf_counter()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import psutil
 import torch
 
 from trainer.errors import UserError
+from trainer.runs.events import EventSink
 from trainer.runs.store import Workspace
-from trainer.runs.turns import Turn, cpu_turn, gpu_turn
+from trainer.runs.turns import WAITING_HINT, Turn, busy_words, cpu_turn, gpu_turn, holding
 
 MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
 SMALL_MODEL_PARAMETERS = 50_000_000
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+_TOOLS_NEED_BYTES = 2 << 30  # of the GPU's memory: enough for a merge's blocks and for the largest matrix of SDXL
 
 
 def pick_device() -> torch.device:
@@ -24,7 +28,7 @@ def pick_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def choose_device(wanted: Literal["auto", "cpu", "cuda"], field: str = "device") -> torch.device:
+def choose_device(wanted: DeviceChoice, field: str = "device") -> torch.device:
     """The device that a user asked for; ``auto`` is a GPU where there is one. Raises UserError(field)."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("device.none", f"{field}: there is no NVIDIA GPU here.", "Use auto or cpu.", field)
@@ -84,10 +88,60 @@ def gpu_uuid(device: torch.device) -> str | None:
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 
-def turn_on(device: torch.device, workspace: Workspace) -> Turn:
-    """One job at a time: on a GPU in the whole machine, on the CPU in the workspace."""
+def turn_on(device: torch.device, workspace: Workspace, what: str) -> Turn:
+    """One job at a time: on a GPU in the whole machine, on the CPU in the workspace. ``what`` it is, for the others."""
     uuid = gpu_uuid(device)
-    return cpu_turn(workspace) if uuid is None else gpu_turn(uuid)
+    return cpu_turn(workspace, what) if uuid is None else gpu_turn(uuid, what)
+
+
+@contextmanager
+def gpu_held(device: torch.device, what: str, events: EventSink, *, share: bool | None = None) -> Iterator[None]:
+    """Have a GPU for a job alone meanwhile, and wait for it first. On the CPU jobs go on beside each other.
+
+    Args:
+        device: where the job computes.
+        what: what it is, for others that then wait.
+        events: get a warning that says what is waited for.
+        share: whether to compute beside whatever has the GPU instead of waiting; None where that cannot be asked for.
+    """
+    uuid = gpu_uuid(device)
+    if uuid is None or share:
+        yield
+        return
+    hint = WAITING_HINT if share is None else f"{WAITING_HINT} --share-gpu goes on beside it."
+    with holding(gpu_turn(uuid, what), str(device), events, hint):
+        yield
+
+
+@contextmanager
+def tool_device(wanted: DeviceChoice, what: str, events: EventSink) -> Iterator[torch.device]:
+    """The device for a tool that a CPU serves nearly as well; a GPU is kept from other jobs meanwhile.
+
+    ``auto`` is a GPU that has room and on which nothing is computed now, else the CPU: a training may take hours.
+    ``cuda`` is waited for, see ``gpu_held``. Raises UserError(device).
+    """
+    device = choose_device(wanted)
+    uuid = gpu_uuid(device)
+    if wanted != "auto" or uuid is None:
+        with gpu_held(device, what, events):
+            yield device
+        return
+    turn = gpu_turn(uuid, what)
+    try:
+        yield device if _got_with_room(turn, device, events) else torch.device("cpu")
+    finally:
+        turn.give_back()
+
+
+def _got_with_room(turn: Turn, device: torch.device, events: EventSink) -> bool:
+    """Whether a GPU could be taken at once, and has room; else it is left to others."""
+    if not turn.take_if_idle():
+        message = f"{busy_words(str(device), turn.holder)} This is computed on the processor."
+        events.emit("warning", code="device.processor", message=message, hint="With the device cuda it would wait.")
+        return False
+    if free_memory_bytes(device) < _TOOLS_NEED_BYTES:
+        turn.give_back()
+    return turn.held
 
 
 def free_memory_bytes(device: torch.device) -> int:

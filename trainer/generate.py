@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from trainer.config import ModelSettings
-from trainer.devices import compute_dtype, is_out_of_memory
+from trainer.devices import compute_dtype, gpu_held, is_out_of_memory
 from trainer.errors import Problem, UserError
 from trainer.families import load_family
 from trainer.families.base import Conditioning, clip_skip_problem
@@ -214,15 +214,21 @@ class Painter:
 
 
 def generate(
-    settings: PictureSettings, folder: Path, *, device: torch.device, events: EventSink, first_index: int = 1
+    settings: PictureSettings, folder: Path, *, device: torch.device, events: EventSink, share_gpu: bool = False
 ) -> list[Path]:
     """Make ``settings.count`` pictures with seeds counting up, and save each as PNG with its settings inside.
 
-    Raises UserError when the model or a LoRA is missing, or does not fit.
+    Waits for a GPU that another job uses, unless ``share_gpu``. Raises UserError when the model or a LoRA is missing,
+    or does not fit.
     """
     check_files(settings)
-    painter = Painter(settings.model, device, events)
-    painter.use(settings.loras)
+    with gpu_held(device, "drawing of pictures", events, share=share_gpu):
+        painter = Painter(settings.model, device, events)
+        painter.use(settings.loras)
+        return _drawn(painter, settings, folder, events)
+
+
+def _drawn(painter: Painter, settings: PictureSettings, folder: Path, events: EventSink) -> list[Path]:
     total = settings.count * settings.steps
     paths = []
     for index in range(settings.count):

@@ -24,7 +24,7 @@ from trainer.runs import control
 from trainer.runs.control import Request
 from trainer.runs.events import EventLog, Events, EventSink
 from trainer.runs.store import Run, State, Workspace, this_process
-from trainer.runs.turns import Turn
+from trainer.runs.turns import BUSY, WAITING_HINT, Holder, Turn, busy_words, wait_for
 from trainer.terminal import TerminalEvents
 
 LOOK_SECONDS = 0.2
@@ -83,13 +83,11 @@ class Session:
 
     def hold_device(self) -> None:
         """Wait until no other job uses the device. Raises StoppedOnRequest when asked to stop meanwhile."""
-        told = False
-        while not self._turn.take():
-            if not told:
-                self.warn("device.busy", f"Another job is using {self.device}.", "This one starts when it ends.")
-            told = True
-            self.check_stop()
-            time.sleep(LOOK_SECONDS)
+
+        def tell(holder: Holder | None) -> None:
+            self.warn(BUSY, busy_words(str(self.device), holder), WAITING_HINT)
+
+        wait_for(self._turn, tell, self.check_stop)
 
     def wait_while_paused(self) -> None:
         """Let other jobs have the device until ``resume`` or ``stop`` is asked for; after a stop it is not held."""
@@ -99,6 +97,7 @@ class Session:
             time.sleep(LOOK_SECONDS)
         self._asked -= {"resume", "pause"}
         if not self.stop_asked:
+            self.enter("starting")  # others may have the device: no longer paused, and next in turn
             with contextlib.suppress(StoppedOnRequest):  # told by ``stop_asked``
                 self.hold_device()
 
@@ -139,7 +138,7 @@ def open_session(run: Run, workspace: Workspace, events: EventSink) -> Iterator[
     device = pick_device()
     with _only_process(run), _log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
         sinks = Events(own_events, events, *log_events)
-        session = Session(run, device, turn_on(device, workspace), sinks)
+        session = Session(run, device, turn_on(device, workspace, f"training of {run.read().name}"), sinks)
         with _signals_to(session.on_signal):
             try:
                 session.enter("starting", **_beginning(run, device))

@@ -19,6 +19,7 @@ from trainer.files import write_json
 from trainer.generate import Painter, check_files, save_picture
 from trainer.pictures import save_png
 from trainer.runs.store import this_process
+from trainer.runs.turns import Holder, busy_words
 from trainer.studio import Answer, Request, Studio, StudioInfo, StudioState, read_answer, read_request, request_paths
 
 KEPT_PREVIEWS = 20
@@ -26,8 +27,6 @@ KEPT_ANSWERS = 500
 MAX_ATTEMPTS = 3
 """A request that took the process down this often is given up."""
 PROGRESS_EVERY_S = 0.2
-GIVE_WAY_S = 3.0
-"""How long another studio that draws nothing may take to give way."""
 
 
 class _Cancelled(Exception):
@@ -57,7 +56,9 @@ class Server:
         self._plain_pictures: OrderedDict[str, Path] = OrderedDict()
         self._last_use = time.monotonic()
         # on the CPU pictures and training may go on beside each other, only slower
-        self._turn = turn_on(device, studio.workspace) if device.type == "cuda" else None
+        self._turn = (
+            turn_on(device, studio.workspace, "the picture model of the page") if device.type == "cuda" else None
+        )
 
     def run(self) -> None:
         """The loop."""
@@ -133,7 +134,7 @@ class Server:
             self._tell(answer)
             if len(answer.pictures) < request.settings.count and self._is_in_the_way():
                 self._let_go()
-                raise _gpu_busy()
+                raise _gpu_wanted()
         self._say("ready")
 
     def _save(self, painter: Painter, image: Image.Image, request: Request, seed: int) -> Path:
@@ -247,11 +248,9 @@ class Server:
         return self._turn is not None and self._turn.held and self._turn.wanted
 
     def _take_the_gpu(self) -> None:
-        """Have the GPU from now on, until another process wants it. Raises UserError while a run computes there."""
-        if self._turn is None or self._turn.held or self._turn.take(0) or self._turn.take(GIVE_WAY_S):
-            return
-        self._turn.give_back()
-        raise _gpu_busy()
+        """Have the GPU from now on, until another process wants it. Raises UserError while it is in use."""
+        if self._turn is not None and not self._turn.held and not self._turn.take_if_idle():
+            raise _gpu_busy(self._turn.holder)
 
     def _unexpected(self) -> Problem:
         return Problem(
@@ -267,9 +266,14 @@ _DIED = Problem(
 )
 
 
-def _gpu_busy() -> UserError:
-    hint = "Pause the run to make pictures, or wait for its end."
-    return UserError("studio.gpu_busy", "A training run is using the GPU.", hint)
+def _gpu_busy(holder: Holder | None) -> UserError:
+    hint = "To make pictures, wait for its end, or pause or stop it."
+    return UserError("studio.gpu_busy", busy_words("the GPU", holder), hint)
+
+
+def _gpu_wanted() -> UserError:
+    message = "The pictures that were left to be made gave way to another job that needs the GPU."
+    return UserError("studio.gpu_busy", message, "Ask for them again when it has ended.")
 
 
 def _is_preview(path: Path) -> bool:

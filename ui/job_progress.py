@@ -10,6 +10,7 @@ from typing import Any
 from trainer.jobs import Job, JobInfo, jobs
 from trainer.runs.events import EventTail
 from trainer.runs.store import Workspace
+from trainer.runs.turns import BUSY
 
 _SHOWN_WARNINGS = 20
 
@@ -33,6 +34,9 @@ class Progress:
                 self.what, self.started = event["what"], event["time"]
             self.done, self.total, self.latest = event["done"], event["total"], event["time"]
             self.unit = event.get("unit", "")
+        elif event["type"] == "warning" and event["code"] == BUSY:
+            message = event["message"].rstrip(".")
+            self.what, self.done, self.total = f"waits: {message[:1].lower()}{message[1:]}", 0, 0
         elif event["type"] == "warning":
             self.warnings = [*self.warnings, event["message"]][-_SHOWN_WARNINGS:]
 

@@ -364,7 +364,6 @@ def test_nothing_is_overwritten_unless_allowed_and_never_an_input(
     for wrong in (given.folder, given.folder / "unet", given.file.parent, given.lora, tmp_path / "a.ckpt"):
         assert problem(given.folder, given.lora, wrong, overwrite=True) in ("merge.out", "merge.exists")
     assert problem(given.file, given.lora, given.file, overwrite=True) == "merge.out"
-    assert problem(given.file, given.lora, tmp_path / "x" / "new.safetensors", device="cuda") == "device.none"
     assert problem(given.file, given.lora, tmp_path / "x" / "new.safetensors", strength=float("nan")) == "merge.ratio"
     full = SimpleNamespace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from trainer import studio_server
 from trainer.errors import UserError
 from trainer.generate import Painter
 from trainer.lora.file import LoraFile, LoraLayer, write_lora
 from trainer.pictures import LoraUse, PictureSettings, read_settings
+from trainer.runs import turns
 from trainer.runs.store import Workspace
 from trainer.runs.turns import Turn
 from trainer.studio import Answer, Studio, read_answer, request_paths
@@ -163,7 +163,7 @@ def test_a_request_that_takes_the_process_down_is_given_up(tmp_path: Path) -> No
 
 def test_training_on_the_gpu_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures while a run has the GPU's turn; the loaded model goes when one asks for it, between two pictures."""
-    monkeypatch.setattr(studio_server, "GIVE_WAY_S", 0.1)
+    monkeypatch.setattr(turns, "_GIVE_WAY_SECONDS", 0.1)
     server, studio = server_without_process(tmp_path)
     run, server._turn = Turn(tmp_path / "gpu.lock"), Turn(tmp_path / "gpu.lock")
     assert run.take()

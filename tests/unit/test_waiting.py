@@ -79,7 +79,7 @@ def test_what_is_not_known_is_not_said(workspace: Workspace) -> None:
     """No run of this kind has been measured: the first starts now, when the next does nobody knows."""
     _add(workspace, "first")
     _add(workspace, "second")
-    assert [run.start for run in _view(workspace).waiting] == ["starts now", ""]
+    assert [run.start for run in _view(workspace).waiting] == ["starts now", "waits for what is before it"]
 
 
 def test_a_run_of_other_work_per_step_says_nothing_and_a_finished_one_alike_does(workspace: Workspace) -> None:

@@ -16,6 +16,10 @@ Style = Literal["tags", "prose", "text"]
 """What captions look like: tags between commas, sentences, or words without a model's look at the picture."""
 
 
+Runtime = Literal["none", "onnx", "torch"]
+"""What computes: onnxruntime and torch take a GPU where they can."""
+
+
 class Captioner(Protocol):
     """Describes pictures, some at a time."""
 
@@ -40,6 +44,7 @@ class CaptionerKind:
         style: what its captions look like.
         options: the model of its options, each with a default.
         load: makes the captioner ready for options of that model. Imports what is heavy itself. Raises UserError.
+        runtime: what it computes with.
     """
 
     label: str
@@ -47,6 +52,7 @@ class CaptionerKind:
     style: Style
     options: type[CaptionerOptions]
     load: Callable[[Any], Captioner]
+    runtime: Runtime = "torch"
 
     def parse(self, values: Mapping[str, Any]) -> CaptionerOptions:
         """Options of plain values, the rest as by default. Raises UserError with one problem per wrong field."""

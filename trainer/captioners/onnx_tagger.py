@@ -17,6 +17,7 @@ from trainer.errors import UserError
 Prepare = Callable[[Image.Image, int], NDArray[np.float32]]
 """A picture, and the side in pixels, to what the model takes of one picture."""
 
+_CUDA = "CUDAExecutionProvider"
 _ANSWERS = ("prediction", "predictions", "output", "logits")  # of exports with several outputs, in this order
 
 
@@ -94,6 +95,15 @@ def check_package() -> None:
         raise UserError("caption.package_missing", message, hint, "captioner") from error
 
 
+def has_gpu() -> bool:
+    """Whether onnxruntime is there, and computes on a GPU."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return False
+    return _CUDA in onnxruntime.get_available_providers()
+
+
 def _open(file: Path) -> Any:
     import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import (
@@ -106,9 +116,9 @@ def _open(file: Path) -> Any:
     )
 
     providers = ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    if has_gpu():
         onnxruntime.preload_dlls()  # finds the CUDA libraries that torch brings
-        providers.insert(0, "CUDAExecutionProvider")
+        providers.insert(0, _CUDA)
     try:
         return onnxruntime.InferenceSession(str(file), providers=providers)
     except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NotImplemented, RuntimeException) as error:

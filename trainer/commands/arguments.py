@@ -24,6 +24,12 @@ def workspace_of(args: argparse.Namespace) -> Workspace:
     return Workspace(Path(folder).expanduser().resolve())
 
 
+def add_gpu_sharing(parser: argparse.ArgumentParser) -> None:
+    """``--share-gpu``: without it a job that needs a GPU waits while another one has it."""
+    more = "do not wait for the GPU: compute beside a training or another job, where the memory suffices for both"
+    parser.add_argument("--share-gpu", action="store_true", help=more)
+
+
 def add_names(parser: argparse._ActionsContainer, what: str) -> None:
     """``--names FILE``: only some files of the folder DIR; ``what`` says which."""
     more = "one name a line, or a JSON list in a .json file; relative to DIR"

@@ -6,11 +6,12 @@ import argparse
 import hashlib
 import json
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from trainer.captioners import CAPTIONERS
-from trainer.captioners.base import CaptionerOptions
+from trainer.captioners.base import CaptionerOptions, Runtime
 from trainer.captioners.describing import Subject
 from trainer.captioners.drafts import DraftFile
 from trainer.captioners.folder import (
@@ -25,9 +26,10 @@ from trainer.captioners.folder import (
     subjects,
     write_drafts,
 )
+from trainer.captioners.onnx_tagger import has_gpu
 from trainer.captioners.prompts import with_trigger
 from trainer.captioners.wording import Wording
-from trainer.commands.arguments import add_names, add_workspace, names_of, workspace_of
+from trainer.commands.arguments import add_gpu_sharing, add_names, add_workspace, names_of, workspace_of
 from trainer.commands.model_arguments import add_fields, given_fields
 from trainer.config_io import apply_override
 from trainer.curation.edit_log import EditLog
@@ -58,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--afresh", action="store_true", help="do not go on where the same job ended before")
     parser.add_argument("--review", action="store_true", help="write drafts into the workspace, no captions yet")
     parser.add_argument("--write", type=Path, metavar="DRAFTS", help="write drafts, but for rejected ones")
+    add_gpu_sharing(parser)
     add_fields(parser.add_argument_group("the text"), Wording)
     add_workspace(parser)
 
@@ -111,14 +114,24 @@ def _captioned(
     events: EventSink,
 ) -> tuple[CaptionReport, Path]:
     """Caption the pictures; answers with the report and the file of drafts or notes."""
-    workspace, key = workspace_of(args), _key(args.captioner, order, options)
-    captioner = CAPTIONERS[args.captioner].load(options)
-    if args.review:
-        drafts = DraftFile.review(workspace, folder)
-        return caption_pictures(pictures, captioner, order, Drafter(drafts, key), events), drafts.path
-    note = DraftFile.note(workspace, folder, key)
-    with EditLog.of(workspace, folder).growing(TITLE) as write:
-        return caption_pictures(pictures, captioner, order, Writer(write, note, key), events), note.path
+    workspace, key, kind = workspace_of(args), _key(args.captioner, order, options), CAPTIONERS[args.captioner]
+    with _gpu_held(kind.runtime, folder, args.share_gpu, events):
+        captioner = kind.load(options)
+        if args.review:
+            drafts = DraftFile.review(workspace, folder)
+            return caption_pictures(pictures, captioner, order, Drafter(drafts, key), events), drafts.path
+        note = DraftFile.note(workspace, folder, key)
+        with EditLog.of(workspace, folder).growing(TITLE) as write:
+            return caption_pictures(pictures, captioner, order, Writer(write, note, key), events), note.path
+
+
+def _gpu_held(runtime: Runtime, folder: Path, share: bool, events: EventSink) -> AbstractContextManager[None]:
+    """The GPU, for a captioner that computes there."""
+    if runtime == "none" or (runtime == "onnx" and not has_gpu()):
+        return nullcontext()
+    from trainer.devices import gpu_held, pick_device  # only then: it needs torch
+
+    return gpu_held(pick_device(), f"captioning of {folder.name}", events, share=share)
 
 
 def _write(args: argparse.Namespace, folder: Path) -> dict[str, Any]:

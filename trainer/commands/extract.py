@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Extract. Raises UserError when something is wrong, and then writes nothing."""
-    from trainer.devices import choose_device
+    from trainer.devices import choose_device, tool_device
     from trainer.lora.extract import ExtractSettings, extract_lora, widest_of, with_origins
     from trainer.lora.file import write_lora
     from trainer.lora.model_weights import ModelWeights, open_model
@@ -53,17 +53,18 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     problems += out_file_problems(
         args.out, [Path(args.base).expanduser(), Path(args.tuned).expanduser()], overwrite=args.overwrite
     )
-    device = attempt(problems, lambda: choose_device(args.device))
+    attempt(problems, lambda: choose_device(args.device))
     with ExitStack() as stack:
 
         def opened(field: str, model: str) -> ModelWeights | None:
             return attempt(problems, lambda: stack.enter_context(open_model(model, field=field, events=events)))
 
         base, tuned = opened("base", args.base), opened("tuned", args.tuned)
-        if problems or device is None or base is None or tuned is None:
+        if problems or base is None or tuned is None:
             raise UserError.many(problems)
         precision = args.save_precision or widest_of([base, tuned])
-        lora, report = extract_lora(base, tuned, settings, precision=precision, device=device, events=events)
+        with tool_device(args.device, f"extraction of {args.out.name}", events) as device:
+            lora, report = extract_lora(base, tuned, settings, precision=precision, device=device, events=events)
         hashes = {"base": base.sha256(events), "tuned": tuned.sha256(events)}
     write_lora(args.out, with_origins(lora, **hashes), precision=precision)
     return {

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trainer.commands.arguments import add_gpu_sharing
 from trainer.errors import Problem, UserError
 from trainer.lora.strengths import parse_lora
 from trainer.pictures import PictureSettings, parse_settings
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         described = (PictureSettings.model_fields[name].description or "").split("\n")[0]
         parser.add_argument(f"--{name.replace('_', '-')}", help=described.replace("%", "%%"))
     described = str(PictureSettings.model_fields["weighted"].description)
+    add_gpu_sharing(parser)
     parser.add_argument("--weighted", action="store_true", help=described[:1].lower() + described[1:])
 
 
@@ -43,7 +45,8 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
 
     begun = time.monotonic()
     device = pick_device()
-    paths = generate(settings, args.out.expanduser().resolve(), device=device, events=events)
+    folder = args.out.expanduser().resolve()
+    paths = generate(settings, folder, device=device, events=events, share_gpu=args.share_gpu)
     return {
         "pictures": [str(path) for path in paths],
         "seconds": round(time.monotonic() - begun, 2),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.commands.results import DEVICES, PRECISIONS
 from trainer.errors import UserError
 from trainer.lora.merge_settings import MODES, MergeSettings
 from trainer.lora.strengths import Strength, parse_loras
 from trainer.runs.events import EventSink
+
+if TYPE_CHECKING:
+    import torch
 
 _LORA_ONLY = ("rank", "conv_rank", "density", "seed", "dora_base")
 
@@ -79,22 +83,22 @@ def _table(answer: dict[str, Any]) -> list[str]:
 
 
 def _into_lora(args: argparse.Namespace, loras: list[tuple[Path, Strength]], events: EventSink) -> dict[str, Any]:
-    from trainer.devices import choose_device
     from trainer.lora.merge_files import LoraMerge, merge_lora_files, plan_lora_merge
 
     if args.allow_partial:
         hint = "Leave --allow-partial out, or give --base."
         raise UserError("merge.partial", "allow-partial: it is for merging into a model.", hint, "allow_partial")
-    wanted = LoraMerge(
-        loras,
-        args.out.expanduser(),
-        MergeSettings(args.mode, args.rank, args.conv_rank, args.density, args.seed, args.precision),
-        save_precision=args.save_precision,
-        dora_base=args.dora_base,
-        device=choose_device(args.device),
-        overwrite=args.overwrite,
-    )
-    return plan_lora_merge(wanted, events=events) if args.dry_run else merge_lora_files(wanted, events=events)
+    with _device(args, events) as device:
+        wanted = LoraMerge(
+            loras,
+            args.out.expanduser(),
+            MergeSettings(args.mode, args.rank, args.conv_rank, args.density, args.seed, args.precision),
+            save_precision=args.save_precision,
+            dora_base=args.dora_base,
+            device=device,
+            overwrite=args.overwrite,
+        )
+        return plan_lora_merge(wanted, events=events) if args.dry_run else merge_lora_files(wanted, events=events)
 
 
 def _into_model(args: argparse.Namespace, loras: list[tuple[Path, Strength]], events: EventSink) -> dict[str, Any]:
@@ -104,23 +108,32 @@ def _into_model(args: argparse.Namespace, loras: list[tuple[Path, Strength]], ev
     if args.mode != "exact" or useless:
         hint = f"Leave {', '.join(['--mode', *useless])} out."
         raise UserError("merge.mode", "mode: merging into a model is always exact.", hint, "mode")
-    done = merge_into_model(
-        _base_path(args.base, events),
-        loras,
-        args.out.expanduser(),
-        precision=args.precision,
-        save_precision=args.save_precision,
-        device=args.device,
-        overwrite=args.overwrite,
-        allow_partial=args.allow_partial,
-        dry_run=args.dry_run,
-        events=events,
-    )
+    base = _base_path(args.base, events)
+    with _device(args, events) as device:
+        done = merge_into_model(
+            base,
+            loras,
+            args.out.expanduser(),
+            precision=args.precision,
+            save_precision=args.save_precision,
+            device=device,
+            overwrite=args.overwrite,
+            allow_partial=args.allow_partial,
+            dry_run=args.dry_run,
+            events=events,
+        )
     rows = [
         {"file": str(path), "ratio": ratio, "layers_used": done["layers"][str(path)]}
         for (path, _), ratio in zip(loras, done["ratios"], strict=True)
     ]
     return {**done, "base": args.base, "loras": rows}
+
+
+def _device(args: argparse.Namespace, events: EventSink) -> AbstractContextManager[torch.device]:
+    """Where to compute; nothing is, where it is only to be told what would be done."""
+    from trainer.devices import tool_device
+
+    return tool_device("cpu" if args.dry_run else args.device, f"merging into {args.out.name}", events)
 
 
 def _base_path(base: str, events: EventSink) -> Path:

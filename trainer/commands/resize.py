@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Resize. Raises UserError when something is wrong, and then writes nothing."""
-    from trainer.devices import choose_device
+    from trainer.devices import choose_device, tool_device
     from trainer.lora.file import read_lora, write_lora
     from trainer.lora.merge import widest_precision
     from trainer.lora.resize import Choice, check_choice, kept_norm, resize_lora
@@ -39,12 +39,13 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     path = args.lora.expanduser()
     problems = [*check_choice(args.rank, args.conv_rank, args.dynamic, args.param)]
     problems += out_file_problems(args.out, [path], overwrite=args.overwrite)
-    device = attempt(problems, lambda: choose_device(args.device))
+    attempt(problems, lambda: choose_device(args.device))
     lora = attempt(problems, lambda: read_lora(path))
-    if problems or lora is None or device is None:
+    if problems or lora is None:
         raise UserError.many(problems)
     choice = Choice(args.rank, args.conv_rank or args.rank, args.dynamic, args.param, args.like_kohya)
-    resized, reports = resize_lora(lora, choice, device=device, events=events)
+    with tool_device(args.device, f"resizing of {path.name}", events) as device:
+        resized, reports = resize_lora(lora, choice, device=device, events=events)
     precision = args.save_precision or widest_precision([lora])
     write_lora(args.out, resized, precision=precision)
     return {

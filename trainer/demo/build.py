@@ -19,6 +19,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.demo import CAPTIONER_DIR, MODEL_DIR, build_captioner, build_text, build_unet, build_vae, gates
 from trainer.demo.tokenizer import build_tokenizer
+from trainer.devices import gpu_held
+from trainer.terminal import TerminalEvents
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(options.threads)
     if not options.gates:
-        deadline = time.monotonic() + 60 * options.minutes
-        finished = all(_run(stage, options, deadline) for stage in (options.stage or STAGES))
+        with gpu_held(torch.device(options.device, 0), "building of the demo model", TerminalEvents(sys.stderr)):
+            deadline = time.monotonic() + 60 * options.minutes
+            finished = all(_run(stage, options, deadline) for stage in (options.stage or STAGES))
         if not finished:
             logger.info("time is up; run the same command again to continue")
             return 0

@@ -14,7 +14,7 @@ from trainer.config import Config, Prompt, Source
 from trainer.config_io import PRESETS_DIR, load_config
 from trainer.demo.concepts import CONCEPT_REPEATS, CONCEPTS, PICTURES, PICTURES_SEED, Concept, make_dataset
 from trainer.demo.world import SIDE_PX
-from trainer.devices import pick_device
+from trainer.devices import gpu_held, pick_device
 from trainer.generate import Painter
 from trainer.pictures import LoraUse
 from trainer.recipe import train
@@ -61,16 +61,19 @@ def show(kind: Kind, workspace: Workspace, events: EventSink) -> Showcase:
     """Train the demo LoRA of a kind and judge it. Raises what ``recipe.train`` raises."""
     begun = time.monotonic()
     concept = CONCEPTS[CONCEPT_OF[kind]]
-    painter = Painter("demo", pick_device())
-    before = _draw(painter, concept.prompts, "before", events)
+    device = pick_device()
+    with gpu_held(device, "the demo", events):
+        painter = Painter("demo", device)
+        before = _draw(painter, concept.prompts, "before", events)
 
     config = showcase_config(kind, workspace.datasets_dir / f"demo-{concept.name}")
     run = workspace.create_run(config, queued=False)
     outcome = train(run, workspace=workspace, events=events)
 
-    painter.use([LoraUse(path=str(outcome.lora_path), weight=1.0)])
-    after = _draw(painter, concept.prompts, "after", events)
-    plain = _draw(painter, concept.plain_prompts, "without the trigger", events)
+    with gpu_held(device, "the demo", events):
+        painter.use([LoraUse(path=str(outcome.lora_path), weight=1.0)])
+        after = _draw(painter, concept.prompts, "after", events)
+        plain = _draw(painter, concept.plain_prompts, "without the trigger", events)
     picture = run.dir / "before-after.png"
     _before_and_after({"before": before, "after": after, "no trigger": plain}).save(picture)
     return Showcase(

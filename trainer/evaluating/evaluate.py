@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from trainer.checkpoint_folders import LORA, checkpoints, is_valid, read_manifest, step_of
 from trainer.config import Config
@@ -23,8 +20,7 @@ from trainer.evaluating.settings import EvaluationSettings
 from trainer.evaluating.verdict import best_of, hints_of
 from trainer.runs.events import EventSink, read_events
 from trainer.runs.store import Run, Workspace
-
-_LOOK_SECONDS = 0.5
+from trainer.runs.turns import holding
 
 
 def evaluate(
@@ -52,7 +48,9 @@ def evaluate(
         missing = {step: path for step, path in wanted.items() if step not in known}
         summary = folder.read_summary()
         if missing or summary is None or summary.key != key:
-            with _device_held(workspace, events) as device:
+            device = pick_device()
+            turn = turn_on(device, workspace, f"evaluation of {run.read().name}")
+            with holding(turn, str(device), events):
                 lora = next(iter(chosen.values())) / LORA
                 with _memory_told():
                     examiner = Examiner(
@@ -165,24 +163,6 @@ def _marked_best(run: Run) -> int | None:
     """The step that training marked as its best; None where it marks none."""
     saved = [event for event in read_events(run.events_path) if event["type"] == "checkpoint"]
     return next((int(event["step"]) for event in reversed(saved) if event.get("best")), None)
-
-
-@contextmanager
-def _device_held(workspace: Workspace, events: EventSink) -> Iterator[torch.device]:
-    """Wait for the device, and keep other jobs from it."""
-    device = pick_device()
-    turn = turn_on(device, workspace)
-    told = False
-    try:
-        while not turn.take():
-            if not told:
-                message, hint = f"Another job is using {device}.", "The evaluation starts when it ends."
-                events.emit("warning", code="device.busy", message=message, hint=hint)
-            told = True
-            time.sleep(_LOOK_SECONDS)
-        yield device
-    finally:
-        turn.give_back()
 
 
 @contextmanager

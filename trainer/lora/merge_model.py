@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainer.errors import Problem, UserError
 from trainer.files import read_json
 from trainer.lora.file import Precision
@@ -23,7 +25,7 @@ from trainer.lora.merge_files import file_sha256
 from trainer.lora.merge_items import Items
 from trainer.lora.merge_plan import CAST_PARTS, Base, MergePlan, model_index, open_base, plan_merge
 from trainer.lora.merge_progress import MergeProgress
-from trainer.lora.merge_weights import Device, Sums, merge_device, one_thread
+from trainer.lora.merge_weights import Sums, one_thread
 from trainer.lora.outputs import form_of, out_problems
 from trainer.lora.strengths import Strength
 from trainer.lora.tensor_file import DTYPES
@@ -33,6 +35,7 @@ from trainer.runs.events import EventSink
 from trainer.single_file.kinds import LAYOUTS
 from trainer.single_file.original import marks, original_tensors
 
+CPU = torch.device("cpu")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx", ".h5")
 _STALE_KEYS = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
 _EMA = "model_ema."
@@ -54,7 +57,7 @@ def merge_into_model(
     *,
     precision: Precision = "float",
     save_precision: Precision | None = None,
-    device: Device = "auto",
+    device: torch.device = CPU,
     overwrite: bool = False,
     allow_partial: bool = False,
     dry_run: bool = False,
@@ -84,7 +87,7 @@ def merge_into_model(
     problems += _strength_problems(given)
     if problems:
         raise UserError.many(problems)
-    sums = Sums(DTYPES[precision], merge_device(device))
+    sums = Sums(DTYPES[precision], device)
     source = _as_folder(base_path, events) if base_path.is_file() and form_of(out) == "folder" else base_path
     with open_base(source) as base:
         plan = plan_merge(base, given, allow_partial=allow_partial)

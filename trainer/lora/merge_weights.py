@@ -10,21 +10,16 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from trainer.devices import choose_device, free_memory_bytes
 from trainer.errors import UserError
 from trainer.lora.layers import Layer, LoraLayer, add_changes
 from trainer.lora.weight_file import WeightSource
 from trainer.single_file.names import Source
 
-Device = Literal["auto", "cpu", "cuda"]
-
 _BLOCK_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 24}
-_NEEDED_GPU_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -34,14 +29,6 @@ class Change:
     layer: Layer
     strength: float
     source: Source
-
-
-def merge_device(wanted: Device) -> torch.device:
-    """The device that sums are computed on; ``auto`` is a GPU that has room, else the CPU. Raises UserError."""
-    found = choose_device(wanted)
-    if wanted == "auto" and found.type == "cuda" and free_memory_bytes(found) < _NEEDED_GPU_BYTES:
-        return torch.device("cpu")
-    return found
 
 
 @contextmanager

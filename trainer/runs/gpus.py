@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trainer.errors import UserError
 from trainer.runs.driver import driver_rows
+from trainer.runs.turns import Holder, gpu_turn
 
 CPU = "cpu"
 
@@ -61,6 +62,12 @@ def default_device() -> str:
 def gpu_of(device: str) -> Gpu | None:
     """The GPU of this name; None for the CPU and for one that is not here."""
     return next((gpu for gpu in gpus() if gpu.device == device), None)
+
+
+def device_holder(device: str) -> Holder | None:
+    """Which job has a GPU; None where none has it or it is not told, and for the CPU, which jobs share."""
+    gpu = gpu_of(device)
+    return gpu_turn(gpu.uuid).holder if gpu is not None and gpu.uuid else None
 
 
 def check_device(device: str | None) -> None:

@@ -29,6 +29,8 @@ from trainer.files import read_json, write_json
 
 State = Literal["queued", "starting", "preparing", "training", "paused", "stopping", "finished", "stopped", "failed"]
 ALIVE: tuple[State, ...] = ("starting", "preparing", "training", "paused", "stopping")
+COMPUTING: tuple[State, ...] = ("starting", "preparing", "training", "stopping")
+"""Those of ``ALIVE`` in which a run has its device, or waits for it: a paused one leaves it to others."""
 ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
 STATES: tuple[State, ...] = get_args(State)
 

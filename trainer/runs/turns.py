@@ -1,18 +1,46 @@
 """Turns on a device: one job at a time, whichever workspace, terminal or program part it belongs to.
 
-Both locks end with the process that holds them, however it ends.
+Both locks end with the process that holds them, however it ends. What a job is stands beside them, for those who wait.
 """
 
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel
 
-from trainer.runs.store import Workspace
+from trainer.files import read_json, write_json
+from trainer.runs.events import EventSink
+from trainer.runs.store import Workspace, process_is_alive, this_process
+
+BUSY = "device.busy"
+"""The code of the warning that tells what a job waits for."""
+
+WAITING_HINT = "This one starts when it ends. Pause or stop the other one to go on sooner."
 
 _PATIENCE_SECONDS = 0.5  # looking whether a device is free takes it for a moment: that is no other job
+_GIVE_WAY_SECONDS = 3.0  # what only keeps a model ready looks four times a second, and then has to unload it
+_LOOK_SECONDS = 0.2
+_A_DAY_SECONDS = 86_400
+
+
+class Holder(BaseModel):
+    """Who has a device: ``what`` in words such as "training of cats", since when (Unix seconds), which process."""
+
+    what: str
+    since: float
+    pid: int
+    pid_started: float | None
+
+    def __str__(self) -> str:
+        ago = time.time() - self.since
+        form = "%H:%M" if ago < _A_DAY_SECONDS else "%b %d, %H:%M"
+        return f"{self.what}, since {time.strftime(form, time.localtime(self.since))}"
 
 
 class Turn:
@@ -20,11 +48,17 @@ class Turn:
 
     Who waits for a turn says so by a second lock, so that a job that could let go, such as a loaded picture model that
     nobody uses now, does.
+
+    Args:
+        path: the lock's file; all who name the same take turns.
+        what: what the job that takes it is, for ``holder``; without, it is not told.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, what: str = "") -> None:
         self._held = FileLock(path, mode=0o666)
         self._wish = FileLock(path.with_suffix(".wanted"), mode=0o666)
+        self._holder_path = path.with_suffix(".holder")
+        self._what = what
 
     def take(self, patience_seconds: float = _PATIENCE_SECONDS) -> bool:
         """Take the device unless another process has it; then go on asking for it until it is taken or given up."""
@@ -34,10 +68,22 @@ class Turn:
             self._ask()
             return False
         self._wish.release()
+        self._tell()
         return True
+
+    def take_if_idle(self) -> bool:
+        """Take the device unless another job computes there, and ask no longer for it: a model that is only kept ready
+        is given a moment to go."""
+        if self.take(0) or self.take(_GIVE_WAY_SECONDS):
+            return True
+        self.give_back()
+        return False
 
     def give_back(self) -> None:
         """Let others have the device, and ask for it no longer."""
+        if self.held and self._what:
+            with suppress(OSError):
+                self._holder_path.unlink(missing_ok=True)
         self._held.release(force=True)
         self._wish.release(force=True)
 
@@ -45,6 +91,15 @@ class Turn:
     def held(self) -> bool:
         """Whether this object has the device."""
         return self._held.is_locked
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who has the device; None where nobody has, or it is not told. Asking does not touch the locks."""
+        try:
+            found = Holder.model_validate(read_json(self._holder_path))
+        except (OSError, ValueError):
+            return None
+        return found if process_is_alive(found.pid, found.pid_started) else None
 
     @property
     def wanted(self) -> bool:
@@ -65,13 +120,55 @@ class Turn:
         except Timeout:
             return  # somebody asks already: that is enough
 
+    def _tell(self) -> None:
+        if self._what:
+            with suppress(OSError):  # another user's file may be in the way, and the lock alone is what counts
+                write_json(self._holder_path, Holder(what=self._what, since=time.time(), **this_process()).model_dump())
 
-def gpu_turn(uuid: str) -> Turn:
+
+def gpu_turn(uuid: str, what: str = "") -> Turn:
     """Turns on a GPU are of the whole machine. The UUID may be with or without ``GPU-`` in front."""
-    return Turn(Path(tempfile.gettempdir()) / f"lora-atelier-{uuid.removeprefix('GPU-')}.lock")
+    return Turn(Path(tempfile.gettempdir()) / f"lora-atelier-{uuid.removeprefix('GPU-')}.lock", what)
 
 
-def cpu_turn(workspace: Workspace) -> Turn:
+def cpu_turn(workspace: Workspace, what: str = "") -> Turn:
     """Turns on the CPU are of the workspace: runs of two workspaces only slow each other down."""
     workspace.locks_dir.mkdir(parents=True, exist_ok=True)
-    return Turn(workspace.locks_dir / "device-cpu.lock")
+    return Turn(workspace.locks_dir / "device-cpu.lock", what)
+
+
+def wait_for(turn: Turn, tell: Callable[[Holder | None], object], look: Callable[[], object]) -> None:
+    """Take a turn, however long that takes.
+
+    Args:
+        turn: what to wait for.
+        tell: hears who has the device, first and whenever somebody else has.
+        look: called all the time between; what it raises ends the waiting.
+    """
+    told: list[Holder | None] = []
+    while not turn.take():
+        holder = turn.holder
+        if not told or holder not in (None, told[-1]):
+            tell(holder)
+            told.append(holder)
+        look()
+        time.sleep(_LOOK_SECONDS)
+
+
+@contextmanager
+def holding(turn: Turn, device: str, events: EventSink, hint: str = WAITING_HINT) -> Iterator[None]:
+    """Have a turn meanwhile: waits for it, telling what it waits for by warnings, and gives it back in the end."""
+
+    def tell(holder: Holder | None) -> None:
+        events.emit("warning", code=BUSY, message=busy_words(device, holder), hint=hint)
+
+    try:
+        wait_for(turn, tell, lambda: None)
+        yield
+    finally:
+        turn.give_back()
+
+
+def busy_words(device: str, holder: Holder | None) -> str:
+    """That a job has to wait, and for what."""
+    return f"Another job is using {device}{'' if holder is None else f' ({holder})'}."

@@ -28,7 +28,7 @@ from trainer.runs import control, queue
 from trainer.runs.events import EventSink
 from trainer.runs.gpus import check_device, gpu_of, worker_devices
 from trainer.runs.queue import queue_lock, queued_runs, read_queue, suits
-from trainer.runs.store import ALIVE, ENDED, Run, RunInfo, Workspace
+from trainer.runs.store import COMPUTING, ENDED, Run, RunInfo, Workspace
 from trainer.runs.turns import Turn, gpu_turn
 
 IDLE_SECONDS = 30.0
@@ -36,6 +36,8 @@ _LOOK_SECONDS = 0.5
 _RUN_LOCK_SECONDS = 2.0  # a run that some process does not let go of must not hold up the others
 
 RunCommand = Callable[[Run, Workspace], list[str]]
+Trained = tuple[Run, subprocess.Popen[bytes]]
+"""A run and the process that trains it."""
 
 
 def enqueue(workspace: Workspace, config: Config, *, device: str | None = None, checkpoint: Path | None = None) -> Run:
@@ -158,10 +160,12 @@ def _work_as_the_worker(
     workspace: Workspace, device: str, events: EventSink, lock: FileLock, idle_seconds: float, command: RunCommand
 ) -> list[str]:
     done: list[str] = []
+    resting: list[Trained] = []
     turn = _turn(device)
     idle_since = time.monotonic()
     while True:
         taken, busy = None, False
+        resting = [trained for trained in resting if not _has_ended(*trained, events, 0)]
         if _something_waits(workspace, device):
             idle_since = time.monotonic()
             busy = _device_is_taken(workspace, device, turn)
@@ -174,9 +178,9 @@ def _work_as_the_worker(
         if taken is None:
             time.sleep(_LOOK_SECONDS * (4 if busy else 1))  # a look reads every run: that can go on for hours
             continue
-        run, process = taken
-        done.append(run.id)
-        _see_to_its_end(run, process, events)
+        done.append(taken[0].id)
+        if not _see_to_its_end(*taken, events):
+            resting.append(taken)
         idle_since = time.monotonic()
 
 
@@ -195,7 +199,7 @@ def _waiting_for(workspace: Workspace, device: str) -> list[Run]:
     return waiting
 
 
-def _take_next(workspace: Workspace, device: str, command: RunCommand) -> tuple[Run, subprocess.Popen[bytes]] | None:
+def _take_next(workspace: Workspace, device: str, command: RunCommand) -> Trained | None:
     """Start the first run that can be started; None when there is none any more, or the queue has been paused."""
     with queue_lock(workspace):
         if read_queue(workspace).paused:
@@ -233,16 +237,29 @@ def _start(run: Run, workspace: Workspace, device: str, command: RunCommand) -> 
         return process
 
 
-def _see_to_its_end(run: Run, process: subprocess.Popen[bytes], events: EventSink) -> None:
-    """Wait for a trainer's end, and write down what it could not."""
+def _see_to_its_end(run: Run, process: subprocess.Popen[bytes], events: EventSink) -> bool:
+    """Wait for a trainer's end. False as soon as the run is paused: it leaves its device to others then."""
     events.emit("state", state=f"{run.id} started")
-    code = process.wait()
+    while not _has_ended(run, process, events, _LOOK_SECONDS):
+        with suppress(UserError):  # the folder may be gone
+            if run.read().state == "paused":
+                return False
+    return True
+
+
+def _has_ended(run: Run, process: subprocess.Popen[bytes], events: EventSink, patience_seconds: float) -> bool:
+    """Whether a trainer ends before patience does; what it could not write down itself then is."""
+    try:
+        code = process.wait(patience_seconds)
+    except subprocess.TimeoutExpired:
+        return False
     with suppress(UserError):  # the folder may be gone
         with run.lock():
             info = run.status_locked()
             if info.state in ENDED:  # not when the user has queued it again already
                 info = run.update_locked(exit_code=code)
         events.emit("state", state=f"{run.id} {info.state}")
+    return True
 
 
 def _device_is_taken(workspace: Workspace, device: str, turn: Turn | None) -> bool:
@@ -251,7 +268,7 @@ def _device_is_taken(workspace: Workspace, device: str, turn: Turn | None) -> bo
     for run in workspace.runs():
         with suppress(UserError):
             info = run.status()
-            if info.state in ALIVE and _is_on(info, device):
+            if info.state in COMPUTING and _is_on(info, device):
                 return True
     if turn is None:
         return False

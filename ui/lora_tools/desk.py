@@ -174,6 +174,8 @@ def saved(result: dict[str, Any], rows: Sequence[tuple[str, str]] = ()) -> str:
 
 def progress_words(info: JobInfo, progress: Progress) -> str:
     """What a job does, how far it is, and how long it still takes, in words."""
+    if not progress.total and progress.what:
+        return progress.what.capitalize()
     if not progress.total:
         waited = time.time() - info.started
         return "Starting: the programs are being loaded" if waited > 2 else "Starting"

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from trainer.errors import UserError
-from trainer.runs import actions
+from trainer.runs import actions, queue
 from trainer.runs.control import Request
 from trainer.runs.store import ENDED
 from trainer.runs.worker import enqueue, requeue
@@ -21,7 +21,7 @@ from ui.runs.desk import RunsDesk, Shown
 CONTROLS: dict[Request, tuple[str, tuple[str, ...]]] = {
     "pause": ("Pause", ("training",)),
     "resume": ("Resume", ("paused", "stopped", "failed")),
-    "stop": ("Stop and save", ("queued", "starting", "preparing", "training", "paused")),
+    "stop": ("Stop and save", ("starting", "preparing", "training", "paused")),
     "sample": ("Sample now", ("training",)),
     "save": ("Save now", ("training",)),
 }
@@ -33,12 +33,14 @@ class Buttons:
     """What can be asked of the run that is shown.
 
     Attributes:
+        leave: "Take out of the queue", for a run that waits.
         generate, merge, edit: "Generate with this", "Merge with this" and "Change and run again", which lead to
             other tabs.
     """
 
     generate: gr.Button
     controls: dict[Request, gr.Button]
+    leave: gr.Button
     download: gr.Button
     merge: gr.Button
     extend_by: gr.Number
@@ -50,7 +52,7 @@ class Buttons:
     @property
     def changing(self) -> list[Any]:
         """Those that come and go with the run's state, in the order of ``_updates``."""
-        asking = [*self.controls.values(), self.extend_by, self.extend]
+        asking = [*self.controls.values(), self.leave, self.extend_by, self.extend]
         return [*asking, self.generate, self.merge, self.download, self.edit, self.delete]
 
 
@@ -70,6 +72,7 @@ def _buttons() -> Buttons:
     with gr.Row(elem_classes=["run-actions"]):
         generate = button("Generate with this", "generate", variant="primary")
         controls = {name: button(label, name) for name, (label, _) in CONTROLS.items()}
+        leave = button("Take out of the queue", "leave-queue")
         download = button("Download the LoRA", "download")
         merge = button("Merge with this", "merge")
         extend_by = gr.Number(
@@ -79,7 +82,7 @@ def _buttons() -> Buttons:
         again = button("Run again", "again")
         edit = button("Change and run again", "edit")
         delete = button("Delete", "delete")
-    return Buttons(generate, controls, download, merge, extend_by, extend, again, edit, delete)
+    return Buttons(generate, controls, leave, download, merge, extend_by, extend, again, edit, delete)
 
 
 def _wire_asking(board: RunsBoard, buttons: Buttons) -> None:
@@ -89,8 +92,13 @@ def _wire_asking(board: RunsBoard, buttons: Buttons) -> None:
     def again(run_id: str) -> str:
         return board.select(enqueue(desk.workspace, desk.run(run_id).config()).id)
 
+    @tells_problems
+    def leave(run_id: str) -> None:
+        queue.remove(desk.run(run_id))
+
     for name, button in buttons.controls.items():
         board.then_refresh(button.click(_asker(desk, name), board.selected, None, **TELLING))
+    board.then_refresh(buttons.leave.click(leave, board.selected, None, **TELLING))
     extended = buttons.extend.click(_extender(desk), [board.selected, buttons.extend_by], None, **TELLING)
     board.then_refresh(extended)
     board.then_refresh(buttons.again.click(again, board.selected, board.selected, **TELLING))
@@ -150,6 +158,7 @@ def _updates(shown: Shown) -> list[Any]:
     link = media.lora_url(shown.run.id) if has_lora else None
     return [
         *(gr.update(visible=state in states) for _, states in CONTROLS.values()),
+        gr.update(visible=state == "queued"),
         gr.update(visible=ended_well),
         gr.update(visible=ended_well),
         gr.update(visible=has_something),

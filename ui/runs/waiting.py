@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trainer.runs.gpus import gpu_of, gpus, worker_devices
+from trainer.runs.gpus import device_holder, gpu_of, gpus, worker_devices
 from trainer.runs.queue import suits
-from trainer.runs.store import ALIVE, RunInfo
+from trainer.runs.store import ALIVE, COMPUTING, RunInfo
 from ui.run_html import STATE_WORDS
 from ui.run_list import RunList
 
@@ -17,7 +17,7 @@ Seconds = Callable[[RunInfo], float | None]
 
 @dataclass(frozen=True)
 class Going:
-    """A run that has its device. ``percent`` of its steps are done; ``left`` says how long it takes still, if known."""
+    """A run whose process lives. ``percent`` of its steps are done; ``left`` says how long it takes still, if known."""
 
     id: str
     name: str
@@ -30,7 +30,7 @@ class Going:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A run that waits for ``device``, empty for any; ``start`` says when it is its turn, if known."""
+    """A run that waits for ``device``, empty for any; ``start`` says when it is its turn, or what it waits for."""
 
     id: str
     name: str
@@ -54,23 +54,35 @@ def queue_view(runs: RunList, seconds_left: Seconds) -> QueueView:
     by_id = {info.id: info for info in runs.infos}
     going = [info for info in reversed(runs.infos) if info.state in ALIVE]
     waiting = [by_id[run_id] for run_id in runs.queue]
-    starts = [None] * len(waiting) if runs.paused else start_times(waiting, going, seconds_left)
+    others = other_jobs(going) if waiting else {}
+    starts = [None] * len(waiting) if runs.paused else start_times(waiting, going, seconds_left, others)
     return QueueView(
         paused=runs.paused,
         going=tuple(_going(info, seconds_left(info)) for info in going),
-        waiting=tuple(_waiting(info, start) for info, start in zip(waiting, starts, strict=True)),
+        waiting=tuple(_waiting(info, start, others, runs.paused) for info, start in zip(waiting, starts, strict=True)),
         interrupted=tuple(info.name for info in reversed(runs.infos) if info.interrupted and info.state == "failed"),
         devices=device_choices(),
     )
 
 
-def start_times(waiting: Sequence[RunInfo], going: Sequence[RunInfo], seconds_left: Seconds) -> list[float | None]:
+def other_jobs(going: Sequence[RunInfo]) -> dict[str, str]:
+    """What has a device that none of the runs computes on, by device: captioning, another workspace's run ..."""
+    own = {device_of(info) for info in going if info.state in COMPUTING}
+    holders = {device: device_holder(device) for device in worker_devices() if device not in own}
+    return {device: str(holder) for device, holder in holders.items() if holder is not None}
+
+
+def start_times(
+    waiting: Sequence[RunInfo], going: Sequence[RunInfo], seconds_left: Seconds, others: Mapping[str, str]
+) -> list[float | None]:
     """When each waiting run starts, in seconds from now: it goes to the device that is free first among its own.
 
-    None where a run before it takes nobody knows how long.
+    None where a run before it, or one of the ``other_jobs``, takes nobody knows how long. Paused runs hold nobody up.
     """
-    free: dict[str, float | None] = dict.fromkeys(worker_devices(), 0.0)
+    free: dict[str, float | None] = {device: None if device in others else 0.0 for device in worker_devices()}
     for info in going:
+        if info.state not in COMPUTING:
+            continue
         device = device_of(info)
         before, left = free.get(device), seconds_left(info)
         free[device] = None if before is None or left is None else max(before, left)
@@ -93,7 +105,7 @@ def runs_before(runs: RunList, run_id: str) -> int | None:
         return None
     by_id = {info.id: info for info in runs.infos}
     mine = [device for device in worker_devices() if suits(by_id[run_id], device)]
-    going = [info for info in runs.infos if info.state in ALIVE and device_of(info) in mine]
+    going = [info for info in runs.infos if info.state in COMPUTING and device_of(info) in mine]
     ahead = [other for other in runs.queue[: runs.queue.index(run_id)] if _share_a_device(by_id[other], mine)]
     free = len(mine) - len({device_of(info) for info in going})
     return 0 if len(ahead) < free else len(going) + len(ahead)
@@ -155,11 +167,14 @@ def _going(info: RunInfo, left: float | None) -> Going:
     return Going(info.id, info.name, info.state, STATE_WORDS[info.state], device_name(device_of(info)), percent, word)
 
 
-def _waiting(info: RunInfo, start: float | None) -> Waiting:
+def _waiting(info: RunInfo, start: float | None, others: Mapping[str, str], paused: bool) -> Waiting:
+    busy = [job for device, job in others.items() if suits(info, device)]
     if info.wanted_device is not None and info.wanted_device not in worker_devices():
         word = f"waits for {info.wanted_device}, which is not here"
+    elif paused:
+        word = ""  # the panel's head tells it of all
     elif start is None:
-        word = ""
+        word = f"the GPU is in use: {busy[0]}" if busy else "waits for what is before it"
     else:
         word = f"starts in about {about(start)}" if start > 0 else "starts now"
     return Waiting(info.id, info.name, info.wanted_device or "", word)

@@ -37,4 +37,5 @@ KIND = CaptionerKind(
     style="text",
     options=CaptionerOptions,
     load=load,
+    runtime="none",
 )

@@ -44,4 +44,5 @@ KIND = CaptionerKind(
     style="text",
     options=FixedOptions,
     load=load,
+    runtime="none",
 )

@@ -123,4 +123,5 @@ KIND = CaptionerKind(
     style="tags",
     options=PixaiOptions,
     load=load,
+    runtime="onnx",
 )

@@ -60,4 +60,5 @@ KIND = CaptionerKind(
     style="tags",
     options=WdOptions,
     load=load,
+    runtime="onnx",
 )
