@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "test-results"
@@ -109,6 +109,17 @@ def wait_until_open(page: Page) -> None:
     """Until then the page takes no input."""
     page.get_by_role("tab", name="Train", exact=True).wait_for(state="attached")
     page.wait_for_function("() => document.body && !document.body.inert")
+
+
+def toast(page: Page, text: str) -> Locator:
+    """The note that says so. All errors are in one note, all warnings in another: never look for the only note."""
+    return page.locator(".toast-body").filter(has_text=text)
+
+
+def dismiss(page: Page, text: str) -> None:
+    """Wait for the note that says so and close it, so that the next one is seen to come."""
+    toast(page, text).locator(".toast-close").click()
+    expect(toast(page, text)).to_have_count(0)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import App, wait_until_open
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from conftest import App, toast, wait_until_open
+from playwright.sync_api import BrowserContext, Page, expect
 from test_dataset_tab import caption_box, cards, eventually, field, make_dataset, open_folder, state, text_of, unfold
 
 from trainer.curation.operations import OPERATIONS
@@ -82,10 +82,6 @@ def bytes_of(folder: Path, count: int = 4) -> list[bytes]:
     return [(folder / f"{number:04}.txt").read_bytes() for number in range(count)]
 
 
-def note(page: Page, text: str) -> Locator:
-    return page.locator(".toast-body").filter(has_text=text).last
-
-
 def apply(page: Page) -> None:
     page.locator("#edit-apply").click()
 
@@ -133,7 +129,7 @@ def test_a_preview_in_pages_is_what_is_applied(app: App, page: Page) -> None:
 
     (folder / "0001.txt").write_text("a green picture changed elsewhere", encoding="utf-8")
     apply(page)
-    expect(note(page, "This is not what you looked at")).to_be_visible()
+    expect(toast(page, "This is not what you looked at")).to_be_visible()
     expect(page.locator("#edit-result dd").nth(3)).to_contain_text("square</b> changed elsewhere")
     assert text_of(folder, 0) == before[0].decode()
     apply(page)
@@ -154,18 +150,18 @@ def test_wrong_orders_are_told_and_a_catastrophic_expression_is_given_up(app: Ap
     open_folder(page, folder)
     unfold(page, "dataset-edits")
     page.locator("#edit-preview").click()
-    expect(note(page, "There is nothing to find.")).to_be_visible()
+    expect(toast(page, "There is nothing to find.")).to_be_visible()
     choose(page, "field-edit-replace-what", "regular expression")
     field(page, "field-edit-replace-find").fill("(a")
     page.locator("#edit-preview").click()
-    expect(note(page, "is not a regular expression")).to_be_visible()
+    expect(toast(page, "is not a regular expression")).to_be_visible()
     field(page, "field-edit-replace-find").fill("(a+)+$")
     apply(page)
-    expect(note(page, "takes too long")).to_be_visible()
+    expect(toast(page, "takes too long")).to_be_visible()
     choose(page, "edit-scope", "Selected pictures")
     field(page, "field-edit-replace-find").fill("a")
     apply(page)
-    expect(note(page, "No pictures are chosen.")).to_be_visible()
+    expect(toast(page, "No pictures are chosen.")).to_be_visible()
     assert text_of(folder, 0) == "a red picture, number 0\n"
     expect(page.locator("#dataset-undo")).to_be_disabled()
 
@@ -285,13 +281,13 @@ def test_encodings_and_read_only_files_are_told(app: App, page: Page) -> None:
     unfold(page, "dataset-edits")
     field(page, "field-edit-replace-find").fill("dog")
     apply(page)
-    expect(note(page, "Nothing was changed.")).to_be_visible()
+    expect(toast(page, "Nothing was changed.")).to_be_visible()
     assert bytes_of(folder, 5) == data
     field(page, "field-edit-replace-find").fill("cat")
     field(page, "field-edit-replace-replacement").fill("lion")
     apply(page)
-    expect(note(page, "3 files were not plain UTF-8")).to_contain_text("0001.txt (probably Windows-1252)")
-    expect(note(page, "left alone because of")).to_contain_text("0004.txt (Permission denied)")
+    expect(toast(page, "3 files were not plain UTF-8")).to_contain_text("0001.txt (probably Windows-1252)")
+    expect(toast(page, "left alone because of")).to_contain_text("0004.txt (Permission denied)")
     assert bytes_of(folder, 5) == [
         "größe, lion\r\n".encode(),
         "größe, lion".encode(),
@@ -329,7 +325,7 @@ def test_two_windows_on_one_dataset(app: App, page: Page, second: Page) -> None:
     field(page, "field-edit-replace-replacement").fill("square")
     apply(page)
     expect(cards(second).nth(2)).to_contain_text("a blue square")
-    expect(note(second, "changed in another window")).to_contain_text("replace picture")
+    expect(toast(second, "changed in another window")).to_contain_text("replace picture")
     caption_box(second).press("Control+Enter")
     expect(second.locator("#dataset-grid .ds-clash")).to_contain_text("a green square, number 1")
     second.locator("#dataset-grid .ds-clash").get_by_role("button", name="Keep mine").click()
@@ -349,7 +345,7 @@ def test_two_windows_on_one_dataset(app: App, page: Page, second: Page) -> None:
     eventually(lambda: text_of(folder, 3) == "a yellow square, number 33\n")
     second.bring_to_front()
     apply(second)
-    expect(note(second, "This is not what you looked at")).to_be_visible()
+    expect(toast(second, "This is not what you looked at")).to_be_visible()
     apply(second)
     eventually(lambda: text_of(folder, 3) == "a yellow square, no. 33\n")
 

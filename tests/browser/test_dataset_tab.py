@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import App
+from conftest import App, dismiss, toast
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
@@ -165,7 +165,7 @@ def test_adding_a_zip(app: App, page: Page, tmp_path: Path) -> None:
     page.locator("#dataset-add").click()
     expect(page.locator("#dataset-grid .ds-title")).to_have_text("datasets / added")
     expect(cards(page)).to_have_count(1)
-    expect(page.locator(".toast-body").filter(has_text="evil.png")).to_be_visible()
+    expect(toast(page, "evil.png")).to_be_visible()
     assert text_of(app.workspace / "datasets" / "added" / "inner", 0) == "a red picture, number 0\n"
     assert not list(app.workspace.parent.rglob("evil.png"))
 
@@ -177,10 +177,7 @@ def test_other_folders_stay_closed(app: App, page: Page) -> None:
     for path in ("/etc", "~", "../../..", f"{app.workspace}/datasets/../../.."):
         field(page, "dataset-path").fill(path)
         page.locator("#dataset-open").click()
-        note = page.locator(".toast-body").filter(has_text="is not open to the page")
-        expect(note).to_be_visible()
-        note.get_by_role("button", name="Close").last.click()
-        expect(note).to_have_count(0)
+        dismiss(page, "is not open to the page")
     assert [card.get_attribute("data-name") for card in cards(page).all()] == before
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App
+from conftest import App, dismiss, toast
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from test_dataset_tab import cards, eventually, field, make_dataset, open_folder, unfold
@@ -78,9 +78,8 @@ def test_dropping_files_adds_them_and_overwrites_nothing(app: App, page: Page, s
     assert (folder / "0000.png").read_bytes() == before
     assert (folder / "0000-2.png").read_bytes() == png("purple")
     assert (folder / "0000-2.txt").read_text(encoding="utf-8") == "a purple one"
-    notes = page.locator(".toast-body")
-    expect(notes.filter(has_text="0000.png is now 0000-2.png")).to_be_visible()
-    expect(notes.filter(has_text="virus.exe: it is neither a picture nor a caption")).to_be_visible()
+    expect(toast(page, "0000.png is now 0000-2.png")).to_be_visible()
+    expect(toast(page, "virus.exe: it is neither a picture nor a caption")).to_be_visible()
     assert not list(app.workspace.parent.rglob("evil.png"))
 
 
@@ -92,7 +91,7 @@ def test_paths_that_were_not_uploaded_are_refused(app: App, page: Page) -> None:
     open_folder(page, folder)
     page.route("**/gradio_api/upload*", lambda route: route.fulfill(json=[str(secret)]))
     drop(page, {"x.png": png("red")})
-    expect(page.locator(".toast-body").filter(has_text="secret.png")).to_be_visible()  # Gradio refuses it first
+    expect(toast(page, "secret.png")).to_be_visible()  # Gradio refuses it first
     assert [path.name for path in sorted(folder.iterdir())] == ["0000.png", "0000.txt"]
     assert secret.exists()
 
@@ -103,8 +102,7 @@ def test_export_then_open_the_result(app: App, page: Page, shot: Callable[[str],
     unfold(page, "dataset-transfer")
     field(page, "export-name").fill("/etc/evil")
     page.locator("#export-start").click()
-    expect(page.locator(".toast-body").filter(has_text="not open to the page")).to_be_visible()
-    page.locator(".toast-body").get_by_role("button", name="Close").last.click()
+    dismiss(page, "not open to the page")
     cards(page).nth(1).focus()
     page.keyboard.press("Space")
     page.keyboard.press("Shift+ArrowRight")
@@ -133,8 +131,7 @@ def test_new_sizes_with_a_smart_crop(app: App, page: Page, shot: Callable[[str],
     field(page, "pictures-width").fill("16")
     field(page, "pictures-height").fill("24")
     page.locator("#pictures-start").click()
-    expect(page.locator(".toast-body").filter(has_text="does not work as a folder's name")).to_be_visible()
-    page.locator(".toast-body").get_by_role("button", name="Close").last.click()
+    dismiss(page, "does not work as a folder's name")
     field(page, "pictures-name").fill("resized")
     page.locator("#pictures-start").click()
     expect(job(page)).to_contain_text("cannot get another shape", timeout=JOB_MS)
@@ -193,9 +190,7 @@ def test_fetching_a_saved_data_set(app: App, page: Page, shot: Callable[[str], P
         field(page, "import-path").fill(given)
         field(page, "import-name").fill("../x")
         page.locator("#import-save").click()
-        note = page.locator(".toast-body").filter(has_text=told)
-        expect(note).to_be_visible()
-        note.get_by_role("button", name="Close").last.click()
+        dismiss(page, told)
     field(page, "import-name").fill("fetched")
     page.locator("#import-save").click()
     page.locator("#import-open").click(timeout=JOB_MS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import App, wait_until_open
+from tests.browser.conftest import App, dismiss, wait_until_open
 from tests.browser.example_runs import open_tab
 from tests.recipe.tiny_runs import SIDE, make_pictures, train_here
 from trainer.config_io import parse_config
@@ -51,11 +51,11 @@ def panel(page: Page, run: Run) -> Locator:
 def test_wrong_values_are_told_and_start_nothing(page: Page, panel: Locator, run: Run) -> None:
     panel.get_by_label("Pictures per checkpoint").fill("0")
     panel.get_by_role("button", name="Evaluate 2").click()
-    expect(page.locator(".toast-wrap")).to_contain_text("pictures: 0 is not allowed")
+    dismiss(page, "pictures: 0 is not allowed")
     panel.get_by_label("Pictures per checkpoint").fill("1")
     panel.get_by_label("Model that looks at pictures").fill("/etc")
     panel.get_by_role("button", name="Evaluate 2").click()
-    expect(page.locator(".toast-wrap")).to_contain_text("/etc is not open to the page")
+    dismiss(page, "/etc is not open to the page")
     assert not evaluation_of(run.dir).dir.exists()
 
 

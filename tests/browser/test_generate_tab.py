@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App
+from tests.browser.conftest import App, dismiss, toast
 from tests.browser.example_runs import example_run, open_tab, write_example_lora
 from trainer.pictures import read_settings
 from trainer.runs.store import Run, Workspace
@@ -129,11 +129,11 @@ def test_problems_are_told(page: Page, tmp_path: Path) -> None:
     page.locator("#generate-lora-0 input").fill(str(elsewhere))
     page.keyboard.press("Enter")
     page.locator("#generate").click()
-    expect(page.locator(".toast-body")).to_contain_text("is not open to the page")
+    dismiss(page, "is not open to the page")
     plain = tmp_path / "plain.png"
     Image.new("RGB", (8, 8)).save(plain)
     open_picture(page, plain)
-    expect(page.locator(".toast-body").last).to_contain_text("carries no settings")
+    expect(toast(page, "carries no settings")).to_be_visible()
 
 
 def open_picture(page: Page, path: Path) -> None:

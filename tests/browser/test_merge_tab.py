@@ -11,7 +11,7 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App
+from tests.browser.conftest import App, dismiss
 from tests.browser.example_runs import example_run, open_tab, write_example_lora
 from trainer.lora.file import read_lora
 from trainer.runs.store import Run, Workspace
@@ -88,7 +88,7 @@ def test_preview_follows_the_slider_and_saving_keeps_it(
         assert torch.allclose(layer.delta(), wanted, atol=2e-3 * float(wanted.abs().max()))
 
     page.locator("#merge-save").click()
-    expect(page.locator(".toast-body")).to_contain_text("both.safetensors exists already")
+    dismiss(page, "both.safetensors exists already")
     page.reload()
     open_tab(page, "Merge")
     expect(page.locator("#merge-outcome")).to_contain_text("both.safetensors")
@@ -97,7 +97,7 @@ def test_preview_follows_the_slider_and_saving_keeps_it(
 def test_into_a_model_and_problems(page: Page, run: Run, workspace: Workspace) -> None:
     open_tab(page, "Merge")
     page.locator("#merge-save").click()
-    expect(page.locator(".toast-body")).to_contain_text("No LoRA is chosen")
+    dismiss(page, "No LoRA is chosen")
     choose(page, "merge-lora-0", "second")
     page.locator("#merge-target input").click()
     page.get_by_role("option", name="A model folder with them built in").click()
@@ -105,7 +105,7 @@ def test_into_a_model_and_problems(page: Page, run: Run, workspace: Workspace) -
     expect(page.locator("#merge-mode")).to_be_hidden()
     page.locator("#merge-name textarea").fill("../outside")
     page.locator("#merge-save").click()
-    expect(page.locator(".toast-body").last).to_contain_text("does not work as a file name")
+    dismiss(page, "does not work as a file name")
     page.locator("#merge-name textarea").fill("whole-model")
     page.locator("#merge-save").click()
     expect(page.locator("#merge-outcome")).to_contain_text("whole-model", timeout=120_000)
@@ -115,7 +115,7 @@ def test_into_a_model_and_problems(page: Page, run: Run, workspace: Workspace) -
 def test_resize_and_inspect(page: Page, run: Run, workspace: Workspace, shot: Callable[[str], Path]) -> None:
     open_tool(page, "Resize")
     page.locator("#resize-save").click()
-    expect(page.locator(".toast-body")).to_contain_text("No LoRA is chosen")
+    dismiss(page, "No LoRA is chosen")
     choose(page, "resize-lora", "second")
     page.locator("#resize-rank input").fill("2")
     page.locator("#resize-name textarea").fill("smaller")
@@ -153,7 +153,7 @@ def test_convert_and_extract(page: Page, run: Run, workspace: Workspace, shot: C
     renamed = workspace.models_dir / "renamed.safetensors"
     assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in read_header(renamed).shapes)
     page.locator("#convert-save").click()
-    expect(page.locator(".toast-body")).to_contain_text("renamed.safetensors exists already")
+    dismiss(page, "renamed.safetensors exists already")
 
     open_tool(page, "Extract")
     tuned = workspace.models_dir / "whole-model"

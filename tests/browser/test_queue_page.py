@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import App, _start, free_port, wait_until_open
+from conftest import App, _start, free_port, toast, wait_until_open
 from example_runs import example_run, open_tab
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 from test_dataset_tab import eventually
@@ -82,7 +82,8 @@ def test_three_runs_the_middle_one_failing(
     expect(panel(page)).to_contain_text("Paused: what is going goes on, nothing further starts.")
     for name in ("damaged", "third", "first"):
         start_training(page, name, pictures, str(base) if name == "damaged" else "demo")
-        expect(page.locator(".toast-body").last).to_contain_text("The queue is paused")
+        if name == "damaged":
+            expect(toast(page, "The queue is paused")).to_be_visible()
         if name == "third":
             workspace.create_run(Config(name="unwanted"))
     expect_waiting(page, "damaged", "third", "unwanted", "first")
@@ -155,7 +156,7 @@ def test_names_are_text_and_a_phone_shows_it_all(page: Page, workspace: Workspac
     page.evaluate(
         "id => document.querySelector('#run-queue').querySelector(`[data-key=\"remove ${id}\"]`)?.click()", run.id
     )
-    expect(page.locator(".toast-body")).to_contain_text("not waiting")
+    expect(toast(page, "not waiting")).to_be_visible()
     expect(panel(page).locator("li.waiting")).to_have_count(0)
     press(page, "Let the queue go on")
 

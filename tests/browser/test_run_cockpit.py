@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import App
+from tests.browser.conftest import App, dismiss
 from tests.browser.example_runs import example_run, open_tab
 from tests.recipe.tiny_runs import losses_of, make_pictures, of_type
 from trainer.checkpoint_folders import LORA, checkpoint_at, checkpoints
@@ -85,8 +85,7 @@ def test_one_run_through_all_that_can_be_asked(
     expect(field).to_have_value("a red circle --s 2")
     field.fill("a square --w 63")
     page.get_by_role("button", name="Use these", exact=True).click()
-    expect(page.locator(".toast-body")).to_contain_text("width")
-    page.locator(".toast-close").click()
+    dismiss(page, "width")
     field.fill("a blue square --s 2\na <i>cat</i> --s 2 --d 7")
     page.get_by_role("button", name="Use these and sample now").click()
     expect(page.locator("#run-events")).to_contain_text("Preview prompts changed: a blue square | a <i>cat</i>")
@@ -101,8 +100,7 @@ def test_one_run_through_all_that_can_be_asked(
     page.get_by_label("Name", exact=True).fill("a/b")
     page.get_by_label("Note", exact=True).fill("goes <b>well</b>")
     page.locator("#run-about").get_by_role("button", name="Save", exact=True).click()
-    expect(page.locator(".toast-body")).to_contain_text("file name")
-    page.locator(".toast-close").click()
+    dismiss(page, "file name")
     page.get_by_label("Name", exact=True).fill("Walked far")
     page.locator("#run-about").get_by_role("button", name="Save", exact=True).click()
     expect(page.locator("#run-head h2")).to_have_text("Walked far")

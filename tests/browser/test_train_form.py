@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import App, wait_until_open
+from conftest import App, toast, wait_until_open
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.test_train_tab import field, use_text
@@ -123,7 +123,7 @@ def test_own_presets_are_kept_replaced_renamed_deleted_and_shared(page: Page, ap
     with page.expect_file_chooser() as chooser:
         page.locator("#import-preset").click()
     chooser.value.set_files(shared)
-    expect(page.locator(".toast-body")).to_contain_text("old_setting is not a setting")
+    expect(toast(page, "old_setting is not a setting")).to_be_visible()
     (app.workspace / "presets" / "second.yaml").write_text("lora: {rank: 8, rnak: 1}\n")
     choose(page, "My own: second")
     expect(field(page, "lora.rank")).to_have_value("8")

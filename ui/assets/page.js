@@ -115,6 +115,28 @@ window.atelier = (() => {
     field.dispatchEvent(new KeyboardEvent("keypress"));
   });
   dark.addEventListener("change", () => setTheme(localStorage.getItem("atelier-theme")));
+  // Gradio fills a new field twice: when it is made, and some frames later, which takes away what was typed between.
+  // So a field is not shown before that is over.
+  const FIELDS = ".block :is(input, textarea):not(.html-container *)";
+  const FRAMES = 4;
+  let framesLeft = 0;
+  function hideNewFields(changes) {
+    const fields = changes.flatMap(({ addedNodes }) => [...addedNodes]).flatMap((node) => {
+      if (!node.querySelectorAll) return [];
+      return node.matches(FIELDS) ? [node] : [...node.querySelectorAll(FIELDS)];
+    });
+    if (!fields.length) return;
+    fields.forEach((field) => (field.dataset.coming = ""));
+    if (!framesLeft) requestAnimationFrame(countFrame);
+    framesLeft = FRAMES;
+  }
+
+  function countFrame() {
+    framesLeft -= 1;
+    if (framesLeft) requestAnimationFrame(countFrame);
+    else document.querySelectorAll("[data-coming]").forEach((field) => delete field.dataset.coming);
+  }
+
   // Until the server has filled in what was open last, the page takes no input: the late answer would overwrite it.
   function opened() {
     document.body.inert = false;
@@ -128,6 +150,7 @@ window.atelier = (() => {
     document.body.classList.add("opening");
     setTheme(localStorage.getItem("atelier-theme"));
     new MutationObserver(watchProblems).observe(document.body, { childList: true, characterData: true, subtree: true });
+    new MutationObserver(hideNewFields).observe(document.body, { childList: true, subtree: true });
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
   else begin();

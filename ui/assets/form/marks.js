@@ -2,18 +2,18 @@
 // Runs behind dom.js inside gr.HTML; the server sends `props.value.text`.
 let shownText = "";
 let listIsOpen = false;
-let tries = 0;
+let waiting = 0;
 
 function mark() {
   const text = props.value.text || "";
   if (!text || text === shownText) return;
   const state = JSON.parse(text);
   const places = state.marks.map((told) => atelier.placeOf(told.name));
+  clearTimeout(waiting);
   if (!places.every((place) => place && !place.matches(".section"))) {
-    if (tries++ < 200) setTimeout(mark, 50); // the form's components come one after the other
+    waiting = setTimeout(mark, 50); // the form's components come one after the other
     return;
   }
-  tries = 0;
   shownText = text;
   const focused = document.activeElement?.closest(".field-mark")?.dataset.name;
   clear();
