@@ -33,7 +33,7 @@ def text_of(folder: Path, number: int) -> str:
     return (folder / f"{number:04}.txt").read_text(encoding="utf-8")
 
 
-def eventually(check: Callable[[], object], seconds: float = 15) -> None:
+def eventually(check: Callable[[], object], seconds: float = 60) -> None:
     """Wait until ``check()`` is true."""
     deadline = time.monotonic() + seconds
     while not check():

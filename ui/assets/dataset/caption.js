@@ -81,7 +81,7 @@ function save() {
   if (!open || box.value === open.saved || !clash.hidden) return;
   trigger("save", { name: open.name, before: open.stored, text: box.value, asked });
   open.saved = open.stored = box.value;
-  open.saving = true;
+  open.saving += 1;
   stored.hidden = true;
   say("Saving …");
 }
@@ -97,9 +97,9 @@ function showStored({ encoding }) {
 }
 
 // The answer to a save, or captions that changed elsewhere. Until a save is answered, or a clash is settled, what was
-// typed stands nowhere else: nothing replaces it.
+// typed stands nowhere else: nothing replaces it. There may be several: what came after the first save is newer.
 function updateCaption() {
-  if ([view.clash?.name, view.saved].includes(open.name)) open.saving = false;
+  if (open.saving && [view.clash?.name, view.saved].includes(open.name)) open.saving -= 1;
   if (view.clash?.name === open.name) return showClash(view.clash);
   if (view.saved === open.name && box.value === open.saved) say("Saved");
   const item = view.cards.find((other) => other.name === open.name);

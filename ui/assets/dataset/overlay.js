@@ -1,6 +1,7 @@
 // The open picture as training would see it: what its bucket cuts off, and the mask over it.
 const SHOWN_PX = 380; // tallest and widest it stands beside the grid
 let facts = null; // the server's answer about the open picture
+let factsAsked = 0; // answers may overtake each other: only the newest question's counts
 
 const large = make("img", { alt: "", onerror: () => (frame.hidden = true), onload: () => (frame.hidden = false) });
 const maskShown = make("div", { class: "ds-mask-shown", title: "The mask: what is learned", hidden: true });
@@ -26,8 +27,9 @@ function showPicture(item) {
 
 async function askFacts() {
   const name = open.name;
+  const turn = ++factsAsked;
   const answer = await server.picture_facts({ folder: view.folder, name }).catch(() => null);
-  if (answer && !answer.problem && open?.name === name) showFacts(answer);
+  if (answer && !answer.problem && open?.name === name && turn === factsAsked) showFacts(answer);
 }
 
 function showFacts(answer) {
