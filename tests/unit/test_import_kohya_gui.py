@@ -89,7 +89,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "train.lr_scheduler": "constant_with_warmup",
         "train.lr_warmup_steps": 100,
         "train.max_steps": 2500,
-        "train.max_grad_norm": 0,
+        "train.max_grad_norm": 1,  # the page drops a 0, lora_gui.py train_model
         "train.clip_skip": 1,
         "train.mixed_precision": "bf16",
         "loss.noise_offset": 0.0357,
@@ -136,14 +136,14 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "train.lr_warmup_steps": 0,
         "train.epochs": 20,
         "train.learning_rate": 1,
-        "train.text_encoder_learning_rate": 0.5,
+        "train.text_encoder_learning_rate": None,  # D-Adaptation stops at several rates
         "train.seed": 1337,
         "dataset.sources.0.path": "C:\\lora\\bilder",
         "dataset.sources.1": None,
     },
     "kohya_locon_blocks": {
         "lora.type": "lora",
-        "lora.target": "attention_ff",
+        "lora.target": "full",  # ResNets too, networks/lora.py create_modules
         "lora.conv_rank": 8,
         "lora.conv_alpha": 8,
         "lora.block_ranks": {
@@ -172,7 +172,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "dataset.resolution": 768,
     },
     "adafactor_relative": {
-        "lora.alpha": 8,
+        "lora.alpha": 1,  # 0 is dropped, and 1 is sd-scripts' default
         "train.optimizer": "adafactor",
         "train.optimizer_args": {"scale_parameter": False},
         "train.learning_rate": 3e-4,
@@ -236,7 +236,7 @@ def test_guesses_and_losses_are_told_with_their_reason() -> None:
     assert "multiplied with min_snr_gamma" in note_of(report.no_equivalent, "scale_v_pred_loss_like_noise_pred")
     report = imported(KIND, "adafactor_relative").report
     assert "its own rate" in note_of(report.guessed, "optimizer")
-    assert "stands for the rank" in note_of(report.guessed, "network_alpha")
+    assert "passes no 0 on" in note_of(report.guessed, "network_alpha")
 
 
 def test_a_clean_file_has_nothing_that_is_lost() -> None:

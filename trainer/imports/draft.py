@@ -49,6 +49,7 @@ class Draft:
         given: Mapping[str, Any],
         defaults: Mapping[str, Any],
         as_written: Mapping[str, tuple[str, Any]] | None = None,
+        remarks: Mapping[str, str] | None = None,
     ) -> None:
         """Begin with a file's keys.
 
@@ -56,10 +57,12 @@ class Draft:
             given: the file's keys and values.
             defaults: what the other program uses where the file says nothing.
             as_written: a key's name and value in the file, where these are others.
+            remarks: why a key holds another value than the file's; whatever it sets is told as guessed.
         """
         self._given = dict(given)
         self._defaults = defaults
         self._as_written = as_written or {}
+        self._remarks = remarks or {}
         self._told: set[str] = set()
         self._assumed: list[tuple[str, str]] = []
         self._lines: dict[str, list[tuple[str, Line]]] = {name: [] for name in _LISTS}
@@ -108,8 +111,9 @@ class Draft:
         given = [key for key in keys if self.is_given(key)]
         for key in given or keys[:1]:
             is_written = not values.is_blank(self._written(key)[1])
-            line = self._line(key, setting, values.shown(setting, value), note or ("" if is_written else _ITS_DEFAULT))
-            self._add("guessed" if note else "mapped", key, line)
+            guess = note or self._remarks.get(key, "")
+            line = self._line(key, setting, values.shown(setting, value), guess or ("" if is_written else _ITS_DEFAULT))
+            self._add("guessed" if guess else "mapped", key, line)
             if key in self._given:
                 self._told.add(key)
             else:

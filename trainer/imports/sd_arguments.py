@@ -43,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "loss_type": "l2",
     "huber_schedule": "snr",
     "huber_c": 0.1,
+    "huber_scale": 1.0,
     "multires_noise_discount": 0.3,
     "prior_loss_weight": 1.0,
     "save_precision": "float",
@@ -63,12 +64,15 @@ MACHINE = (
     "ddp_static_graph", "tokenizer_cache_dir", "debug_dataset", "cpu_offload_checkpointing",
     "text_encoder_batch_size", "async_upload", "output_config", "deepspeed", "zero_stage",
     "cache_text_encoder_outputs_to_disk", "console_log_level", "console_log_file", "console_log_simple",
-    "dataset_class", "config_file", "fused_backward_pass", "mem_eff_save",
+    "dataset_class", "config_file", "fused_backward_pass", "mem_eff_save", "offload_optimizer_device",
+    "offload_optimizer_nvme_path", "offload_param_device", "offload_param_nvme_path", "zero3_init_flag",
+    "zero3_save_16bit_model", "fp16_master_weights_and_gradients",
 )  # fmt: skip
 PLACES = (
     "output_dir", "logging_dir", "log_prefix", "wandb_run_name", "log_config", "save_model_as",
     "use_safetensors", "save_state", "save_state_on_train_end", "save_last_n_epochs_state", "save_last_n_steps_state",
-    "no_metadata",
+    "no_metadata", "metadata_usage_hint", "metadata_thumbnail", "metadata_merged_from", "metadata_preprocessor",
+    "metadata_is_negative_embedding",
 )  # fmt: skip
 OTHER_FAMILIES = (
     "ae", "clip_l", "clip_g", "t5xxl", "t5xxl_device", "t5xxl_dtype", "t5xxl_max_token_length", "discrete_flow_shift",
@@ -92,9 +96,7 @@ NO_EQUIVALENT = {
     "wandb_api_key": "secrets are never read from a file; set WANDB_API_KEY in the environment",
     "log_with": "a tracker that is not there; see trackers",
     "log_tracker_config": "configured the tracker; use its environment variables",
-    "stop_text_encoder_training": "stopped the text encoder early; here it learns to the end, or not at all",
     "v_pred_like_loss": "added a v-prediction weight; loss.debiased_estimation or loss.min_snr_gamma are near it",
-    "huber_scale": "multiplied the loss, which most optimizers do not notice",
     "resume": "runs are resumed from their own folder; start from a LoRA with lora.init_from",
     "save_n_epoch_ratio": "saved so many files in all; set output.save_every_epochs",
     "lr_scheduler_timescale": "was for inverse_sqrt, which there is not",
@@ -134,6 +136,7 @@ _RULES = (
     Rule("metadata_author", "output.author", values.text),
     Rule("metadata_license", "output.license", values.text),
     Rule("metadata_tags", "output.tags", values.text),
+    Rule("metadata_trigger_phrase", "output.trigger", values.text),
     Rule("validation_split", "validation.split", values.number),
     Rule("validate_every_n_steps", "validation.every_steps", values.whole),
     Rule("validate_every_n_epochs", "validation.every_epochs", values.whole),
@@ -165,6 +168,7 @@ def put_arguments(draft: Draft, companion: ReadText, *, sdxl: bool | None) -> No
     if draft.text("log_with").lower() in _TRACKERS:
         draft.put("trackers", _TRACKERS[draft.text("log_with").lower()], "log_with")
     draft.all_lost(NO_EQUIVALENT)
+    draft.unused("stop_text_encoder_training", "not for a LoRA there either: the text encoder learns to the end")
     draft.all_unused(MACHINE, "how that program used its machine; it changes nothing of what is learned")
     draft.all_unused(PLACES, "where and how files were kept; here everything is in the run's folder")
     draft.all_unused(OTHER_FAMILIES, "for FLUX, SD 3 and other families")
@@ -241,8 +245,7 @@ def _put_weighting(draft: Draft) -> None:
     """Loss and weights of noise levels. There several weights are multiplied; here there is one."""
     draft.put("loss.type", draft.text("loss_type"), "loss_type")
     if draft.text("loss_type") in ("huber", "smooth_l1"):
-        draft.put("loss.huber_c", draft.number("huber_c"), "huber_c")
-        draft.put("loss.huber_schedule", draft.text("huber_schedule"), "huber_schedule")
+        _put_huber(draft)
     draft.all_unused(
         ("huber_c", "huber_schedule", "huber_scale"), f"loss_type {draft.text('loss_type')} has no use for it"
     )
@@ -263,6 +266,20 @@ def _put_weighting(draft: Draft) -> None:
         if timestep is not None and timestep >= least:
             draft.put(setting, timestep, key)
         draft.unused(key, "empty in the file")
+
+
+def _put_huber(draft: Draft) -> None:
+    """``huber_scale`` multiplies the threshold, but not that of the schedule ``snr``."""
+    schedule, threshold = draft.text("huber_schedule"), draft.number("huber_c") or 0.0
+    scale = draft.number("huber_scale") or 1.0
+    if schedule == "constant" and scale != 1:
+        draft.put("loss.huber_c", threshold * scale, "huber_c", "huber_scale")
+    else:
+        draft.put("loss.huber_c", threshold, "huber_c")
+    if schedule == "exponential" and scale != 1:
+        draft.lost("huber_scale", "multiplied the threshold at every noise level; see loss.huber_c")
+    draft.unused("huber_scale", f"changes nothing with the schedule {schedule}")
+    draft.put("loss.huber_schedule", schedule, "huber_schedule")
 
 
 def _put_noise(draft: Draft) -> None:

@@ -6,6 +6,7 @@ subset wins over one of its data set, that over ``[general]``, and that over the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -147,6 +148,11 @@ def _put_dataset_config(draft: Draft, folders: list[dict[str, Any]]) -> None:
     key = "datasets" if draft.is_given("datasets") else "dataset_config"
     draft.put("dataset.sources", sources, key)
     shared = {name: [f[name] for f in folders if not values.is_blank(f.get(name))] for name in _SHARED}
+    if (repeats := draft.whole("dataset_repeats")) and repeats > 1:
+        for source in sources:
+            source.setdefault("repeats", repeats)
+        draft.tell("dataset.sources", f"repeats: {repeats}", "dataset_repeats")
+    draft.unused("dataset_repeats", "once, or said by the folders")
     sizes = shared.pop("resolution")
     if sizes:
         put_resolution(draft, key, sizes)
@@ -228,5 +234,6 @@ def _put_masks(draft: Draft) -> None:
 
 
 def _extension(given: Any) -> str | None:
-    ending = values.text(given)
-    return ending if ending.startswith(".") else f".{ending}" if ending else None
+    """An ending with its dot. Signs that none has here are left out: people write such to have no caption files."""
+    ending = re.sub(r"\W", "", values.text(given))
+    return f".{ending}" if ending else None

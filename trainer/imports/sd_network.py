@@ -24,16 +24,19 @@ _PRESETS: dict[str, tuple[Target, bool]] = {
     "full-lin": ("full", False),
     "attn-mlp": ("attention_ff", False),
     "attn-only": ("attention", False),
+    "unet-only": ("full", True),
     "unet-transformer-only": ("attention_ff", False),
     "unet-convblock-only": ("full", True),
 }
 """LyCORIS' presets: our target, and whether its 3x3 convolutions are trained."""
-_OFF_ARGUMENTS = ("use_tucker", "use_cp", "use_scalar", "rank_dropout_scale", "decompose_both", "train_on_input",
-                  "constraint", "constrain", "rescaled", "block_size", "unit", "train_norm", "use_conv_cp",
-                  "disable_conv_cp")  # fmt: skip
+_OFF_ARGUMENTS = ("use_tucker", "use_cp", "use_scalar", "decompose_both", "train_on_input", "constraint", "constrain",
+                  "rescaled", "block_size", "unit", "train_norm", "use_conv_cp", "disable_conv_cp",
+                  "unbalanced_factorization")  # fmt: skip
+ENDS_NOTE = "the first and the last convolution and the time embedding are trained there, too"
+_MIDDLE_BLOCKS_OF_SDXL = 3
+_BLOCKS_OF_SDXL = 23
 _RULES = (
     Rule("network_dropout", "lora.dropout", values.number),
-    Rule(f"{ARGUMENT}rank_dropout", "lora.rank_dropout", values.number),
     Rule(f"{ARGUMENT}module_dropout", "lora.module_dropout", values.number),
     Rule("network_weights", "lora.init_from", values.text),
     Rule("training_comment", "output.description", values.text),
@@ -50,9 +53,12 @@ def put_network(draft: Draft, *, sdxl: bool | None) -> None:
     if module.startswith("lycoris"):
         _put_lycoris(draft, kind)
     else:
-        draft.config["lora"]["target"] = "attention_ff"  # what networks/lora.py trains
+        _put_layers(draft)
         _put_conv(draft, draft.whole(f"{ARGUMENT}conv_dim") or 0, 1.0)
-    _put_blocks(draft, sdxl=sdxl)
+    _put_rank_dropout(draft, is_lycoris=module.startswith("lycoris"))
+    is_sdxl = _has_blocks_of_sdxl(draft) if sdxl is None else sdxl
+    _put_block_ranks(draft, is_sdxl=is_sdxl)
+    _put_block_rates(draft, is_sdxl=is_sdxl)
     _put_loraplus(draft)
     if norm := draft.number("scale_weight_norms"):
         draft.put("lora.max_norm", norm, "scale_weight_norms")
@@ -122,12 +128,29 @@ def _put_rank(draft: Draft, kind: str) -> None:
     draft.unused(f"{ARGUMENT}factor", "only for LoKr")
 
 
+def _put_layers(draft: Draft) -> None:
+    """``networks/lora.py`` trains transformers; with a rank for convolutions, be it 0, the ResNets as a whole."""
+    conv = any(draft.is_given(f"{ARGUMENT}{name}") for name in ("conv_dim", "conv_block_dims"))
+    draft.config["lora"]["target"] = "full" if conv else "attention_ff"
+
+
+def _put_rank_dropout(draft: Draft, *, is_lycoris: bool) -> None:
+    note = ""
+    if is_lycoris:
+        note = "left out some of a layer's outputs there, and raised the others only with rank_dropout_scale"
+    if share := draft.number(f"{ARGUMENT}rank_dropout"):
+        draft.put("lora.rank_dropout", share, f"{ARGUMENT}rank_dropout", f"{ARGUMENT}rank_dropout_scale", note=note)
+    draft.all_unused((f"{ARGUMENT}rank_dropout", f"{ARGUMENT}rank_dropout_scale"), "there is no rank dropout")
+
+
 def _put_lycoris(draft: Draft, kind: str) -> None:
     """Layers by preset; without numbers of their own, convolutions have the rank and alpha of the rest."""
     preset = draft.text(f"{ARGUMENT}preset") or "full"
     target, conv = _PRESETS.get(preset, ("full", True))
     key = f"{ARGUMENT}preset"
-    note = "" if preset in _PRESETS else "a preset file, which is not read; all layers are trained"
+    note = ENDS_NOTE if target == "full" and preset != "unet-convblock-only" else ""
+    if preset not in _PRESETS:
+        note = "a preset file, which is not read; all layers are trained"
     draft.put("lora.target", target, key, note=note)
     if preset.startswith("unet-"):
         draft.put("lora.train", "unet", key)
@@ -161,18 +184,20 @@ def _put_conv(draft: Draft, rank: int, usual_alpha: float) -> None:
 
 
 def _put_loraplus(draft: Draft) -> None:
-    keys = [f"{ARGUMENT}loraplus_{part}lr_ratio" for part in ("", "unet_", "text_encoder_")]
-    ratios = {key: ratio for key in keys if (ratio := draft.number(key))}
-    if ratios:
-        text_only = draft.config["lora"]["train"] == "text_encoder"
-        order = [keys[2], keys[0], keys[1]] if text_only else [keys[1], keys[0], keys[2]]
-        chosen = next(key for key in order if key in ratios)
+    """A part's own ratio wins over the general one; here one holds for all parts, and the UNet's is taken."""
+    general = f"{ARGUMENT}loraplus_lr_ratio"
+    own = {part: f"{ARGUMENT}loraplus_{part}_lr_ratio" for part in ("unet", "text_encoder")}
+    trained = [part for part in own if draft.config["lora"]["train"] in (part, "both")]
+    keys = {part: own[part] if draft.number(own[part]) else general for part in trained}
+    ratios = {part: draft.number(key) or 1.0 for part, key in keys.items()}
+    chosen = trained[0]
+    if ratios[chosen] != 1:
         note = "" if len(set(ratios.values())) == 1 else "one ratio holds for all parts here"
-        draft.put("train.loraplus_lr_ratio", ratios[chosen], chosen, note=note)
-        for key in ratios:
-            if key != chosen:
-                draft.lost(key, "one ratio holds for all parts here")
-    draft.all_unused(keys, "off in the file")
+        draft.put("train.loraplus_lr_ratio", ratios[chosen], keys[chosen], note=note)
+    for part in trained[1:]:
+        if ratios[part] != ratios[chosen]:
+            draft.lost(keys[part], "one ratio holds for all parts here, and the UNet has another")
+    draft.all_unused((general, *own.values()), "off in the file, or the other part's")
 
 
 def _put_base_weights(draft: Draft) -> None:
@@ -186,17 +211,18 @@ def _put_base_weights(draft: Draft) -> None:
     draft.all_unused(("base_weights", "base_weights_multiplier"), "empty in the file")
 
 
-def _put_blocks(draft: Draft, *, sdxl: bool | None) -> None:
-    _put_block_ranks(draft, sdxl=sdxl)
-    _put_block_rates(draft, sdxl=sdxl)
+def _has_blocks_of_sdxl(draft: Draft) -> bool:
+    """Whether blocks are numbered as SDXL's, where the file does not say which model it is for."""
+    ranks = values.numbers(draft.value(f"{ARGUMENT}block_dims") or []) or []
+    middle = values.numbers(draft.value(f"{ARGUMENT}mid_lr_weight") or []) or []
+    return len(ranks) == _BLOCKS_OF_SDXL or len(middle) == _MIDDLE_BLOCKS_OF_SDXL
 
 
-def _put_block_ranks(draft: Draft, *, sdxl: bool | None) -> None:
+def _put_block_ranks(draft: Draft, *, is_sdxl: bool) -> None:
     key = f"{ARGUMENT}block_dims"
     ranks = values.numbers(draft.value(key)) if draft.is_given(key) else None
     rank = draft.config["lora"]["rank"]
     if ranks:
-        is_sdxl = len(ranks) == 23 if sdxl is None else sdxl
         patterns = [block_pattern(place, sdxl=is_sdxl) for place in range(len(ranks))]
         own = {pattern: int(each) for pattern, each in zip(patterns, ranks, strict=True) if pattern and each != rank}
         strength = draft.config["lora"]["alpha"] / rank
@@ -212,12 +238,12 @@ def _put_block_ranks(draft: Draft, *, sdxl: bool | None) -> None:
             draft.lost(f"{ARGUMENT}{name}", "gave convolutions a rank by block; see lora.block_ranks with `conv`")
 
 
-def _put_block_rates(draft: Draft, *, sdxl: bool | None) -> None:
+def _put_block_rates(draft: Draft, *, is_sdxl: bool) -> None:
     threshold = draft.number(f"{ARGUMENT}block_lr_zero_threshold") or 0.0
-    is_sdxl = bool(sdxl)
-    count = 9 if is_sdxl else 12
-    first = {"down": 1 if is_sdxl else 0, "mid": 10 if is_sdxl else 12, "up": 13}
-    for side, start in first.items():
+    sides = {"down": (0, 12), "mid": (12, 1), "up": (13, 12)}
+    if is_sdxl:
+        sides = {"down": (1, 9), "mid": (10, _MIDDLE_BLOCKS_OF_SDXL), "up": (13, 9)}
+    for side, (start, count) in sides.items():
         key = f"{ARGUMENT}{side}_lr_weight"
         if not draft.is_given(key):
             draft.unused(key, "empty in the file")
@@ -236,9 +262,12 @@ def _put_block_rates(draft: Draft, *, sdxl: bool | None) -> None:
 
 
 def _factors(given: Any, count: int) -> list[float] | None:
-    """Numbers, or one of the curves of ``get_block_lr_weight``, such as ``cosine+.25``."""
+    """Numbers, blanks among them for 0, or one of the curves of ``get_block_lr_weight``, such as ``cosine+.25``.
+
+    Numbers beyond those of the blocks count for nothing; blocks beyond the numbers keep their rate.
+    """
     name, _, base = str(given).partition("+")
-    rising = [place / (count - 1) for place in range(count)]
+    rising = [place / max(1, count - 1) for place in range(count)]
     curves = {
         "sine": [math.sin(math.pi / 2 * x) for x in rising],
         "cosine": [math.sin(math.pi / 2 * x) for x in reversed(rising)],
@@ -248,7 +277,9 @@ def _factors(given: Any, count: int) -> list[float] | None:
     }
     if name in curves:
         return [each + (values.number(base) or 0.0) for each in curves[name]]
-    return values.numbers(given)
+    parts = given if isinstance(given, list) else str(given).strip("[]() ").split(",")
+    numbers = values.numbers([0 if values.is_blank(part) else part for part in parts])
+    return numbers if numbers is None else numbers[:count]
 
 
 def block_pattern(place: int, *, sdxl: bool) -> str:

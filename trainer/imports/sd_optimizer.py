@@ -7,7 +7,7 @@ from typing import Any
 from trainer.config import LrScheduler
 from trainer.imports import values
 from trainer.imports.draft import Draft
-from trainer.imports.optimizers import Choice, custom, has_no_schedule, put_optimizer, typed
+from trainer.imports.optimizers import Choice, custom, has_no_schedule, keep_one_rate, put_optimizer, typed
 
 _OPTIMIZERS: dict[str, Choice] = {
     "adamw": Choice("adamw"),
@@ -18,6 +18,8 @@ _OPTIMIZERS: dict[str, Choice] = {
     "lion": Choice("lion"),
     "lion8bit": custom("bitsandbytes.optim.Lion8bit"),
     "pagedlion8bit": custom("bitsandbytes.optim.PagedLion8bit"),
+    "ademamix8bit": custom("bitsandbytes.optim.AdEMAMix8bit"),
+    "pagedademamix8bit": custom("bitsandbytes.optim.PagedAdEMAMix8bit"),
     "sgdnesterov": Choice("sgd", arguments={"momentum": 0.9, "nesterov": True}),
     "sgdnesterov8bit": custom("bitsandbytes.optim.SGD8bit", {"momentum": 0.9, "nesterov": True}),
     "prodigy": Choice("prodigy"),
@@ -58,6 +60,9 @@ _CUSTOM_SCHEDULES: dict[str, tuple[LrScheduler, str]] = {
     "RexLR": ("rex", "over the whole run"),
     "Rex": ("rex", "over the whole run"),
 }
+_POLYNOMIAL_END = 1e-7
+"""What ``polynomial`` falls to there, in place of 0 (transformers' ``get_polynomial_decay_schedule_with_warmup``)."""
+_MOST_OF_THE_RUN = 0.999
 _SHAPE_KEYS = ("lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_min_lr_ratio", "lr_decay_steps")
 _SCHEDULE_KEYS = ("lr_scheduler", "lr_scheduler_type", "lr_scheduler_args", "lr_warmup_steps", *_SHAPE_KEYS)
 
@@ -72,6 +77,7 @@ def put_rates_and_optimizer(draft: Draft) -> None:
     """Learning rates, optimizer with its arguments, schedule and warm-up."""
     _put_rates(draft)
     _put_optimizer(draft)
+    keep_one_rate(draft)
     if has_no_schedule(draft):
         draft.put("train.lr_scheduler", "constant", "optimizer_type")
         draft.all_unused(_SCHEDULE_KEYS, "the optimizer has no schedule")
@@ -140,15 +146,31 @@ def _put_schedule(draft: Draft) -> None:
             draft.lost("lr_scheduler_type", "a schedule of its own; lr_scheduler is used instead")
         schedule = _named_schedule(draft, name)
     draft.unused("lr_scheduler_type", "empty in the file")
-    if draft.is_given("lr_scheduler_args"):
-        draft.lost("lr_scheduler_args", "for a class; see train.lr_num_cycles, train.lr_power and train.lr_min_ratio")
-    draft.unused("lr_scheduler_args", "empty in the file")
+    _put_schedule_arguments(draft, class_name)
     _put_warmup(draft, schedule)
     _put_shape(draft, name, schedule)
 
 
+def _put_schedule_arguments(draft: Draft, class_name: str) -> None:
+    """Of a class' arguments the lowest rate of torch's cosines is a setting here."""
+    if draft.is_given("lr_scheduler_args"):
+        arguments = values.arguments(draft.value("lr_scheduler_args"))
+        lowest, rate = values.number(arguments.pop("eta_min", None)), draft.config["train"]["learning_rate"]
+        if class_name.startswith("CosineAnnealing") and lowest is not None and rate and lowest < rate:
+            note = f"only eta_min is taken over, not {', '.join(arguments)}" if arguments else ""
+            draft.put("train.lr_min_ratio", lowest / rate, "lr_scheduler_args", note=note)
+        else:
+            told = "for a class; see train.lr_num_cycles, train.lr_power and train.lr_min_ratio"
+            draft.lost("lr_scheduler_args", told)
+    draft.unused("lr_scheduler_args", "empty in the file")
+
+
 def _named_schedule(draft: Draft, name: str) -> LrScheduler:
     spelled = name if name in _SCHEDULES else _ONE_WORD.get(name.lower().replace("_", ""), "")
+    if spelled == "warmup_stable_decay" and not draft.number("lr_decay_steps"):
+        note = "without lr_decay_steps it never falls"
+        draft.put("train.lr_scheduler", "constant_with_warmup", "lr_scheduler", note=note)
+        return "constant_with_warmup"
     if spelled:
         draft.put("train.lr_scheduler", _SCHEDULES[spelled], "lr_scheduler")
         return _SCHEDULES[spelled]
@@ -172,7 +194,7 @@ def _steps_or_share(draft: Draft, key: str) -> float | None:
     """A number of steps, or a share of the run below 1, which may be written as ``10%``."""
     text = draft.text(key)
     if text.endswith("%") and (percent := values.number(text[:-1])) is not None:
-        return percent / 100
+        return min(percent / 100, _MOST_OF_THE_RUN)
     number = draft.number(key)
     return number if number is None or 0 < number < 1 else int(number)
 
@@ -183,9 +205,11 @@ def _put_shape(draft: Draft, name: str, schedule: LrScheduler) -> None:
         draft.put("train.lr_num_cycles", cycles, "lr_scheduler_num_cycles")
     if schedule == "polynomial" and power:
         draft.put("train.lr_power", power, "lr_scheduler_power")
+        if (rate := draft.number("learning_rate") or 0.0) > _POLYNOMIAL_END:
+            draft.put("train.lr_min_ratio", _POLYNOMIAL_END / rate, "lr_scheduler")
     lowest, decay = draft.number("lr_scheduler_min_lr_ratio"), _steps_or_share(draft, "lr_decay_steps")
-    if lowest and name in ("cosine_with_min_lr", "warmup_stable_decay"):
+    if lowest and schedule == "cosine" and name in ("cosine_with_min_lr", "warmup_stable_decay"):
         draft.put("train.lr_min_ratio", lowest, "lr_scheduler_min_lr_ratio")
-    if decay and name == "warmup_stable_decay":
+    if decay and schedule == "cosine" and name == "warmup_stable_decay":
         draft.put("train.lr_decay_steps", decay, "lr_decay_steps")
     draft.all_unused(_SHAPE_KEYS, f"the schedule {schedule} has no use for it")

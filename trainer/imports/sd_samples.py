@@ -23,7 +23,7 @@ _SAMPLERS = {
     "dpmsolver++": "dpmpp_2m",
     "dpmsingle": "dpmpp_2m",
 }
-_USUAL = {"steps": 30, "guidance": 7.5}
+_USUAL = {"steps": 30, "guidance": 7.5, "width": 512, "height": 512}
 """Of a line that says nothing else (``line_to_prompt_dict`` and ``sample_image_inference``)."""
 _FIELDS = {
     "prompt": "prompt",

@@ -34,7 +34,10 @@ _NOTHING_AT_ZERO = (
     "save_every_n_steps", "save_last_n_epochs", "save_last_n_steps", "seed", "v_pred_like_loss", "scale_weight_norms",
     "multires_noise_iterations",
 )  # fmt: skip
-"""For these the page passes nothing on where they are 0."""
+"""For these the page passes nothing on where they are 0, which is what 0 stands for."""
+_DEFAULT_AT_ZERO = tuple(name for name, value in DEFAULTS.items() if values.number(value))
+_AT_ZERO_NOTE = "the page passes no 0 on; sd-scripts then takes its own default"
+"""``train_model`` drops ``["", False, None]``, and 0 is equal to False."""
 _NETWORK = {
     "LyCORIS_preset": "preset",
     "conv_dim": "conv_dim",
@@ -97,7 +100,9 @@ def _read(document: Document) -> Imported:
         message = "These are settings of kohya_ss for a whole model or an embedding, not for a LoRA."
         raise UserError("import.no_lora", message, "Save those of its LoRA tab.")
     given, as_written = _as_arguments(data)
-    draft = Draft(given, DEFAULTS, as_written)
+    at_zero = [name for name in _DEFAULT_AT_ZERO if values.number(given.get(name)) == 0]
+    given |= dict.fromkeys(at_zero, "")
+    draft = Draft(given, DEFAULTS, as_written, dict.fromkeys(at_zero, _AT_ZERO_NOTE))
     _tell_page(draft, data)
     put_arguments(draft, document.companion, sdxl=values.flag(data.get("sdxl")) is True)
     return draft.finished(_LABEL)
@@ -117,7 +122,7 @@ def _as_arguments(data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, tuple
     given = {name: value for name, (_, value) in as_written.items()}
     given |= {key: "" for key in _NOTHING_AT_ZERO if values.number(given.get(key)) == 0}
     changed: dict[str, tuple[str, Any]] = {}
-    for change in (_set_kind, _set_length, _set_warmup, _set_trained_part, _set_noise):
+    for change in (_set_kind, _set_length, _set_warmup, _set_cycles, _set_trained_part, _set_noise, _set_old_switches):
         changed |= {name: (key, data[key]) for name, key in change(given).items()}
     changed |= _set_further(given)
     overruled += [as_written[name] for name in changed if name in as_written]
@@ -168,6 +173,16 @@ def _set_warmup(given: dict[str, Any]) -> dict[str, str]:
     return {"lr_warmup_steps": "lr_warmup"}
 
 
+def _set_cycles(given: dict[str, Any]) -> dict[str, str]:
+    """Left empty, ``lr_scheduler_num_cycles`` is the number of epochs."""
+    key = "lr_scheduler_num_cycles"
+    epochs = given.get("epoch") or given.get("max_train_epochs")
+    if key not in given or not values.is_blank(given[key]) or values.is_blank(epochs):
+        return {}
+    given[key] = epochs
+    return {}
+
+
 def _set_trained_part(given: dict[str, Any]) -> dict[str, str]:
     """A rate of 0 for one part, and not for the other, leaves the part out."""
     text = (values.numbers(given.get("text_encoder_lr")) or [0.0])[0]
@@ -187,6 +202,15 @@ def _set_noise(given: dict[str, Any]) -> dict[str, str]:
     pyramid = ("multires_noise_iterations", "multires_noise_discount")
     offset = ("noise_offset", "adaptive_noise_scale", "noise_offset_random_strength")
     given |= {key: "" for key in (pyramid if original else offset) if key in given}
+    return {}
+
+
+def _set_old_switches(given: dict[str, Any]) -> dict[str, str]:
+    """A tracker that was a switch of its own; captions are cached for SDXL only."""
+    if values.flag(given.get("log_with")):
+        given["log_with"] = "wandb"
+    if not values.flag(given.get("sdxl")) and "cache_text_encoder_outputs" in given:
+        given["cache_text_encoder_outputs"] = ""
     return {}
 
 
