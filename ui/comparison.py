@@ -39,7 +39,7 @@ def compare(workspace: Workspace, readers: RunReaders, ids: Sequence[str]) -> di
         }
         for run in runs
     ]
-    return {"runs": answers, "differences": differences([_config(run) for run in runs])}
+    return {"runs": answers, "differences": differences([config_of(run) for run in runs])}
 
 
 def results(readers: RunReaders, run: Run) -> dict[str, str]:
@@ -90,7 +90,8 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _config(run: Run) -> Config | None:
+def config_of(run: Run) -> Config | None:
+    """A run's settings; None where they cannot be read."""
     try:
         return run.config()
     except (UserError, OSError):

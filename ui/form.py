@@ -243,15 +243,17 @@ def _without_name(problem: Problem) -> str:
 
 
 def _sections(model: type[Config], fields: Sequence[Field]) -> list[tuple[str, str, str, list[Field]]]:
-    """Key, title, description and fields of each section, in the config's order. The first holds the name too."""
+    """Key, title, description and fields of each section, in the config's order.
+
+    A setting outside of all sections, such as the name, stands in the one that follows it.
+    """
     sections = []
+    inside: list[Field] = []
     for name, info in model.model_fields.items():
-        inside = [field for field in fields if field.section == name]
-        if inside and info.annotation is not None:
+        inside += [field for field in fields if name in (field.name, field.section)]
+        if info.annotation is not None and any(field.section == name for field in inside):
             sections.append((name, label_of(name, info), _about(info.annotation), inside))
-    top = [field for field in fields if not field.section]
-    key, title, about, inside = sections[0]
-    sections[0] = (key, title, about, top + inside)
+            inside = []
     return sections
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
-from gradio.blocks import Block
 
 from trainer.checkpoint_folders import LORA
 from trainer.runs.actions import checkpoint_of
@@ -22,6 +21,7 @@ from ui.tabs.generate import GenerateTab, UseLora
 from ui.tabs.merge import MergeTab
 from ui.tabs.runs import RunsTab
 from ui.tabs.train import TrainTab
+from ui.train_view import key_beside_runs
 from ui.welcome import Welcome
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -53,19 +53,19 @@ def from_dataset(context: AppContext, dataset: DatasetTab, train: TrainTab) -> N
         updates = train.handlers.use_folder(values, values[dataset.folder])
         return {**updates, context.page.tabs: gr.Tabs(selected="train")}
 
-    inputs: set[Block] = {dataset.folder, *train.form.components}
+    inputs = {dataset.folder, *train.handlers.given}
     dataset.train_on.click(train_on, inputs, [context.page.tabs, *train.handlers.filled], **QUIET)
 
 
 def from_runs(context: AppContext, runs: RunsTab, train: TrainTab) -> None:
-    """A run's settings go back into the Train form."""
+    """A run's settings go back into the Train form, to be changed."""
 
     @tells_problems
     def edit(run_id: str) -> dict[Any, Any]:
-        config = context.workspace.run(run_id).config()
-        return {**train.handlers.fill(config), context.page.tabs: gr.Tabs(selected="train")}
+        filled = train.handlers.change_run(context.workspace.run(run_id))
+        return {**filled, context.page.tabs: gr.Tabs(selected="train")}
 
-    runs.edit.click(edit, runs.selected, [context.page.tabs, *train.handlers.filled], **QUIET)
+    runs.edit.click(edit, runs.selected, [context.page.tabs, *train.handlers.everything], **QUIET)
 
 
 def with_lora(context: AppContext, card: Welcome, runs: RunsTab, generate: GenerateTab, merge: MergeTab) -> None:
@@ -105,7 +105,7 @@ def _try_demo(context: AppContext, concept: str, card: Welcome, train: TrainTab)
     @tells_problems
     def start() -> list[Any]:
         run = demo_tour.start(context.workspace, concept)
-        filled = train.handlers.fill(run.config())
+        filled = train.handlers.fill(run.config(), key_beside_runs(context))
         return [run.id, *card.updates(context.workspace), *(filled[block] for block in train.handlers.filled)]
 
     return start

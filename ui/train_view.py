@@ -15,6 +15,7 @@ from trainer.config_paths import paths_in
 from trainer.data.datasets_library import HUB_PREFIX
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
+from trainer.runs.store import Run
 from trainer.single_file.cache import looks_like_a_file
 from ui import presets
 from ui.context import AppContext
@@ -24,6 +25,8 @@ from ui.step_maths import StepMaths, step_maths
 LAST_FORM = "last_form.yaml"
 LAST_PRESET = "last_preset.txt"
 BEFORE = "form_before.yaml"
+_OF_RUN = "run/"
+"""In front of a run's id, where its settings are the form's base in place of a preset's."""
 
 
 def check_paths(context: AppContext, config: Config) -> None:
@@ -94,9 +97,8 @@ def read_last_form(context: AppContext) -> dict[str, Any]:
 
 
 def keep_before(context: AppContext) -> None:
-    """Keep what stands in the form, and which preset is chosen, before all of it is replaced."""
-    preset = last_preset(context)
-    before = {"preset": preset.key if preset else "", "form": read_last_form(context)}
+    """Keep what stands in the form, and what it is compared with, before all of it is replaced."""
+    before = {"preset": _last_key(context), "form": read_last_form(context)}
     if before["form"]:
         write_text(context.workspace.dir / BEFORE, yaml.safe_dump(before, sort_keys=False, allow_unicode=True))
 
@@ -124,17 +126,43 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def save_last_preset(context: AppContext, key: str) -> None:
-    """Remember which preset was chosen."""
+    """Remember which preset was chosen; with an empty key, that none is. See ``key_of_run``, too."""
     write_text(context.workspace.dir / LAST_PRESET, key)
 
 
 def last_preset(context: AppContext) -> Preset | None:
-    """The preset that was chosen last; None before the first, and when it is no longer there."""
+    """The preset that was chosen last; None before the first, when it is no longer there, and for a run's settings."""
     try:
-        key = (context.workspace.dir / LAST_PRESET).read_text(encoding="utf-8")
-        return presets.find(context.workspace, key)
+        return presets.find(context.workspace, _last_key(context))
     except (OSError, ValueError, UserError):
         return None
+
+
+def key_of_run(run: Run) -> str:
+    """What to remember in place of a preset's key where a run's settings are to be changed."""
+    return f"{_OF_RUN}{run.id}"
+
+
+def key_beside_runs(context: AppContext) -> str:
+    """The key of the preset that was chosen last; empty where a run's settings are being changed."""
+    key = _last_key(context)
+    return "" if key.startswith(_OF_RUN) else key
+
+
+def changed_run(context: AppContext) -> Run | None:
+    """The run whose settings are being changed; None where there is none, or no longer."""
+    key = _last_key(context)
+    try:
+        return context.workspace.run(key.removeprefix(_OF_RUN)) if key.startswith(_OF_RUN) else None
+    except (OSError, ValueError, UserError):
+        return None
+
+
+def _last_key(context: AppContext) -> str:
+    try:
+        return (context.workspace.dir / LAST_PRESET).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _last_form(context: AppContext) -> Path:

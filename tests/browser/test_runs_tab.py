@@ -164,7 +164,7 @@ def test_run_again_shows_the_new_run_and_extending_queues(page: Page, workspace:
     expect(page.locator("#run-head .pill")).to_have_text("Failed", timeout=120_000)
     page.locator(f".run-item[data-pick='{run.id}']").click()
     page.locator("#run-extend-by input").fill("25")
-    page.get_by_role("button", name="Train on", exact=True).click()
+    page.get_by_role("button", name="Train on to step 35", exact=True).click()
     expect(page.locator("#run-head .pill")).not_to_have_text("Finished")
     assert run.read().extend_to == 35
 

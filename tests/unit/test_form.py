@@ -17,7 +17,7 @@ from trainer.config_io import PRESETS_DIR, parse_config, read_yaml
 from trainer.config_relevance import is_set
 from trainer.errors import UserError
 from ui.fields import CONFIG_FIELDS, Field, fields_of
-from ui.form import SchemaForm, problems_html
+from ui.form import SchemaForm, _sections, problems_html
 from ui.sources_editor import ROWS, SourcesEditor
 
 WORDS = ["a cat", "Ünïcode 猫", " leading and trailing ", 'quote\'s "here"', "a: b # c", "{x|y}", "--n", "1e-4"]
@@ -330,6 +330,13 @@ def test_what_is_added_to_the_config_is_in_the_form_at_once() -> None:
     assert "No effect while Shiny is off." in {mark.idle for mark in idle}
     search = next(block for block in page.blocks.values() if block.elem_id == "settings-search")
     assert "glitter" in search.value["text"]  # type: ignore[attr-defined]
+
+
+def test_a_setting_outside_of_all_sections_stands_in_the_one_that_follows_it() -> None:
+    sections = {key: [field.name for field in fields] for key, _, _, fields in _sections(Config, CONFIG_FIELDS)}
+    assert sections["model"][0] == "name" and "trackers" not in sections["model"]
+    assert sections["tracking"][:2] == ["trackers", "tracking.project"]
+    assert [name for names in sections.values() for name in names] == [field.name for field in CONFIG_FIELDS]
 
 
 def test_settings_without_a_choice_are_not_shown() -> None:

@@ -99,6 +99,14 @@ def test_a_new_run_goes_on_from_a_checkpoint(run: Run) -> None:
     assert len(checkpoints(run.checkpoints_dir)) == 2
 
 
+def test_extending_counts_from_where_the_run_stands(run: Run) -> None:
+    run.update(state="stopped", step=120, max_steps=500)
+    info = actions.extend(run, 100).read()
+    assert (info.state, info.step, info.extend_to) == ("queued", 120, 220)
+    with pytest.raises(UserError, match="0 given, 1 or more"):
+        actions.extend(run, 0)
+
+
 def test_what_cannot_go_on_is_refused(run: Run, workspace: Workspace) -> None:
     with pytest.raises(UserError, match="has 40 behind it"):
         actions.continue_from(run, 40, 40)

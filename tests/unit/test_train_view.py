@@ -118,3 +118,21 @@ def test_the_last_preset_is_remembered_while_it_is_there(context: AppContext) ->
     for gone in ("own/deleted", "../x", ""):
         train_view.save_last_preset(context, gone)
         assert train_view.last_preset(context) is None
+
+
+def test_a_run_whose_settings_are_changed_takes_the_presets_place(context: AppContext) -> None:
+    run = context.workspace.create_run(Config())
+    train_view.save_last_preset(context, "demo_style")
+    assert (train_view.changed_run(context), train_view.key_beside_runs(context)) == (None, "demo_style")
+    train_view.save_last_form(context, {"train.seed": ["1"]})
+    train_view.keep_before(context)
+    train_view.save_last_preset(context, train_view.key_of_run(run))
+    assert train_view.changed_run(context) == run and train_view.last_preset(context) is None
+    assert train_view.key_beside_runs(context) == ""
+    train_view.take_before(context)
+    assert train_view.changed_run(context) is None and train_view.last_preset(context) is not None
+    train_view.take_before(context)
+    assert train_view.changed_run(context) == run
+    for gone in ("run/gone", "run/../runs", "run/"):
+        train_view.save_last_preset(context, gone)
+        assert train_view.changed_run(context) is None

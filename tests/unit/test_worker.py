@@ -189,7 +189,9 @@ def test_extending_passes_the_new_length_to_the_trainer(workspace: Workspace, mo
     run.update(state="finished", max_steps=100)
     requeue(run, 150)
     assert resume_command(run, workspace) == [*plain, "--max-steps", "150"]
-    run.update(max_steps=150)  # the trainer took it over
+    run.update(max_steps=500, step=120)  # one that was stopped may be given fewer than planned
+    assert resume_command(run, workspace) == [*plain, "--max-steps", "150"]
+    run.update(max_steps=150, extend_to=None)  # the trainer took it over
     assert resume_command(run, workspace) == plain
 
 

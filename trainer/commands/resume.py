@@ -56,6 +56,6 @@ def take_over(run: Run, max_steps: int | None = None) -> None:
             config = run.config()
             config.train.max_steps, config.train.epochs = max_steps, None
             save_config(config, run.config_path)
-            run.update_locked(max_steps=max_steps)
+            run.update_locked(max_steps=max_steps, extend_to=None)
         if not started_by_queue:  # no worker may start it while this process loads what it needs
             run.update_locked(state="starting", queue_device=None, interrupted=None, **this_process())

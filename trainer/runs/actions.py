@@ -83,6 +83,18 @@ def delete_checkpoint(run: Run, step: int) -> BinItem:
     return Bin(run.workspace.dir).put(checkpoint_of(run, step), "checkpoint", f"{run.read().name}, step {step}")
 
 
+def extended_to(info: RunInfo, more: int) -> int:
+    """The step that a run ends at after so many steps more, counted from where it stands, as planned or not."""
+    return info.step + more
+
+
+def extend(run: Run, more: int) -> Run:
+    """Queue an ended run again for so many steps more than it has done. Raises UserError for fewer than one."""
+    if more < 1:
+        raise UserError("run.extend", f"Steps more: {more} given, 1 or more are allowed.", "Type how many to add.")
+    return requeue(run, max_steps=extended_to(run.read(), more))
+
+
 def checkpoint_of(run: Run, step: int) -> Path:
     """The folder of a run's checkpoint. Raises UserError when there is none of this step."""
     folder = checkpoint_at(run.checkpoints_dir, step)

@@ -68,6 +68,8 @@ class RunInfo(BaseModel):
     versions: dict[str, str] = {}
     note: str = ""
     """What the user wrote about the run."""
+    changed_from: str | None = None
+    """Id of the run whose settings this one's were made of."""
     begun_from: str | None = None
     """The run and step whose checkpoint this one goes on from: ``20261123-081500-my-lora-3f2a91c7 step 40``."""
 
@@ -229,11 +231,13 @@ class Workspace:
         queued: bool = True,
         wanted_device: str | None = None,
         checkpoint: Path | None = None,
+        changed_from: str | None = None,
     ) -> Run:
         """Make a new run folder with its config: for the queue, or started by the calling process at once.
 
         Paths in it are full ones from then on, so that the run does not depend on the folder it is started from.
         Where a ``checkpoint`` of another run is given, a copy of it is this run's first: it goes on exactly there.
+        ``changed_from`` is kept with the run.
 
         Raises UserError when ``run_dir`` is taken.
         """
@@ -248,7 +252,13 @@ class Workspace:
         now = time.time()
         steps = config.train.max_steps
         info = RunInfo(
-            id=run.id, name=config.name, created=now, queued=now, max_steps=steps, wanted_device=wanted_device
+            id=run.id,
+            name=config.name,
+            created=now,
+            queued=now,
+            max_steps=steps,
+            wanted_device=wanted_device,
+            changed_from=changed_from,
         )
         if checkpoint is not None:  # before run.json, which makes the folder a run that a worker may start
             shutil.copytree(checkpoint, run.checkpoints_dir / checkpoint.name)

@@ -40,15 +40,22 @@ Trained = tuple[Run, subprocess.Popen[bytes]]
 """A run and the process that trains it."""
 
 
-def enqueue(workspace: Workspace, config: Config, *, device: str | None = None, checkpoint: Path | None = None) -> Run:
+def enqueue(
+    workspace: Workspace,
+    config: Config,
+    *,
+    device: str | None = None,
+    checkpoint: Path | None = None,
+    changed_from: str | None = None,
+) -> Run:
     """Put a new run at the end of the queue and see to it that a worker is there.
 
     Without a ``device`` it goes to any GPU that is free, or the CPU where there is none. Where a ``checkpoint`` of
-    another run is given, it goes on from there: see ``Workspace.create_run``. Raises UserError when there is no such
-    device.
+    another run is given, it goes on from there: see ``Workspace.create_run``. ``changed_from`` is the id of the run
+    whose settings these were made of. Raises UserError when there is no such device.
     """
     check_device(device)
-    run = workspace.create_run(config, wanted_device=device, checkpoint=checkpoint)
+    run = workspace.create_run(config, wanted_device=device, checkpoint=checkpoint, changed_from=changed_from)
     ensure_workers(workspace)
     return run
 
@@ -127,7 +134,7 @@ def worker_log(workspace: Workspace, device: str) -> Path:
 def resume_command(run: Run, workspace: Workspace) -> list[str]:
     """The process that trains a run."""
     info = run.read()
-    extend = info.extend_to is not None and info.extend_to > (info.max_steps or 0)
+    extend = info.extend_to is not None and info.extend_to > info.step
     more = ["--max-steps", str(info.extend_to)] if extend else []
     return trainer_command("resume", str(run.dir), "--workspace", str(workspace.dir), *more)
 

@@ -1,4 +1,4 @@
-"""The name of a run and the note on it."""
+"""The name of a run, what it was made of, and the note on it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ import gradio as gr
 from trainer.runs import actions
 from ui.dataset.board import sent
 from ui.messages import tells_problems
-from ui.runs.board import TELLING, Panel, RunsBoard
+from ui.runs.board import QUIET, TELLING, Panel, RunsBoard
 from ui.runs.desk import Shown
+from ui.runs.origin import origin_of
 from ui.scripted import scripted
 
 
 def build(board: RunsBoard) -> None:
     """Lay the note out, with the form that changes it and the name."""
-    about = scripted("run-about", css=("runs/panel",), js=("dataset/dom", "runs/about"))
-    board.add(Panel("about", [about], _told, lambda shown: [_told(shown)]))
+    about = scripted("run-about", css=("runs/panel", "runs/about"), js=("dataset/dom", "runs/about"))
+
+    def told(shown: Shown) -> dict[str, Any]:
+        return {**_told(shown), "origin": origin_of(board.desk.workspace, shown.view.info)}
+
+    board.add(Panel("about", [about], told, lambda shown: [told(shown)]))
 
     @tells_problems
     def save(event: gr.EventData) -> None:
@@ -27,7 +32,11 @@ def build(board: RunsBoard) -> None:
             actions.rename(run, asked["name"])
         actions.note(run, asked["note"])
 
+    def picked(event: gr.EventData) -> str:
+        return board.select(str(sent(event, "run")["run"]))
+
     board.then_refresh(about.save(save, None, None, **TELLING))
+    board.then_refresh(about.pick(picked, None, board.selected, **QUIET))
 
 
 def _told(shown: Shown) -> dict[str, Any]:

@@ -8,11 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from trainer.errors import UserError
 from trainer.runs import actions, queue
 from trainer.runs.control import Request
-from trainer.runs.store import ENDED
-from trainer.runs.worker import enqueue, requeue
+from trainer.runs.store import ENDED, RunInfo
+from trainer.runs.worker import enqueue
 from ui import media
 from ui.messages import tells_problems
 from ui.runs.board import QUIET, TELLING, Panel, RunsBoard
@@ -59,7 +58,7 @@ class Buttons:
 def build(board: RunsBoard) -> Buttons:
     """Lay the buttons out and wire those that stay on this tab."""
     buttons = _buttons()
-    board.add(Panel("actions", buttons.changing, _offered, _updates))
+    board.add(Panel("actions", buttons.changing, _offered, _updates, inputs=[buttons.extend_by]))
     _wire_asking(board, buttons)
     _wire_deleting(board, buttons)
     return buttons
@@ -90,7 +89,11 @@ def _wire_asking(board: RunsBoard, buttons: Buttons) -> None:
 
     @tells_problems
     def again(run_id: str) -> str:
-        return board.select(enqueue(desk.workspace, desk.run(run_id).config()).id)
+        run = desk.run(run_id)
+        return board.select(enqueue(desk.workspace, run.config(), changed_from=run.id).id)
+
+    def named(run_id: str, steps: float | None) -> Any:
+        return gr.update(value=_extending(desk.run(run_id).read(), steps)) if run_id else gr.skip()
 
     @tells_problems
     def leave(run_id: str) -> None:
@@ -99,6 +102,7 @@ def _wire_asking(board: RunsBoard, buttons: Buttons) -> None:
     for name, button in buttons.controls.items():
         board.then_refresh(button.click(_asker(desk, name), board.selected, None, **TELLING))
     board.then_refresh(buttons.leave.click(leave, board.selected, None, **TELLING))
+    buttons.extend_by.input(named, [board.selected, buttons.extend_by], buttons.extend, **QUIET)
     extended = buttons.extend.click(_extender(desk), [board.selected, buttons.extend_by], None, **TELLING)
     board.then_refresh(extended)
     board.then_refresh(buttons.again.click(again, board.selected, board.selected, **TELLING))
@@ -138,29 +142,40 @@ def _asker(desk: RunsDesk, request: Request) -> Callable[[str], None]:
 def _extender(desk: RunsDesk) -> Callable[[str, float | None], None]:
     @tells_problems
     def extend(run_id: str, steps: float | None) -> None:
-        run = desk.run(run_id)
-        if not steps or steps < 1:
-            raise UserError("run.extend", "Steps more must be 1 or more.", "Type how many steps to add.")
-        info = run.read()
-        requeue(run, max_steps=max(info.max_steps or 0, info.step) + int(steps))
+        actions.extend(desk.run(run_id), int(steps or 0))
 
     return extend
 
 
-def _offered(shown: Shown) -> Any:
-    """What decides which buttons are there."""
-    return shown.view.info.state, shown.view.has_lora, bool(shown.view.checkpoints)
+def _extending(info: RunInfo, steps: float | None) -> str:
+    """What the button says: to which step the run goes."""
+    return f"Train on to step {actions.extended_to(info, int(steps))}" if steps and steps >= 1 else "Train on"
 
 
-def _updates(shown: Shown) -> list[Any]:
-    state, has_lora, has_checkpoints = _offered(shown)
-    has_something, ended_well = has_lora or has_checkpoints, state in ("finished", "stopped")
+def _resuming(info: RunInfo) -> str:
+    """The same for a run that ended before it was done; one that is paused only goes on."""
+    steps = info.extend_to or info.max_steps
+    return f"Resume to step {steps}" if info.state in ENDED and steps else CONTROLS["resume"][0]
+
+
+def _offered(shown: Shown, steps: float | None) -> Any:
+    """What decides which buttons are there, and what they say."""
+    info = shown.view.info
+    words = (_resuming(info), _extending(info, steps)) if info.state in ENDED else None
+    return info.state, shown.view.has_lora, bool(shown.view.checkpoints), words
+
+
+def _updates(shown: Shown, steps: float | None) -> list[Any]:
+    info, has_lora = shown.view.info, shown.view.has_lora
+    state = info.state
+    has_something, ended_well = has_lora or bool(shown.view.checkpoints), state in ("finished", "stopped")
     link = media.lora_url(shown.run.id) if has_lora else None
+    labels = {name: _resuming(info) if name == "resume" else label for name, (label, _) in CONTROLS.items()}
     return [
-        *(gr.update(visible=state in states) for _, states in CONTROLS.values()),
+        *(gr.update(visible=state in CONTROLS[name][1], value=label) for name, label in labels.items()),
         gr.update(visible=state == "queued"),
         gr.update(visible=ended_well),
-        gr.update(visible=ended_well),
+        gr.update(visible=ended_well, value=_extending(info, steps)),
         gr.update(visible=has_something),
         gr.update(visible=has_something),
         gr.update(visible=has_lora, link=link),

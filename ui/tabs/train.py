@@ -19,6 +19,7 @@ from trainer.curation.mask_files import masks_folder
 from trainer.curation.splitting import VALIDATION, validation_folder
 from trainer.errors import UserError
 from trainer.imports.base import Imported
+from trainer.runs.store import Run
 from trainer.runs.worker import enqueue
 from ui import presets, train_view
 from ui.context import AppContext
@@ -114,15 +115,14 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
 
 def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    everything = [*handlers.filled, *choosing.outputs]
-    choosing.choice.input(handlers.use_preset, {choosing.choice, *form.components}, everything, **quiet)
+    choosing.choice.input(handlers.use_preset, {choosing.choice, *form.components}, handlers.everything, **quiet)
     choosing.wire(form)
     with_report = [*handlers.filled, side.imports.report]
     side.text.apply.click(handlers.use_text, side.text.yaml, with_report, **quiet)
     for button in (side.text.file, side.imports.file):
         button.upload(handlers.use_file, button, with_report, **quiet)
-    side.changes.revert(handlers.revert, {side.problems, *form.components}, handlers.filled, **quiet)
-    side.changes.before(handlers.bring_back, None, everything, **quiet)
+    side.changes.revert(handlers.revert, handlers.given, handlers.filled, **quiet)
+    side.changes.before(handlers.bring_back, None, handlers.everything, **quiet)
 
 
 def _wire_form(
@@ -132,13 +132,13 @@ def _wire_form(
     gr.on(
         [component.input for component in form.components],  # type: ignore[attr-defined]
         handlers.changed,
-        {side.problems, *form.components},
+        handlers.given,
         shown,
         trigger_mode="always_last",
         concurrency_limit=None,
         **QUIET,
     )
-    context.page.load(handlers.restore, outputs=[*handlers.filled, *choosing.outputs])
+    context.page.load(handlers.restore, outputs=handlers.everything)
     context.page.load(lambda: [last_report(context)], outputs=[side.imports.report])
 
 
@@ -157,6 +157,16 @@ class TrainHandlers:
         self._form = form
         self._side = side
         self._choosing = choosing
+
+    @property
+    def given(self) -> set[Block]:
+        """What handlers are given that take the form's values."""
+        return {self._side.problems, *self._form.components}
+
+    @property
+    def everything(self) -> list[Block]:
+        """What ``change_run`` gives updates for: ``filled``, and which preset is chosen."""
+        return [*self.filled, *self._choosing.outputs]
 
     @property
     def filled(self) -> list[Block]:
@@ -180,11 +190,16 @@ class TrainHandlers:
         """The page was opened: show what stood in the form last, and what it means."""
         updates = self._with_meaning(self._form.restore(train_view.read_last_form(self._context)))
         updates |= self._choosing.shown(train_view.last_preset(self._context))
-        return [updates.get(block, gr.skip()) for block in [*self.filled, *self._choosing.outputs]]
+        return [updates.get(block, gr.skip()) for block in self.everything]
 
-    def fill(self, config: Config) -> dict[Any, Any]:
-        """Updates that show a config in the form, with what it means. It is there after a reload, too."""
+    def fill(self, config: Config, base: str | None = None) -> dict[Any, Any]:
+        """Updates that show a config in the form, with what it means. It is there after a reload, too.
+
+        ``base`` is the key of what it is compared with from then on; without, that stays as it is.
+        """
         train_view.keep_before(self._context)
+        if base is not None:
+            train_view.save_last_preset(self._context, base)
         snapshot = self._form.snapshot_of(config)
         train_view.save_last_form(self._context, snapshot)
         return {
@@ -199,10 +214,7 @@ class TrainHandlers:
         preset = presets.find(self._context.workspace, values[self._choosing.choice])
         config, left_out = presets.load_what_fits(preset)
         config = self._with_own(config, values, presets.own_settings(preset))
-        filled = self.fill(config)  # keeps what was there with the preset of before
-        train_view.save_last_preset(self._context, preset.key)
-        filled[self._side.changes] = self._compared(self._form.snapshot_of(config))
-        return {**filled, **self._choosing.shown(preset, left_out)}
+        return {**self.fill(config, preset.key), **self._choosing.shown(preset, left_out)}
 
     @tells_problems
     def revert(self, values: Mapping[Any, Any], event: gr.EventData) -> dict[Any, Any]:
@@ -213,9 +225,7 @@ class TrainHandlers:
         wanted = str(sent(event, "name")["name"])
         if not wanted:
             train_view.keep_before(self._context)
-        names = [name for name in differing if wanted in ("", name)]
-        updates = {block: update for name in names for block, update in self._form.push_one(base, name).items()}
-        return {**updates, **self.changed({**values, **_plain_values(updates)})}
+        return self._with_settings(base, [name for name in differing if wanted in ("", name)], values)
 
     def bring_back(self) -> list[Any]:
         """What stood in the form before a preset, a text or a run replaced it; doing it twice changes nothing."""
@@ -223,7 +233,15 @@ class TrainHandlers:
         updates = self._with_meaning(self._form.restore(snapshot))
         train_view.save_last_form(self._context, {**train_view.read_last_form(self._context), **snapshot})
         updates |= self._choosing.shown(train_view.last_preset(self._context))
-        return [updates.get(block, gr.skip()) for block in [*self.filled, *self._choosing.outputs]]
+        return [updates.get(block, gr.skip()) for block in self.everything]
+
+    def change_run(self, run: Run) -> dict[Any, Any]:
+        """The settings of a run, to be changed: the form tells from then on what differs from them.
+
+        Raises UserError when they cannot be read.
+        """
+        filled = self.fill(run.config(), train_view.key_of_run(run))
+        return {**filled, **self._choosing.shown(None, told=f"The settings of the run {run.read().name}.")}
 
     def use_folder(self, values: Mapping[Any, Any], folder: str) -> dict[Any, Any]:
         """The form with this folder as its only one; the other settings stay as they are, right or wrong.
@@ -242,7 +260,8 @@ class TrainHandlers:
             config.validation = _validating_on(config.validation, held_back)
             shown = ["dataset.sources", *(["loss.masked"] if masked else [])]
             shown += ["validation.path", "validation.split"] if held_back else []
-            return {block: update for name in shown for block, update in self._form.push_one(config, name).items()}
+            train_view.keep_before(self._context)
+            return self._with_settings(config, shown, values)
         config.dataset.sources = sources
         config.validation = _validating_on(config.validation, held_back)
         if masked or config.loss.masked == "mask":
@@ -269,13 +288,15 @@ class TrainHandlers:
         file = Path(path)
         try:
             imported = settings_in_file(self._context, file, file.name)
-            return self.fill(parse_config(read_yaml(file))) if imported is None else self._use(imported, file.name)
+            if imported is not None:
+                return self._use(imported, file.name)
+            return self.fill(parse_config(read_yaml(file)), train_view.key_beside_runs(self._context))
         except UserError as error:
             return {self._side.problems: problems_html(error.problems)}
 
     def _use(self, imported: Imported, name: str) -> dict[Any, Any]:
         """Fill the form with another trainer's settings; a report says what became of each, fields what is missing."""
-        filled = self.fill(imported.config)
+        filled = self.fill(imported.config, train_view.key_beside_runs(self._context))
         missing = problems_html(missing_paths(self._context, imported.config), move=False)
         report = keep_report(self._context, imported.report, name)
         return {**filled, self._side.problems: missing, self._side.imports.report: report}
@@ -285,7 +306,13 @@ class TrainHandlers:
         """Put the run into the queue."""
         side = self._side
         try:
-            run = enqueue(self._context.workspace, self.checked(values), device=values[side.device] or None)
+            origin = train_view.changed_run(self._context)
+            run = enqueue(
+                self._context.workspace,
+                self.checked(values),
+                device=values[side.device] or None,
+                changed_from=origin.id if origin else None,
+            )
         except UserError as error:
             return {side.run_started: "", side.problems: problems_html(error.problems)}
         return {side.run_started: run.id, side.problems: ""}
@@ -314,14 +341,23 @@ class TrainHandlers:
             updates[self._side.maths] = _count_of(error)
         return {**updates, self._side.changes: self._compared(self._form.snapshot(values))}
 
+    def _with_settings(self, config: Config, names: list[str], values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Updates that show these settings of a config; the rest stays, right or wrong, and all of it is told anew."""
+        updates = {block: update for name in names for block, update in self._form.push_one(config, name).items()}
+        return {**updates, **self.changed({**values, **_plain_values(updates)})}
+
     def _compared(self, snapshot: Mapping[str, Any]) -> dict[str, str]:
-        """What differs from the chosen preset and what has no effect, for the page's script."""
+        """What differs from the chosen preset or run and what has no effect, for the page's script."""
         base, against, own = self._base()
         told = self._form.marks(snapshot, base, own)
         return {"text": json.dumps(as_data(told, against, train_view.can_go_back(self._context)))}
 
     def _base(self) -> tuple[Config, str, set[str]]:
         """What the form is compared with, how it is called, and which settings are the user's own beside it."""
+        run = train_view.changed_run(self._context)
+        if run is not None:
+            with contextlib.suppress(UserError, OSError):
+                return run.config(), f"the run {run.read().name}", {"name"}
         preset = train_view.last_preset(self._context)
         if preset is not None:
             with contextlib.suppress(UserError):  # told when it is chosen

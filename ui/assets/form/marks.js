@@ -1,4 +1,4 @@
-// What differs from the preset and what has no effect now: beside each setting, and as a list with a way back.
+// What differs from the preset or run and what has no effect now: beside each setting, and as a list with a way back.
 // Runs behind dom.js inside gr.HTML; the server sends `props.value.text`.
 let shownText = "";
 let listIsOpen = false;
@@ -17,7 +17,7 @@ function mark() {
   shownText = text;
   const focused = document.activeElement?.closest(".field-mark")?.dataset.name;
   clear();
-  state.marks.forEach((told, number) => tell(told, places[number]));
+  state.marks.forEach((told, number) => tell(told, places[number], state.against));
   countInFolds();
   list(state);
   if (focused) atelier.placeOf(focused)?.querySelector("input, textarea")?.focus({ preventScroll: true });
@@ -30,13 +30,13 @@ function clear() {
   }
 }
 
-function tell(told, place) {
+function tell(told, place, against) {
   place.classList.toggle("idle", Boolean(told.idle));
   place.classList.toggle("kept", Boolean(told.idle) && (told.changed || told.differs));
   place.classList.toggle("differs", told.differs);
   const note = make("div", { class: "field-mark", "data-name": told.name });
   if (told.idle) note.append(make("p", { class: "why-idle" }, told.idle));
-  if (told.differs) note.append(make("p", {}, make("span", { class: "visually-hidden" }, "Differs from the preset. "), back(told, `Back to ${told.before}`)));
+  if (told.differs) note.append(make("p", {}, make("span", { class: "visually-hidden" }, `Differs from ${against}. `), back(told, `Back to ${told.before}`)));
   place.append(note);
 }
 

@@ -11,12 +11,21 @@ function receive() {
 }
 
 function render() {
-  const { run, name = "", note = "", begun = "" } = props.value || {};
+  const { run, name = "", note = "", begun = "", origin } = props.value || {};
   if (!run) return element.replaceChildren();
   if (editing === run) return element.replaceChildren(form(name, note));
   const open = () => { editing = run; render(); element.querySelector("input").focus(); };
-  element.replaceChildren(...[begun, note].filter(Boolean).map((text) => make("p", text === note ? { class: "note" } : { class: "quiet" }, text)),
+  element.replaceChildren(...[begun && make("p", { class: "quiet" }, begun), origin && madeOf(origin), note && make("p", { class: "note" }, note)].filter(Boolean),
     button(note ? "Rename, change the note" : "Rename, add a note", open));
+}
+
+function madeOf({ run, name, there, differences }) {
+  if (!there) return make("p", { class: "quiet" }, `Made of the settings of a run that is no longer there: ${name}.`);
+  const which = button(name, () => trigger("pick", { run }), { class: "to-run", "aria-label": `Show the run ${name}` });
+  const count = differences.length;
+  const how = count ? `. ${count === 1 ? "1 setting is" : `${count} settings are`} another:` : ", with the same settings.";
+  const rows = differences.map((each) => make("li", { title: each.name }, make("span", {}, each.label), make("b", {}, each.now), make("span", { class: "quiet" }, `was ${each.before}`)));
+  return make("div", { class: "origin" }, make("p", { class: "quiet" }, "Made of the settings of ", which, how), count ? make("ul", {}, ...rows) : null);
 }
 
 function form(name, note) {
