@@ -13,6 +13,7 @@ from trainer.runs.store import Run, Workspace
 from ui.fields import CONFIG_FIELDS, Field
 from ui.run_html import STATE_WORDS
 from ui.run_view import RunReaders, duration, file_size
+from ui.runs.compared_evaluations import compared
 
 MOST_RUNS = 8
 NOT_GIVEN = "–"
@@ -24,7 +25,7 @@ def compare(workspace: Workspace, readers: RunReaders, ids: Sequence[str]) -> di
     """The runs of these ids as the scripts take them; those that are gone are left out.
 
     ``runs`` have ``id``, ``name``, ``results`` and ``previews``, which changes with the pictures; ``differences`` have
-    a label, the setting's name and a value for each run. All values are texts.
+    a label, the setting's name and a value for each run. All values are texts. ``evaluations``: see ``compared``.
     """
     runs: list[Run] = []
     for run_id in ids:
@@ -39,7 +40,11 @@ def compare(workspace: Workspace, readers: RunReaders, ids: Sequence[str]) -> di
         }
         for run in runs
     ]
-    return {"runs": answers, "differences": differences([config_of(run) for run in runs])}
+    return {
+        "runs": answers,
+        "differences": differences([config_of(run) for run in runs]),
+        "evaluations": compared(runs),
+    }
 
 
 def results(readers: RunReaders, run: Run) -> dict[str, str]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.evaluating.results import BASE_STEP, Drawn, Evaluated, Evaluation, evaluation_of
-from trainer.evaluating.settings import EvaluationSettings
+from trainer.evaluating.settings import Metric, parse_evaluation
 from trainer.jobs import JobInfo
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
 from ui.job_progress import JobReader, Progress
 from ui.media import evaluation_url
 from ui.run_view import Checkpoint, duration
+from ui.runs.evaluation_time import costs
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "validation_loss": (
@@ -25,6 +26,20 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "copies": ("Copies", "Pictures drawn that look the same as a training picture."),
 }
 """Measures by their name in the results: what the page calls them, and what they mean."""
+
+METRIC_WORDS: dict[Metric, tuple[str, str]] = {
+    "validation": (
+        "Validation loss",
+        "On held-out pictures, always with the same noise; on training pictures where none are held out.",
+    ),
+    "drift": ("Drift", "How far prompts without the trigger move away from the base model."),
+    "nearest": ("Copies", "Draws pictures, and finds the training picture that each is nearest to."),
+    "similarity": (
+        "Similarity",
+        "Draws pictures, and tells how alike they and the training pictures are. Needs the model below.",
+    ),
+}
+"""What can be measured: what the page calls it, and what it is."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +78,17 @@ class EvaluationReader:
         """What the panel's script takes."""
         now, steps = self.look(run), sorted(each.step for each in checkpoints)
         found = evaluation_of(run.dir).read_summary()
+        settings = found.settings if found else parse_evaluation({})
         return {
             "run": run.id,
             "steps": steps,
+            "metrics": [
+                {"name": name, "title": title, "about": about, "on": name in settings.metrics}
+                for name, (title, about) in METRIC_WORDS.items()
+            ],
+            "costs": costs(run, found),
             "model": read_settings(self._workspace).looking_model,
-            "pictures": (found.settings.pictures if found else EvaluationSettings.model_fields["pictures"].default),
+            "pictures": settings.pictures,
             "job": None if now.job is None else _job(*now.job),
             "result": None if found is None else self._result(run, found, steps),
         }

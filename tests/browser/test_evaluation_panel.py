@@ -49,6 +49,21 @@ def panel(page: Page, run: Run) -> Locator:
 
 
 def test_wrong_values_are_told_and_start_nothing(page: Page, panel: Locator, run: Run) -> None:
+    # What is measured, and of which checkpoints, is chosen; the time follows
+    expect(panel.locator(".takes")).to_contain_text("Takes about")
+    expect(panel.get_by_role("checkbox", name="Similarity")).to_be_disabled()
+    for name in ("Validation loss", "Drift", "Copies"):
+        panel.get_by_role("checkbox", name=name).uncheck()
+    expect(panel.get_by_role("button", name="Evaluate 2")).to_be_disabled()
+    expect(panel.get_by_label("Pictures per checkpoint")).to_be_disabled()
+    panel.get_by_role("checkbox", name="Copies").check()
+    panel.get_by_text("Checkpoints: all 2").click()
+    panel.get_by_role("button", name="None", exact=True).click()
+    expect(panel.get_by_role("button", name="No checkpoint chosen")).to_be_disabled()
+    panel.get_by_role("checkbox", name="Step 4").check()
+    expect(panel.get_by_role("button", name="Evaluate 1 checkpoint")).to_be_enabled()
+    panel.get_by_role("button", name="All", exact=True).click()
+
     panel.get_by_label("Pictures per checkpoint").fill("0")
     panel.get_by_role("button", name="Evaluate 2").click()
     dismiss(page, "pictures: 0 is not allowed")

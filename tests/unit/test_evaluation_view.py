@@ -11,7 +11,7 @@ import pytest
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.evaluating.results import Drawn, Evaluated, Evaluation, Nearest, evaluation_of
-from trainer.evaluating.settings import parse_evaluation
+from trainer.evaluating.settings import METRICS, parse_evaluation
 from trainer.files import write_json
 from trainer.jobs import Job, JobState
 from trainer.processes import started_at
@@ -19,7 +19,7 @@ from trainer.runs.events import EventLog
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
 from ui.context import AppContext
-from ui.evaluation_view import EvaluationReader
+from ui.evaluation_view import METRIC_WORDS, EvaluationReader
 from ui.run_view import Checkpoint
 from ui.runs import evaluation
 
@@ -68,7 +68,18 @@ def job_of(run: Run, state: JobState | None) -> Job:
 
 def test_a_run_that_was_never_evaluated_offers_its_checkpoints(run: Run) -> None:
     shown = EvaluationReader(run.workspace).shown(run, [Checkpoint(200, 1), Checkpoint(100, 1)])
-    assert shown == {"run": run.id, "steps": [100, 200], "model": "", "pictures": 4, "job": None, "result": None}
+    metrics = shown.pop("metrics")
+    assert shown == {
+        "run": run.id,
+        "steps": [100, 200],
+        "costs": None,
+        "model": "",
+        "pictures": 4,
+        "job": None,
+        "result": None,
+    }
+    assert [each["name"] for each in metrics] == [*METRIC_WORDS] and set(METRIC_WORDS) == set(METRICS)
+    assert [each["name"] for each in metrics if each["on"]] == ["validation", "drift", "nearest"]
 
 
 def test_results_are_told_with_what_is_still_there_and_without_paths(run: Run) -> None:
@@ -107,17 +118,26 @@ def test_what_is_asked_is_checked_before_a_job_starts(
     orders: list[list[str]] = []
     monkeypatch.setattr(evaluation, "start_job", lambda workspace, command, title: orders.append(command))
     context, reader = AppContext(run.workspace), EvaluationReader(run.workspace)
-    asked = {"run": run.id, "model": "", "pictures": 2}
+    for step in (100, 200):
+        (run.checkpoints_dir / f"step-{step:06d}").mkdir()
+    asked = {"run": run.id, "model": "", "pictures": 2, "metrics": ["drift"], "steps": [100, 200]}
     for wrong, message in (
         ({"run": "../x"}, "no run"),
         ({"pictures": "many"}, "pictures"),
         ({"model": str(tmp_path)}, "not open to the page"),
+        ({"metrics": []}, "metrics"),
+        ({"metrics": ["--model=x"]}, "metrics"),
+        ({"metrics": ["similarity"]}, "similarity needs a model"),
+        ({"steps": []}, "No checkpoint is chosen"),
+        ({"steps": ["100", 7]}, "No checkpoint is chosen"),
     ):
         with pytest.raises(UserError, match=message):
             evaluation.start(context, reader, {**asked, **wrong})
     assert orders == []
     evaluation.start(context, reader, {**asked, "model": " owner/clip "})
-    assert orders == [["evaluate", str(run.dir), "--pictures=2", "--model=owner/clip"]]
+    assert orders == [["evaluate", str(run.dir), "--pictures=2", "--model=owner/clip", "--metrics", "drift"]]
+    evaluation.start(context, reader, {**asked, "model": "owner/clip", "steps": [200], "metrics": ["drift", "nearest"]})
+    assert orders[1][3:] == ["--model=owner/clip", "--checkpoint=200", "--metrics", "drift", "nearest"]
     assert read_settings(run.workspace).looking_model == "owner/clip"
     job = job_of(run, None)
     with pytest.raises(UserError, match="being evaluated already"):

@@ -22,7 +22,7 @@ from trainer.evaluating.gallery import Gallery, as_pixels
 from trainer.evaluating.looks import Looks
 from trainer.evaluating.prompts import prompts_for_drift, prompts_to_draw
 from trainer.evaluating.results import BASE_STEP, Drawn, Evaluated, EvaluationFolder
-from trainer.evaluating.settings import EvaluationSettings
+from trainer.evaluating.settings import MOST_VALIDATED, PROBE_STEPS, EvaluationSettings
 from trainer.families import load_family
 from trainer.families.base import Conditioning, Family
 from trainer.lora.adapter import add_adapters, load_into_adapters, without_adapters
@@ -33,11 +33,6 @@ from trainer.quantize import quantize_denoiser
 from trainer.runs.events import EventSink
 from trainer.sampling import draw, preview_name, reading_of, settings_of
 from trainer.validation import timestep_bands, validation_loss
-
-PROBE_STEPS = 10
-"""Denoising steps of the pictures that drift is measured on: they need to be plausible, not good."""
-MOST_VALIDATED = 64
-"""Training pictures that the loss is measured on where none are held out."""
 
 
 class Examiner:

@@ -14,6 +14,10 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 GENERAL_PROMPTS = ("", "a photo of a person", "a landscape with trees", "a house in a street", "a drawing of an animal")
 """What a LoRA has no business with: drift is measured on these beside the run's own prompts without their trigger."""
+PROBE_STEPS = 10
+"""Denoising steps of the pictures that drift is measured on: they need to be plausible, not good."""
+MOST_VALIDATED = 64
+"""Training pictures that the loss is measured on where none are held out."""
 
 
 class EvaluationSettings(Section):

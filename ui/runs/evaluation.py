@@ -6,10 +6,12 @@ from typing import Any
 
 import gradio as gr
 
+from trainer.checkpoint_folders import checkpoints, step_of
 from trainer.errors import UserError
 from trainer.evaluating.settings import parse_evaluation
 from trainer.jobs import job, start_job
 from trainer.runs.settings import read_settings, write_settings
+from trainer.runs.store import Run
 from ui.context import AppContext
 from ui.dataset.board import sent
 from ui.evaluation_view import EvaluationReader
@@ -34,7 +36,7 @@ def build(context: AppContext, board: RunsBoard) -> gr.HTML:
 
     @tells_problems
     def started(event: gr.EventData) -> None:
-        start(context, reader, sent(event, "run", "model", "pictures"))
+        start(context, reader, sent(event, "run", "model", "pictures", "metrics", "steps"))
 
     @tells_problems
     def cancelled(event: gr.EventData) -> None:
@@ -50,15 +52,27 @@ def start(context: AppContext, reader: EvaluationReader, asked: dict[str, Any]) 
     """Start a job that evaluates a run. Raises UserError for odd values, and while one is at it."""
     workspace = context.workspace
     run = workspace.run(str(asked["run"]))
-    settings = parse_evaluation({"model": str(asked["model"] or "").strip() or None, "pictures": asked["pictures"]})
+    wanted = {"model": str(asked["model"] or "").strip() or None}
+    settings = parse_evaluation({**wanted, "pictures": asked["pictures"], "metrics": asked["metrics"]})
+    chosen = _chosen(run, asked["steps"])
     model = context.allowed_model(settings.model) if settings.model else None
     if reader.look(run).running:
         raise UserError("evaluation.running", "This run is being evaluated already.", "Wait for its end, or cancel it.")
     app = read_settings(workspace)
     if app.looking_model != (settings.model or ""):
         write_settings(workspace, app.model_copy(update={"looking_model": settings.model or ""}))
-    command = ["evaluate", str(run.dir), f"--pictures={settings.pictures}", *([f"--model={model}"] if model else [])]
+    command = ["evaluate", str(run.dir), f"--pictures={settings.pictures}"]
+    command += [*([f"--model={model}"] if model else []), *chosen, "--metrics", *settings.metrics]
     start_job(workspace, command, f"Evaluation of {run.read().name}")
+
+
+def _chosen(run: Run, steps: Any) -> list[str]:
+    """Arguments that name the chosen checkpoints; none for all of them. Raises UserError for none, or an odd one."""
+    there = {step_of(path) for path in checkpoints(run.checkpoints_dir)}
+    wanted = {step for step in steps if type(step) is int} if isinstance(steps, list) else set()
+    if not wanted & there:
+        raise UserError("evaluation.none", "No checkpoint is chosen.", "Tick one or more of them.")
+    return [] if wanted >= there else [f"--checkpoint={step}" for step in sorted(wanted & there)]
 
 
 def cancel(context: AppContext, job_id: Any) -> None:

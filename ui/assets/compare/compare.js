@@ -10,6 +10,8 @@ const panel = makePanel();
 const title = make("h2"), problem = make("p", { class: "quiet", role: "status" });
 const results = make("tbody"), settings = make("tbody"), same = make("p", { class: "quiet" });
 const resultsHead = make("thead"), settingsHead = make("thead");
+const evaluationsHead = make("thead"), evaluations = make("tbody"), unlike = make("p", { class: "quiet" });
+const evaluated = make("section", { hidden: true }, make("h3", {}, "Evaluations"), unlike, scrolling("Evaluations", evaluationsHead, evaluations));
 const settingsTable = scrolling("Settings that differ", settingsHead, settings);
 const slider = make("input", { type: "range", min: 0, step: 1, "aria-label": "Step of the previews", oninput: drawPreviews });
 const stepShown = make("output"), previews = make("div", { class: "cmp-previews" });
@@ -17,7 +19,7 @@ const stepper = make("div", { class: "sw-bar" }, slider, stepShown);
 const noPreviews = make("p", { class: "quiet" }, "None of these runs has previews.");
 const view = make("section", { class: "cmp", "aria-label": "Comparison", hidden: true },
   make("header", {}, title, button("Close comparison", () => choose([]))), problem, panel.node,
-  make("h3", {}, "Results"), scrolling("Results", resultsHead, results), make("h3", {}, "Settings that differ"), same, settingsTable,
+  make("h3", {}, "Results"), scrolling("Results", resultsHead, results), evaluated, make("h3", {}, "Settings that differ"), same, settingsTable,
   make("h3", {}, "Previews"), noPreviews, stepper, make("div", { class: "sw" }, previews));
 element.replaceChildren(view);
 const open = makeViewer(neighbour, ({ column, row }) => pictureAt(shownRuns[column], row, 0, true));
@@ -82,15 +84,21 @@ function draw(told) {
   const head = () => make("tr", {}, make("td"), ...shownRuns.map((run) => make("th", { scope: "col" }, make("span", { class: "key", style: colourOf(run) }, run.name))));
   resultsHead.replaceChildren(head());
   results.replaceChildren(...Object.keys(shownRuns.length ? shownRuns[0].results : {}).map((name) => rowOf("td", [name, ...shownRuns.map((run) => run.results[name])])));
+  evaluated.hidden = !told.evaluations.rows.length;
+  unlike.textContent = told.evaluations.note;
+  unlike.hidden = !told.evaluations.note;
+  evaluationsHead.replaceChildren(head());
+  evaluations.replaceChildren(...told.evaluations.rows.map(({ label, about, values }) => titled(rowOf("td", [label, ...values]), about)));
   settingsHead.replaceChildren(head());
-  settings.replaceChildren(...told.differences.map(({ label, name, values }) => {
-    const row = rowOf("td", [label, ...values]);
-    row.title = row.firstChild.title = name;
-    return row;
-  }));
+  settings.replaceChildren(...told.differences.map(({ label, name, values }) => titled(rowOf("td", [label, ...values]), name)));
   settingsTable.hidden = !told.differences.length;
   same.hidden = Boolean(told.differences.length);
   same.textContent = "All settings are the same.";
+}
+
+function titled(row, title) {
+  row.title = row.firstChild.title = title;
+  return row;
 }
 
 const stepsOfAll = () => [...new Set(shownRuns.flatMap((run) => (run.wall ? run.wall.steps : [])))].sort((a, b) => a - b);
