@@ -96,6 +96,19 @@ def read_last_form(context: AppContext) -> dict[str, Any]:
     return _read(_last_form(context))
 
 
+def replace_form(context: AppContext, snapshot: dict[str, Any], base: str | None = None) -> None:
+    """Put other settings in the place of those in the form, and keep what stood there for a way back.
+
+    ``base`` is the key of what they are compared with from then on; without, that stays as it is. Replacing settings by
+    themselves is no change: a choice in a list may be told twice.
+    """
+    base = _last_key(context) if base is None else base
+    if (read_last_form(context), _last_key(context)) != (snapshot, base):
+        keep_before(context)
+    save_last_preset(context, base)
+    save_last_form(context, snapshot)
+
+
 def keep_before(context: AppContext) -> None:
     """Keep what stands in the form, and what it is compared with, before all of it is replaced."""
     before = {"preset": _last_key(context), "form": read_last_form(context)}

@@ -182,3 +182,15 @@ def test_the_command_takes_one_checkpoint_and_answers_in_json(run: Run, capfd, t
 def test_a_run_without_checkpoints_is_told(config_of, workspace: Workspace) -> None:
     with pytest.raises(UserError, match="no checkpoint"):
         evaluated(workspace.create_run(config_of()))
+
+
+def test_what_is_found_goes_to_the_trackers_of_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[int, float | None]] = []
+    module = "trainer.evaluating.evaluate.track_evaluation"
+    monkeypatch.setattr(
+        module,
+        lambda run_dir, config, found, events: told.append({each.step: each.drift for each in found.checkpoints}),
+    )
+    found = evaluated(run, steps=(2,), metrics=["drift"])
+    evaluated(run, steps=(2,), metrics=["drift"])
+    assert told == [{each.step: each.drift for each in found.checkpoints}], "once: nothing was measured the second time"

@@ -136,3 +136,10 @@ def test_a_run_whose_settings_are_changed_takes_the_presets_place(context: AppCo
     for gone in ("run/gone", "run/../runs", "run/"):
         train_view.save_last_preset(context, gone)
         assert train_view.changed_run(context) is None
+
+
+def test_replacing_the_form_twice_keeps_what_stood_there_first(context: AppContext) -> None:
+    train_view.save_last_form(context, {"train.seed": ["1"]})
+    for _ in range(2):  # a list tells a choice twice
+        train_view.replace_form(context, {"train.seed": ["2"]}, "demo_style")
+    assert train_view.take_before(context) == {"train.seed": ["1"]}

@@ -21,6 +21,7 @@ from trainer.evaluating.verdict import best_of, hints_of
 from trainer.runs.events import EventSink, read_events
 from trainer.runs.store import Run, Workspace
 from trainer.runs.turns import holding
+from trainer.tracking.evaluations import track_evaluation
 
 
 def evaluate(
@@ -62,6 +63,8 @@ def evaluate(
             facts = {"held_out": summary.held_out, "validated_pictures": summary.validated_pictures}
         evaluation = _compared(run, settings, key, list(known.values()), facts)
         folder.write_summary(evaluation)
+        if missing:
+            track_evaluation(run.dir, config, evaluation, events)
         return evaluation
     finally:
         lock.release()

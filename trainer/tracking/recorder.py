@@ -90,7 +90,7 @@ class Recorder:
 
     def _give_up(self, reason: str) -> None:
         message = f"The tracker {self._name} was given up: {reason.rstrip('.')}."
-        self.problem = Problem("tracker.failed", message, "The training goes on without it.", "trackers")
+        self.problem = Problem("tracker.failed", message, "All goes on without it.", "trackers")
 
 
 def without_secrets(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,8 @@ from trainer.tracking.backends import BACKENDS, Start
 from trainer.tracking.plain_settings import plain_settings
 from trainer.tracking.recorder import Numbers, Picture, Recorder
 
+FOLDER = "trackers"
+"""In a run's folder: what trackers keep there."""
 _IDENTITY = "identity.json"
 
 
@@ -52,7 +54,7 @@ class _Tracking:
         if kind == "state" and fields["state"] == "training" and self._recorders is None:
             self._recorders = self._started(step)
         elif kind == "metric":
-            self._put(Numbers(step, _numbers("train", fields)))
+            self._put(Numbers(step, numbers("train", fields)))
         elif kind == "validation":
             self._put(Numbers(step, _validation(fields)))
         elif kind == "sample" and self._config.tracking.pictures:
@@ -71,8 +73,8 @@ class _Tracking:
             recorder.put(record)
 
     def _started(self, step: int) -> list[Recorder]:
-        folder, config = self._session.run.dir / "trackers", self._config
-        identity = _identity(folder, config.name)
+        folder, config = self._session.run.dir / FOLDER, self._config
+        identity = identity_of(folder, config.name)
         start = Start(
             folder=folder,
             project=config.tracking.project,
@@ -81,19 +83,7 @@ class _Tracking:
             step=step,
             settings=plain_settings(config),
         )
-        PartialState()  # Accelerate's trackers ask it which process they are in
-        recorders = []
-        for name in dict.fromkeys(config.trackers):
-            backend = BACKENDS[name]
-            if find_spec(backend.package) is None:
-                message = f"trackers: {name} needs the package {backend.package}, which is not installed."
-                hint = f"`pip install {backend.package}` into the environment of this program, or leave it out."
-                self._warn(Problem("tracker.missing", message, f"{hint} The training goes on without it.", "trackers"))
-                continue
-            if notice := backend.notice():
-                self._warn(Problem("tracker.offline", notice))
-            recorders.append(Recorder(name, backend, start))
-        return recorders
+        return start_recorders(config, start, self._warn)
 
     def _tell_problems(self) -> None:
         """In the thread of the training, which is the only one that writes events."""
@@ -106,7 +96,24 @@ class _Tracking:
         self._session.warn(problem.code, problem.message, problem.hint)
 
 
-def _identity(folder: Path, name: str) -> dict[str, str]:
+def start_recorders(config: Config, start: Start, warn: Callable[[Problem], None]) -> list[Recorder]:
+    """The trackers of the settings, started; ``warn`` is told of those that are missing or stay offline."""
+    PartialState()  # Accelerate's trackers ask it which process they are in
+    recorders = []
+    for name in dict.fromkeys(config.trackers):
+        backend = BACKENDS[name]
+        if find_spec(backend.package) is None:
+            message = f"trackers: {name} needs the package {backend.package}, which is not installed."
+            hint = f"`pip install {backend.package}` into the environment of this program, or leave it out."
+            warn(Problem("tracker.missing", message, f"{hint} All goes on without it.", "trackers"))
+            continue
+        if notice := backend.notice():
+            warn(Problem("tracker.offline", notice))
+        recorders.append(Recorder(name, backend, start))
+    return recorders
+
+
+def identity_of(folder: Path, name: str) -> dict[str, str]:
     """Name and id under which trackers know the run, the same after a resume."""
     try:
         known = read_json(folder / _IDENTITY)
@@ -119,10 +126,10 @@ def _identity(folder: Path, name: str) -> dict[str, str]:
 
 def _validation(fields: dict[str, Any]) -> dict[str, float]:
     bands = {f"loss {band['from']}-{band['to']}": band["loss"] for band in fields["bands"]}
-    return _numbers("validation", {"loss": fields["loss"], "relative": fields["relative"], **bands})
+    return numbers("validation", {"loss": fields["loss"], "relative": fields["relative"], **bands})
 
 
-def _numbers(group: str, fields: dict[str, Any]) -> dict[str, float]:
+def numbers(group: str, fields: dict[str, Any]) -> dict[str, float]:
     """``{"train/loss": 0.1}``: what is a finite number, under the name of its group."""
     return {
         f"{group}/{name}": float(value)

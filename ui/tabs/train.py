@@ -197,11 +197,8 @@ class TrainHandlers:
 
         ``base`` is the key of what it is compared with from then on; without, that stays as it is.
         """
-        train_view.keep_before(self._context)
-        if base is not None:
-            train_view.save_last_preset(self._context, base)
         snapshot = self._form.snapshot_of(config)
-        train_view.save_last_form(self._context, snapshot)
+        train_view.replace_form(self._context, snapshot, base)
         return {
             **self._form.push(config),
             **self._explained(config),
