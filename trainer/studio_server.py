@@ -13,13 +13,13 @@ import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from trainer.devices import turn_on
+from trainer.devices import gpu_uuid
 from trainer.errors import Problem, UserError
 from trainer.files import write_json
 from trainer.generate import Painter, check_files, save_picture
 from trainer.pictures import save_png
 from trainer.runs.store import this_process
-from trainer.runs.turns import Holder, busy_words
+from trainer.runs.turns import Holder, busy_words, gpu_turn
 from trainer.studio import Answer, Request, Studio, StudioInfo, StudioState, read_answer, read_request, request_paths
 
 KEPT_PREVIEWS = 20
@@ -56,9 +56,8 @@ class Server:
         self._plain_pictures: OrderedDict[str, Path] = OrderedDict()
         self._last_use = time.monotonic()
         # on the CPU pictures and training may go on beside each other, only slower
-        self._turn = (
-            turn_on(device, studio.workspace, "the picture model of the page") if device.type == "cuda" else None
-        )
+        uuid = gpu_uuid(device)
+        self._turn = None if uuid is None else gpu_turn(uuid, "the picture model of the page", gives_way=True)
 
     def run(self) -> None:
         """The loop."""

@@ -100,6 +100,12 @@ def test_three_runs_the_middle_one_failing(
     expect_waiting(page, "first", "unwanted", "damaged", "third")
     press(page, "Take out of the queue: unwanted")
     expect_waiting(page, "first", "damaged", "third")
+    page.locator(".run-item", has_text="unwanted").click()
+    page.locator("#run-resume").click()
+    expect_waiting(page, "first", "damaged", "third", "unwanted")
+    expect(page.locator("#run-stop")).to_be_hidden()
+    page.locator("#run-leave-queue").click()
+    expect_waiting(page, "first", "damaged", "third")
     shot("queue")
 
     page.goto("about:blank")  # an open page would reload itself, in the middle of the next line

@@ -124,7 +124,7 @@ def test_pause_gives_the_device_back_and_changes_nothing(plain: Run, workspace: 
     control.ask(run.control_dir, "pause")
     train_here(run, Watcher({("paused", 1): threading.Thread(target=another_job_meanwhile).start}))
     assert seen == {"state": "paused", "saved": True}
-    assert states_of(run)[2:5] == ["training", "paused", "training"]
+    assert states_of(run)[2:6] == ["training", "paused", "starting", "training"]
     assert losses_of(run) == losses_of(plain)
     assert lora_bytes(run) == lora_bytes(plain)
 

@@ -279,6 +279,10 @@ def test_time_left() -> None:
     assert progress.seconds_left == pytest.approx(32)
     progress.add({"type": "progress", "what": "next", "done": 0, "total": 5, "time": 120.0})
     assert progress.seconds_left is None
+    busy = "Another job is using cuda:0 (training of cats, since 14:05)."
+    progress.add({"type": "warning", "code": "device.busy", "message": busy, "time": 130.0})
+    assert progress.what == "waits: another job is using cuda:0 (training of cats, since 14:05)"
+    assert (progress.total, progress.seconds_left, progress.warnings) == (0, None, [])
 
 
 def test_html_is_escaped() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from trainer.config import Config
 from trainer.errors import UserError
-from trainer.runs import gpus, worker
+from trainer.runs import gpus, turns, worker
 from trainer.runs import queue as run_queue
 from trainer.runs.gpus import Gpu
 from trainer.runs.queue import queued_runs, read_queue
@@ -121,6 +121,33 @@ def test_two_gpus_take_turns_and_each_run_can_wait_for_its_own(workspace: Worksp
     assert [runs_before(runs, run.id) for run in (third, fourth, cpu)] == [2, 2, 0]
     third.update(wanted_device="cuda:7")
     assert _view(workspace).waiting[0].start == "waits for cuda:7, which is not here"
+
+
+@pytest.mark.parametrize("devices", [TWO_GPUS], indirect=True)
+def test_why_a_run_waits_that_is_behind_no_run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captioning has one GPU, a paused run has left the other one."""
+    monkeypatch.setattr(turns.tempfile, "gettempdir", lambda: str(workspace.dir))
+    captioning = turns.gpu_turn("GPU-a", "captioning of <dogs>")
+    assert captioning.take()
+    _add(workspace, "resting", 100, on="cuda:1", done=40, step_ms=3000).update(state="paused")
+    first, second, third = (_add(workspace, name) for name in ("first", "second", "third"))
+    first.update(wanted_device="cuda:0")
+    view = _view(workspace)
+    assert [run.word for run in view.going] == ["Paused"]
+    words = [run.start for run in view.waiting]
+    assert words[0].startswith("the GPU is in use: captioning of <dogs>, since ")
+    assert words[1:] == ["starts now", "starts in about 5 min"]
+    runs = RunListReader(workspace).read()
+    assert [runs_before(runs, run.id) for run in (first, second, third)] == [0, 0, 2]
+    words = [start_word(runs, run.id) for run in (first, second)]
+    assert words[0].startswith("It starts by itself when the GPU is free: captioning of <dogs>, since ")
+    assert words[1] == "It starts now."
+    captioning.give_back()
+    previews = turns.gpu_turn("GPU-a", "the picture model", gives_way=True)
+    assert previews.take()
+    assert _view(workspace).waiting[0].start == "starts now"
+    run_queue.pause(workspace)
+    assert {run.start for run in _view(workspace).waiting} == {""}
 
 
 def test_what_is_said_after_a_start(workspace: Workspace) -> None:

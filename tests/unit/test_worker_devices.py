@@ -142,6 +142,24 @@ def _move_while_paused(workspace: Workspace, run: Run) -> None:
     queue.go_on(workspace)
 
 
+def test_a_paused_run_leaves_its_device_to_the_next_and_has_it_before_later_ones(workspace: Workspace) -> None:
+    """It is paused, the second is trained, and it goes on: the third waits until it has ended, badly as that is."""
+    first, second = add(workspace, "crash", hold=True), add(workspace, "second", hold=True)
+    thread = _start_worker(workspace, "cpu")
+    wait(lambda: first.read().state == "training")
+    first.update(state="paused")
+    wait(lambda: second.read().state == "training")
+    third = add(workspace, "third")
+    first.update(state="training")
+    (second.dir / "hold").unlink()
+    wait(lambda: second.read().state == "finished")
+    first.update(state="starting")
+    (first.dir / "hold").unlink()
+    thread.join(30)
+    assert order(workspace) == ["start crash", "start second", "end second", "end crash", "start third", "end third"]
+    assert (first.read().state, first.read().exit_code, third.read().state) == ("failed", 1, "finished")
+
+
 def test_a_paused_queue_starts_nothing_and_lets_the_training_run_end(workspace: Workspace) -> None:
     going, waiting = add(workspace, "going", hold=True), add(workspace, "waiting")
     process = worker_process(workspace, 0.2)

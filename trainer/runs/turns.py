@@ -30,9 +30,13 @@ _A_DAY_SECONDS = 86_400
 
 
 class Holder(BaseModel):
-    """Who has a device: ``what`` in words such as "training of cats", since when (Unix seconds), which process."""
+    """Who has a device: ``what`` in words such as "training of cats", since when (Unix seconds), which process.
+
+    ``gives_way`` says that it only keeps something ready there, and goes as soon as the device is asked for.
+    """
 
     what: str
+    gives_way: bool = False
     since: float
     pid: int
     pid_started: float | None
@@ -52,13 +56,15 @@ class Turn:
     Args:
         path: the lock's file; all who name the same take turns.
         what: what the job that takes it is, for ``holder``; without, it is not told.
+        gives_way: whether it leaves the device when another job asks for it.
     """
 
-    def __init__(self, path: Path, what: str = "") -> None:
+    def __init__(self, path: Path, what: str = "", *, gives_way: bool = False) -> None:
         self._held = FileLock(path, mode=0o666)
         self._wish = FileLock(path.with_suffix(".wanted"), mode=0o666)
         self._holder_path = path.with_suffix(".holder")
         self._what = what
+        self._gives_way = gives_way
 
     def take(self, patience_seconds: float = _PATIENCE_SECONDS) -> bool:
         """Take the device unless another process has it; then go on asking for it until it is taken or given up."""
@@ -121,14 +127,17 @@ class Turn:
             return  # somebody asks already: that is enough
 
     def _tell(self) -> None:
-        if self._what:
-            with suppress(OSError):  # another user's file may be in the way, and the lock alone is what counts
-                write_json(self._holder_path, Holder(what=self._what, since=time.time(), **this_process()).model_dump())
+        if not self._what:
+            return
+        me = Holder(what=self._what, gives_way=self._gives_way, since=time.time(), **this_process())
+        with suppress(OSError):  # another user's file may be in the way, and the lock alone is what counts
+            write_json(self._holder_path, me.model_dump())
 
 
-def gpu_turn(uuid: str, what: str = "") -> Turn:
+def gpu_turn(uuid: str, what: str = "", *, gives_way: bool = False) -> Turn:
     """Turns on a GPU are of the whole machine. The UUID may be with or without ``GPU-`` in front."""
-    return Turn(Path(tempfile.gettempdir()) / f"lora-atelier-{uuid.removeprefix('GPU-')}.lock", what)
+    path = Path(tempfile.gettempdir()) / f"lora-atelier-{uuid.removeprefix('GPU-')}.lock"
+    return Turn(path, what, gives_way=gives_way)
 
 
 def cpu_turn(workspace: Workspace, what: str = "") -> Turn:

@@ -66,10 +66,10 @@ def queue_view(runs: RunList, seconds_left: Seconds) -> QueueView:
 
 
 def other_jobs(going: Sequence[RunInfo]) -> dict[str, str]:
-    """What has a device that none of the runs computes on, by device: captioning, another workspace's run ..."""
+    """What computes on a device that no run here computes on, by device: captioning, another workspace's run ..."""
     own = {device_of(info) for info in going if info.state in COMPUTING}
     holders = {device: device_holder(device) for device in worker_devices() if device not in own}
-    return {device: str(holder) for device, holder in holders.items() if holder is not None}
+    return {device: str(holder) for device, holder in holders.items() if holder and not holder.gives_way}
 
 
 def start_times(
@@ -119,8 +119,17 @@ def start_word(runs: RunList, run_id: str) -> str:
     if runs.paused:
         return "The queue is paused: it starts when you let the queue go on, on the Runs tab."
     if before == 0:
-        return "It starts now."
+        job = _in_the_way(runs, run_id)
+        return f"It starts by itself when the GPU is free: {job}." if job else "It starts now."
     return f"It waits behind {before} other {'run' if before == 1 else 'runs'}, and starts by itself."
+
+
+def _in_the_way(runs: RunList, run_id: str) -> str:
+    """One of the ``other_jobs``, where they have all devices that a run may be trained on."""
+    info = next(info for info in runs.infos if info.id == run_id)
+    others = other_jobs(runs.infos)
+    jobs = [others.get(device, "") for device in worker_devices() if suits(info, device)]
+    return jobs[0] if jobs and all(jobs) else ""
 
 
 def device_of(info: RunInfo) -> str:
