@@ -33,6 +33,7 @@ from trainer.config_training import (
     TrainSettings,
 )
 from trainer.prompt_lines import parse_line
+from trainer.sampler_names import NoiseSchedule, Sampler, read_sampler, schedules_of
 
 __all__ = [
     "AugmentSettings",
@@ -67,7 +68,6 @@ CONFIG_VERSION: Literal[1] = 1
 
 Quantize = Literal["none", "fp8", "int8", "nf4"]
 _VALIDATED = is_set("validation.split") | is_set("validation.path")
-Sampler = Literal["ddim", "euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras", "unipc", "ddpm"]
 
 
 class ModelSettings(Section):
@@ -117,6 +117,26 @@ class Prompt(Section):
     """The same seed gives the same start."""
     sampler: Sampler = "ddim"
     """Sampling method."""
+    schedule: NoiseSchedule = "model"
+    """Which noise levels the steps are taken at: the model's own, Karras, SGM Uniform and so on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name_for_both(cls, values: Any) -> Any:
+        """Take ``DPM++ 2M Karras`` apart: sampler and schedule were one name here before, and are elsewhere."""
+        found = read_sampler(str(values.get("sampler"))) if isinstance(values, dict) else None
+        if found is None:
+            return values
+        sampler, schedule = found
+        return {**values, "sampler": sampler, **({"schedule": schedule} if schedule else {})}
+
+    @field_validator("schedule")
+    @classmethod
+    def _sampler_follows_it(cls, schedule: NoiseSchedule, info: ValidationInfo) -> NoiseSchedule:
+        sampler = info.data.get("sampler")
+        if sampler and schedule not in schedules_of(sampler):
+            raise ValueError(f"must be one of {', '.join(schedules_of(sampler))} with the sampler {sampler}")
+        return schedule
 
 
 class SamplePrompt(Prompt):

@@ -93,7 +93,7 @@ class Painter:
         width, height = self.size(settings)
         if settings.clip_skip > self.family.max_clip_skip:
             raise UserError.many([clip_skip_problem("clip_skip", settings.clip_skip, self.family.max_clip_skip)])
-        pipeline = self.family.pipeline(settings.sampler)
+        pipeline = self.family.pipeline(settings.sampler, settings.schedule)
 
         def after_step(pipe: object, step: int, timestep: object, tensors: dict[str, object]) -> dict[str, object]:
             if on_step is not None:

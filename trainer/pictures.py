@@ -1,13 +1,14 @@
 """Pictures that know how they were made: settings in, and read back from, a PNG's text chunks.
 
-Two chunks are written: ``lora_atelier`` (our JSON, complete) and ``parameters`` (the text that A1111, Forge, ComfyUI
-nodes and picture sites read). What comes back from a file is somebody else's text: it is bounded and validated.
+Two chunks are written: ``lora_atelier`` (our JSON, complete) and ``parameters`` (``infotext.py``, which other programs
+read). JPEG and WebP files of others have the latter in EXIF. What comes back from a file is somebody else's text: it is
+bounded and validated.
 """
 
 from __future__ import annotations
 
 import json
-import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,13 @@ from trainer.config import CaptionLength, Prompt, Section
 from trainer.config_io import problems_of
 from trainer.errors import UserError
 from trainer.files import atomic_path
+from trainer.infotext import LONGEST_TEXT, NamedLora, read_infotext, write_infotext
 from trainer.lora.strengths import Strength, parse_strength
 
 OUR_CHUNK = "lora_atelier"
 A1111_CHUNK = "parameters"
-_VERSION = "LoRA Atelier"
-LONGEST_TEXT = 100_000
-"""Characters of settings text that are looked at; real ones have a few hundred."""
-
-SAMPLER_NAMES: dict[str, str] = {
-    "ddim": "DDIM",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_karras": "DPM++ 2M Karras",
-    "unipc": "UniPC",
-    "ddpm": "DDPM",
-}
-"""What people call our samplers, as A1111 spells them."""
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+"""Where the Exif standard (2.32, section 4.6.5) keeps a comment: eight bytes of encoding, then the text."""
 
 
 class LoraUse(Section):
@@ -93,84 +83,80 @@ def save_png(image: Image.Image, path: Path, settings: dict[str, Any]) -> None:
     """Write a PNG atomically, with its settings inside. Keys beyond those of PictureSettings are kept in our chunk."""
     chunks = PngInfo()
     chunks.add_text(OUR_CHUNK, json.dumps(settings))
-    chunks.add_text(A1111_CHUNK, a1111_text(settings))
+    chunks.add_text(A1111_CHUNK, write_infotext(settings))
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=chunks)
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in a picture, as far as they are valid PictureSettings values; ours first, A1111's text otherwise.
+@dataclass(frozen=True)
+class Found:
+    """What a picture tells of how it was made.
+
+    Attributes:
+        settings: valid PictureSettings values.
+        loras: LoRAs that another program names; ours stand in ``settings``, with their files.
+        model: the model that another program names; empty where it does not.
+        unused: what it says beyond that, as ``Hires upscale: 2``.
+    """
+
+    settings: dict[str, Any]
+    loras: tuple[NamedLora, ...] = ()
+    model: str = ""
+    unused: tuple[str, ...] = ()
+
+
+def read_picture(path: Path) -> Found:
+    """Our settings in a picture, else those of another program, as far as they are valid.
 
     Raises UserError when the file is not a picture or carries no settings.
     """
-    chunks = _text_chunks(path)
-    settings = _known(_our_settings(chunks.get(OUR_CHUNK, ""))) or _known(parse_a1111(chunks.get(A1111_CHUNK, "")))
+    texts = _texts(path)
+    ours = _known(_our_settings(texts.get(OUR_CHUNK, "")))
+    if ours:
+        return Found(ours)
+    read = read_infotext(texts.get(A1111_CHUNK, ""))
+    settings = _known(read.settings)
     if not settings:
         raise UserError(
             "picture.no_settings",
             f"{path.name} carries no settings.",
-            "Use a PNG straight from this program, A1111 or Forge; other programs often remove them.",
+            "Use a picture straight from this program, A1111, Forge or Civitai; other programs often remove them.",
         )
-    return settings
+    return Found(settings, read.loras, read.model, read.unused)
 
 
-def a1111_text(settings: dict[str, Any]) -> str:
-    """A1111's "parameters" text: prompt with ``<lora:name:weight>``, negative prompt, then one line of values."""
-    uses = [f"<lora:{Path(use['path']).stem}:{use['weight']:g}>" for use in settings.get("loras") or []]
-    lines = [" ".join(part for part in [str(settings.get("prompt") or ""), *uses] if part)]
-    if settings.get("negative"):
-        lines.append(f"Negative prompt: {settings['negative']}")
-    lines.append(", ".join(f"{name}: {value}" for name, value in _a1111_values(settings)))
-    text = "\n".join(lines)
-    return "".join(c for c in text if c in "\n\t" or c >= " ").encode("utf-8", "replace").decode("utf-8")
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a picture that PictureSettings knows. Raises UserError like ``read_picture``."""
+    return read_picture(path).settings
 
 
-def parse_a1111(text: str) -> dict[str, Any]:
-    """Read A1111's "parameters" text into our names. Unknown values are left out; text of another kind gives {}."""
-    body, _, last = text.strip()[:LONGEST_TEXT].rpartition("\n")
-    values = dict(re.findall(r'([A-Z][\w +/-]{0,40}): ?("[^"]*"|[^,]*)(?:, |,|$)', last[:10_000]))
-    if "Steps" not in values:
-        return {}
-    prompt, _, negative = f"\n{body}".partition("\nNegative prompt:")
-    settings: dict[str, Any] = {
-        "prompt": re.sub(r"\s*<lora:[^<>]{0,300}>", "", prompt).strip(),
-        "negative": negative.strip(),
-        "steps": _number(values.get("Steps"), int),
-        "guidance": _number(values.get("CFG scale"), float),
-        "seed": _number(values.get("Seed"), int),
-        "clip_skip": _number(values.get("Clip skip"), int),
-        "sampler": _our_sampler(values.get("Sampler", ""), values.get("Schedule type", "")),
-    }
-    if values.get("Version") != _VERSION and re.search(r"[(\[]", body):
-        settings["weighted"] = True  # as A1111 itself has read it
-    width, _, height = values.get("Size", "").partition("x")
-    settings |= {"width": _number(width, int), "height": _number(height, int)}
-    return {name: value for name, value in settings.items() if value is not None}
-
-
-def _a1111_values(settings: dict[str, Any]) -> list[tuple[str, Any]]:
-    given = [
-        ("Steps", settings.get("steps")),
-        ("Sampler", SAMPLER_NAMES.get(str(settings.get("sampler")))),
-        ("CFG scale", settings.get("guidance")),
-        ("Seed", settings.get("seed")),
-        ("Size", f"{settings['width']}x{settings['height']}" if settings.get("width") else None),
-        ("Model", Path(str(settings["model"])).name if settings.get("model") else None),
-        ("Clip skip", settings.get("clip_skip") if settings.get("clip_skip") not in (None, 1) else None),
-        ("Version", _VERSION),
-    ]
-    return [(name, value) for name, value in given if value is not None]
-
-
-def _text_chunks(path: Path) -> dict[str, str]:
-    """The text chunks of a picture. Pillow itself bounds what compressed chunks may unpack to."""
+def _texts(path: Path) -> dict[str, str]:
+    """The text chunks of a PNG, or the EXIF comment. Pillow itself bounds what compressed chunks may unpack to."""
     try:
         with Image.open(path) as image:
-            return {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
+            texts = {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
+            if A1111_CHUNK not in texts:
+                texts[A1111_CHUNK] = _comment(image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT))
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            "picture.unreadable", f"{path.name} cannot be read as a picture.", "Choose a PNG file."
-        ) from error
+        message = f"{path.name} cannot be read as a picture."
+        raise UserError("picture.unreadable", message, "Choose a PNG, JPEG or WebP file.") from error
+    return texts
+
+
+def _comment(value: object) -> str:
+    """The text of an EXIF comment. Its UTF-16 has either order of bytes: most programs write the big end first."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bytes):
+        return ""
+    encoding, text = value[:8], value[8 : 8 + 2 * LONGEST_TEXT]
+    if encoding != b"UNICODE\0":
+        return text.decode("utf-8", "replace")
+    return max((text.decode(order, "replace") for order in ("utf-16-be", "utf-16-le")), key=_ascii_share)
+
+
+def _ascii_share(text: str) -> float:
+    return sum(character < "\x7f" for character in text) / max(1, len(text))
 
 
 def _our_settings(text: str) -> dict[str, Any]:
@@ -190,21 +176,8 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
         if settings.get(name) is None:
             continue
         try:
-            checked = PictureSettings.model_validate({name: settings[name]})
+            checked = PictureSettings.model_validate({**known, name: settings[name]})
         except ValidationError:
             continue
-        known[name] = checked.model_dump()[name]
+        known |= checked.model_dump(include=checked.model_fields_set)
     return known
-
-
-def _our_sampler(name: str, schedule: str) -> str | None:
-    wanted = f"{name} {schedule}".strip() if schedule == "Karras" else name
-    names = {shown.lower(): ours for ours, shown in SAMPLER_NAMES.items()}
-    return names.get(wanted.lower(), names.get(name.lower()))
-
-
-def _number(text: str | None, kind: type[int] | type[float]) -> int | float | None:
-    try:
-        return kind(text) if text else None
-    except ValueError:
-        return None

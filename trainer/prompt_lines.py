@@ -1,9 +1,10 @@
 """Preview prompts as lines of text, in the notation of sd-scripts: ``a cat --n blurry --w 512 --h 768 --d 42 --l 7``.
 
-``--n`` negative prompt, ``--w`` width, ``--h`` height, ``--d`` seed, ``--l`` guidance, ``--s`` steps, ``--ss`` sampler,
-and, which sd-scripts has for the whole run only, ``--cs`` clip skip. Capital letters do as well. Other flags keep their
-dashes and are refused by the config, which knows no such setting: sd-scripts drops them, and the text behind them, in
-silence. A line that starts with ``{`` is a YAML mapping; what the notation cannot say is written so.
+``--n`` negative prompt, ``--w`` width, ``--h`` height, ``--d`` seed, ``--l`` guidance, ``--s`` steps, ``--ss`` sampler
+(``dpmpp_2m_karras``: with its schedule) and, which sd-scripts has for the whole run only, ``--cs`` clip skip. Capital
+letters do as well. Other flags keep their dashes and are refused by the config, which knows no such setting: sd-scripts
+drops them, and the text behind them, in silence. A line that starts with ``{`` is a YAML mapping; what the notation
+cannot say is written so.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import re
 from typing import Any
 
 import yaml
+
+from trainer.sampler_names import read_sampler
 
 FLAGS: dict[str, str] = {
     "n": "negative",
@@ -25,14 +28,6 @@ FLAGS: dict[str, str] = {
     "cs": "clip_skip",
 }
 _FLAG = re.compile(r"\s--([A-Za-z]\w*)(?=\s)")
-_SAMPLERS: dict[str, str] = {
-    "k_euler": "euler",
-    "k_euler_a": "euler_a",
-    "dpmsolver++": "dpmpp_2m",
-    "dpm++ 2m": "dpmpp_2m",
-    "dpm++ 2m karras": "dpmpp_2m_karras",
-}
-"""What other trainers call samplers that exist here under another name."""
 
 
 def parse_line(line: str) -> dict[str, Any]:
@@ -49,7 +44,7 @@ def parse_line(line: str) -> dict[str, Any]:
     values = {"prompt": prompt.strip()}
     for flag, given in zip(rest[::2], rest[1::2], strict=True):
         name = FLAGS.get(flag.lower(), f"--{flag}")
-        values[name] = _value(name, given.strip())
+        values |= _sampling(given.strip()) if name == "sampler" else {name: _value(name, given.strip())}
     return values
 
 
@@ -62,10 +57,13 @@ def parse_lines(text: str) -> list[dict[str, Any]]:
 def format_line(values: dict[str, Any], defaults: dict[str, Any]) -> str:
     """A preview prompt as a line; values equal to ``defaults`` are left out. ``parse_line`` reads the same back."""
     changed = {name: value for name, value in values.items() if value != defaults.get(name)}
+    if "schedule" in changed:
+        changed["sampler"] = values["sampler"]  # one flag tells both
     parts = [str(changed.pop("prompt", ""))]
     for flag, name in FLAGS.items():
         if name in changed:
-            parts.append(f"--{flag} {_number_text(changed[name])}")
+            with_schedule = f"_{changed['schedule']}" if name == "sampler" and "schedule" in changed else ""
+            parts.append(f"--{flag} {_number_text(changed[name])}{with_schedule}")
     line = " ".join(parts)
     wanted = {"prompt": values.get("prompt", "")} | {name: values[name] for name in changed}
     if parse_line(line) == wanted and line.strip() and not line.startswith("#") and "\n" not in line:
@@ -81,14 +79,21 @@ def flags_in_words() -> str:
 def _value(name: str, text: str) -> Any:
     if name == "negative":
         return text
-    if name == "sampler":
-        return _SAMPLERS.get(text.lower(), text.lower())
     for number in (int, float):
         try:
             return number(text)
         except ValueError:
             continue
     return text
+
+
+def _sampling(text: str) -> dict[str, Any]:
+    """Sampler and schedule; a name that nobody uses stays as it is, for validation to refuse."""
+    found = read_sampler(text)
+    if found is None:
+        return {"sampler": text.lower()}
+    sampler, schedule = found
+    return {"sampler": sampler, "schedule": schedule} if schedule else {"sampler": sampler}
 
 
 def _number_text(value: Any) -> str:

@@ -1,4 +1,8 @@
-"""Samplers by the names of ``config.Sampler``, built on a model's own noise schedule."""
+"""Samplers and noise schedules by the names of ``sampler_names``, built on a model's own betas.
+
+Which diffusers class is which of the samplers people know: diffusers' documentation, "Schedulers" (A1111 and
+k-diffusion names beside class names and options).
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,66 @@ from typing import Any
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteScheduler,
+    LCMScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
     SchedulerMixin,
+    TCDScheduler,
     UniPCMultistepScheduler,
 )
 
-from trainer.config import Sampler
+from trainer.sampler_names import NoiseSchedule, Sampler
 
 SAMPLERS: dict[Sampler, tuple[type[SchedulerMixin], dict[str, Any]]] = {
     "ddim": (DDIMScheduler, {}),
     "euler": (EulerDiscreteScheduler, {}),
     "euler_a": (EulerAncestralDiscreteScheduler, {}),
-    "dpmpp_2m": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": False}),
-    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "use_karras_sigmas": True}),
+    "heun": (HeunDiscreteScheduler, {}),
+    "dpm2": (KDPM2DiscreteScheduler, {}),
+    "dpm2_a": (KDPM2AncestralDiscreteScheduler, {}),
+    "lms": (LMSDiscreteScheduler, {}),
+    "dpmpp_2m": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "dpmpp_2m_sde": (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++", "solver_order": 2}),
+    "dpmpp_3m_sde": (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}),
+    "dpmpp_sde": (DPMSolverSinglestepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
     "unipc": (UniPCMultistepScheduler, {}),
+    "deis": (DEISMultistepScheduler, {}),
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
     "ddpm": (DDPMScheduler, {}),
+    "lcm": (LCMScheduler, {}),
+    "tcd": (TCDScheduler, {}),
 }
 
+_SCHEDULES: dict[NoiseSchedule, dict[str, Any]] = {
+    "model": {},
+    "uniform": {"timestep_spacing": "linspace"},
+    "sgm_uniform": {"timestep_spacing": "trailing"},
+    "karras": {"use_karras_sigmas": True},
+    "exponential": {"use_exponential_sigmas": True},
+    "beta": {"use_beta_sigmas": True},
+}
+_NOISE_LEVELS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
-def make_scheduler(name: Sampler, base_config: Mapping[str, Any]) -> SchedulerMixin:
-    """The diffusers scheduler of a sampler, with betas, prediction type and spacing of the model's own config."""
-    scheduler_class, options = SAMPLERS[name]
-    return scheduler_class.from_config(dict(base_config), **options)
+
+def make_scheduler(
+    sampler: Sampler, base_config: Mapping[str, Any], schedule: NoiseSchedule = "model"
+) -> SchedulerMixin:
+    """The diffusers scheduler of a sampler, with betas and prediction type of the model's own config.
+
+    Args:
+        base_config: the model's ``scheduler_config.json``.
+        schedule: one of ``sampler_names.schedules_of(sampler)``; ``model`` spaces the steps as ``base_config`` says.
+    """
+    scheduler_class, options = SAMPLERS[sampler]
+    if schedule == "model":
+        return scheduler_class.from_config(dict(base_config), **options)
+    own = {name: False for name in _NOISE_LEVELS if base_config.get(name)}  # only one of them may be on
+    return scheduler_class.from_config(dict(base_config), **{**options, **own, **_SCHEDULES[schedule]})

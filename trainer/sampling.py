@@ -80,7 +80,7 @@ def draw(
     Steps, guidance, sampler and negative prompt are those of ``settings``. The texts are read as captions are: see
     ``Family.encode_captions``. ``on_step`` is called after each denoising step and may raise to end it there.
     """
-    pipeline = family.pipeline(settings.sampler)
+    pipeline = family.pipeline(settings.sampler, settings.schedule)
 
     def encode(text: str) -> Conditioning:
         return family.encode_captions([text], max_token_length=max_token_length, clip_skip=clip_skip, weighted=weighted)

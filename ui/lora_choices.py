@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainer.errors import Problem, UserError
+from trainer.infotext import NamedLora
 from trainer.lora.strengths import parse_strength
 from trainer.pictures import LoraUse
 from trainer.runs.store import Workspace
@@ -63,6 +64,29 @@ class LoraShelf:
             self._choices = known_loras(self._workspace)
             self._looked = time.monotonic()
         return self._choices
+
+
+def named_loras(workspace: Workspace, named: Sequence[NamedLora]) -> tuple[list[LoraUse], list[str]]:
+    """LoRAs that a prompt names, by the names of their files; of several the newest. Then the names not found."""
+    files: dict[str, str] = {}
+    for _, known in known_loras(workspace):
+        files.setdefault(Path(known).stem.casefold(), known)
+    found: list[LoraUse] = []
+    missing: list[str] = []
+    for use in named:
+        path = files.get(use.name.casefold())
+        if path is None:
+            missing.append(use.name)
+        else:
+            found.append(LoraUse(path=path, weight=use.weight, parts=use.parts))
+    return found, missing
+
+
+def named_model(workspace: Workspace, name: str) -> str | None:
+    """The model among those the page offers that other programs call ``name``; None where there is none."""
+    wanted = name.removesuffix(".safetensors").removesuffix(".ckpt").casefold()
+    values = {Path(value).stem.casefold(): value for _, value in known_models(workspace)}
+    return values.get(wanted)
 
 
 def known_models(workspace: Workspace) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import App, dismiss, toast
@@ -134,6 +135,31 @@ def test_problems_are_told(page: Page, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(plain)
     open_picture(page, plain)
     expect(toast(page, "carries no settings")).to_be_visible()
+
+
+def test_a_picture_of_another_program(page: Page, workspace: Workspace, tmp_path: Path) -> None:
+    """Its LoRAs and model are looked for by name; what it says beyond our settings is told."""
+    write_example_lora(workspace.models_dir / "second.safetensors", seed=2)
+    open_tab(page, "Generate")
+    info = PngInfo()
+    info.add_text(
+        "parameters",
+        "a (neon:1.2) star <lora:Second:0.5> <lora:lost one:1>\nNegative prompt: blurry\nSteps: 7, "
+        "Sampler: DPM++ 2M SDE Karras, CFG scale: 3, Seed: 11, Size: 64x72, Model: <i>x</i>, Hires upscale: 2",
+    )
+    Image.new("RGB", (8, 8)).save(tmp_path / "theirs.png", pnginfo=info)
+    open_picture(page, tmp_path / "theirs.png")
+    notes = page.locator(".toast-body")
+    expect(notes.filter(has_text="Not on this machine: lost one; <i>x</i>")).to_be_visible()
+    expect(notes.filter(has_text="Not used here: Hires upscale: 2")).to_be_visible()
+    expect(page.locator("#generate-prompt textarea")).to_have_value(re.compile("neon:1.2"))
+    expect(page.locator("#generate-lora-0 input")).to_have_value("second")
+    page.get_by_role("button", name="More settings").locator("visible=true").click()
+    expect(page.locator("#generate-sampler input")).to_have_value("DPM++ 2M SDE")
+    expect(page.locator("#generate-schedule input")).to_have_value("Karras")
+    page.locator("#generate-sampler input").click()
+    page.get_by_role("option", name="Euler a").click()
+    expect(page.locator("#generate-schedule input")).to_have_value("The model's own")
 
 
 def open_picture(page: Page, path: Path) -> None:

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from trainer.config import Sampler, options
 from trainer.errors import UserError
-from trainer.pictures import SAMPLER_NAMES, a1111_text, parse_a1111, parse_settings, read_settings, save_png
+from trainer.pictures import parse_settings, read_picture, read_settings, save_png
 
 SETTINGS: dict[str, Any] = {
     "prompt": "a red star, (neon:1.3), naïve “quotes” 絵\nsecond line",
@@ -21,7 +20,8 @@ SETTINGS: dict[str, Any] = {
     "steps": 12,
     "guidance": 4.5,
     "seed": 2**63 - 1,
-    "sampler": "dpmpp_2m_karras",
+    "sampler": "dpmpp_2m",
+    "schedule": "karras",
     "model": "demo",
     "loras": [{"path": "/somewhere/neon style.safetensors", "weight": -0.75, "parts": "text_encoder:0"}],
     "clip_skip": 2,
@@ -55,66 +55,33 @@ def test_saving_is_deterministic(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a1111_text_is_what_a1111_writes() -> None:
-    plain = SETTINGS | {"prompt": "a red star", "negative": "blurry", "seed": 7}
-    assert a1111_text(plain) == (
-        "a red star <lora:neon style:-0.75>\nNegative prompt: blurry\n"
-        "Steps: 12, Sampler: DPM++ 2M Karras, CFG scale: 4.5, Seed: 7, Size: 128x192, Model: demo, Clip skip: 2, "
-        "Version: LoRA Atelier"
-    )
+def comment_in_exif(path: Path, comment: bytes) -> Path:
+    exif = Image.Exif()
+    exif[0x0131] = "some program"
+    exif.get_ifd(0x8769)[0x9286] = comment
+    picture().save(path, exif=exif)
+    return path
 
 
-def test_our_a1111_text_is_read_back(tmp_path: Path) -> None:
-    path = png_with(tmp_path / "a.png", "parameters", a1111_text(SETTINGS))
-    unsaid = ("loras", "model", "count", "max_token_length", "weighted")
-    expected = {name: SETTINGS[name] for name in SETTINGS if name not in unsaid}
-    assert read_settings(path) == expected
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.png"])
+@pytest.mark.parametrize("order", ["utf-16-be", "utf-16-le"])
+def test_settings_in_exif_are_read(tmp_path: Path, name: str, order: str) -> None:
+    """As Civitai, and A1111 for JPEG, keep them."""
+    text = "a fox, 絵\nNegative prompt: blurry\nSteps: 12, Sampler: Euler a, CFG scale: 5, Seed: 7, Model: dreamy_v2"
+    found = read_picture(comment_in_exif(tmp_path / name, b"UNICODE\0" + text.encode(order)))
+    assert (found.settings["prompt"], found.settings["seed"], found.model) == ("a fox, 絵", 7, "dreamy_v2")
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (
-            "masterpiece, 1girl <lora:foo:0.8>, smile\nNegative prompt: lowres,\nbad anatomy\n"
-            "Steps: 28, Sampler: Euler a, CFG scale: 7, Seed: 3071434413, Size: 512x768, Model hash: 6ce0161689, "
-            'Model: v1-5, Clip skip: 2, Lora hashes: "foo: 1a2b, bar: 3c4d", Version: v1.9.4',
-            {
-                "prompt": "masterpiece, 1girl, smile",
-                "negative": "lowres,\nbad anatomy",
-                "steps": 28,
-                "sampler": "euler_a",
-                "guidance": 7.0,
-                "seed": 3071434413,
-                "width": 512,
-                "height": 768,
-                "clip_skip": 2,
-            },
-        ),
-        (
-            "cat\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 1, Size: 1024x1024",
-            {
-                "prompt": "cat",
-                "negative": "",
-                "steps": 20,
-                "sampler": "dpmpp_2m_karras",
-                "guidance": 6.5,
-                "seed": 1,
-                "width": 1024,
-                "height": 1024,
-            },
-        ),
-        (
-            "a (red:1.3) cat\nSteps: 20, Version: f2.0.1",
-            {"prompt": "a (red:1.3) cat", "negative": "", "steps": 20, "weighted": True},
-        ),
-        ("Steps: 20, Sampler: LMS, CFG scale: x, Seed: , Size: 512", {"steps": 20, "width": 512, "prompt": ""}),
-        ("just a comment", {}),
-        ("", {}),
-    ],
-)
-def test_reads_other_tools_text(text: str, expected: dict[str, Any]) -> None:
-    found = parse_a1111(text)
-    assert {name: value for name, value in found.items() if name in expected or value} == expected
+@pytest.mark.parametrize("comment", [b"", b"UNICODE\0", b"ASCII\0\0\0Steps of a dance", b"\xff" * 9, b"UNICODE\0\xd8"])
+def test_other_comments_are_no_settings(tmp_path: Path, comment: bytes) -> None:
+    with pytest.raises(UserError, match="carries no settings"):
+        read_settings(comment_in_exif(tmp_path / "a.jpg", comment))
+
+
+def test_our_own_settings_come_before_the_text_for_others(tmp_path: Path) -> None:
+    save_png(picture(), tmp_path / "a.png", SETTINGS)
+    found = read_picture(tmp_path / "a.png")
+    assert (found.settings, found.loras, found.unused) == (SETTINGS, (), ())
 
 
 @pytest.mark.parametrize(
@@ -146,13 +113,19 @@ def test_not_a_picture(tmp_path: Path) -> None:
         read_settings(path)
 
 
-def test_control_characters_stay_out_of_the_text(tmp_path: Path) -> None:
-    save_png(picture(), tmp_path / "a.png", {"prompt": "a\x00b\ud800c", "steps": 5})
-    assert parse_a1111(Image.open(tmp_path / "a.png").info["parameters"])["prompt"] == "ab?c"
+def test_names_for_sampler_and_schedule_in_one(tmp_path: Path) -> None:
+    """As our own pictures had them before schedules were a setting."""
+    settings = parse_settings({"sampler": "dpmpp_2m_karras"})
+    assert (settings.sampler, settings.schedule) == ("dpmpp_2m", "karras")
+    path = png_with(tmp_path / "a.png", "lora_atelier", '{"sampler": "dpmpp_2m_karras", "steps": 5}')
+    assert read_settings(path) == {"sampler": "dpmpp_2m", "steps": 5, "schedule": "karras"}
 
 
-def test_every_sampler_has_a_name() -> None:
-    assert tuple(SAMPLER_NAMES) == options(Sampler)
+def test_a_schedule_that_the_sampler_cannot_follow() -> None:
+    with pytest.raises(UserError) as error:
+        parse_settings({"sampler": "euler_a", "schedule": "karras"})
+    assert [p.field for p in error.value.problems] == ["schedule"]
+    assert "model, uniform, sgm_uniform" in str(error.value)
 
 
 def test_all_problems_are_told_at_once() -> None:

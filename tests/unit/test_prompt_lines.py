@@ -90,4 +90,14 @@ def test_every_unknown_flag_is_told_with_those_there_are() -> None:
 
 
 def test_every_setting_of_a_preview_has_a_flag() -> None:
-    assert {"prompt", *FLAGS.values()} == set(SamplePrompt.model_fields)
+    assert {"prompt", *FLAGS.values(), "schedule"} == set(SamplePrompt.model_fields)  # --ss tells the schedule too
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
+def test_one_flag_tells_sampler_and_schedule(sampler: str) -> None:
+    values = {"prompt": "a cat", "sampler": sampler, "schedule": "uniform"}
+    line = format_line(values, {"sampler": "ddim", "schedule": "model"})
+    assert line == f"a cat --ss {sampler}_uniform"
+    assert parse_line(line) == values
+    assert parse_line("a cat --ss DPM++ 2M Karras --s 3")["schedule"] == "karras"
+    assert parse_line("a cat --ss magic") == {"prompt": "a cat", "sampler": "magic"}

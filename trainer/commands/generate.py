@@ -14,7 +14,7 @@ from trainer.lora.strengths import parse_lora
 from trainer.pictures import PictureSettings, parse_settings
 from trainer.runs.events import EventSink
 
-_TEXTS = ("model", "negative", "sampler")
+_TEXTS = ("model", "negative", "sampler", "schedule")
 _NUMBERS = ("steps", "guidance", "seed", "width", "height", "count", "clip_skip", "max_token_length")
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainer.config import Sampler
 from trainer.errors import Problem
+from trainer.sampler_names import NoiseSchedule, Sampler
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Family(Protocol):
     def save_memory(self) -> None:
         """Gradient checkpointing: layers' inputs are computed again in the backward pass instead of being kept."""
 
-    def pipeline(self, sampler: Sampler) -> Any:
+    def pipeline(self, sampler: Sampler, schedule: NoiseSchedule = "model") -> Any:
         """A diffusers pipeline made of these very modules (adapters included), with the sampler's scheduler.
 
         The VAE is float32 whatever the rest is: ask for ``output_type="latent"`` and use ``decode_latents``.

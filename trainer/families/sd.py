@@ -11,7 +11,6 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from trainer.config import Sampler
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.families.base import Conditioning
@@ -29,6 +28,7 @@ from trainer.families.parts import (
 from trainer.families.unet import UnetFamily, check_clip_skip
 from trainer.files import read_json
 from trainer.lora.keys import kohya_key
+from trainer.sampler_names import NoiseSchedule, Sampler
 from trainer.samplers import make_scheduler
 
 FULL_VAE: dict[str, Any] = {
@@ -158,13 +158,13 @@ class SdFamily(UnetFamily):
         states = conditioning.hidden_states.to(self.denoiser.device, dtype)
         return self.denoiser(noisy_latents.to(dtype), timesteps, encoder_hidden_states=states).sample
 
-    def pipeline(self, sampler: Sampler) -> StableDiffusionPipeline:
+    def pipeline(self, sampler: Sampler, schedule: NoiseSchedule = "model") -> StableDiffusionPipeline:
         pipeline = StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
             unet=self.denoiser,
-            scheduler=make_scheduler(sampler, self.scheduler_config),
+            scheduler=make_scheduler(sampler, self.scheduler_config, schedule),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

@@ -11,7 +11,6 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionM
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from trainer.config import Sampler
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.families.base import Conditioning
@@ -30,6 +29,7 @@ from trainer.families.sd import FULL_TEXT, FULL_VAE
 from trainer.families.unet import UnetFamily, check_clip_skip
 from trainer.files import read_json
 from trainer.lora.keys import kohya_key
+from trainer.sampler_names import NoiseSchedule, Sampler
 from trainer.samplers import make_scheduler
 
 SIZE_NUMBERS = 6
@@ -103,7 +103,7 @@ class SdxlFamily(UnetFamily):
         noisy = noisy_latents.to(dtype)
         return self.denoiser(noisy, timesteps, encoder_hidden_states=states, added_cond_kwargs=added).sample
 
-    def pipeline(self, sampler: Sampler) -> StableDiffusionXLPipeline:
+    def pipeline(self, sampler: Sampler, schedule: NoiseSchedule = "model") -> StableDiffusionXLPipeline:
         first, second = self.texts["text_encoder"], self.texts["text_encoder_2"]
         pipeline = StableDiffusionXLPipeline(
             vae=self.vae,
@@ -112,7 +112,7 @@ class SdxlFamily(UnetFamily):
             tokenizer=first.tokenizer,
             tokenizer_2=second.tokenizer,
             unet=self.denoiser,
-            scheduler=make_scheduler(sampler, self.scheduler_config),
+            scheduler=make_scheduler(sampler, self.scheduler_config, schedule),
             add_watermarker=False,
         )
         pipeline.set_progress_bar_config(disable=True)

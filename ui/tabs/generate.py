@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,16 @@ from typing import Any
 
 import gradio as gr
 
-from trainer.config import CaptionLength, Sampler, options
+from trainer.config import CaptionLength, options
 from trainer.errors import UserError
-from trainer.pictures import SAMPLER_NAMES, PictureSettings, parse_settings, read_settings
+from trainer.pictures import PictureSettings, parse_settings, read_picture
 from trainer.runs.settings import read_settings as read_app_settings
+from trainer.sampler_names import SAMPLER_NAMES, SCHEDULE_NAMES, Sampler, schedules_of
 from trainer.studio import Studio
 from ui import picture_html
 from ui.context import AppContext
 from ui.generate_desk import GenerateDesk, LastUse
-from ui.lora_choices import RowUse, check_loras, check_model, known_models
+from ui.lora_choices import RowUse, check_loras, check_model, known_models, named_loras, named_model
 from ui.lora_rows import LoraRows
 from ui.messages import tells_problems
 from ui.theme import asset
@@ -53,6 +55,7 @@ class _Form:
     steps: gr.Slider
     guidance: gr.Slider
     sampler: gr.Dropdown
+    schedule: gr.Dropdown
     count: gr.Slider
     seed: gr.Number
     new_seed: gr.Checkbox
@@ -70,6 +73,7 @@ class _Form:
             self.model,
             *sizes,
             self.sampler,
+            self.schedule,
             self.count,
             self.seed,
             self.clip_skip,
@@ -96,6 +100,7 @@ _NAMES = (
     "steps",
     "guidance",
     "sampler",
+    "schedule",
     "count",
     "seed",
     "clip_skip",
@@ -131,6 +136,7 @@ def build(context: AppContext) -> GenerateTab:
     handlers = GenerateHandlers(context, form)
     context.page.poll(handlers.poll, [side.seen], side.polled)
     context.page.load(lambda: handlers.show_last(), outputs=form.outputs)
+    form.sampler.input(_fitting, [form.sampler, form.schedule], form.schedule, **QUIET)
     refresh: dict[str, Any] = {"fn": handlers.refresh_now, "inputs": side.seen, "outputs": side.polled, **QUIET}
     for event in (side.generate.click, form.prompt.submit):
         asked = event(handlers.generate, form.inputs, side.found, **TELLING)
@@ -170,56 +176,81 @@ def _form(context: AppContext) -> _Form:
             seed = gr.Number(42, label="Seed", precision=0, minimum=0, elem_id="generate-seed", **field)
             new_seed = gr.Checkbox(True, label="A new seed each time", elem_id="generate-new-seed", **field)
         with gr.Accordion("More settings", open=False), gr.Column(elem_classes=["fields"]):
-            sampler = gr.Dropdown(
-                [(SAMPLER_NAMES[name], name) for name in options(Sampler)],
-                value="ddim",
-                label="Sampler",
-                filterable=False,
-                elem_id="generate-sampler",
-                **field,
-            )
-            width = gr.Number(
-                None, label="Width", info="Empty: the model's own.", precision=0, elem_id="generate-width", **field
-            )
-            height = gr.Number(
-                None, label="Height", info="Empty: the model's own.", precision=0, elem_id="generate-height", **field
-            )
-            clip_skip = gr.Slider(
-                1, 12, value=1, step=1, label="Clip skip", buttons=[], elem_id="generate-clip-skip", **field
-            )
-            max_token_length = gr.Dropdown(
-                list(options(CaptionLength)),
-                value=75,
-                label="Prompt length",
-                info="Tokens that are read; more than 75 in chunks.",
-                filterable=False,
-                elem_id="generate-max-token-length",
-                **field,
-            )
-            weighted = gr.Checkbox(
-                False,
-                label="Weighted prompt",
-                info="Read (word:1.3), (word) and [word] as emphasis.",
-                elem_id="generate-weighted",
-                **field,
-            )
+            more = _more_settings(field)
     return _Form(
         prompt=prompt,
         negative=negative,
         loras=loras,
         model=model,
-        width=width,
-        height=height,
         steps=steps,
         guidance=guidance,
-        sampler=sampler,
         count=count,
         seed=seed,
         new_seed=new_seed,
-        clip_skip=clip_skip,
-        max_token_length=max_token_length,
-        weighted=weighted,
+        **more,
     )
+
+
+def _more_settings(field: dict[str, Any]) -> dict[str, Any]:
+    sampler = gr.Dropdown(
+        [(shown, name) for name, shown in SAMPLER_NAMES.items()],
+        value="ddim",
+        label="Sampler",
+        filterable=False,
+        elem_id="generate-sampler",
+        **field,
+    )
+    schedule = gr.Dropdown(
+        _schedules("ddim"),
+        value="model",
+        label="Schedule",
+        info="At which noise levels the steps are taken.",
+        filterable=False,
+        elem_id="generate-schedule",
+        **field,
+    )
+    width = gr.Number(
+        None, label="Width", info="Empty: the model's own.", precision=0, elem_id="generate-width", **field
+    )
+    height = gr.Number(
+        None, label="Height", info="Empty: the model's own.", precision=0, elem_id="generate-height", **field
+    )
+    clip_skip = gr.Slider(1, 12, value=1, step=1, label="Clip skip", buttons=[], elem_id="generate-clip-skip", **field)
+    max_token_length = gr.Dropdown(
+        list(options(CaptionLength)),
+        value=75,
+        label="Prompt length",
+        info="Tokens that are read; more than 75 in chunks.",
+        filterable=False,
+        elem_id="generate-max-token-length",
+        **field,
+    )
+    weighted = gr.Checkbox(
+        False,
+        label="Weighted prompt",
+        info="Read (word:1.3), (word) and [word] as emphasis.",
+        elem_id="generate-weighted",
+        **field,
+    )
+    return {
+        "sampler": sampler,
+        "schedule": schedule,
+        "width": width,
+        "height": height,
+        "clip_skip": clip_skip,
+        "max_token_length": max_token_length,
+        "weighted": weighted,
+    }
+
+
+def _schedules(sampler: Sampler) -> list[tuple[str, str]]:
+    return [(SCHEDULE_NAMES[name], name) for name in schedules_of(sampler)]
+
+
+def _fitting(sampler: Sampler, schedule: str) -> Any:
+    """The schedules that a sampler follows; the one in use where it is among them."""
+    kept = schedule if schedule in schedules_of(sampler) else "model"
+    return gr.update(choices=_schedules(sampler), value=kept)
 
 
 def _side() -> _Side:
@@ -301,9 +332,17 @@ class GenerateHandlers:
     @tells_problems
     def open_picture(self, path: str) -> str:
         """The settings found in an uploaded picture; what it does not say stays as it was last used."""
-        found = read_settings(Path(path))
-        settings = self._desk.last().settings.model_dump() | {"loras": []} | found
-        return LastUse(settings=parse_settings(settings), new_seed="seed" not in found).model_dump_json()
+        found = read_picture(Path(path))
+        loras, missing = named_loras(self._workspace, found.loras)
+        model = named_model(self._workspace, found.model)
+        named = {"loras": [use.model_dump() for use in loras], **({"model": model} if model else {})}
+        last = self._desk.last().settings.model_dump() | {"schedule": "model"}  # it may not go with their sampler
+        settings = parse_settings(last | named | found.settings)
+        missing += [found.model] if found.model and not model else []
+        for words, left_out in (("Not on this machine", missing), ("Not used here", found.unused)):
+            if left_out:
+                gr.Warning(f"{words}: {html.escape('; '.join(left_out))}", duration=None)
+        return LastUse(settings=settings, new_seed="seed" not in found.settings).model_dump_json()
 
     def show_found(self, found: str) -> list[Any]:
         return self._shown(LastUse.model_validate_json(found))
@@ -319,4 +358,5 @@ class GenerateHandlers:
         rows = loras if loras is not None else [RowUse(use.path, use.weight, use.parts) for use in last.settings.loras]
         plain = [values[name] for name in _NAMES]
         plain[_NAMES.index("model")] = gr.update(value=values["model"], choices=known_models(self._workspace))
+        plain[_NAMES.index("schedule")] = _fitting(last.settings.sampler, last.settings.schedule)
         return [*plain, last.new_seed, *self._form.loras.show(rows)]
