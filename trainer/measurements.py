@@ -1,12 +1,11 @@
-"""What steps took on this machine: in former runs, and where it was measured on request. Never torch."""
+"""What runs took on this machine: in former runs, and where it was measured on request. Never torch."""
 
 from __future__ import annotations
 
 import json
-import statistics
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,64 +13,80 @@ from trainer.config import Config
 from trainer.errors import UserError
 from trainer.estimates import work_per_step
 from trainer.files import read_json, write_json
+from trainer.pace import Costs, Pace
 from trainer.runs.events import Event, read_events
 from trainer.runs.store import Workspace
 
 _LOOKED_AT_RUNS = 20
-_FIRST_STEPS = 5  # warming up; not typical
 _KEPT = 50
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured step.
+    """What a run took.
 
     Attributes:
-        step_ms: the median, without the first steps.
+        costs: of its parts.
         memory_bytes: most of the GPU's memory that PyTorch held, without what CUDA itself takes; None on the processor,
             and where the settings differ in what takes memory.
         source: where it was measured, as a clause.
     """
 
-    step_ms: float
+    costs: Costs
     memory_bytes: int | None
     source: str
 
 
-def measured_step(config: Config, workspace: Workspace) -> Measured | None:
-    """A step of the same work, measured on request or in the newest such run; None without."""
-    work = _plain(work_per_step(config))
-    for each in _kept(workspace):
-        if each["work"] == work:
-            same = each["memory_work"] == _plain(_memory_work(config))
-            return Measured(each["step_ms"], each["memory_bytes"] if same else None, "in a short measurement")
+def measured(config: Config, workspace: Workspace) -> Measured | None:
+    """What steps of the same work took, measured on request or in the newest such run; None without."""
+    kept = kept_measurement(config, workspace)
+    if kept is not None:
+        return kept
     for run in workspace.runs()[:_LOOKED_AT_RUNS]:
         try:
             other = run.config()
         except UserError:
             continue
-        found = of_events(read_events(run.events_path)) if _plain(work_per_step(other)) == work else None
+        alike = work_per_step(other) == work_per_step(config)
+        found = of_events(read_events(run.events_path), other) if alike else None
         if found is not None:
-            step_ms, memory_bytes = found
+            costs, memory_bytes = found
             same = _memory_work(other) == _memory_work(config)
-            return Measured(step_ms, memory_bytes if same else None, f"in run {run.id}")
+            return Measured(costs_for(config, costs, other), memory_bytes if same else None, f"in run {run.id}")
     return None
 
 
-def of_events(events: Iterable[Event], first_steps: int = _FIRST_STEPS) -> tuple[float, int | None] | None:
-    """Median milliseconds of a step without the first ones, and the peak of GPU memory; None for too few steps."""
-    metrics = [event for event in events if event["type"] == "metric"]
-    times = [float(each) for event in metrics if isinstance(each := event.get("step_ms"), int | float)][first_steps:]
-    memory = [int(each) for event in metrics if isinstance(each := event.get("vram_bytes"), int | float)]
-    return (statistics.median(times), max(memory, default=None)) if times else None
+def kept_measurement(config: Config, workspace: Workspace) -> Measured | None:
+    """What was measured on request for the same work; None without."""
+    work = _plain(work_per_step(config))
+    for each in _kept(workspace):
+        if each["work"] == work:
+            same = each["memory_work"] == _plain(_memory_work(config))
+            return Measured(Costs(**each["costs"]), each["memory_bytes"] if same else None, "in a short measurement")
+    return None
 
 
-def keep_measurement(workspace: Workspace, config: Config, step_ms: float, memory_bytes: int | None) -> None:
+def costs_for(config: Config, costs: Costs, other: Config) -> Costs:
+    """What was seen in another run of the same work, as far as it holds for this one."""
+    same = (config.validation, config.dataset.sources) == (other.validation, other.dataset.sources)
+    return costs if same else replace(costs, validation=None)
+
+
+def of_events(events: Sequence[Event], config: Config) -> tuple[Costs, int | None] | None:
+    """What a run took, and its peak of GPU memory; None for too few steps."""
+    pace = Pace()
+    pace.take(events)
+    costs = pace.costs(config)
+    memory = [int(each) for event in events if isinstance(each := event.get("vram_bytes"), int | float)]
+    return None if costs is None else (costs, max(memory, default=None))
+
+
+def keep_measurement(workspace: Workspace, config: Config, costs: Costs, memory_bytes: int | None) -> None:
     """Remember a measurement in place of an older one of the same work."""
     new = {
         "work": _plain(work_per_step(config)),
         "memory_work": _plain(_memory_work(config)),
-        "step_ms": round(step_ms, 3),
+        "costs": asdict(costs),
         "memory_bytes": memory_bytes,
         "measured": time.time(),
     }
@@ -85,7 +100,7 @@ def _kept(workspace: Workspace) -> list[dict[str, Any]]:
         kept = read_json(_file(workspace))
     except (OSError, ValueError):
         return []
-    wanted = {"work", "memory_work", "step_ms", "memory_bytes"}
+    wanted = {"work", "memory_work", "costs", "memory_bytes"}
     return [each for each in kept if isinstance(each, dict) and wanted <= set(each)] if isinstance(kept, list) else []
 
 

@@ -15,7 +15,6 @@ from trainer.runs.events import EventSink, read_events
 from trainer.runs.store import Workspace
 
 STEPS = 6
-_WARM_UP_STEPS = 2
 
 _NOTHING_BESIDES: dict[str, Any] = {
     "name": "measurement",
@@ -40,7 +39,7 @@ _NOTHING_BESIDES: dict[str, Any] = {
 
 
 def measure(config: Config, workspace: Workspace, events: EventSink) -> None:
-    """Train some steps and keep what they took for ``measured_step``. Caches stay, for the run itself.
+    """Train some steps and keep what they took for ``measured``. Caches stay, for the run itself.
 
     Raises what ``recipe.train`` raises; JobFailed where no step was timed.
     """
@@ -48,7 +47,7 @@ def measure(config: Config, workspace: Workspace, events: EventSink) -> None:
     run = workspace.create_run(changed(config, _NOTHING_BESIDES), folder, queued=False)
     try:
         train(run, workspace=workspace, events=events)
-        found = of_events(read_events(run.events_path), _WARM_UP_STEPS)
+        found = of_events(read_events(run.events_path), config)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if found is None:

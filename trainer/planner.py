@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer.auto_fit import Fitted, fit, memory_advice, what_if
@@ -15,9 +15,10 @@ from trainer.data.picture_notes import PictureNotes, take_notes
 from trainer.data.text_plan import TextPlan
 from trainer.errors import Problem, UserError
 from trainer.estimates import Memory, MemoryModel, disk_bytes, planned_texts
-from trainer.measurements import measured_step
+from trainer.measurements import Measured, measured
 from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.optimizer_classes import optimizer_problems
+from trainer.pace import Place, epochs_by, seconds_left, validation_guess
 from trainer.plan_disk import disk_advice, free_disk_bytes
 from trainer.plan_fixes import Advice, Situation, with_fixes
 from trainer.plan_pictures import PlacedPicture, placed_pictures
@@ -53,7 +54,7 @@ class Estimate:
         fits: whether it fits; None without room.
         disk_bytes: caches, checkpoints and the finished file.
         disk_free_bytes: on the workspace's disk; None without workspace.
-        seconds: None where neither a former run nor a measurement tells.
+        seconds: of all of it; None where neither a former run nor a measurement tells.
         seconds_note: where the figure comes from.
     """
 
@@ -247,10 +248,12 @@ def _estimate(
     workspace: Workspace | None,
     room: Room | None,
 ) -> Estimate:
-    measured = measured_step(config, workspace) if workspace else None
-    if measured:
-        seconds = measured.step_ms * steps / 1000
-        note = f"measured: {measured.step_ms:.0f} ms a step {measured.source}"
+    found = measured(config, workspace) if workspace else None
+    if found:
+        seconds, note = (
+            _seconds(config, found, steps, layout),
+            f"{found.costs.step * 1000:.0f} ms a step, measured {found.source}",
+        )
     else:
         seconds, note = None, "not known before a run with these settings was made on this machine"
     source = "the model's files" if sizes.known else f"{sizes.name}, as the model was not looked into yet"
@@ -259,13 +262,23 @@ def _estimate(
         vram_parts=memory,
         vram_note=f"by formula from the sizes of {source}",
         room=room,
-        measured_bytes=measured.memory_bytes if measured else None,
+        measured_bytes=found.memory_bytes if found else None,
         fits=room.holds(memory.total) if room else None,
         disk_bytes=disk_bytes(config, sizes, layout, texts),
         disk_free_bytes=free_disk_bytes(workspace.dir) if workspace else None,
         seconds=seconds,
         seconds_note=note,
     )
+
+
+def _seconds(config: Config, found: Measured, steps: int, layout: Layout) -> float:
+    """Of all steps and what comes between them, validation guessed where the measured run had none like it."""
+    costs = found.costs
+    if costs.validation is None:
+        guess = validation_guess(config, costs.step, len(layout.validation))
+        costs = replace(costs, validation=guess)
+    batches = batches_per_epoch(layout.training, config.train.batch_size)
+    return seconds_left(config, costs, Place(), steps, epochs_by(config, steps, batches))
 
 
 def _plural(count: int, one: str, many: str | None = None) -> str:

@@ -81,7 +81,8 @@ class Upkeep:
         step = self._learning.step
         self._history.go_on(step, self._max_steps)
         self._session.at_step(step, self._epoch)
-        self._session.enter("training", max_steps=self._max_steps, extend_to=None)
+        batches = self._data.batches_per_epoch
+        self._session.enter("training", max_steps=self._max_steps, extend_to=None, batches_per_epoch=batches)
         self._take_new_prompts()
         if self._rhythms.sampling.ever and not self._config.samples.prompts:
             self._session.warn("samples.no_prompts", "No preview prompts are given.", "No previews will be drawn.")

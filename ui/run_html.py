@@ -45,6 +45,14 @@ def head_line(view: RunView) -> str:
     )
 
 
+def time_left(view: RunView) -> str:
+    """How long the run still takes, in words: the first tenth of a run tells little of the rest."""
+    if view.seconds_left is None:
+        return "working out the time left"
+    rough = view.info.max_steps is None or view.info.step < view.info.max_steps / 10
+    return f"{'about ' if rough else ''}{duration(view.seconds_left)} left"
+
+
 def notes(view: RunView) -> str:
     """Warnings and errors; empty without any."""
     if not view.notes:
@@ -62,8 +70,8 @@ def _facts(view: RunView) -> list[str]:
     facts = [f"step {info.step} of {info.max_steps}" if info.max_steps else f"step {info.step}"]
     if view.steps_per_second and info.state == "training":
         facts.append(speed(view.steps_per_second))
-    if view.seconds_left is not None:
-        facts.append(f"{duration(view.seconds_left)} left")
+    if info.state == "training":
+        facts.append(time_left(view))
     if "loss" in view.latest:
         facts.append(f"loss {view.latest['loss']:.4f}")
     if view.latest.get("vram_bytes"):

@@ -20,11 +20,11 @@ import orjson
 
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.pace import Pace, epochs_by, seconds_left
 from trainer.runs.events import Event, EventTail
 from trainer.runs.store import ENDED, Run, RunInfo
 from ui.curves import Stretch, csv_lines, curves, smoothed, usual_keep
 from ui.metric_store import MetricStore, number
-from ui.pace import Pace
 
 LOG_TAIL_BYTES = 24_000
 LOG_LINES = 200
@@ -96,6 +96,7 @@ class RunView:
         version: changes whenever anything in it does.
         curves_version: changes with the curves.
         wall_version: changes with the preview pictures.
+        seconds_left: until the end; None while it is not known, and where the run does not train.
     """
 
     version: str
@@ -208,17 +209,16 @@ class RunReader:
                 metrics, last = [], -1
                 self._take(event, step)
         self._take_metrics(metrics)
+        self._pace.take(events)
         self._counts["all"] += len(events)
 
     def _take_metrics(self, events: list[Event]) -> None:
         if not events:
             return
         self._counts["curves"] += len(events)
-        self._pace.steps(events)
         self._store.add(events)
 
     def _take(self, event: Event, step: int) -> None:
-        self._pace.other(event, step)
         match event["type"]:
             case "validation":
                 if (loss := number(event.get("loss"))) is not None:
@@ -233,6 +233,8 @@ class RunReader:
                 self._progress = (str(event.get("what")), _count(event.get("done")), _count(event.get("total")))
             case "state":
                 self._take_state(event, step)
+            case "prompts":
+                self._config = None  # they are in its file now
             case "warning" | "error" as kind:
                 note = Note(str(kind), step, str(event.get("message", "")), str(event.get("hint", "")))
                 self._notes[str(kind), note.message] = note
@@ -240,6 +242,7 @@ class RunReader:
     def _take_state(self, event: Event, step: int) -> None:
         self._store.interrupt()
         self._progress = None
+        self._config = None  # extending a run changes it
         if event.get("state") == "training" and len(self._store):
             self._resumes = [*self._resumes, step or self._store.last_step][-_MOST_RESUMES:]
 
@@ -253,18 +256,14 @@ class RunReader:
 
     def _build(self, info: RunInfo, version: str) -> RunView:
         self._answers.clear()
-        seconds = self._pace.step_seconds if info.state not in ENDED else None
-        left = None
-        if info.state == "training" and info.max_steps:
-            step = max(info.step, self._store.last_step)
-            left = self._pace.seconds_left(step, info.max_steps, self._read_config(), info.epoch)
+        step_seconds, left = self._times(info)
         return RunView(
             version=version,
             curves_version=str(self._counts["curves"]),
             wall_version=str(self._counts["wall"]),
             info=info,
             progress=self._progress if info.state not in ENDED else None,
-            steps_per_second=1 / seconds if seconds else None,
+            steps_per_second=1 / step_seconds if step_seconds else None,
             seconds_left=left,
             latest=self._latest(),
             checkpoints=find_checkpoints(self.run, self._best),
@@ -272,6 +271,19 @@ class RunReader:
             log=log_tail(self.run.log_path),
             has_lora=(self.run.output_dir / f"{info.name}.safetensors").is_file(),
         )
+
+    def _times(self, info: RunInfo) -> tuple[float | None, float | None]:
+        """Seconds of a step and until the end, as far as they are known and matter."""
+        config = self._read_config() if info.state not in ENDED else None
+        if config is None or not info.max_steps:
+            return None, None
+        place = self._pace.place
+        costs = self._pace.costs(config, info.max_steps - place.step)
+        if costs is None:
+            return None, None
+        epochs_done = epochs_by(config, info.max_steps, info.batches_per_epoch)
+        left = seconds_left(config, costs, place, info.max_steps, epochs_done)
+        return costs.step, left if info.state == "training" else None
 
     def _latest(self) -> dict[str, float]:
         latest = {}

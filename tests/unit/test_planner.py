@@ -32,10 +32,10 @@ from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.estimates import training_memory
 from trainer.families import load_family
-from trainer.measurements import Measured, measured_step
+from trainer.measurements import measured
 from trainer.model_sizes import ModelSizes, model_sizes
+from trainer.pace import Costs
 from trainer.planner import Plan, arithmetic, plan
-from trainer.runs.events import EventLog
 from trainer.runs.settings import AppSettings, write_settings
 from trainer.runs.store import Workspace
 
@@ -295,29 +295,40 @@ def test_memory_grows_with_what_makes_it_grow() -> None:
     assert total(lora={"type": "loha"}, gradient_checkpointing=True) == total(gradient_checkpointing=True)
 
 
-def make_run(workspace: Workspace, config: Config, step_ms: list[float]) -> str:
+VALIDATION = {"split": 0.5, "every_steps": 25, "timesteps": 3, "noises": 2}
+
+
+def make_run(workspace: Workspace, config: Config, steps_s: list[float], checkpoint_s: float = 0.0) -> str:
     run = workspace.create_run(config)
-    log = EventLog(run.events_path)
-    for step, value in enumerate(step_ms):
-        log.emit("metric", step, loss=0.1, lr=1e-4, step_ms=value)
-    log.close()
+    events: list[dict[str, Any]] = [{"type": "state", "state": "training", "step": 0, "time": 0.0}]
+    for step, seconds in enumerate(steps_s, 1):
+        events.append({"type": "metric", "step": step, "time": events[-1]["time"] + seconds})
+    events.append({**events[-1], "type": "checkpoint", "time": events[-1]["time"] + checkpoint_s})
+    run.events_path.write_text("".join(json.dumps(event) + "\n" for event in events))
     return run.id
 
 
 def test_time_comes_from_former_runs_of_the_same_kind(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", [(64, 64)] * 4)
-    config = config_for(tmp_path / "in", train={"batch_size": 2, "max_steps": 50})
+    rhythm = {"samples": {"every_steps": 0}, "output": {"save_every_steps": 20}}
+    config = config_for(tmp_path / "in", train={"batch_size": 2, "max_steps": 50}, **rhythm)
     workspace = Workspace(tmp_path / "ws")
     assert plan(config, workspace).estimate.seconds is None
     other = config_for(tmp_path / "in", train={"batch_size": 4})
     make_run(workspace, other, [9.0] * 20)
-    make_run(workspace, config, [5000.0] * 3)  # ended while it was warming up
-    assert measured_step(config, workspace) is None
+    make_run(workspace, config, [5.0] * 3)  # ended while it was warming up
+    assert measured(config, workspace) is None
     same = config_for(tmp_path / "in", name="other", train={"batch_size": 2, "max_steps": 7, "learning_rate": 1.0})
-    run_id = make_run(workspace, same, [5000.0, 900.0, 900.0, 900.0, 900.0, 200.0, 100.0, 300.0])
-    assert measured_step(config, workspace) == Measured(200.0, None, f"in run {run_id}")
-    found = plan(config, workspace).estimate
-    assert found.seconds == 10.0 and run_id in found.seconds_note
+    run_id = make_run(workspace, same, [5.0, 0.9, 0.9, 0.9, 0.9, *[0.1, 0.3] * 10], checkpoint_s=1.5)
+    found = measured(config, workspace)
+    assert found is not None and found.source == f"in run {run_id}"
+    assert found.costs == Costs(pytest.approx(0.2, rel=0.01), checkpoint=pytest.approx(1.5))
+    estimate = plan(config, workspace).estimate  # 50 steps, three checkpoints
+    assert estimate.seconds == pytest.approx(50 * 0.2 + 3 * 1.5, rel=0.01)
+    assert estimate.seconds_note == f"200 ms a step, measured in run {run_id}"
+    held_back = config_for(tmp_path / "in", train={"batch_size": 2, "max_steps": 50}, **rhythm, validation=VALIDATION)
+    validated = plan(held_back, workspace).estimate  # first, after 25 steps, last: 2 pictures x 6 passes, 6 a step
+    assert validated.seconds == pytest.approx(50 * 0.2 + 3 * 1.5 + 3 * 2 * 0.2, rel=0.01)
 
 
 def test_disk_counts_caches_and_checkpoints(tmp_path: Path) -> None:

@@ -74,7 +74,10 @@ def test_speed_and_time_left(run: Run) -> None:
     tell(run, *[metric(step, 1.0) for step in range(2, 41)])
     view = RunReader(run).view()
     assert view.steps_per_second == pytest.approx(2.0)
-    assert view.seconds_left == pytest.approx(30.0)
+    assert view.seconds_left == pytest.approx(31.0)  # 60 steps, and a checkpoint at the end, guessed as two
+    tell(run, {"type": "state", "state": "paused", "step": 40})
+    run.update(state="paused")
+    assert RunReader(run).view().seconds_left is None
     run.update(state="finished")
     ended = RunReader(run).view()
     assert (ended.steps_per_second, ended.seconds_left) == (None, None)

@@ -9,6 +9,8 @@ import pytest
 
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.measurements import keep_measurement
+from trainer.pace import Costs
 from trainer.runs import gpus, turns, worker
 from trainer.runs import queue as run_queue
 from trainer.runs.gpus import Gpu
@@ -17,9 +19,10 @@ from trainer.runs.store import Run, Workspace, this_process
 from ui.run_list import RunListReader
 from ui.runs import queue as panel
 from ui.runs import waiting
-from ui.runs.paces import Paces, step_seconds
+from ui.runs.paces import Paces
 from ui.runs.waiting import about, device_choices, queue_view, runs_before, start_word
 
+NO_PREVIEWS = {"samples": {"every_steps": 0, "at_start": False}, "output": {"save_every_steps": 0}}
 TWO_GPUS = (Gpu("cuda:0", "GPU-a", "Fast"), Gpu("cuda:1", "GPU-b", "Slow"))
 
 
@@ -38,16 +41,22 @@ def workspace(tmp_path: Path, devices: None, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def _add(workspace: Workspace, name: str, steps: int = 100, *, on: str = "", done: int = 0, step_ms: float = 0) -> Run:
-    """A run of some steps that waits, or is going ``on`` a device, and took ``step_ms`` for each step."""
-    run = workspace.create_run(Config.model_validate({"name": name, "train": {"max_steps": steps}}))
+    """A run of some steps that waits, or is going ``on`` a device, and took ``step_ms`` for each step, else nothing."""
+    run = workspace.create_run(Config.model_validate({"name": name, "train": {"max_steps": steps}, **NO_PREVIEWS}))
     if on:
         run.update(state="training", queue_device=on, step=done, **this_process())
     elif done:
         run.update(step=done, state="finished")
-    events = [{"type": "metric", "step": step, "time": 0.0, "step_ms": step_ms} for step in range(1, 10)]
     if step_ms:
-        run.events_path.write_text("".join(json.dumps(event) + "\n" for event in events) + '{"type": "metr')
+        _tell(run, step_ms)
     return run
+
+
+def _tell(run: Run, step_ms: float, steps: int = 9) -> None:
+    """Steps that were told, and a checkpoint that took no time."""
+    events = [{"type": "metric", "step": step, "time": step * step_ms / 1000} for step in range(1, steps + 1)]
+    events.append({**events[-1], "type": "checkpoint"})
+    run.events_path.write_text("".join(json.dumps(event) + "\n" for event in events) + '{"type": "metr')
 
 
 def _view(workspace: Workspace) -> waiting.QueueView:
@@ -75,6 +84,25 @@ def test_starts_add_up(workspace: Workspace) -> None:
     assert _view(workspace).interrupted == ("going",)
 
 
+def test_what_lies_between_steps_counts_and_a_measurement_helps(workspace: Workspace) -> None:
+    """100 steps, 3 checkpoints and 3 previews like those of a run alike; then a run that was only measured."""
+    rhythm = {"samples": {"every_steps": 40, "prompts": ["a"], "at_start": False}, "output": {"save_every_steps": 40}}
+    alike = workspace.create_run(Config.model_validate({"name": "alike", **rhythm}))
+    alike.update(state="finished", step=100)
+    told = [("metric", 1.0 * step) for step in range(1, 11)] + [("checkpoint", 13.0), ("sample", 20.0)]
+    events = [{"type": kind, "step": 10, "time": time, "index": 0} for kind, time in told]
+    alike.events_path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    config = Config.model_validate({"name": "next", "train": {"max_steps": 100}, **rhythm})
+    run, paces = workspace.create_run(config), Paces(workspace)
+    infos = RunListReader(workspace).read().infos
+    assert paces.seconds_left(run.read(), infos) == pytest.approx(100 + 3 * 3 + 3 * 7)
+    other = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 7})})
+    run = workspace.create_run(other)
+    assert paces.seconds_left(run.read(), infos) is None
+    keep_measurement(workspace, other, Costs(2.0, checkpoint=0.0, drawing=0.0, beginning=5.0), None)
+    assert paces.seconds_left(run.read(), infos) == pytest.approx(205)
+
+
 def test_what_is_not_known_is_not_said(workspace: Workspace) -> None:
     """No run of this kind has been measured: the first starts now, when the next does nobody knows."""
     _add(workspace, "first")
@@ -85,7 +113,7 @@ def test_what_is_not_known_is_not_said(workspace: Workspace) -> None:
 def test_a_run_of_other_work_per_step_says_nothing_and_a_finished_one_alike_does(workspace: Workspace) -> None:
     other = workspace.create_run(Config.model_validate({"name": "x", "train": {"batch_size": 4, "max_steps": 10}}))
     other.update(state="finished", step=10)
-    other.events_path.write_text(3 * '{"type": "metric", "step_ms": 9000}\n')
+    _tell(other, 9000)
     first, paces = _add(workspace, "first"), Paces(workspace)
     infos = RunListReader(workspace).read().infos
     assert paces.seconds_left(first.read(), infos) is None
@@ -94,7 +122,6 @@ def test_a_run_of_other_work_per_step_says_nothing_and_a_finished_one_alike_does
     assert paces.seconds_left(first.read(), infos) == 50
     first.update(step=90, extend_to=200)
     assert paces.seconds_left(first.read(), infos) == 55
-    assert step_seconds(workspace.dir / "none") is None
 
 
 @pytest.mark.parametrize("devices", [TWO_GPUS], indirect=True)

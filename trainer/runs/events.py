@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,18 @@ class EventTail:
 def read_events(path: Path) -> list[Event]:
     """All events of a file."""
     return EventTail(path).read()
+
+
+def last_events(path: Path, most_bytes: int) -> list[Event]:
+    """The events in the last so many bytes of a file; none where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            begin = max(0, os.fstat(file.fileno()).st_size - most_bytes)
+            file.seek(begin)
+            lines = file.read().split(b"\n")
+    except OSError:
+        return []
+    return [event for line in lines[begin > 0 :] if (event := _parse(line)) is not None]
 
 
 def _parse(line: bytes) -> Event | None:

@@ -48,6 +48,8 @@ class RunInfo(BaseModel):
     step: int = 0
     max_steps: int | None = None
     epoch: int = 0
+    batches_per_epoch: int | None = None
+    """Micro-batches of an epoch; None before the pictures were prepared."""
     created: float
     queued: float | None = None
     started: float | None = None
