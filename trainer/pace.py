@@ -34,7 +34,7 @@ _HALF_LIFE_SHARE, _HALF_LIFE_STEPS = 1 / 20, (50, 300)
 _LOOKED_AT: dict[Kind, int] = {"validation": 6, "checkpoint": 6, "sample": 12}
 _AT_ONCE_S = 0.02
 """Steps are told several at a time; those with times as near as this belong together."""
-_STEP_PASSES = 3  # a step is like so many passes without gradients,
+_STEP_PASSES = 3  # a step is like so many passes without gradients, as back takes twice as long as forth,
 _DECODING_PASSES = 3  # the decoding of a picture like so many,
 _CHECKPOINT_STEPS = 2  # and saving like so many steps
 _TAIL_BYTES = 1_000_000
@@ -221,7 +221,13 @@ def drawing_work(config: Config, prompt: Prompt) -> float:
 def validation_guess(config: Config, step_seconds: float, pictures: int) -> float:
     """What a round of validation on so many pictures takes, by its passes, before there was one."""
     passes = pictures * config.validation.timesteps * config.validation.noises
-    return passes * step_seconds / (_STEP_PASSES * _pictures_per_step(config))
+    return passes * pass_seconds(config, step_seconds)
+
+
+def pass_seconds(config: Config, step_seconds: float) -> float:
+    """A pass of the denoiser without gradients for one picture, by what a step takes."""
+    pictures = config.train.batch_size * config.train.gradient_accumulation_steps
+    return step_seconds / (_STEP_PASSES * pictures)
 
 
 @dataclass(frozen=True)
@@ -261,15 +267,11 @@ def _drawing_seconds(config: Config, costs: Costs) -> float:
     if costs.drawing is not None:
         return costs.drawing
     width, height = resolutions(config.dataset)[0]
-    return costs.step / (_STEP_PASSES * _pictures_per_step(config) * width * height)
+    return pass_seconds(config, costs.step) / (width * height)
 
 
 def _checkpoint_seconds(costs: Costs) -> float:
     return _CHECKPOINT_STEPS * costs.step if costs.checkpoint is None else costs.checkpoint
-
-
-def _pictures_per_step(config: Config) -> int:
-    return config.train.batch_size * config.train.gradient_accumulation_steps
 
 
 def _typical(seconds: Sequence[float], half_life: float = math.inf) -> float:

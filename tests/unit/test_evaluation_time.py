@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_it_is_told_once_the_run_has_a_speed(run: Run) -> None:
     assert costs(run, None) is None
-    steps = [{"type": "metric", "step": step, "step_ms": 600} for step in range(1, 6)]
+    steps = [{"type": "metric", "step": step, "time": 0.6 * step} for step in range(1, 10)]
     run.events_path.write_text("".join(json.dumps(step) + "\n" for step in steps))
     found = costs(run, None)
     assert found is not None

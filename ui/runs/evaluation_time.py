@@ -9,12 +9,9 @@ from trainer.errors import UserError
 from trainer.evaluating.results import BASE_STEP, Evaluation
 from trainer.evaluating.settings import MOST_VALIDATED, parse_evaluation
 from trainer.evaluating.work import work_of
+from trainer.pace import pace_of, pass_seconds
 from trainer.runs.store import Run
-from ui.runs.paces import step_seconds
 from ui.step_maths import count_pictures
-
-_PASSES_OF_A_STEP = 3
-"""A training step takes about as long as so many passes for each of its pictures: back takes twice as long as forth."""
 
 
 def costs(run: Run, found: Evaluation | None) -> dict[str, float] | None:
@@ -31,11 +28,10 @@ def costs(run: Run, found: Evaluation | None) -> dict[str, float] | None:
     if found is not None and measured is not None:
         seconds_a_pass = measured / (work.of_checkpoint(found.settings) or 1)
     else:
-        step = step_seconds(run.events_path)
-        if step is None:
+        taken = pace_of(run.events_path).costs(config)
+        if taken is None:
             return None
-        pictures = config.train.batch_size * config.train.gradient_accumulation_steps
-        seconds_a_pass = step / (pictures * _PASSES_OF_A_STEP)
+        seconds_a_pass = pass_seconds(config, taken.step)
     return {
         "once": work.once * seconds_a_pass,
         "validation": work.validation * seconds_a_pass,
