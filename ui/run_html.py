@@ -93,7 +93,8 @@ def _list_item(info: RunInfo, queue: Sequence[str], selected: bool) -> str:
     bar = f'<i class="bar"><i style="width:{share:.1%}"></i></i>' if info.state in ALIVE else ""
     run_id, name = html.escape(info.id), html.escape(info.name)
     return (
-        f'<div class="run-entry"><input type="checkbox" data-compare="{run_id}" aria-label="Compare {name}">'
+        f'<div class="run-entry"><label><input type="checkbox" data-compare="{run_id}" aria-label="Compare {name}">'
+        f"</label>"
         f'<button type="button" class="run-item{" selected" if selected else ""}" data-pick="{run_id}" '
         f'aria-pressed="{str(selected).lower()}"><b>{name}</b>{_pill(info)}'
         f"<span>{detail}</span><span>{when}</span>{bar}</button></div>"

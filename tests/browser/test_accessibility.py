@@ -53,9 +53,14 @@ def everything_open(page: Page, app: App, name: str) -> None:
         page.get_by_role("checkbox", name="All settings").check()
     if name == "Runs":
         page.locator(".run-item").first.click()
-    for fold in page.locator("button.label-wrap:not(.open)").all():
-        if fold.is_visible():
-            fold.click()
+    unfold_all(page)
+
+
+def unfold_all(page: Page) -> None:
+    """Open every fold in sight, one after the other: each that is open counts no more."""
+    folded = page.locator("button.label-wrap:not(.open)").filter(visible=True)
+    while folded.count():
+        folded.first.click()
     page.wait_for_timeout(500)  # what unfolds is drawn
 
 

@@ -59,7 +59,7 @@ def test_a_run_is_changed_and_the_new_one_says_in_what(page: Page, app: App) -> 
     # The new run says what it was made of, and leads there
     page.locator("#start").click()
     about = page.locator("#run-about")
-    expect(about).to_contain_text("Made of the settings of first. 1 setting is another:")
+    expect(about).to_contain_text("Made of the settings of first. 1 setting differs:")
     expect(about.locator(".origin li")).to_have_text(re.compile("Rank.*7.*was 8"))
     second = next(run for run in workspace.runs() if run.id != first.id)
     assert second.read().changed_from == first.id

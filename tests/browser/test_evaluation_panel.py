@@ -52,6 +52,7 @@ def test_wrong_values_are_told_and_start_nothing(page: Page, panel: Locator, run
     # What is measured, and of which checkpoints, is chosen; the time follows
     expect(panel.locator(".takes")).to_contain_text("Takes about")
     expect(panel.get_by_role("checkbox", name="Similarity")).to_be_disabled()
+    expect(panel.get_by_role("checkbox", name="Drift")).to_be_checked()
     for name in ("Validation loss", "Drift", "Copies"):
         panel.get_by_role("checkbox", name=name).uncheck()
     expect(panel.get_by_role("button", name="Evaluate 2")).to_be_disabled()

@@ -74,13 +74,14 @@ def _buttons() -> Buttons:
         leave = button("Take out of the queue", "leave-queue")
         download = button("Download the LoRA", "download")
         merge = button("Merge with this", "merge")
+        again = button("Run again", "again")
+        edit = button("Change and run again", "edit")
+        delete = button("Delete", "delete")
+    with gr.Row(elem_classes=["run-actions"]):
         extend_by = gr.Number(
             100, precision=0, minimum=1, label="Steps more", elem_id="run-extend-by", scale=0, min_width=110
         )
         extend = button("Train on", "extend")
-        again = button("Run again", "again")
-        edit = button("Change and run again", "edit")
-        delete = button("Delete", "delete")
     return Buttons(generate, controls, leave, download, merge, extend_by, extend, again, edit, delete)
 
 

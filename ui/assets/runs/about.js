@@ -23,7 +23,7 @@ function madeOf({ run, name, there, differences }) {
   if (!there) return make("p", { class: "quiet" }, `Made of the settings of a run that is no longer there: ${name}.`);
   const which = button(name, () => trigger("pick", { run }), { class: "to-run", "aria-label": `Show the run ${name}` });
   const count = differences.length;
-  const how = count ? `. ${count === 1 ? "1 setting is" : `${count} settings are`} another:` : ", with the same settings.";
+  const how = count ? `. ${count === 1 ? "1 setting differs" : `${count} settings differ`}:` : ", with the same settings.";
   const rows = differences.map((each) => make("li", { title: each.name }, make("span", {}, each.label), make("b", {}, each.now), make("span", { class: "quiet" }, `was ${each.before}`)));
   return make("div", { class: "origin" }, make("p", { class: "quiet" }, "Made of the settings of ", which, how), count ? make("ul", {}, ...rows) : null);
 }
