@@ -142,7 +142,7 @@ def test_everything_wrong_is_told_at_once_and_nothing_is_written(
     code, answer = _merge(
         capfd, "--lora", *loras, "--out", tmp_path / "taken.safetensors", "--mode", "ties", "--density", "2"
     )
-    codes = ["merge.exists", "merge.rank", "merge.density", "lora.block", "lora.missing", "lora.broken"]
+    codes = ["out.exists", "merge.rank", "merge.density", "lora.block", "lora.missing", "lora.broken"]
     assert (code, [problem["code"] for problem in answer["error"]]) == (2, codes)
     hint = answer["error"][3]["hint"]
     assert hint == "It has text_encoder, text_encoder.layers.0, unet, unet.down_blocks.0."

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.results import add_result_arguments, attempt, out_file_problems
+from trainer.commands.results import add_result_arguments, attempt
 from trainer.errors import Problem, UserError
 from trainer.runs.events import EventSink
 
@@ -47,10 +47,11 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     from trainer.lora.extract import ExtractSettings, extract_lora, widest_of, with_origins
     from trainer.lora.file import write_lora
     from trainer.lora.model_weights import ModelWeights, open_model
+    from trainer.lora.outputs import lora_file_problems
 
     settings = ExtractSettings(args.rank, args.conv_rank, args.clamp_quantile, args.min_diff, args.exact)
     problems = [*settings.problems(), *_same_model(args.base, args.tuned)]
-    problems += out_file_problems(
+    problems += lora_file_problems(
         args.out, [Path(args.base).expanduser(), Path(args.tuned).expanduser()], overwrite=args.overwrite
     )
     attempt(problems, lambda: choose_device(args.device))

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.results import add_result_arguments, attempt, out_file_problems
+from trainer.commands.results import add_result_arguments, attempt
 from trainer.errors import UserError
 from trainer.runs.events import EventSink
 
@@ -34,11 +34,12 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     from trainer.devices import choose_device, tool_device
     from trainer.lora.file import read_lora, write_lora
     from trainer.lora.merge import widest_precision
+    from trainer.lora.outputs import lora_file_problems
     from trainer.lora.resize import Choice, check_choice, kept_norm, resize_lora
 
     path = args.lora.expanduser()
     problems = [*check_choice(args.rank, args.conv_rank, args.dynamic, args.param)]
-    problems += out_file_problems(args.out, [path], overwrite=args.overwrite)
+    problems += lora_file_problems(args.out, [path], overwrite=args.overwrite)
     attempt(problems, lambda: choose_device(args.device))
     lora = attempt(problems, lambda: read_lora(path))
     if problems or lora is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,19 +22,6 @@ def add_result_arguments(parser: argparse.ArgumentParser, *, precision_help: str
     add("--save-precision", "--precision", choices=PRECISIONS, default=None, help=precision_help)
     add("--device", choices=DEVICES, default="auto", help="where it is computed; auto is a GPU where there is one")
     add("--overwrite", action="store_true", help="replace the file where it exists")
-
-
-def out_file_problems(out: Path, inputs: list[Path], *, overwrite: bool) -> Iterator[Problem]:
-    """What speaks against writing a LoRA to ``out``: its ending, an input in its place, or another file there."""
-    if out.suffix.lower() != ".safetensors":
-        yield Problem("out.suffix", f"out: {out} must end in .safetensors.", "Correct the name.", "out")
-    elif out.is_dir():
-        yield Problem("out.exists", f"out: {out} is a folder.", "Choose another name.", "out")
-    elif any(out.resolve() == given.resolve() for given in inputs):
-        yield Problem("out.input", f"out: {out} is what is read.", "Choose another name.", "out")
-    elif out.exists() and not overwrite:
-        hint = "Choose another name, or allow it to be overwritten (--overwrite)."
-        yield Problem("out.exists", f"out: {out} exists already.", hint, "out")
 
 
 def attempt(problems: list[Problem], action: Callable[[], T]) -> T | None:

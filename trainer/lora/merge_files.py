@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from trainer.errors import Problem, UserError
+from trainer.errors import UserError
 from trainer.lora.file import LoraFile, Precision, read_lora, widest_precision, write_lora
 from trainer.lora.inspect import family_of
 from trainer.lora.merge import BaseWeight, MergeSource, PlannedLayer, merge_loras, plan_layers
 from trainer.lora.merge_modes import Combiner
 from trainer.lora.merge_settings import MergeSettings
+from trainer.lora.outputs import lora_file_problems
 from trainer.lora.strengths import Strength
 from trainer.lora.tensor_file import DTYPES
 from trainer.runs.events import EventSink
@@ -92,7 +93,7 @@ def plan_lora_merge(wanted: LoraMerge, *, events: EventSink) -> dict[str, Any]:
 
 def _read(wanted: LoraMerge, events: EventSink) -> list[MergeSource]:
     """Read the files. Raises UserError with all that is wrong with the files, the settings and the place to write."""
-    problems = _out_problems(wanted)
+    problems = lora_file_problems(wanted.out, [path for path, _ in wanted.loras], overwrite=wanted.overwrite)
     try:
         wanted.settings.check()
     except UserError as error:
@@ -109,21 +110,6 @@ def _read(wanted: LoraMerge, events: EventSink) -> list[MergeSource]:
     if problems:
         raise UserError.many(problems)
     return sources
-
-
-def _out_problems(wanted: LoraMerge) -> list[Problem]:
-    out = wanted.out
-    if out.suffix != ".safetensors":
-        return [Problem("merge.out", f"out: {out} must end in .safetensors.", "Correct the name.", "out")]
-    if out.is_dir():
-        return [Problem("merge.out", f"out: {out} is a folder.", "Give a file's name.", "out")]
-    if out.resolve() in [path.resolve() for path, _ in wanted.loras]:
-        message = f"out: {out.name} is one of the LoRAs to be merged."
-        return [Problem("merge.exists", message, "Choose another name.", "out")]
-    if out.exists() and not wanted.overwrite:
-        hint = "Choose another name, or add --overwrite."
-        return [Problem("merge.exists", f"out: {out} exists already.", hint, "out")]
-    return []
 
 
 def _precision(wanted: LoraMerge, loras: list[LoraFile]) -> Precision:

@@ -12,32 +12,30 @@ from trainer.errors import Problem
 from trainer.files import fsync_folder
 from trainer.lora.adapter_settings import CONFIG_NAME, TENSORS_NAME
 from trainer.lora.keys import PREFIXES
+from trainer.lora.outputs import ALLOW_HINT, lora_file_problems
 
 _ADAPTER_NAMES = {TENSORS_NAME, CONFIG_NAME, "README.md", *PREFIXES}
 
 
 def check_target(source: Path, out: Path, *, folder: bool, overwrite: bool) -> list[Problem]:
     """What speaks against writing to ``out``. A folder is only ever replaced when it is that of an adapter."""
-    is_tensor_file = out.suffix == ".safetensors"
-    if folder and is_tensor_file:
+    if not folder:
+        return lora_file_problems(out, [source], overwrite=overwrite)
+    if out.suffix == ".safetensors":
         message = f"out: {out} is a file's name; PEFT keeps an adapter in a folder."
         return [Problem("out.name", message, "Give a folder's name.", "out")]
-    if not folder and not is_tensor_file:
-        return [Problem("out.name", f"out: {out} must end in .safetensors.", "Correct the name.", "out")]
     if out.resolve() == source.resolve():
         return [Problem("out.input", f"out: {out} is what is read.", "Choose another name.", "out")]
     if not out.exists():
         return []
-    if out.is_dir() != folder:
-        kind = "a folder" if out.is_dir() else "a file"
-        return [Problem("out.exists", f"out: {out} is {kind} already.", "Choose another name.", "out")]
+    if not out.is_dir():
+        return [Problem("out.exists", f"out: {out} is a file already.", "Choose another name.", "out")]
     if not overwrite:
-        hint = "Choose another name, or allow overwriting (--overwrite)."
-        return [Problem("out.exists", f"out: {out} exists already.", hint, "out")]
-    if folder and not _is_adapter_folder(out):
+        return [Problem("out.exists", f"out: {out} exists already.", ALLOW_HINT, "out")]
+    if not _is_adapter_folder(out):
         message = f"out: {out} holds other things than an adapter and is not replaced."
         return [Problem("out.exists", message, "Choose another name.", "out")]
-    if folder and source.resolve().is_relative_to(out.resolve()):
+    if source.resolve().is_relative_to(out.resolve()):
         return [Problem("out.exists", f"out: {out} holds the LoRA itself.", "Choose another name.", "out")]
     return []
 
