@@ -21,6 +21,8 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
+MEASURES = "LORA_ATELIER_MEASURE" in os.environ
+"""Whether the machine is idle, so that times can be held to what is promised; else only to what is absurd."""
 SHOTS = ROOT / "test-results"
 ARGS = [
     "--no-sandbox",
@@ -111,6 +113,18 @@ def wait_until_open(page: Page) -> None:
     page.wait_for_function("() => document.body && !document.body.inert")
 
 
+def settled(page: Page) -> None:
+    """Wait until what was opened is drawn and takes what is typed."""
+    page.wait_for_function("() => !document.querySelector('[data-coming]')")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def expect_to_fit(page: Page, width_px: int = 390) -> None:
+    """Nothing reaches over the right edge of a screen this narrow, once the page has laid itself out for it."""
+    settled(page)
+    page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width_px)
+
+
 def toast(page: Page, text: str) -> Locator:
     """The note that says so. All errors are in one note, all warnings in another: never look for the only note."""
     return page.locator(".toast-body").filter(has_text=text)
@@ -133,6 +147,17 @@ def shot(page: Page) -> Callable[[str], Path]:
         return path
 
     return take
+
+
+@contextlib.contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Hold a process, so that it cannot end while a slow machine brings a click to the page."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def _end_all_in(workspace: Path) -> None:

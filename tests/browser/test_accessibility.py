@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import App
+from conftest import App, expect_to_fit, settled
 from playwright.sync_api import Page, expect
 
 from tests.browser.example_runs import example_run, open_tab
@@ -53,6 +53,7 @@ def everything_open(page: Page, app: App, name: str) -> None:
         page.get_by_role("checkbox", name="All settings").check()
     if name == "Runs":
         page.locator(".run-item").first.click()
+    settled(page)
     unfold_all(page)
 
 
@@ -61,7 +62,7 @@ def unfold_all(page: Page) -> None:
     folded = page.locator("button.label-wrap:not(.open)").filter(visible=True)
     while folded.count():
         folded.first.click()
-    page.wait_for_timeout(500)  # what unfolds is drawn
+    settled(page)
 
 
 def serious(page: Page, *rules: str) -> list[str]:
@@ -84,8 +85,7 @@ def test_axe_and_keyboard_find_nothing_on_any_tab(filled: App, page: Page, name:
     assert serious(page, "color-contrast") == []
     assert page.evaluate(WITHOUT_KEYBOARD, CONTROLS) == []
     page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_timeout(300)  # the page lays itself out anew
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    expect_to_fit(page)
     page.set_viewport_size({"width": 1440, "height": 1000})
 
 
@@ -96,6 +96,8 @@ def test_the_audit_finds_what_is_wrong(filled: App, page: Page) -> None:
 
 def test_focus_is_seen_on_its_way_through_the_form(filled: App, page: Page) -> None:
     open_tab(page, "Train")
+    expect(page.locator("#preset input")).to_be_visible()
+    settled(page)
     page.locator("#preset input").focus()
     walked: list[Any] = []
     for _ in range(25):

@@ -6,12 +6,11 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App, dismiss, wait_until_open
+from conftest import App, dismiss, frozen, wait_until_open
 from playwright.sync_api import Locator, Page, expect
 from test_dataset_tab import HOSTILE, cards, eventually, field, open_folder, unfold
 
@@ -66,16 +65,8 @@ def newest_job(app: App) -> Path:
     return max((app.workspace / "jobs").iterdir(), key=lambda folder: folder.stat().st_mtime)
 
 
-@contextmanager
-def frozen_job(app: App) -> Iterator[int]:
-    """Hold the newest job's process, so that it cannot end while a slow machine brings a click to the page."""
-    pid = int(json.loads((newest_job(app) / "process.json").read_text(encoding="utf-8"))["pid"])
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield pid
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+def pid_of_job(app: App) -> int:
+    return int(json.loads((newest_job(app) / "process.json").read_text(encoding="utf-8"))["pid"])
 
 
 def seconds_at_work(app: App) -> float:
@@ -201,7 +192,7 @@ def test_a_job_that_is_cancelled_or_killed_goes_on_where_it_was(app: App, page: 
     choose(page, "captioner-handling", "Replace them")
     page.locator("#captioner-start").click()
     eventually(lambda: new() > 5, 120)
-    with frozen_job(app):
+    with frozen(pid_of_job(app)):
         job(page).get_by_role("button", name="Cancel").click()
         eventually(lambda: (newest_job(app) / "cancel.json").exists(), 60)
     expect(job(page)).to_contain_text("stopped")
@@ -210,7 +201,8 @@ def test_a_job_that_is_cancelled_or_killed_goes_on_where_it_was(app: App, page: 
 
     job(page).get_by_role("button", name="Go on").click()
     eventually(lambda: new() > cancelled + 5 and seconds_at_work(app) > 1, 120)
-    with frozen_job(app) as pid:
+    pid = pid_of_job(app)
+    with frozen(pid):
         expect(job(page)).to_contain_text("pictures a minute")
         os.kill(pid, signal.SIGKILL)
     expect(job(page)).to_contain_text("ended without saying why")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conftest import App
 from playwright.sync_api import Locator, Page, expect
-from test_dataset_tab import HOSTILE, cards, open_folder, unfold
+from test_dataset_tab import HOSTILE, cards, eventually, open_folder, unfold
 
 from tests.unit.doctor_samples import sharp, write
 
@@ -62,7 +62,7 @@ def test_check_fix_undo_and_leave(app: App, page: Page, shot: Callable[[str], Pa
     press(spelling, "Change to the usual one")
     press(spelling, "Do it")
     expect(spelling).to_have_count(0)
-    assert (folder / "4.txt").read_text(encoding="utf-8") == "blue eyes, number 4"
+    eventually(lambda: (folder / "4.txt").read_text(encoding="utf-8") == "blue eyes, number 4")
     page.locator("#dataset-undo").click()
     expect(spelling).to_be_visible()
 

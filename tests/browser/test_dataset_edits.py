@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import App, toast, wait_until_open
+from conftest import MEASURES, App, toast, wait_until_open
 from playwright.sync_api import BrowserContext, Page, expect
 from test_dataset_tab import caption_box, cards, eventually, field, make_dataset, open_folder, state, text_of, unfold
 
@@ -372,4 +372,4 @@ def test_a_thousand_captions_are_replaced_in_two_seconds(app: App, page: Page) -
         seconds[button] = time.monotonic() - started
     print(f"1,000 captions: preview {seconds['preview']:.2f} s, replace {seconds['apply']:.2f} s")  # noqa: T201
     assert text_of(folder, 999) == "a yellow picture, no. 999\n"
-    assert seconds["preview"] < 2
+    assert seconds["preview"] < (2 if MEASURES else 20)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import App, wait_until_open
+from conftest import MEASURES, App, expect_to_fit, wait_until_open
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from test_dataset_tab import cards, eventually, field, make_dataset, open_folder
@@ -162,7 +162,7 @@ def test_other_programs_changes_and_a_narrow_window(app: App, page: Page, shot: 
     expect(cards(page).first).to_contain_text("A RED")
     page.set_viewport_size({"width": 390, "height": 844})
     grid(page).get_by_role("button", name="More filters").click()
-    assert page.evaluate("document.documentElement.scrollWidth <= 390")
+    expect_to_fit(page)
     shot("dataset-narrow")
     page.set_viewport_size({"width": 1440, "height": 1000})
 
@@ -188,9 +188,7 @@ def opened_in(page: Page, folder: Path) -> float:
     return float(page.evaluate(TURN, page.locator("#dataset-open").element_handle())) / 1000
 
 
-@pytest.mark.skipif(
-    "LORA_ATELIER_MEASURE" not in os.environ, reason="measures: set LORA_ATELIER_MEASURE on an idle machine"
-)
+@pytest.mark.skipif(not MEASURES, reason="measures: set LORA_ATELIER_MEASURE on an idle machine")
 def test_ten_thousand_pictures(app: App, page: Page) -> None:
     """The limits are those of an idle machine; medians, since others may be at work."""
     folder, small = make_many(app), make_dataset(app, "small", 2)

@@ -72,7 +72,7 @@ def test_dropping_files_adds_them_and_overwrites_nothing(app: App, page: Page, s
             "virus.exe": b"MZ",
         },
     )
-    eventually(lambda: (folder / "inner" / "new.png").exists(), 30)
+    eventually(lambda: (folder / "inner" / "new.png").exists())
     expect(cards(page)).to_have_count(4)
     expect(page.locator("#dataset-drop .drop-veil")).to_be_hidden()
     assert (folder / "0000.png").read_bytes() == before

@@ -11,7 +11,7 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App, dismiss
+from tests.browser.conftest import MEASURES, App, dismiss
 from tests.browser.example_runs import example_run, open_tab, write_example_lora
 from trainer.lora.file import read_lora
 from trainer.runs.store import Run, Workspace
@@ -62,7 +62,7 @@ def test_preview_follows_the_slider_and_saving_keeps_it(
         move(page, 0, ratio)
         expect(caption).to_have_text(f"my-character × {ratio}", timeout=120_000)
         waits.append(time.monotonic() - begun)
-    assert statistics.median(waits) < 15  # the goal is 3 s on two quiet cores; this machine may be busy
+    assert statistics.median(waits) < (3 if MEASURES else 60)
     for step in range(10):
         move(page, 0, f"{step / 10}")
     expect(caption).to_have_text("my-character × 0.9", timeout=120_000)

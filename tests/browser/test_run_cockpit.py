@@ -11,6 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import App, dismiss
 from tests.browser.example_runs import example_run, open_tab
+from tests.browser.test_dataset_tab import eventually
 from tests.recipe.tiny_runs import losses_of, make_pictures, of_type
 from trainer.checkpoint_folders import LORA, checkpoint_at, checkpoints
 from trainer.config import Config
@@ -153,12 +154,13 @@ def test_one_run_through_all_that_can_be_asked(
     assert download.value.suggested_filename == f"Walked far-{first:06d}.safetensors"
     press(page, "resume")
     state(page, "Training")
+    before = len(of_type(long_run, "sample"))
     press(page, "sample")
-    page.wait_for_function("() => document.querySelectorAll('.happenings li').length > 0")
+    eventually(lambda: len(of_type(long_run, "sample")) == before + 2, SLOW_MS / 1000)
     press(page, "stop")
     state(page, "Stopped")
     drawn = [event["prompt"] for event in of_type(long_run, "sample")]
-    assert set(drawn[-2:]) == {"a blue square", "a <i>cat</i>"}
+    assert set(drawn[before:]) == {"a blue square", "a <i>cat</i>"}
 
 
 def test_the_bin_takes_and_gives_back(page: Page, workspace: Workspace) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 import re
 import statistics
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App, wait_until_open
+from conftest import MEASURES, App, expect_to_fit, wait_until_open
 from example_runs import example_run, metrics, open_tab, tell
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
@@ -181,7 +180,7 @@ def test_comparing(page: Page, app: App, runs: list[Run], shot: Callable[[str], 
     expect(comparison.locator(".chart.large .line.smooth")).to_have_count(2)
     expect(page.get_by_label("Compare resumed")).to_be_checked()
     page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    expect_to_fit(page)
     shot("runs-compared-phone")
     page.set_viewport_size({"width": 1440, "height": 1000})
     comparison.get_by_role("button", name="Close comparison").click()
@@ -210,9 +209,7 @@ def make_long(workspace: Workspace) -> Run:
     return run
 
 
-@pytest.mark.skipif(
-    "LORA_ATELIER_MEASURE" not in os.environ, reason="measures: set LORA_ATELIER_MEASURE on an idle machine"
-)
+@pytest.mark.skipif(not MEASURES, reason="measures: set LORA_ATELIER_MEASURE on an idle machine")
 def test_a_long_run(page: Page, app: App, workspace: Workspace) -> None:
     """The limits are those of an idle machine; medians, since others may be at work."""
     example_run(workspace, "short")

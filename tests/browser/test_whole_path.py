@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App
+from conftest import App, frozen
 from PIL import Image, ImageChops
 from playwright.sync_api import Locator, Page, expect
+from test_dataset_tab import eventually
 
 from trainer.config_io import PRESETS_DIR, load_config
 from trainer.runs.events import read_events
@@ -27,7 +28,7 @@ class RunsPage:
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    def expect_state(self, words: str, timeout: float = 60_000) -> None:
+    def expect_state(self, words: str, timeout: float = SLOW_MS) -> None:
         expect(self.page.locator("#run-head .pill")).to_have_text(words, timeout=timeout)
 
     def press(self, name: str) -> None:
@@ -46,11 +47,13 @@ class RunsPage:
             timeout=SLOW_MS,
         )
 
-    @property
-    def curve_points(self) -> int:
-        """Points of the raw loss line as drawn."""
-        line = self.page.locator("#run-charts svg .raw").first
-        return len(re.findall(r"-?[\d.]+,-?[\d.]+", line.get_attribute("points") or line.get_attribute("d") or ""))
+    def expect_curve(self, points: int) -> None:
+        """The raw loss line is drawn through at least so many points."""
+        self.page.wait_for_function(
+            "count => (document.querySelector('#run-charts svg .raw')?.getAttribute('d') || '')"
+            ".match(/-?[\\d.]+,-?[\\d.]+/g)?.length >= count",
+            arg=points,
+        )
 
     @property
     def samples(self) -> Locator:
@@ -82,7 +85,7 @@ def test_from_the_first_click_to_the_last_picture(
     docs_shot("start")
     page.locator("#try-demo").click()
     expect(page.get_by_role("tab", name="Runs", exact=True)).to_have_attribute("aria-selected", "true")
-    runs.expect_state("Training", timeout=SLOW_MS)
+    runs.expect_state("Training")
 
     # Loss and samples arrive while it trains
     runs.wait_for_step(LOSS_POINTS)
@@ -92,7 +95,7 @@ def test_from_the_first_click_to_the_last_picture(
         timeout=SLOW_MS,
     )
     assert the_run(app).read().state == "training"
-    assert runs.curve_points >= LOSS_POINTS
+    runs.expect_curve(LOSS_POINTS)
     expect_loaded(runs.samples.nth(1))
 
     # The app is killed and started again: training went on, the new page shows the run whole
@@ -103,8 +106,8 @@ def test_from_the_first_click_to_the_last_picture(
     tab(page, "Runs")
     runs.wait_for_step(step_before + 1)
     assert the_run(app).read().pid == trainer
-    assert runs.curve_points >= LOSS_POINTS
-    assert runs.samples.count() >= SAMPLES
+    runs.expect_curve(LOSS_POINTS)
+    expect(runs.samples.nth(SAMPLES - 1)).to_be_attached()
 
     # Pause holds the step, resume goes on from it
     runs.press("pause")
@@ -119,7 +122,8 @@ def test_from_the_first_click_to_the_last_picture(
     runs.wait_for_step(paused_at + 2)
 
     # Stop and save: everything is kept
-    assert stopped_at(app, runs) < PRESET_STEPS
+    first = the_run(app)
+    assert stopped_at(app, runs, PRESET_STEPS) < PRESET_STEPS
 
     # Change and run again: the form holds the run's settings, and one of them is changed
     runs.press("edit")
@@ -128,9 +132,8 @@ def test_from_the_first_click_to_the_last_picture(
     max_steps.fill(str(steps))
     expect(page.locator("#step-maths")).to_contain_text(f"{steps} steps")
     page.locator("#start").click()
-    expect(page.locator("#run-head .facts")).to_contain_text(f"of {steps}", timeout=SLOW_MS)
-    runs.wait_for_step(LOSS_POINTS)
-    stopped = stopped_at(app, runs)
+    eventually(lambda: the_run(app).id != first.id and the_run(app).read().step >= LOSS_POINTS, SLOW_MS / 1000)
+    stopped = stopped_at(app, runs, steps)
 
     # Extend: the same run goes on from exactly there, to its end
     page.locator("#run-extend-by input").fill("5")
@@ -138,7 +141,7 @@ def test_from_the_first_click_to_the_last_picture(
     runs.press("extend")
     runs.wait_for_step(stopped + 1)
     docs_shot("runs")
-    runs.expect_state("Finished", timeout=SLOW_MS)
+    runs.expect_state("Finished")
     run = the_run(app)
     assert run.read().step == run.read().max_steps == steps + 5
     done = [event["step"] for event in read_events(run.events_path) if event["type"] == "metric" and "loss" in event]
@@ -174,11 +177,16 @@ def test_from_the_first_click_to_the_last_picture(
         docs_shot(name.lower())
 
 
-def stopped_at(app: App, runs: RunsPage) -> int:
-    """Stop the run that is shown; the step that it ended at, with everything saved there."""
-    runs.press("stop")
-    runs.expect_state("Stopped")
+def stopped_at(app: App, runs: RunsPage, steps: int) -> int:
+    """Stop the newest run, one of so many steps; the step that it ended at, with everything saved there."""
     run = the_run(app)
+    pid = run.read().pid
+    assert pid
+    with frozen(pid):
+        expect(runs.page.locator("#run-head .facts")).to_contain_text(f"of {steps}")
+        runs.press("stop")
+        eventually((run.control_dir / "stop").exists)
+    runs.expect_state("Stopped")
     step = run.read().step
     assert run.output_path.is_file()
     assert (run.checkpoints_dir / f"step-{step:06d}" / "manifest.json").is_file()
@@ -190,10 +198,11 @@ def generated(app: App, page: Page, weight: str) -> Image.Image:
     folder = Workspace(app.workspace).pictures_dir
     before = set(folder.rglob("*.png"))
     set_weight(page, "generate", weight)
+    shown = page.evaluate("() => document.querySelector('#generate-result .picture-grid img')?.src ?? ''")
     page.locator("#generate").click()
     page.wait_for_function(
         "old => { const i = document.querySelector('#generate-result .picture-grid img'); return i && i.src !== old; }",
-        arg=page.evaluate("() => document.querySelector('#generate-result .picture-grid img')?.src ?? ''"),
+        arg=shown,
         timeout=SLOW_MS,
     )
     expect_loaded(page.locator("#generate-result .picture-grid img").first)

@@ -6,7 +6,9 @@ function receive() {
   const value = JSON.stringify(props.value || {});
   if (value === seen) return; // the same again must not close what is open
   seen = value;
+  const typing = document.activeElement?.matches("input") && element.contains(document.activeElement);
   render();
+  if (typing) element.querySelector(".question input")?.focus();
 }
 
 function render() {
@@ -43,7 +45,8 @@ function question(item) {
   if (open.what === "delete") {
     return make("div", { class: "question" }, `Move step ${item.step} to the bin? ${item.warning}`, button("Move to the bin", () => done("remove")), keep);
   }
-  const steps = make("input", { type: "number", min: item.step + 1, value: Math.max(max_steps, item.step + 100), "aria-label": "Steps in all" });
+  const steps = make("input", { type: "number", min: item.step + 1, value: open.steps ?? Math.max(max_steps, item.step + 100), "aria-label": "Steps in all",
+    oninput: () => (open.steps = steps.value) }); // kept when a new checkpoint comes meanwhile
   const start = () => done("go_on", { max_steps: steps.valueAsNumber || 0 });
   steps.addEventListener("keydown", (event) => { if (event.key === "Enter") start(); });
   return make("div", { class: "question" },
