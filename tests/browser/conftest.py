@@ -178,7 +178,11 @@ def _start(workspace: Path, port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--workspace", str(workspace), "--no-browser"]
     with (workspace / "app.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    _wait_until_answering(process, port, workspace / "app.log")
+    try:
+        _wait_until_answering(process, port, workspace / "app.log")
+    except RuntimeError:
+        process.kill()
+        raise
     return process
 
 

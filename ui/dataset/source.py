@@ -81,7 +81,7 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         choices = gr.update(choices=desk.choices(), value=None)
         return [choices if output is board.choice else gr.skip() for output in board.outputs]
 
-    board.choice.input(open_folder, board.choice, board.outputs, **QUICK)
+    board.choice.input(open_folder, board.choice, board.outputs, trigger_mode="always_last", **QUICK)
     open_button.click(open_folder, path, board.outputs, **QUICK)
     path.submit(open_folder, path, board.outputs, **QUICK)
     add.click(add_files, [files, name], [files, *board.outputs], api_visibility="private")

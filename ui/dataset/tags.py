@@ -12,7 +12,7 @@ from trainer.curation.caption_edits import Edit, count_tags, move_tags, remove_e
 from trainer.curation.operations import named
 from trainer.curation.tag_spelling import near_spellings
 from trainer.errors import UserError
-from ui.dataset.board import IN_ORDER, QUICK, Board, sent, tell
+from ui.dataset.board import IN_ORDER, Board, sent, tell
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.fields import folded
 from ui.dataset.library import Entry
@@ -78,7 +78,7 @@ def build(desk: DatasetDesk, board: Board) -> None:
         tell("Changed", outcome)
         return board.updates(shown)
 
-    board.tags.list(list_tags, board.grid, board.tags, **QUICK)
+    board.tags.list(list_tags, board.grid, board.tags, **IN_ORDER)
     board.tags.show(show, board.grid, board.outputs, **IN_ORDER)
     board.tags.retag(retag, board.grid, board.outputs, **IN_ORDER)
 

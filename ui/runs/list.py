@@ -20,7 +20,7 @@ def build(board: RunsBoard) -> None:
         return board.select(str(event._data["id"]))
 
     board.add_overall(Panel("list", [listing], _key, _updates))
-    board.then_refresh(listing.pick(picked, None, board.selected, **QUIET))
+    board.then_refresh(listing.pick(picked, None, board.selected, trigger_mode="multiple", **QUIET))
 
 
 def _key(overview: Overview) -> Any:

@@ -52,8 +52,8 @@ def build(board: RunsBoard) -> None:
         return board.select(str(event._data["id"]))
 
     board.add_overall(Panel("queue", [panel], shown, lambda overview: [shown(overview)]))
-    board.then_refresh(panel.order(ordered, None, None, **TELLING))
-    board.then_refresh(panel.pick(picked, None, board.selected, **QUIET))
+    board.then_refresh(panel.order(ordered, None, None, trigger_mode="multiple", **TELLING))
+    board.then_refresh(panel.pick(picked, None, board.selected, trigger_mode="multiple", **QUIET))
 
 
 def obey(workspace: Workspace, order: Mapping[str, Any]) -> None:

@@ -23,6 +23,8 @@ from ui.run_view import file_size
 
 THEMES = {"system": "As the system", "light": "Light", "dark": "Dark"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+KEPT: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
+"""For fields: what is chosen while the choice before is still being kept is kept too."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _look(context: AppContext) -> None:
             elem_classes=["field"],
             interactive=True,
         )
-    theme.input(lambda chosen: change(context.workspace, theme=chosen), theme, None, **QUIET)
+    theme.input(lambda chosen: change(context.workspace, theme=chosen), theme, None, **KEPT)
     theme.input(None, theme, None, js="theme => atelier.setTheme(theme)")
     context.page.load(lambda: [read_settings(context.workspace).theme], outputs=[theme])
 
@@ -175,7 +177,7 @@ def _studio(context: AppContext) -> None:
             return as_html(error)
         return ""
 
-    gr.on([minutes.blur, minutes.submit], on_change, minutes, problem, **QUIET)
+    gr.on([minutes.blur, minutes.submit], on_change, minutes, problem, **KEPT)
 
 
 def _optimizers(context: AppContext) -> None:
@@ -202,7 +204,7 @@ def _optimizers(context: AppContext) -> None:
             return as_html(error)
         return ""
 
-    lines.blur(on_change, lines, problem, **QUIET)
+    lines.blur(on_change, lines, problem, **KEPT)
     context.page.load(shown, outputs=[lines])
 
 

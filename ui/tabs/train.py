@@ -115,13 +115,14 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
 
 def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    choosing.choice.input(handlers.use_preset, {choosing.choice, *form.components}, handlers.everything, **quiet)
+    chosen = {choosing.choice, *form.components}
+    choosing.choice.input(handlers.use_preset, chosen, handlers.everything, trigger_mode="always_last", **quiet)
     choosing.wire(form)
     with_report = [*handlers.filled, side.imports.report]
     side.text.apply.click(handlers.use_text, side.text.yaml, with_report, **quiet)
     for button in (side.text.file, side.imports.file):
         button.upload(handlers.use_file, button, with_report, **quiet)
-    side.changes.revert(handlers.revert, handlers.given, handlers.filled, **quiet)
+    side.changes.revert(handlers.revert, handlers.given, handlers.filled, trigger_mode="multiple", **quiet)
     side.changes.before(handlers.bring_back, None, handlers.everything, **quiet)
 
 
