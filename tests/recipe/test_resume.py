@@ -117,7 +117,7 @@ def test_pause_gives_the_device_back_and_changes_nothing(plain: Run, workspace: 
     seen: dict[str, object] = {}
 
     def another_job_meanwhile() -> None:
-        with device_lock.acquire(timeout=5):
+        with device_lock.acquire(timeout=60):
             seen.update(state=run.read().state, saved=is_valid(run.checkpoints_dir / "step-000001"))
         control.ask(run.control_dir, "resume")
 

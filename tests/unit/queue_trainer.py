@@ -28,7 +28,7 @@ class Quiet:
         """Nothing happens."""
 
 
-def wait(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Until it is true; fails when that takes too long."""
     end = time.monotonic() + seconds
     while not condition():

@@ -28,7 +28,7 @@ from trainer.terminal import TerminalEvents
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _wait(condition: Callable[[], bool], seconds: float = 30) -> None:
+def _wait(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"

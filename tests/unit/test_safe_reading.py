@@ -141,12 +141,12 @@ LARGE: dict[str, dict[str, Tensor]] = {
 def test_small_files_of_giant_layers_are_refused_before_they_fill_the_memory(name: str, tmp_path: Path) -> None:
     """Gigabytes when their change is computed, and some already when their shape is asked for."""
     path = _bare(tmp_path / "a.safetensors", {key: value.contiguous() for key, value in LARGE[name].items()})
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(UserError, match="no model has such a layer"):
         read_lora(path)
     (what,) = inspect_lora(path)["broken_layers"].values()  # it goes on to the other layers
     assert "no model has such a layer" in what
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(
@@ -187,12 +187,12 @@ def test_hostile_patterns_of_peft_settings_neither_hang_nor_crash(patterns: dict
     tensors = {f"{name}.lora_A.weight": torch.ones(2, 3), f"{name}.lora_B.weight": torch.ones(3, 2)}
     metadata = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 2, "unet.alpha_pattern": patterns})}
     save_file(tensors, tmp_path / "a.safetensors", metadata=metadata)
-    begun = time.monotonic()
+    begun = time.process_time()
     try:
         read_lora(tmp_path / "a.safetensors")
     except UserError as error:
         assert error.problems[0].code == "lora.broken"
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_numbers_too_large_to_be_added_are_told_and_nothing_is_written(

@@ -84,7 +84,7 @@ def test_ten_quick_moves_end_in_one_picture_of_the_last(studio: Studio, lora: Pa
         time.sleep(0.05)
     begun = time.monotonic()
     last = studio.wait(moves[-1], 60)
-    assert time.monotonic() - begun < 15  # generous: other programs may use this machine
+    assert time.monotonic() - begun < 45  # generous: other programs may use this machine
     assert last.state == "done"
     assert read_settings(Path(last.pictures[1]))["loras"][0]["weight"] == 0.9
     states = [studio.answer(move).state for move in moves]

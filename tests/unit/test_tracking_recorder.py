@@ -89,6 +89,6 @@ def test_one_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None
     lagging.close()
     hanging.close()
     free.set()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20  # not the 30 s that they hang
     assert lagging.problem is not None and "too slow" in lagging.problem.message
     assert hanging.problem is not None and "did not finish" in hanging.problem.message

@@ -75,7 +75,7 @@ def test_second_worker_leaves_at_once(workspace: Workspace) -> None:
     assert _work(workspace) == []
     assert not ensure_worker(workspace, "cpu")
     (run.dir / "hold").unlink()
-    assert first.wait(20) == 0
+    assert first.wait(120) == 0
     assert run.read().state == "finished"
 
 
@@ -93,7 +93,7 @@ def test_training_survives_its_worker_and_the_next_worker_waits_for_it(workspace
     time.sleep(0.5)
     assert waiting.read().state == "queued"
     (running.dir / "hold").unlink()
-    second.join(30)
+    second.join(120)
     assert order(workspace) == ["start running", "end running", "start waiting", "end waiting"]
     assert [run.read().state for run in (running, waiting)] == ["finished", "finished"]
 
@@ -106,7 +106,7 @@ def test_a_run_started_from_a_terminal_is_waited_for(workspace: Workspace) -> No
     time.sleep(0.3)
     assert queued.read().state == "queued"
     terminal.update(state="finished")
-    second.join(30)
+    second.join(120)
     assert queued.read().state == "finished"
 
 
@@ -120,7 +120,7 @@ def test_nothing_is_lost_when_runs_are_queued_while_workers_leave(workspace: Wor
         workers.append(thread)
         time.sleep(0.05 * (number % 4))
     for thread in workers:
-        thread.join(60)
+        thread.join(120)
     assert [run.read().state for run in workspace.runs()] == ["finished"] * 8
     told = order(workspace)
     assert all(start.replace("start", "end") == end for start, end in zip(told[::2], told[1::2], strict=True))

@@ -80,7 +80,7 @@ def test_two_gpus_share_one_queue_and_a_run_for_one_of_them_waits_for_it(workspa
     assert "third" not in _trained(workspace)
     (devices["cuda:1"].dir / "hold").unlink()
     for thread in workers:
-        thread.join(30)
+        thread.join(120)
     assert "start third on GPU-bbbb" in order(workspace)
     assert _trained(workspace) == Counter(["first", "second", "third", "fourth"])
 
@@ -94,7 +94,7 @@ def test_a_gpu_that_another_program_part_has_is_waited_for(workspace: Workspace,
     wait(lambda: turn.wanted)
     assert run.read().state == "queued"
     turn.give_back()
-    thread.join(30)
+    thread.join(120)
     assert run.read().state == "finished"
     assert not turn.wanted
 
@@ -108,7 +108,7 @@ def test_a_run_from_a_terminal_takes_only_its_own_gpu(workspace: Workspace, two_
     assert two.read().state == "queued"
     terminal.update(state="finished")
     for thread in workers:
-        thread.join(30)
+        thread.join(120)
     assert order(workspace)[-1] == "end two on GPU-bbbb"
 
 
@@ -123,7 +123,7 @@ def test_many_workers_and_orders_that_change_never_train_a_run_twice(workspace: 
         for run in runs:
             _move_while_paused(workspace, run)
             time.sleep(0.05)  # workers need a moment between two pauses
-    assert [process.wait(30) for process in processes] == [0, 0, 0, 0]
+    assert [process.wait(120) for process in processes] == [0, 0, 0, 0]
     assert _trained(workspace) == Counter(run.read().name for run in runs)
     assert {run.read().state for run in runs} == {"finished"}
 
@@ -197,7 +197,7 @@ def test_a_run_whose_lock_is_held_or_folder_deleted_does_not_hold_up_the_others(
         thread = _start_worker(workspace, "cpu")
         wait(lambda: good.read().state == "finished")
         assert stuck.read().state == "queued"
-    thread.join(30)
+    thread.join(120)
     assert stuck.read().state == "finished"
 
 
