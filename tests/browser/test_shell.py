@@ -15,6 +15,13 @@ from test_dataset_tab import eventually
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
 
+TYPES_AT_ONCE = """() => new MutationObserver(() => {
+    const field = document.querySelector("#field-name textarea, #field-name input");
+    if (window.typed || !field?.checkVisibility({ visibilityProperty: true })) return;
+    window.typed = true;
+    field.value = "typed at once";
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+}).observe(document.body, { childList: true, attributes: true, subtree: true })"""
 TABS = ["Dataset", "Train", "Runs", "Merge", "Generate", "Settings"]
 
 
@@ -61,6 +68,16 @@ def test_the_page_takes_no_input_before_it_is_filled_in(app: App, page: Page) ->
     wait_until_open(page)
     tab.click()
     expect(tab).to_have_attribute("aria-selected", "true")
+
+
+def test_a_field_that_is_seen_keeps_what_is_typed(page: Page) -> None:
+    """Gradio fills new fields twice, some frames apart: the first moment at which one can be seen is after that."""
+    page.evaluate(TYPES_AT_ONCE)
+    open_tab(page, "Train")
+    page.wait_for_function("() => window.typed")
+    settled(page)
+    page.wait_for_timeout(500)
+    assert page.locator("#field-name").locator("textarea, input").input_value() == "typed at once"
 
 
 def test_a_newcomer_is_shown_what_to_do_first(page: Page, shot: Callable[[str], Path]) -> None:
