@@ -115,7 +115,7 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
 
 def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    chosen = {choosing.choice, *form.components}
+    chosen: set[Block] = {choosing.choice, *form.components}
     choosing.choice.input(handlers.use_preset, chosen, handlers.everything, trigger_mode="always_last", **quiet)
     choosing.wire(form)
     with_report = [*handlers.filled, side.imports.report]
