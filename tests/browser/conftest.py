@@ -91,8 +91,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
             args=ARGS,
             viewport={"width": 1440, "height": 1000},
         )
-        context.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)  # a busy machine is no failure
+        context.set_default_timeout(120_000)
+        expect.set_options(timeout=120_000)  # a busy machine is no failure
         yield context
         context.close()
 

@@ -88,6 +88,7 @@ def test_a_newcomer_is_shown_what_to_do_first(page: Page, shot: Callable[[str], 
     page.locator("#close-demo").click()
     expect(page.locator("#welcome")).to_be_hidden()
     page.reload()
+    wait_until_open(page)
     page.locator("#demo-again").click()
     expect(page.locator("#welcome")).to_be_visible()
 

@@ -118,7 +118,7 @@ window.atelier = (() => {
   // Gradio fills a new field twice: when it is made, and some frames later, which takes away what was typed between.
   // So a field is not shown before that is over.
   const FIELDS = ".block :is(input, textarea):not(.html-container *)";
-  const FRAMES = 4;
+  const FRAMES = 3; // one more than it takes
   let framesLeft = 0;
   function hideNewFields(changes) {
     const fields = changes.flatMap(({ addedNodes }) => [...addedNodes]).flatMap((node) => {
