@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App, frozen
+from conftest import App, frozen, settled
 from PIL import Image, ImageChops
 from playwright.sync_api import Locator, Page, expect
 from test_dataset_tab import eventually
@@ -173,7 +173,7 @@ def test_from_the_first_click_to_the_last_picture(
     docs_shot("generate")
     for name in ("Dataset", "Train", "Settings"):
         tab(page, name)
-        page.wait_for_timeout(1500)
+        settled(page)
         docs_shot(name.lower())
 
 
