@@ -155,7 +155,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "dataset.caption_extension": ".txt",
     },
     "preservation_masks": {
-        "model.quantize": "nf4",
+        "model.quantize": "none",  # not for Stable Diffusion there, toolkit/stable_diffusion_model.py
+        "train.max_grad_norm": 0,  # nothing is clipped with adafactor, SDTrainer.py
         "lora.exclude": ["time_emb", "conv_in"],
         "lora.include": ["attn2"],
         "train.optimizer": "adafactor",
@@ -168,6 +169,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
     "odd_unknown_nulls": {
         "lora.rank": 4,
+        "lora.alpha": 4,  # `linear_alpha: null` is the rank, toolkit/lora_special.py
         "train.max_steps": 1000,
         "train.optimizer": "adamw",
         "train.lr_scheduler": "constant",
@@ -192,7 +194,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "output.precision": "float",
         "output.save_every_steps": 0,
     },
-    "flux": {"model.family": "auto", "model.quantize": "fp8", "lora.rank": 16, "train.optimizer": "adamw8bit"},
+    "flux": {"model.family": "auto", "model.quantize": "none", "lora.rank": 16, "train.optimizer": "adamw8bit"},
     "two_processes": {"lora.rank": 4, "train.optimizer_class": "bitsandbytes.optim.Lion8bit", "train.max_steps": 10},
 }
 

@@ -115,7 +115,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "lora.rank": 1024,
         "lora.alpha": 1024,
         "lora.lokr_factor": 8,
-        "lora.target": "attention",
+        "lora.target": "full",  # the filter is for the UNet, the text encoder learns as a whole
+        "lora.include": ["attn", "^text_encoder"],
     },
     "dora_custom_layers": {
         "lora.type": "dora",
@@ -170,8 +171,9 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "model.family": "sd2",
         "model.quantize": "nf4",
         "train.optimizer": "schedule_free_adamw",
+        "train.optimizer_args": {**ADAM, "warmup_steps": 200},  # create.py: the optimizer counts it itself
         "train.lr_scheduler": "constant",
-        "train.lr_warmup_steps": 200,
+        "train.lr_warmup_steps": 0,
         "loss.debiased_estimation": True,
         "loss.zero_terminal_snr": True,
         "loss.prediction_type": "v_prediction",

@@ -92,10 +92,21 @@ def _source(draft: Draft, name: str, place: str, trigger: str) -> dict[str, Any]
             value = read(draft.value(f"{name}{file_key}")) if draft.is_given(f"{name}{file_key}") else None
             if value is not None:
                 source.setdefault(section, {})[setting] = value
-                draft.tell(f"{place}.{section}", f"{setting}: {values.shown('', value)}", f"{name}{file_key}")
+                note = _difference(draft, name, file_key, trigger) if value else ""
+                told = f"{setting}: {values.shown('', value)}"
+                draft.tell(f"{place}.{section}", told, f"{name}{file_key}", note=note)
             elif draft.is_given(f"{name}{file_key}"):
                 draft.lost(f"{name}{file_key}", f"not a value of {setting}")
     return source
+
+
+def _difference(draft: Draft, name: str, key: str, trigger: str) -> str:
+    """How a caption's option differs there (``toolkit/dataloader_mixins.py``, ``get_caption``)."""
+    if key == "keep_tokens" and draft.flag(f"{name}shuffle_tokens"):
+        return "shuffled there, too, and only never dropped; here they stay in front"
+    if key == "caption_dropout_rate" and trigger:
+        return "the trigger word was left then; here nothing is"
+    return ""
 
 
 def _put_sizes(draft: Draft, names: list[str]) -> None:
@@ -145,12 +156,14 @@ def _put_masks(draft: Draft, names: list[str]) -> None:
         draft.all_unused((f"{name}alpha_mask", f"{name}mask_path", f"{name}mask_min_value"), "no masks")
 
 
-def put_samples(draft: Draft, trigger: str) -> None:
-    """When previews are drawn, and of what; ``[trigger]`` is filled in."""
+def put_samples(draft: Draft, trigger: str, batches: int) -> None:
+    """When previews are drawn, and of what; ``[trigger]`` is filled in. Steps are of ``batches`` batches each."""
     if draft.flag("train.disable_sampling"):
         draft.put("samples.every_steps", 0, "train.disable_sampling")
     else:
-        draft.put("samples.every_steps", draft.whole("sample.sample_every"), "sample.sample_every")
+        every = -(-(draft.whole("sample.sample_every") or 0) // batches)
+        note = f"counted in batches there, {batches} of which are a step" if batches > 1 else ""
+        draft.put("samples.every_steps", every, "sample.sample_every", note=note)
     skips = draft.flag("train.skip_first_sample") and not draft.flag("train.force_first_sample")
     draft.put("samples.at_start", not skips, "train.skip_first_sample")
     draft.all_unused(("train.disable_sampling", "train.force_first_sample"), "off in the file")

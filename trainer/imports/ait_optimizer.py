@@ -16,7 +16,11 @@ _OPTIMIZERS: dict[str, Choice] = {
     "adam": custom("torch.optim.Adam", _EPS),
     "adamw8bit": Choice("adamw8bit", arguments=_EPS),
     "adam8bit": custom("bitsandbytes.optim.Adam8bit", _EPS),
-    "adamw8": Choice("adamw8bit", arguments=_EPS, note="an 8-bit AdamW of its own; that of bitsandbytes is used"),
+    "adamw8": Choice(
+        "adamw8bit",
+        arguments=_EPS | {"weight_decay": 0.0},
+        note="an 8-bit AdamW of its own; that of bitsandbytes is used",
+    ),
     "adam8": custom("bitsandbytes.optim.Adam8bit", _EPS),
     "ademamix8bit": custom("bitsandbytes.optim.AdEMAMix8bit", _EPS),
     "lion": Choice("lion"),
@@ -29,7 +33,7 @@ _OPTIMIZERS: dict[str, Choice] = {
     "adagrad": custom("torch.optim.Adagrad"),
     "adafactor": Choice("adafactor"),
 }
-_FINDS_ITS_RATE = ("prodigy", "dadapt")
+_FINDS_ITS_RATE = ("prodigy", "dadaptation")
 _SCHEDULES: dict[str, tuple[LrScheduler, str]] = {
     "constant": ("constant", ""),
     "constant_with_warmup": ("constant_with_warmup", ""),
@@ -45,7 +49,10 @@ _USUAL_WARMUP_STEPS = 1000
 def put_optimizer_and_rate(draft: Draft) -> None:
     """Optimizer with its parameters, learning rate, schedule."""
     name = draft.text("train.optimizer").lower()
-    choice = _OPTIMIZERS.get(name, Choice("adamw", note=f"{name} is not there; adamw is used instead"))
+    family = next((start for start in _FINDS_ITS_RATE if name.startswith(start)), "")
+    nearest = family or "adamw"
+    other = _OPTIMIZERS[nearest]._replace(note=f"{name} is not there; {nearest} is used instead")
+    choice = _OPTIMIZERS.get(name, other)
     prefix = "train.optimizer_params."
     params = {key: draft.value(key) for key in draft.untold() if key.startswith(prefix)}
     given: dict[str, Any] = {key.removeprefix(prefix): _plain(value) for key, value in params.items()}
@@ -76,7 +83,12 @@ def _put_rate(draft: Draft, optimizer: str) -> None:
 def _put_schedule(draft: Draft) -> None:
     name, prefix = draft.text("train.lr_scheduler"), "train.lr_scheduler_params."
     schedule, note = _SCHEDULES.get(name, ("constant", f"{name} is not there"))
-    draft.put("train.lr_scheduler", schedule, "train.lr_scheduler", note=note)
+    if name == "linear" and _falls(draft, prefix):
+        draft.put("train.lr_scheduler", "linear", "train.lr_scheduler")
+        draft.put("train.lr_min_ratio", draft.number(f"{prefix}end_factor"), f"{prefix}end_factor")
+        draft.unused(f"{prefix}start_factor", "as it is here")
+    else:
+        draft.put("train.lr_scheduler", schedule, "train.lr_scheduler", note=note)
     if name == "constant_with_warmup":
         steps = draft.whole(f"{prefix}num_warmup_steps")
         warmup = _USUAL_WARMUP_STEPS if steps is None else steps
@@ -89,6 +101,12 @@ def _put_schedule(draft: Draft) -> None:
     for key in [key for key in draft.untold() if key.startswith(prefix)]:
         draft.lost(key, "a parameter of the schedule's class that is not there")
     draft.unused("train.lr_scheduler_params", "empty in the file")
+
+
+def _falls(draft: Draft, prefix: str) -> bool:
+    """Whether torch's LinearLR, which rises unless told otherwise, falls from the whole rate."""
+    first, last = draft.number(f"{prefix}start_factor"), draft.number(f"{prefix}end_factor")
+    return first == 1 and last is not None and 0 <= last < 1
 
 
 def _plain(value: Any) -> Any:

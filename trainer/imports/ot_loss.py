@@ -27,7 +27,9 @@ def put_loss(draft: Draft) -> None:
     elif weight == "MIN_SNR_GAMMA":
         draft.put("loss.min_snr_gamma", draft.number("loss_weight_strength"), "loss_weight_fn", "loss_weight_strength")
     elif weight == "DEBIASED_ESTIMATION":
-        draft.put("loss.debiased_estimation", True, "loss_weight_fn")
+        predicts_v = draft.config.get("loss", {}).get("prediction_type") == "v_prediction"
+        note = "by the root of 1 / (snr + 1) there for v-prediction, here by 1 / (snr + 1)" if predicts_v else ""
+        draft.put("loss.debiased_estimation", True, "loss_weight_fn", note=note)
     elif weight != "CONSTANT":
         draft.lost("loss_weight_fn", f"{weight} is not there; see loss.min_snr_gamma and loss.debiased_estimation")
     draft.all_unused(("loss_weight_fn", "loss_weight_strength", "min_snr_gamma"), "no weighting of noise levels")
@@ -46,7 +48,9 @@ def _put_loss_type(draft: Draft) -> None:
     given = {kind: draft.number(key) or 0.0 for kind, key in strengths.items()}
     kind = max(given, key=lambda each: given[each])
     huber = kind == "huber"
-    note = "the same near zero and far out, with a rounder bend between" if huber else ""
+    note = "of the same form, with a rounder bend and twice as large" if huber else ""
+    if not huber and given[kind] != 1:
+        note = f"counted {given[kind]:g} times, which most optimizers do not notice"
     draft.put("loss.type", kind, strengths[kind], note=note)
     if huber:
         draft.put("loss.huber_c", draft.number("huber_delta"), "huber_delta", note="where the bend is")
@@ -73,5 +77,8 @@ def _put_timesteps(draft: Draft) -> None:
     elif name == "HEAVY_TAIL":
         draft.put("loss.mode_scale", weight, "noising_weight")
     draft.all_unused(("noising_weight", "noising_bias"), "not used by this distribution")
+    if (shift := draft.number("timestep_shift") or 1.0) != 1:
+        told = "more" if shift > 1 else "less"
+        draft.lost("timestep_shift", f"drew {told} noise than the distribution says; see loss.timestep_sampling")
     for key, setting in (("min_noising_strength", "loss.min_timestep"), ("max_noising_strength", "loss.max_timestep")):
         draft.put(setting, int(1000 * (draft.number(key) or 0.0)), key)

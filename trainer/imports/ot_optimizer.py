@@ -8,7 +8,7 @@ from typing import Any
 from trainer.config import LrScheduler
 from trainer.imports import values
 from trainer.imports.draft import Draft
-from trainer.imports.optimizers import Choice, custom, has_no_schedule, put_optimizer
+from trainer.imports.optimizers import Choice, custom, has_no_schedule, keep_one_rate, put_optimizer
 
 _ADAM = ("betas", "eps", "weight_decay")
 _PRODIGY = (*_ADAM, "beta3", "decouple", "use_bias_correction", "safeguard_warmup", "d0", "d_coef", "growth_rate")
@@ -44,8 +44,21 @@ _OPTIMIZERS: dict[str, tuple[Choice, tuple[str, ...]]] = {
         ("eps", "clip_threshold", "decay_rate", "beta1", "weight_decay", "scale_parameter", "relative_step"),
     ),
     "CAME": (custom("came_pytorch.CAME"), (*_ADAM, "clip_threshold")),
+    "AdEMAMix": (custom("bitsandbytes.optim.AdEMAMix"), (*_ADAM, "alpha")),
+    "AdEMAMix_8BIT": (custom("bitsandbytes.optim.AdEMAMix8bit"), (*_ADAM, "alpha")),
 }
-_TRIPLE_BETAS = ("DADAPT_ADAN", "CAME")
+_NEAREST = {"PRODIGY": "PRODIGY", "LION": "LION", "CAME": "CAME", "DADAPT": "DADAPT_ADAM"}
+"""Those that there are for one that is not: a rate of 1 for Prodigy would be the end of any other's training."""
+_WHERE_MISSING: dict[str, dict[str, Any]] = {
+    "ADAFACTOR": {"scale_parameter": True, "relative_step": True},
+    "DADAPT_ADA_GRAD": {"eps": 0.0},
+    "DADAPT_LION": {"beta1": 0.9, "beta2": 0.999},
+    "LION_8BIT": {"beta1": 0.9, "beta2": 0.999},
+    "SCHEDULE_FREE_ADAMW": {"weight_decay": 0.01},
+    "SCHEDULE_FREE_SGD": {"momentum": 0.0},
+}
+"""What ``create_optimizer`` gives where the file says nothing, as far as it is not the class' own default."""
+_TRIPLE_BETAS = ("DADAPT_ADAN", "CAME", "AdEMAMix", "AdEMAMix_8BIT")
 _PAIR_EPS = ("ADAFACTOR", "CAME")
 _SCHEDULES: dict[str, tuple[LrScheduler, str]] = {
     "CONSTANT": ("constant", ""),
@@ -53,7 +66,7 @@ _SCHEDULES: dict[str, tuple[LrScheduler, str]] = {
     "COSINE": ("cosine", ""),
     "COSINE_WITH_RESTARTS": ("cosine_with_restarts", "rose again as smoothly as it fell; here it jumps up"),
     "COSINE_WITH_HARD_RESTARTS": ("cosine_with_restarts", ""),
-    "REX": ("rex", ""),
+    "REX": ("rex", "holds on longer there: 0.91 of the rate is left at half of the fall, here 0.67"),
     "ADAFACTOR": ("constant", "Adafactor's own rate is not there"),
     "CUSTOM": ("cosine", "a class of its own is not there"),
 }
@@ -63,12 +76,14 @@ def put_training(draft: Draft) -> None:
     """Optimizer, learning rates, schedule and warm-up."""
     _put_optimizer(draft)
     _put_rates(draft)
+    keep_one_rate(draft)
     if has_no_schedule(draft):
         draft.put("train.lr_scheduler", "constant", "optimizer.optimizer")
         draft.unused("learning_rate_scheduler", "the optimizer has no schedule")
+        _put_own_warmup(draft)
     else:
         _put_schedule(draft)
-    _put_warmup(draft)
+        _put_warmup(draft)
     draft.all_unused(
         ("learning_rate_cycles", "learning_rate_min_factor", "custom_learning_rate_scheduler", "scheduler_params"),
         "not used by this schedule",
@@ -77,7 +92,7 @@ def put_training(draft: Draft) -> None:
 
 def _put_optimizer(draft: Draft) -> None:
     name = draft.text("optimizer.optimizer")
-    choice, wanted = _OPTIMIZERS.get(name, (Choice("adamw", note=f"{name} is not there; adamw is used instead"), ()))
+    choice, wanted = _chosen(name)
     arguments = {each: value for each in wanted if (value := _argument(draft, name, each)) is not None}
     if choice.optimizer == "adafactor" and arguments.pop("relative_step", False):
         choice = choice._replace(note="found its own rate there (relative_step); here it keeps to the learning rate")
@@ -90,19 +105,35 @@ def _put_optimizer(draft: Draft) -> None:
     draft.all_unused(rest, "an option of other optimizers, or of how it is computed")
 
 
+def _chosen(name: str) -> tuple[Choice, tuple[str, ...]]:
+    """The optimizer of a name, or the nearest there is, and the arguments that it takes."""
+    if name in _OPTIMIZERS:
+        return _OPTIMIZERS[name]
+    nearest = next((known for start, known in _NEAREST.items() if name.startswith(start)), "ADAMW")
+    choice, wanted = _OPTIMIZERS[nearest]
+    return choice._replace(note=f"{name} is not there; {nearest.lower()} is used instead"), wanted
+
+
 def _argument(draft: Draft, optimizer: str, name: str) -> Any:
     """An argument as the class takes it; None where the file leaves it to the class."""
     if name == "betas":
         keys = ("beta1", "beta2", "beta3") if optimizer in _TRIPLE_BETAS else ("beta1", "beta2")
-        betas = [draft.number(f"optimizer.{key}") for key in keys]
+        betas = [_number(draft, optimizer, key) for key in keys]
         return None if None in betas else betas
     if name == "eps" and optimizer in _PAIR_EPS:
         pair = [draft.number(f"optimizer.{key}") for key in ("eps", "eps2")]
         return None if None in pair else pair
     value = draft.value(f"optimizer.{name}")
-    if values.is_blank(value) or str(value) == "inf" or (isinstance(value, float) and math.isinf(value)):
+    if values.is_blank(value):
+        return _WHERE_MISSING.get(optimizer, {}).get(name)
+    if str(value) == "inf" or (isinstance(value, float) and math.isinf(value)):
         return None
     return value if isinstance(value, bool) else values.number(value)
+
+
+def _number(draft: Draft, optimizer: str, key: str) -> float | None:
+    given = draft.number(f"optimizer.{key}")
+    return _WHERE_MISSING.get(optimizer, {}).get(key) if given is None else given
 
 
 def _put_rates(draft: Draft) -> None:
@@ -153,6 +184,15 @@ def _put_schedule(draft: Draft) -> None:
     lowest = draft.number("learning_rate_min_factor")
     if lowest and schedule not in ("constant", "constant_with_warmup"):
         draft.put("train.lr_min_ratio", lowest, "learning_rate_min_factor")
+
+
+def _put_own_warmup(draft: Draft) -> None:
+    """Schedule-free optimizers count it themselves, in steps."""
+    warmup = int(draft.number("learning_rate_warmup_steps") or 0)
+    if warmup > 1:
+        arguments = draft.config["train"].get("optimizer_args", {}) | {"warmup_steps": warmup}
+        draft.put("train.optimizer_args", arguments, "learning_rate_warmup_steps")
+    draft.unused("learning_rate_warmup_steps", "there is no warm-up")
 
 
 def _put_warmup(draft: Draft) -> None:

@@ -51,7 +51,6 @@ _DEFAULTS: dict[str, Any] = {
     "sample.guidance_scale": 7,
     "sample.sample_steps": 20,
     "sample.sampler": "ddpm",
-    "model.qtype": "qfloat8",
 }
 _FAMILIES = {"sd1": "sd1", "sd2": "sd2", "sdxl": "sdxl", "is_v2": "sd2", "is_xl": "sdxl"}
 _PRECISIONS = {
@@ -59,21 +58,19 @@ _PRECISIONS = {
 }  # fmt: skip
 _FILE_PRECISIONS = {name: "float" if ours == "no" else ours for name, ours in _PRECISIONS.items()}
 _LOSSES = {"mse": "l2", "mae": "l1", "l2": "l2", "l1": "l1"}
-_QUANTIZED = {"qfloat8": "fp8", "float8": "fp8", "qint8": "int8", "int8": "int8", "uint8": "int8"}
+_HUBER_C = 0.01
+"""Where its ``pseudo_huber`` turns from square to linear (``SDTrainer.py``)."""
 _RULES = (
     Rule("model.name_or_path", "model.base", values.text),
     Rule("model.vae_path", "model.vae", values.text),
-    Rule("train.steps", "train.max_steps", values.whole),
     Rule("train.batch_size", "train.batch_size", values.whole),
     Rule("train.gradient_checkpointing", "train.gradient_checkpointing", values.flag),
     Rule("train.dtype", "train.mixed_precision", lambda given: _PRECISIONS.get(values.text(given))),
-    Rule("train.max_grad_norm", "train.max_grad_norm", values.number),
     Rule("train.noise_offset", "loss.noise_offset", values.number),
     Rule("train.reg_weight", "train.prior_loss_weight", values.number),
     Rule("train.prompt_dropout_prob", "dataset.captions.dropout", values.number),
     Rule("network.dropout", "lora.dropout", values.number),
     Rule("network.pretrained_lora_path", "lora.init_from", values.text),
-    Rule("save.save_every", "output.save_every_steps", values.whole),
     Rule("save.max_step_saves_to_keep", "output.keep_last", values.whole),
     Rule(
         "save.dtype",
@@ -131,6 +128,7 @@ _LOST = {
     "save.hf_private": "uploaded to the Hub; upload the finished file by hand",
     "network.lorm": "extracted instead of trained; see Merge, Extract",
     "network.all_layers": "trained norm layers; LoRAs here have none",
+    "train.validation_config": "validated on pictures of its own; put them into a folder and set validation.path",
 }
 
 
@@ -151,15 +149,17 @@ def _read(document: Document) -> Imported:
     if name:
         draft.put("name", values.run_name(name), "config.name")
     draft.apply(_RULES)
-    _put_accumulation(draft)
+    batches = _put_accumulation(draft)
+    _put_length(draft, batches)
     _put_model(draft)
     _put_network(draft)
     put_optimizer_and_rate(draft)
+    _put_clipping(draft)
     _put_loss(draft)
     trigger = _put_trigger(draft, names)
     _put_preservation(draft, trigger)
     put_datasets(draft, names, trigger)
-    put_samples(draft, trigger)
+    put_samples(draft, trigger, batches)
     _tell_the_rest(draft)
     return draft.finished(_LABEL)
 
@@ -176,13 +176,35 @@ def _first_process(document: Document) -> tuple[dict[str, Any], dict[str, tuple[
     return given, as_written
 
 
-def _put_accumulation(draft: Draft) -> None:
-    """Two keys of which only one may be more than 1."""
-    keys = ("train.gradient_accumulation_steps", "train.gradient_accumulation")
-    counts = {key: draft.whole(key) or 1 for key in keys}
-    key = max(keys, key=lambda each: counts[each])
+def _put_accumulation(draft: Draft) -> int:
+    """Two keys of which only one may be more than 1; how many batches a step of the optimizer has by the older one.
+
+    With that ``steps`` counts batches (``BaseSDTrainProcess.py``, ``optimizer_step_at``).
+    """
+    older, newer = "train.gradient_accumulation_steps", "train.gradient_accumulation"
+    counts = {key: draft.whole(key) or 1 for key in (older, newer)}
+    if counts[older] < 0:
+        draft.lost(older, "added up all batches of an epoch; set train.gradient_accumulation_steps to their number")
+    key = max(counts, key=lambda each: counts[each])
     draft.put("train.gradient_accumulation_steps", counts[key], key)
-    draft.all_unused(keys, "the other key says it")
+    draft.all_unused((older, newer), "the other key says it")
+    return counts[key] if key == older else 1
+
+
+def _put_length(draft: Draft, batches: int) -> None:
+    """Length and saving, in steps of the optimizer."""
+    note = f"counted in batches there, {batches} of which are a step" if batches > 1 else ""
+    steps, every = draft.whole("train.steps"), draft.whole("save.save_every")
+    draft.put("train.max_steps", steps if not steps else -(-steps // batches), "train.steps", note=note)
+    draft.put("output.save_every_steps", every if not every else -(-every // batches), "save.save_every", note=note)
+
+
+def _put_clipping(draft: Draft) -> None:
+    if draft.text("train.optimizer") == "adafactor":
+        note = "not done with adafactor there, which has a limit of its own"
+        draft.put("train.max_grad_norm", 0.0, "train.max_grad_norm", note=note)
+    else:
+        draft.put("train.max_grad_norm", draft.number("train.max_grad_norm"), "train.max_grad_norm")
 
 
 def _put_model(draft: Draft) -> None:
@@ -197,12 +219,8 @@ def _put_model(draft: Draft) -> None:
         draft.lost(key, "such models cannot be trained here; choose a Stable Diffusion 1, 2 or XL model")
     if draft.flag("model.is_v_pred"):
         draft.put("loss.prediction_type", "v_prediction", "model.is_v_pred")
-    if draft.flag("model.quantize"):
-        qtype = draft.text("model.qtype").partition("|")[0]
-        nearest = "nf4" if "4" in qtype else "fp8"
-        note = "" if qtype in _QUANTIZED else f"{qtype} is not there; {nearest} is the nearest"
-        draft.put("model.quantize", _QUANTIZED.get(qtype, nearest), "model.quantize", "model.qtype", note=note)
-    draft.unused("model.quantize", "off in the file")
+    on = "not done for Stable Diffusion there; model.quantize does so here"
+    draft.unused("model.quantize", on if draft.flag("model.quantize") else "off in the file")
     if path := draft.text("model.lora_path"):
         draft.put("lora.merge_before_training", [{"path": path, "ratio": 1.0}], "model.lora_path")
 
@@ -222,7 +240,7 @@ def _put_network(draft: Draft) -> None:
         conv, conv_alpha = 1024, 1024.0
     else:
         draft.put("lora.rank", rank, rank_key)
-        draft.put("lora.alpha", draft.number(alpha_key), alpha_key)
+        _put_alpha(draft, alpha_key, rank)
     if conv:
         draft.put("lora.conv_rank", conv, "network.conv")
         draft.put("lora.conv_alpha", float(conv) if conv_alpha is None else conv_alpha, "network.conv_alpha")
@@ -243,6 +261,16 @@ def _put_network(draft: Draft) -> None:
     draft.put("lora.train", trained, "train.train_unet", "train.train_text_encoder")
 
 
+def _put_alpha(draft: Draft, key: str, rank: int) -> None:
+    """Alpha 0, or written as nothing, is the rank (``toolkit/lora_special.py``)."""
+    written_as_nothing = "network.linear_alpha" in draft.untold() and not draft.is_given("network.linear_alpha")
+    alpha = 0.0 if written_as_nothing else draft.number(key)
+    if alpha:
+        draft.put("lora.alpha", alpha, key)
+    else:
+        draft.put("lora.alpha", float(rank), "network.linear_alpha", key, note="0 or nothing stands for the rank there")
+
+
 def _put_layers(draft: Draft) -> None:
     note = "every linear layer of the UNet; those of the time embedding, outside its blocks, are not trained here"
     draft.put("lora.target", "full", "network.type", note=note)
@@ -258,14 +286,14 @@ def _put_layers(draft: Draft) -> None:
 
 
 def _put_loss(draft: Draft) -> None:
-    loss = draft.text("train.loss_type")
-    note = "" if loss in _LOSSES else f"{loss} is not there; l2 is minimised"
-    draft.put("loss.type", _LOSSES.get(loss, "l2"), "train.loss_type", note=note)
+    _put_loss_type(draft)
     gamma, other = draft.number("train.min_snr_gamma"), draft.number("train.snr_gamma")
     if other:
         draft.put("loss.min_snr_gamma", other, "train.snr_gamma", note="is not cut off at 1 there, as min-SNR is here")
     elif gamma:
-        draft.put("loss.min_snr_gamma", gamma, "train.min_snr_gamma")
+        predicts_v = draft.config.get("loss", {}).get("prediction_type") == "v_prediction"
+        note = "weighed as for noise there; here as it should be for v-prediction" if predicts_v else ""
+        draft.put("loss.min_snr_gamma", gamma, "train.min_snr_gamma", note=note)
     draft.all_unused(("train.min_snr_gamma", "train.snr_gamma"), "off in the file")
     if draft.text("train.content_or_style") not in ("", "balanced"):
         draft.lost("train.content_or_style", "drew more of one end of the noise levels; see loss.timestep_sampling")
@@ -283,6 +311,16 @@ def _put_loss(draft: Draft) -> None:
             "train.ema_config.ema_decay",
             "train.ema_config.use_ema",
         )
+
+
+def _put_loss_type(draft: Draft) -> None:
+    loss = draft.text("train.loss_type")
+    if loss == "pseudo_huber":
+        draft.put("loss.type", "smooth_l1", "train.loss_type", note="of the same form, and twice as large")
+        draft.put("loss.huber_c", _HUBER_C, "train.loss_type", note="fixed there")
+        return
+    note = "" if loss in _LOSSES else f"{loss} is not there; l2 is minimised"
+    draft.put("loss.type", _LOSSES.get(loss, "l2"), "train.loss_type", note=note)
 
 
 def _put_trigger(draft: Draft, names: list[str]) -> str:

@@ -17,6 +17,7 @@ from trainer.imports.ot_concepts import companion_list, put_concepts, put_sample
 from trainer.imports.ot_loss import put_loss
 from trainer.imports.ot_optimizer import put_training
 from trainer.imports.ot_rhythm import put_rhythm
+from trainer.imports.sd_network import ENDS_NOTE
 from trainer.imports.sizes import put_sizes
 
 _LABEL = "OneTrainer"
@@ -116,6 +117,7 @@ _LOST = {
     "lokr_decompose_both": "an option of LoKr that is not there",
     "lokr_weight_decompose": "DoRA on LoKr is not there",
     "text_encoder_2_layer_skip": "one clip skip holds for both text encoders here",
+    "text_encoder_2.dropout_probability": "left captions out for this text encoder alone; here for both at once",
 }
 _NOT_OURS = (
     "debug", "workspace_dir", "cache_dir", "huggingface_cache_dir", "offline_mode",
@@ -138,7 +140,6 @@ _OTHER_PARTS = (
 _RULES = (
     Rule("base_model_name", "model.base", values.text),
     Rule("vae.model_name", "model.vae", values.text),
-    Rule("epochs", "train.epochs", values.whole),
     Rule("batch_size", "train.batch_size", values.whole),
     Rule("gradient_accumulation_steps", "train.gradient_accumulation_steps", values.whole),
     Rule("train_dtype", "train.mixed_precision", _PRECISIONS.get),
@@ -215,6 +216,8 @@ def _put_model(draft: Draft) -> None:
         if draft.flag(key):
             draft.put("loss.prediction_type", prediction, key)
         draft.unused(key, "off in the file")
+    if draft.flag("rescale_noise_scheduler_to_zero_terminal_snr"):
+        draft.put("loss.prediction_type", "v_prediction", "rescale_noise_scheduler_to_zero_terminal_snr")
     dtype = draft.text("unet.weight_dtype")
     if dtype in _QUANTIZED:
         draft.put("model.quantize", _QUANTIZED[dtype], "unet.weight_dtype")
@@ -240,27 +243,29 @@ def _put_lora(draft: Draft) -> None:
     draft.all_unused(
         ("lora_decompose", "lora_rank", "lokr_dim", "lokr_decompose_factor", "lokr_full_matrix"), f"not for {kind}"
     )
-    _put_layers(draft)
     _put_parts(draft)
+    _put_layers(draft)
 
 
 def _put_layers(draft: Draft) -> None:
-    """Parts of layer names; without any, every linear layer and convolution at the same rank.
+    """Parts of the UNet's layer names; without any, every linear layer and convolution at the same rank.
 
+    The text encoder is always trained as a whole, which the target ``attention`` would not do.
     A preset is what its page fills ``layer_filter`` with; in a file without that it stands for itself.
     """
     preset = draft.text("layer_filter_preset")
     key = "layer_filter" if draft.is_given("layer_filter") else "layer_filter_preset"
     words = [word.strip() for word in (draft.text("layer_filter") or _PRESET_WORDS.get(preset, "")).split(",")]
     words = [word for word in words if word]
-    if len(words) == 1 and words[0] in _TARGETS:
-        draft.put("lora.target", _TARGETS[words[0]], key)
+    target = _TARGETS.get(words[0]) if len(words) == 1 else None
+    if target and not (target == "attention" and draft.config["lora"]["train"] != "unet"):
+        draft.put("lora.target", target, key)
     else:
-        draft.put("lora.target", "full", key)
+        draft.put("lora.target", "full", key, note="" if words else ENDS_NOTE)
         draft.config["lora"] |= {"conv_rank": draft.config["lora"]["rank"], "conv_alpha": draft.config["lora"]["alpha"]}
         patterns = words if draft.flag("layer_filter_regex") else [re.escape(word) for word in words]
         if patterns:
-            draft.put("lora.include", [*patterns, "^text_encoder"], "layer_filter", "layer_filter_regex")
+            draft.put("lora.include", [*patterns, "^text_encoder"], key, "layer_filter_regex")
     draft.all_unused(("layer_filter", "layer_filter_regex", "layer_filter_preset"), "said by the layers' names")
 
 
@@ -283,11 +288,20 @@ def _put_parts(draft: Draft) -> None:
     checkpointing = str(old) not in ("OFF", "False") if old is not None else draft.flag("unet.gradient_checkpointing")
     key = "gradient_checkpointing" if old is not None else "unet.gradient_checkpointing"
     draft.put("train.gradient_checkpointing", checkpointing, key)
-    if share := draft.number("text_encoder.dropout_probability"):
-        draft.put("dataset.captions.dropout", share, "text_encoder.dropout_probability")
+    _put_caption_dropout(draft, is_sdxl=is_sdxl)
     if "text_encoder_layer_skip" in draft.untold():
         skip = (draft.whole("text_encoder_layer_skip") or 0) + 1
         draft.put("train.clip_skip", skip, "text_encoder_layer_skip")
+
+
+def _put_caption_dropout(draft: Draft, *, is_sdxl: bool) -> None:
+    key, second = "text_encoder.dropout_probability", "text_encoder_2.dropout_probability"
+    share = draft.number(key)
+    if share:
+        note = "the text was zeros there; here it is an empty caption"
+        draft.put("dataset.captions.dropout", share, key, note=note)
+    if not is_sdxl or draft.number(second) == share:
+        draft.unused(second, "as the first text encoder's" if is_sdxl else "this family has one text encoder")
 
 
 def _put_pictures(draft: Draft) -> None:
@@ -301,11 +315,22 @@ def _put_pictures(draft: Draft) -> None:
         put_sizes(draft, sizes, "resolution")
     else:
         draft.lost("resolution", "not a size; write 512 or 512x768")
+    _put_epochs(draft, max(1, len(sizes)))
     draft.config.setdefault("dataset", {}).setdefault("buckets", {})["upscale"] = True
     variations = [draft.whole(f"{concept}image_variations") or 1 for concept in numbered(draft, "concepts")]
     if variations and draft.flag("latent_caching"):
         keys = [f"{concept}image_variations" for concept in numbered(draft, "concepts")]
         draft.put("dataset.cache.variants", max(variations), *keys)
+
+
+def _put_epochs(draft: Draft, sizes: int) -> None:
+    """There each picture has one of the sizes in an epoch, by chance; here each of them, so that an epoch is longer."""
+    epochs = draft.whole("epochs")
+    if sizes > 1 and epochs:
+        note = f"an epoch here has each picture at each of the {sizes} resolutions, there at one of them by chance"
+        draft.put("train.epochs", max(1, round(epochs / sizes)), "epochs", note=note)
+    else:
+        draft.put("train.epochs", epochs, "epochs")
 
 
 def _tell_the_rest(draft: Draft) -> None:
