@@ -6,11 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.recipe.single_steps import batch_of, made_of, values
 from tests.recipe.tiny_runs import SIDE, make_pictures, of_type, train_here
-from tests.unit.import_samples import FOLDER
+from tests.tiny_models import tiny_model
+from tests.unit.import_asked import ASKED
+from tests.unit.import_samples import FOLDER, imported
+from trainer.config import ModelSettings
 from trainer.imports.draft import at
 from trainer.imports.reading import import_path
 from trainer.lora.file import read_lora
+from trainer.recipe import train_step
 from trainer.runs.store import Workspace
 
 
@@ -55,6 +62,30 @@ def test_a_kohya_file_trains_what_it_asks_for(tmp_path: Path, workspace: Workspa
     assert {key: told.get(key) for key in expected} == expected
     assert [event["step"] for event in of_type(run, "metric")] == [1, 2]
     _reads_back(run.output_path, config.model_dump(mode="json"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("sd1", tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.parametrize(
+    "sample",
+    ["sd_scripts/with_dataset_config", "command_line/flags_only", "kohya_gui/old_with_bom_crlf",
+     "onetrainer/loha_weights_and_noise", "ai_toolkit/sdxl_prodigy_te"],
+)  # fmt: skip
+def test_two_steps_of_a_file_of_each_kind(sample: str, model: Path) -> None:
+    config = imported(*sample.split("/")).config
+    config.model, config.lora.init_from, config.train.lr_warmup_steps = ModelSettings(base=str(model)), None, 0
+    ingredients, learning, trainables = made_of(config)
+    assert type(learning.optimizer).__name__ == ASKED[sample].optimizer
+    before = [parameter.detach().clone() for parameter in values(trainables)]
+    for _ in range(2):
+        loss, norm = train_step(ingredients, learning, batch_of)
+        assert 0 < loss < 10
+        assert 0 < norm < 1e4
+    changed = [bool((old != new).any()) for old, new in zip(before, values(trainables), strict=True)]
+    assert sum(changed) > 0.9 * len(changed)
 
 
 def _reads_back(file: Path, wanted: dict[str, Any]) -> None:

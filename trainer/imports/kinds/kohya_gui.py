@@ -169,7 +169,7 @@ def _set_warmup(given: dict[str, Any]) -> dict[str, str]:
     if values.number(given.get("lr_warmup_steps")) or not percent:
         return {}
     del given["lr_warmup"]
-    given["lr_warmup_steps"] = percent / 100
+    given["lr_warmup_steps"] = f"{percent}%"
     return {"lr_warmup_steps": "lr_warmup"}
 
 
