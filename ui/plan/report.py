@@ -34,9 +34,8 @@ def measuring_html() -> str:
     """While steps are trained to be timed."""
     return (
         '<p class="quiet" role="status">Training a few steps to see how long they take. The model is loaded and the '
-        "pictures are prepared first; what is prepared is kept for the run. If another "
-        'job has the GPU, they begin when it ends.</p><button type="button" data-cancel>'
-        "Cancel</button>"
+        "pictures are prepared first; what is prepared is kept for the run. If another job has the GPU, they begin "
+        'when it ends.</p><button type="button" data-cancel>Cancel</button>'
     )
 
 
