@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trainer.config import Config
@@ -11,6 +13,8 @@ from trainer.pace import Pace, epochs_by, seconds_left
 
 Event = dict[str, Any]
 
+_KINDS = {"s": "state", "m": "metric", "v": "validation", "c": "checkpoint", "p": "sample"}
+_MORE = {"s": ("state",), "p": ("index",)}
 _RESTING = ("paused", "stopped", "failed", "finished")
 _AT_ONCE_S = 0.02
 _LOOKS = 200
@@ -29,6 +33,28 @@ class Moment:
     def error(self) -> float:
         """Relative to the time that was left."""
         return abs(self.estimate - self.truth) / max(self.truth, 1e-9)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A real run of the demo model: its rhythms, the batches of an epoch, and when what happened."""
+
+    settings: Config
+    batches: int
+    events: list[Event]
+
+
+def read_recording(path: Path) -> Recording:
+    """Recordings hold kind, step and milliseconds since the event before, of the run's own computing time.
+
+    The computing time of the process stands for the clock, so that other programs of that machine do not count.
+    """
+    told, time, events = json.loads(path.read_text()), 0.0, []
+    for kind, step, passed_ms, *more in told["events"]:
+        time += passed_ms / 1000
+        event: Event = {"type": _KINDS[kind], "step": step, "time": time}
+        events.append(event | dict(zip(_MORE.get(kind, ()), more, strict=True)))
+    return Recording(Config.model_validate({"name": path.stem, **told["settings"]}), told["batches"], events)
 
 
 def replay(events: Sequence[Event], config: Config, batches: int | None = None) -> list[Moment]:

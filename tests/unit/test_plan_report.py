@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from trainer.errors import UserError
 from trainer.plan_room import Holder, Room, given_room
 from trainer.planner import plan
 from trainer.runs.store import Workspace
-from ui.plan.panel import ordered_change
+from ui.plan.panel import forget_plan_file, new_plan_file, ordered_change
 from ui.plan.report import report_html
 
 GIB = 2**30
@@ -93,3 +94,21 @@ def test_the_time_line_shows_what_happens_when(pictures: Path, tmp_path: Path) -
     html = report_html(planned(pictures, tmp_path, **sections))
     assert "previews <b>3</b>" in html and "checkpoints <b>5</b>" in html
     assert 'style="left:50.00%" title="step 5"' in html and "<polyline" in html
+
+
+def test_settings_of_checks_do_not_pile_up(tmp_path: Path) -> None:
+    """One that has ended goes at once, what a closed page left behind with the next check; nothing else is touched."""
+    left_behind, recent, other = (tmp_path / name for name in ("plan-1.yaml", "plan-2.yaml", "measurement.yaml"))
+    for path in (left_behind, recent, other):
+        path.write_text("name: x\n")
+    for path in (left_behind, other):
+        os.utime(path, (0, 0))
+    new = new_plan_file(tmp_path)
+    assert new.parent == tmp_path and new not in (left_behind, recent, other)
+    assert sorted(tmp_path.iterdir()) == [other, recent]
+    elsewhere = tmp_path / "mine" / "plan-3.yaml"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text("name: x\n")
+    forget_plan_file(tmp_path, ["plan", str(elsewhere), "--fit", str(other), str(recent)])
+    assert sorted(tmp_path.iterdir()) == [other, elsewhere.parent] and elsewhere.is_file()
+    forget_plan_file(tmp_path, ["plan", str(recent)])

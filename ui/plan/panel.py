@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 import gradio as gr
@@ -24,6 +26,7 @@ from ui.theme import asset
 
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 NOTHING: dict[str, Any] = {"html": ""}
+_LEFT_BEHIND_S = 3600.0
 
 
 class FormHandlers(Protocol):
@@ -131,7 +134,7 @@ class PlanPanel:
     def _start(self, config: Config, *options: str) -> str:
         """Make the plan in a process of its own; returns the job's id."""
         workspace = self._context.workspace
-        path = workspace.dir / "tmp" / f"plan-{time.time_ns()}.yaml"
+        path = new_plan_file(workspace.dir / "tmp")
         save_config(config, path)
         command = ["plan", str(path), "--fit", "--pictures", "--workspace", str(workspace.dir), *options]
         return jobs.start_job(workspace, command, "Check").id
@@ -146,16 +149,34 @@ class PlanPanel:
         if not job_id:
             return None
         try:
-            info = jobs.job(self._context.workspace, job_id).read()
+            job = jobs.job(self._context.workspace, job_id)
+            info = job.read()
         except UserError:  # cleared away meanwhile
             return ["", NOTHING, ""]
         if info.state == "running":
             return None
+        forget_plan_file(self._context.workspace.dir / "tmp", job.command)
         if info.result is not None:
             undoable = _read_undo(undo)
             label = str(undoable[-1][0]) if undoable else ""
             return ["", {"html": report_html(info.result, label), "job": job_id}, ""]
         return ["", NOTHING, problems_html(tuple(map(_problem, info.error or [])))]
+
+
+def new_plan_file(folder: Path) -> Path:
+    """Where the settings of a check are written; those of pages that were closed before its end are cleared away."""
+    for old in folder.glob("plan-*.yaml"):
+        with suppress(FileNotFoundError):  # another page clears as well
+            if time.time() - old.stat().st_mtime > _LEFT_BEHIND_S:
+                old.unlink()
+    return folder / f"plan-{time.time_ns()}.yaml"
+
+
+def forget_plan_file(folder: Path, command: Sequence[str]) -> None:
+    """Remove the settings that a check was made of, by its command."""
+    for name in command:
+        if Path(name).parent == folder and Path(name).match("plan-*.yaml"):
+            Path(name).unlink(missing_ok=True)
 
 
 def ordered_change(plan: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
