@@ -25,7 +25,7 @@ TOUCH_PX = 24
 TOO_SMALL = """([controls, least]) => [...document.querySelectorAll(controls)]
     .filter((node) => node.checkVisibility({ visibilityProperty: true, opacityProperty: true }) && !node.disabled)
     .filter((node) => !(node.matches("a") && node.closest("p, li, small")))
-    .map((node) => [node, (node.closest("label") || node).getBoundingClientRect()])
+    .map((node) => [node, (node.closest(node.role === "combobox" ? ".wrap" : "label") || node).getBoundingClientRect()])
     .filter(([node, box]) => box.width > 1 && Math.min(box.width, box.height) < least - 0.5)
     .map(([node, box]) => `${Math.round(box.width)}x${Math.round(box.height)} ${node.outerHTML.slice(0, 130)}`)"""
 """Controls that a finger misses (WCAG 2.2, 2.5.8); links within a sentence are excepted there too."""
