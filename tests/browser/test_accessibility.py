@@ -60,8 +60,10 @@ def everything_open(page: Page, app: App, name: str) -> None:
 def unfold_all(page: Page) -> None:
     """Open every fold in sight, one after the other: each that is open counts no more."""
     folded = page.locator("button.label-wrap:not(.open)").filter(visible=True)
-    while folded.count():
-        folded.first.click()
+    while folds := folded.element_handles():
+        for fold in folds:
+            fold.click()
+            page.wait_for_function("(fold) => fold.classList.contains('open')", arg=fold)
     settled(page)
 
 
