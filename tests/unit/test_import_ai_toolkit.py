@@ -226,6 +226,12 @@ def test_guesses_and_losses_are_told_with_their_reason() -> None:
     assert "cannot be trained here" in note_of(imported(KIND, "flux").report.no_equivalent, "model.is_flux")
 
 
+def test_a_slider_is_refused() -> None:
+    process = "{type: slider, network: {type: lora}, slider: {resolutions: [[512, 512]]}}"
+    with pytest.raises(UserError, match="a slider out of prompts"):
+        import_text(f"job: train\nconfig:\n  name: a\n  process:\n  - {process}\n", "job.yaml")
+
+
 def test_a_job_without_a_network_is_refused() -> None:
     with pytest.raises(UserError, match="has no network"):
         import_text("job: train\nconfig:\n  name: a\n  process:\n  - {type: textual_inversion_trainer}\n", "job.yaml")

@@ -90,11 +90,13 @@ _UNUSED = (
     "network.old_lokr_format", "network.split_multistage_loras", "network.lokr_factor", "network.lokr_full_rank",
     "save.save_format", "type", "train.diff_output_preservation_multiplier", "train.diff_output_preservation_class",
     "train.blank_prompt_preservation_multiplier", "training_folder", "device", "performance_log_every",
-    "sqlite_db_path", "log_dir", "is_ui", "job", "config.name",
+    "sqlite_db_path", "log_dir", "is_ui", "job", "config.name", "config.training_folder", "config.log_dir",
+    "config.device", "model.extras_name_or_path",
 )  # fmt: skip
 _UNUSED_SECTIONS = (
     "meta", "logging.log_every", "logging.verbose", "logging.use_ui_logger", "logging.project_name",
     "logging.run_name", "model.layer_offloading", "model.block_compile", "model.compile_", "sample.",
+    "model.model_kwargs", "model.quantize_kwargs",
     "network.layer_offloading", "train.ema_config.", "model.is_", "train.lora", "network.network_kwargs",
 )  # fmt: skip
 _LOST = {
@@ -138,11 +140,14 @@ def _recognises(document: Document) -> bool:
 
 
 def _read(document: Document) -> Imported:
-    """Raises UserError for a job without a network, which trains something else."""
+    """Raises UserError for a job that trains something else: one without a network, or a slider."""
     given, as_written = _first_process(document)
     if not any(key.startswith("network.") for key in given):
         message = "This job of ai-toolkit has no network: it trains a whole model or something else than a LoRA."
         raise UserError("import.no_lora", message, "Choose a job with `network: {type: lora}`.")
+    if any(key.startswith("slider.") for key in given):
+        message = "This job of ai-toolkit trains a slider out of prompts, without pictures."
+        raise UserError("import.no_lora", message, "Choose a job with `datasets`.")
     draft = Draft(given, _DEFAULTS, as_written)
     names = numbered(draft, "datasets")
     name = draft.text("config.name")
