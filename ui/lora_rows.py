@@ -9,6 +9,7 @@ import gradio as gr
 
 from ui.context import AppContext
 from ui.lora_choices import LoraShelf, RowUse
+from ui.scripted import kept
 
 ROWS = 6
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -126,7 +127,7 @@ class LoraRows:
 
     def _offer(self, context: AppContext) -> None:
         """New LoRAs join the lists of files by themselves."""
-        seen = gr.Textbox("", visible=False)
+        seen = kept()
 
         def poll(known: str) -> list[Any] | None:
             choices = self._shelf.choices()

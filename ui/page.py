@@ -25,20 +25,26 @@ LOG = logging.getLogger("lora_atelier")
 
 @dataclass(frozen=True)
 class Handler:
-    """A function with the components it reads and writes."""
+    """A function with the components it reads and writes, and the tab that it is for: empty for all."""
 
     function: Callable[..., Sequence[Any] | None]
     inputs: tuple[Component, ...]
     outputs: tuple[Block, ...]
+    tab: str = ""
 
 
 @dataclass
 class Page:
-    """Filled while the tabs are built, then wired by the shell."""
+    """Filled while the tabs are built, then wired by the shell.
+
+    Attributes:
+        tab: id of the tab that is being built; empty outside of tabs.
+    """
 
     pollers: list[Handler] = field(default_factory=list)
     load_handlers: list[Handler] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
+    tab: str = ""
     tabs: gr.Tabs = field(init=False)
     """The row of tabs, set by the shell. As an output, ``gr.Tabs(selected="runs")`` switches; ids are module names."""
 
@@ -48,13 +54,13 @@ class Page:
         inputs: Sequence[Component] = (),
         outputs: Sequence[Block] = (),
     ) -> None:
-        """Call ``function(*input values)`` about every 1.5 s while the page is visible.
+        """Call ``function(*input values)`` every second or so while its tab is looked at, and when it comes into view.
 
-        It returns one value per output, or None when nothing changed. Keep what it last showed in an invisible
-        component among its inputs (``gr.Number(-1, visible=False)``), and return None quickly when that is current.
+        It returns one value per output, or None when nothing changed. What it last showed it keeps in an input that
+        is an output too, made by ``ui.scripted.kept``, as all inputs are; it returns None quickly when that is current.
         It is called twice for each change: once to ask whether there is one, once to send it.
         """
-        self.pollers.append(Handler(function, tuple(inputs), tuple(outputs)))
+        self.pollers.append(Handler(function, tuple(inputs), tuple(outputs), self.tab))
 
     def load(
         self,
@@ -90,20 +96,18 @@ def joined(handlers: Sequence[Handler], unchanged: Callable[[], Any]) -> Callabl
     return answer
 
 
-def due(handlers: Sequence[Handler]) -> Callable[..., list[int]]:
-    """Several handlers as one function over all their inputs, answering which of them have something new."""
+def due(handlers: Sequence[Handler], tab: str, value_of: Callable[[Component], Any]) -> list[int]:
+    """Which handlers have something new, of those for a tab and for the whole page.
 
-    def answer(*values: Any) -> list[int]:
-        numbers = []
-        start = 0
-        for number, handler in enumerate(handlers):
-            end = start + len(handler.inputs)
-            if _call(handler, values[start:end]) is not None:
-                numbers.append(number)
-            start = end
-        return numbers
-
-    return answer
+    Args:
+        tab: id of the tab that is looked at.
+        value_of: what an input holds in the browser.
+    """
+    return [
+        number
+        for number, handler in enumerate(handlers)
+        if handler.tab in ("", tab) and _call(handler, tuple(map(value_of, handler.inputs))) is not None
+    ]
 
 
 def _call(handler: Handler, values: tuple[Any, ...]) -> Sequence[Any] | None:

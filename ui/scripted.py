@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
 from ui.theme import asset
+
+_numbers = itertools.count()
 
 
 def scripted(
@@ -35,4 +38,22 @@ def scripted(
         elem_id=elem_id,
         server_functions=list(asks) or None,
         render=render,
+    )
+
+
+def kept(value: str = "") -> gr.HTML:
+    """A text that an open page keeps out of sight, such as the version of what a panel shows. Pollers read only these.
+
+    The page's one timer reads them in the browser, without an event of Gradio: see ``assets/pulse.js``, which knows
+    each by its ``key``. They are not rendered where they are made: the shell puts them first on the page.
+    """
+    key = f"kept-{next(_numbers)}"
+    return gr.HTML(
+        value,
+        html_template="",
+        js_on_load=f"atelier.kept.set('{key}', () => props.value);",
+        apply_default_css=False,
+        padding=False,
+        render=False,
+        key=key,
     )

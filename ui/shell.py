@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import itertools
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +13,7 @@ from ui import journeys, welcome
 from ui.context import AppContext
 from ui.page import Handler, due, joined
 from ui.tabs import dataset, generate, merge, runs, settings, train
+from ui.theme import asset
 from ui.welcome import Welcome
 
 TABS: dict[str, ModuleType] = {
@@ -24,7 +24,6 @@ TABS: dict[str, ModuleType] = {
     "Generate": generate,
     "Settings": settings,
 }
-POLL_SECONDS = 1.5
 _UNSEEN: dict[str, Any] = {
     "queue": False,
     "show_progress": "hidden",
@@ -40,6 +39,7 @@ MARK = (
 def build_page(context: AppContext) -> gr.Blocks:
     """Build every tab and wire what reaches from one to another."""
     with gr.Blocks(title="LoRA Atelier", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        unseen = gr.Column(elem_id="unseen")  # first: Gradio looks for a component through all that stand before it
         with gr.Row(elem_classes=["masthead-row"]):
             gr.HTML(_masthead(context), padding=False)
             again = gr.Button("Try the demo", size="sm", scale=0, min_width=130, elem_id="demo-again")
@@ -47,15 +47,16 @@ def build_page(context: AppContext) -> gr.Blocks:
         with gr.Tabs(overflow_behavior="wrap") as context.page.tabs:
             tabs = {label.lower(): _build_tab(label, module, context) for label, module in TABS.items()}
         _wire(context, card, tabs)
-        pulse = _start_timer(page, context)
-        _show_no_progress(page, pulse)
+        _start_timer(page, context, unseen)
     return page
 
 
 def _build_tab(label: str, module: ModuleType, context: AppContext) -> Any:
-    name = label.lower()
-    with gr.Tab(label, id=name, elem_id=f"tab-{name}"):
-        return module.build(context)
+    context.page.tab = label.lower()
+    with gr.Tab(label, id=context.page.tab, elem_id=f"tab-{context.page.tab}"):
+        built = module.build(context)
+    context.page.tab = ""
+    return built
 
 
 def _wire(context: AppContext, card: Welcome, tabs: dict[str, Any]) -> None:
@@ -68,45 +69,50 @@ def _wire(context: AppContext, card: Welcome, tabs: dict[str, Any]) -> None:
     journeys.with_lora(context, card, tabs["runs"], tabs["generate"], tabs["merge"])
 
 
-def _start_timer(page: gr.Blocks, context: AppContext) -> gr.HTML:
-    """The page's one timer, and what happens when it is opened. Returns the component that nobody sees."""
-    theme = gr.Textbox(visible=False)
+def _start_timer(page: gr.Blocks, context: AppContext, unseen: gr.Column) -> None:
+    """The page's one timer, what happens when it is opened, and the components for it that nobody sees."""
+    with unseen:
+        theme = gr.Textbox(visible=False)
     context.page.load(lambda: [read_settings(context.workspace).theme], outputs=[theme])
     loaded = _attach(page.load, context.page.load_handlers)
     loaded.then(None, theme, None, js="theme => { atelier.setTheme(theme); atelier.opened(); }")
-    return _poll(context.page.pollers)
+    with unseen:
+        _pulse(context.page.pollers)
+        for part in dict.fromkeys(part for poller in context.page.pollers for part in poller.inputs):
+            part.render()
+    _show_no_progress(page, theme)
 
 
-def _poll(pollers: list[Handler]) -> gr.HTML:
-    """Have the timer ask which pollers have something new, and only those send it.
+def _pulse(pollers: list[Handler]) -> None:
+    """Has the browser ask which pollers have something new, and only those send it.
 
-    In the browser an event costs time by its outputs, changed or not: each is looked for among all components.
+    An event of Gradio costs the browser time by its inputs and outputs, a tenth of a second and more on this page. So
+    the question is none, and a page on which nothing changes has no events at all.
     """
+
+    def ask(asked: Any) -> list[int]:
+        kept = asked["kept"]
+        return due(pollers, str(asked["tab"]), lambda part: str(kept.get(part.key) or ""))
+
     events = ", ".join(f'() => trigger("due{number}")' for number in range(len(pollers)))
-    script = f"const send = [{events}];\nwatch('value', () => props.value.due.forEach((number) => send[number]()));"
-    pulse = gr.HTML({"due": []}, html_template="", js_on_load=script, padding=False, elem_id="pulse")
-    turns = itertools.count()
-
-    def ask(*values: Any) -> Any:
-        numbers = due(pollers)(*values)
-        return {"due": numbers, "turn": next(turns)} if numbers else gr.skip()
-
-    inputs = [component for poller in pollers for component in poller.inputs]
-    gr.Timer(POLL_SECONDS).tick(ask, inputs, pulse, **_UNSEEN)
+    script = f"const send = [{events}];\n{asset('pulse.js')}"
+    pulse = gr.HTML("", html_template="", js_on_load=script, padding=False, server_functions=[ask])
     for number, poller in enumerate(pollers):
         _attach(getattr(pulse, f"due{number}"), [poller])
-    return pulse
+    pulse.lost(lambda: None, **_UNSEEN)
 
 
-def _show_no_progress(page: gr.Blocks, unseen: gr.HTML) -> None:
-    """Events that show no progress have Gradio keep their progress on one component only.
+def _show_no_progress(page: gr.Blocks, absent: gr.Textbox) -> None:
+    """Events that show no progress have Gradio keep their progress on one component that is not on the page.
 
     Otherwise the browser keeps it for every component that ever was an output, and looks each of them up among all
-    components whenever any event starts or ends: over a second of work on this page.
+    components whenever any event starts or ends: over a second of work on this page. And a component that is on the
+    page would count the seconds from the first event past the queue on, sixty times a second: such an event tells
+    its beginning but not its end.
     """
     for event in page.fns.values():
         if event.show_progress == "hidden":
-            event.show_progress_on = [unseen]
+            event.show_progress_on = [absent]
 
 
 def _attach(event: Any, handlers: list[Handler]) -> Any:

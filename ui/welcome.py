@@ -16,6 +16,7 @@ from ui.context import AppContext
 from ui.demo_tour import Tour
 from ui.messages import tells_problems
 from ui.run_view import duration
+from ui.scripted import kept
 
 NAMES = {"neon": "neon style", "robot": "robot"}
 ASSETS = Path(__file__).resolve().parent / "assets"
@@ -37,7 +38,7 @@ class Welcome:
     again: gr.Button
     card: gr.Column
     text: gr.HTML
-    shown: gr.Textbox
+    shown: gr.HTML
 
     @property
     def outputs(self) -> list[Any]:
@@ -73,7 +74,7 @@ def build(context: AppContext, again: gr.Button) -> Welcome:
             )
             close = gr.Button("Close", scale=0, min_width=80, elem_classes=["fold"], elem_id="close-demo")
     again.visible = not tour.shown
-    shown = gr.Textbox(visible=False)
+    shown = kept()
     welcome = Welcome({"neon": neon, "robot": robot}, watch, generate, again, card, text, shown)
     _wire(context, welcome, close, again)
     return welcome

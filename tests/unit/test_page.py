@@ -35,6 +35,9 @@ def test_those_with_something_new_are_named() -> None:
     page.poll(lambda a: [a] if a else None, ["a"], ["x"])  # type: ignore[list-item]
     page.poll(lambda: 1 / 0, [], ["y"])  # type: ignore[list-item,arg-type,return-value]
     page.poll(lambda b: [b] if b else None, ["b"], ["z"])  # type: ignore[list-item]
-    assert due(page.pollers)("", "new") == [2]
-    assert due(page.pollers)("new", "new") == [0, 2]
-    assert due(page.pollers)("", "") == []
+    held = {"a": "", "b": "new"}
+    assert due(page.pollers, "runs", held.__getitem__) == [2]  # type: ignore[arg-type]
+    page.tab = "runs"
+    page.poll(lambda a: [a, a], ["b"], ["p", "q"])  # type: ignore[list-item]
+    assert due(page.pollers, "runs", held.__getitem__) == [2, 3]  # type: ignore[arg-type]
+    assert due(page.pollers, "train", held.__getitem__) == [2]  # type: ignore[arg-type]

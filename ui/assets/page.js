@@ -154,5 +154,6 @@ window.atelier = (() => {
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
   else begin();
-  return { opened, placeOf, setTheme, showSetting, toggleSection };
+  const kept = new Map(); // key -> function that gives the text, see ui/scripted.py
+  return { kept, opened, placeOf, setTheme, showSetting, toggleSection };
 })();

@@ -19,7 +19,7 @@ from ui.dataset.html import last_change_html
 from ui.dataset.picture_facts import Question, questions
 from ui.form import make_component
 from ui.messages import tells_problems
-from ui.scripted import scripted
+from ui.scripted import kept, scripted
 
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 IN_ORDER: dict[str, Any] = {
@@ -81,11 +81,11 @@ class Board:
             render=False,
         )
         self.trigger = make_component(TRIGGER).unrender()
-        self.folder = gr.Textbox("", visible=False, render=False)
-        self.version = gr.Textbox("", visible=False, render=False)
+        self.folder = kept()
+        self.version = kept()
         self.history = custom("dataset-history", css=("history",), js=("dom", "history"))
         self.tags = custom("dataset-tags", css=("tags",), js=("dom", "tags"))
-        self.job_shown = gr.Textbox("", visible=False, render=False)
+        self.job_shown = kept()
 
     @property
     def outputs(self) -> list[Block]:

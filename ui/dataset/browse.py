@@ -21,9 +21,8 @@ def actions(board: Board) -> None:
 
 
 def grid(board: Board) -> None:
-    """Lay out the grid, and what the page keeps for it out of sight."""
-    for part in (board.grid, board.folder, board.version, board.job_shown):
-        part.render()
+    """Lay out the grid."""
+    board.grid.render()
 
 
 def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:

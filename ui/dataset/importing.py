@@ -19,6 +19,7 @@ from ui.lora_tools.desk import Order, ToolDesk
 from ui.lora_tools.panel import panel, wire
 from ui.messages import tells_problems
 from ui.picture_html import facts
+from ui.scripted import kept
 
 
 def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
@@ -38,7 +39,7 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     fields = [path, name, split, captions, images]
     wire(context, shared, tool, lambda *values: order(context, *values), lambda *values: "", fields)
 
-    made = gr.Textbox("", visible=False)
+    made = kept()
 
     def offer(made: str) -> list[Any] | None:
         out = str((tool.result() or {}).get("out", ""))

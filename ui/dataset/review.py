@@ -14,6 +14,7 @@ from ui.dataset.caption_orders import CaptionRequest
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.review_desk import Review, ReviewDesk
 from ui.messages import tells_problems
+from ui.scripted import kept
 
 
 def build(
@@ -30,7 +31,7 @@ def build(
     reviews = ReviewDesk(desk)
     panel = custom("dataset-review", css=("review",), js=("dom", "review"))
     panel.render()
-    shown = gr.Textbox("", visible=False)
+    shown = kept()
     outputs = [panel, shown]
 
     @tells_problems

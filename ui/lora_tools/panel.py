@@ -11,6 +11,7 @@ import gradio as gr
 from ui.context import AppContext
 from ui.lora_tools.desk import Order, ToolDesk
 from ui.messages import tells_problems
+from ui.scripted import kept
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -27,7 +28,7 @@ class Panel:
     start: gr.Button
     cancel: gr.Button
     outcome: gr.HTML
-    seen: gr.Textbox
+    seen: gr.HTML
 
     @property
     def polled(self) -> list[Any]:
@@ -41,7 +42,7 @@ def panel(tool: str, action: str) -> Panel:
         start = gr.Button(action, variant="primary", elem_id=f"{tool}-save")
         cancel = gr.Button("Cancel", visible=False, elem_id=f"{tool}-cancel")
     outcome = gr.HTML("", padding=False, elem_id=f"{tool}-outcome")
-    return Panel(plan, start, cancel, outcome, gr.Textbox("", visible=False))
+    return Panel(plan, start, cancel, outcome, kept())
 
 
 def output_name(tool: str, value: str) -> tuple[gr.Textbox, gr.Checkbox]:

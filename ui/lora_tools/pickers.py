@@ -17,6 +17,7 @@ from ui.lora_choices import LoraShelf, known_models
 from ui.lora_tools.desk import name_problems
 from ui.lora_tools.panel import FIELD, TELLING
 from ui.messages import tells_problems
+from ui.scripted import kept
 
 
 def lora_picker(context: AppContext, tool: str, label: str = "LoRA") -> gr.Dropdown:
@@ -31,7 +32,7 @@ def lora_picker(context: AppContext, tool: str, label: str = "LoRA") -> gr.Dropd
         elem_id=f"{tool}-lora",
         **FIELD,
     )
-    seen = gr.Textbox("", visible=False)
+    seen = kept()
 
     def poll(known: str) -> list[Any] | None:
         choices = shelf.choices()

@@ -22,6 +22,7 @@ from ui.lora_choices import RowUse, check_loras, check_model, known_models
 from ui.lora_rows import LoraRows
 from ui.lora_tools.panel import FIELD, TELLING
 from ui.messages import tells_problems
+from ui.scripted import kept
 from ui.theme import asset
 
 PREVIEW_SECONDS = 300
@@ -55,7 +56,7 @@ class Look:
 class Shown:
     """Where the picture appears."""
 
-    request: gr.Textbox
+    request: gr.HTML
     status: gr.HTML
     pair: gr.HTML
 
@@ -91,7 +92,7 @@ def shown() -> Shown:
         picture_html.empty_pair(FIRST_WORDS), padding=False, elem_id="merge-pair", js_on_load=asset("pictures.js")
     )
     status = gr.HTML("", padding=False, elem_id="merge-status")
-    return Shown(gr.Textbox("", visible=False), status, pair)
+    return Shown(kept(), status, pair)
 
 
 def wire_preview(
@@ -117,7 +118,7 @@ def wire_preview(
     gr.on(moves, **ask, trigger_mode="always_last").success(**wait)
     for removed in rows.removed:
         removed.then(**ask).success(**wait)
-    status = gr.Textbox("", visible=False)
+    status = kept()
     context.page.poll(handlers.poll, [shown.request, status], [status, shown.status])
     return [ask, wait]
 

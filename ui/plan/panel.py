@@ -22,6 +22,7 @@ from ui.form import SchemaForm, problems_html
 from ui.messages import tells_problems
 from ui.plan.pictures import PlanPictures
 from ui.plan.report import measuring_html, report_html, running_html
+from ui.scripted import kept
 from ui.theme import asset
 
 QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -70,13 +71,12 @@ class PlanPanel:
             server_functions=[plan_pictures],
             render=False,
         )
-        self._job = gr.Textbox("", visible=False, render=False)
-        self._undo = gr.Textbox("[]", visible=False, render=False)
+        self._job = kept()
+        self._undo = kept("[]")
 
     def render_report(self) -> None:
         """Put the report where it stands."""
-        for component in (self.report, self._job, self._undo):
-            component.render()
+        self.report.render()
 
     def wire(self, form: SchemaForm, problems: gr.HTML, handlers: FormHandlers) -> None:
         """Wire the button and what the report's script sends. ``problems`` shows what is wrong with the form."""

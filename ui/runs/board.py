@@ -14,6 +14,7 @@ from gradio.components import Component
 
 from ui.context import AppContext
 from ui.runs.desk import Overview, RunsDesk, Shown
+from ui.scripted import kept
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -54,8 +55,8 @@ class RunsBoard:
 
     def __init__(self, desk: RunsDesk) -> None:
         self.desk = desk
-        self.selected = gr.Textbox("", visible=False)
-        self._seen = gr.Textbox("", visible=False)
+        self.selected = kept()
+        self._seen = kept()
         self._of_all: list[Panel[Overview]] = []
         self._of_run: list[Panel[Shown]] = []
         self._refreshing: list[Any] = []

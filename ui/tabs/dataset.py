@@ -19,7 +19,7 @@ PANELS = (captions, tags, edits, check, transfer, history)
 class DatasetTab:
     """What other parts of the page use: the open dataset's folder (empty for none) and the button that leads on."""
 
-    folder: gr.Textbox
+    folder: gr.HTML
     train_on: gr.Button
 
 

@@ -22,6 +22,7 @@ from ui.generate_desk import GenerateDesk, LastUse
 from ui.lora_choices import RowUse, check_loras, check_model, known_models, named_loras, named_model
 from ui.lora_rows import LoraRows
 from ui.messages import tells_problems
+from ui.scripted import kept
 from ui.theme import asset
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -117,7 +118,7 @@ class _Side:
     result: gr.HTML
     history: gr.HTML
     open: gr.UploadButton
-    seen: gr.Textbox
+    seen: gr.HTML
     found: gr.Textbox
     """What a handler that may fail hands on: Gradio marks the outputs of a failed one as wrong."""
 
@@ -270,7 +271,7 @@ def _side() -> _Side:
             scale=0,
             min_width=230,
         )
-    seen, found = gr.Textbox("", visible=False), gr.Textbox("", visible=False)
+    seen, found = kept(), gr.Textbox("", visible=False)
     return _Side(generate, cancel, status, result, history, opened, seen, found)
 
 

@@ -47,7 +47,7 @@ class RunsTab:
         lora_of: the LoRA of a run by id: the finished one, else the newest checkpoint's. Raises UserError.
     """
 
-    selected: gr.Textbox
+    selected: gr.HTML
     generate: gr.Button
     merge: gr.Button
     edit: gr.Button
