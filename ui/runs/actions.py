@@ -16,7 +16,10 @@ from ui import media
 from ui.messages import tells_problems
 from ui.runs.board import QUIET, TELLING, Panel, RunsBoard
 from ui.runs.desk import RunsDesk, Shown
+from ui.scripted import kept
 
+MORE_STEPS = 100
+"""That a run is extended by unless somebody says otherwise."""
 CONTROLS: dict[Request, tuple[str, tuple[str, ...]]] = {
     "pause": ("Pause", ("training",)),
     "resume": ("Resume", ("paused", "stopped", "failed")),
@@ -58,8 +61,9 @@ class Buttons:
 def build(board: RunsBoard) -> Buttons:
     """Lay the buttons out and wire those that stay on this tab."""
     buttons = _buttons()
-    board.add(Panel("actions", buttons.changing, _offered, _updates, inputs=[buttons.extend_by]))
-    _wire_asking(board, buttons)
+    typed = kept(str(MORE_STEPS))
+    board.add(Panel("actions", buttons.changing, _offered, _updates, inputs=[typed]))
+    _wire_asking(board, buttons, typed)
     _wire_deleting(board, buttons)
     return buttons
 
@@ -79,13 +83,13 @@ def _buttons() -> Buttons:
         delete = button("Delete", "delete")
     with gr.Row(elem_classes=["run-actions"]):
         extend_by = gr.Number(
-            100, precision=0, minimum=1, label="Steps more", elem_id="run-extend-by", scale=0, min_width=110
+            MORE_STEPS, precision=0, minimum=1, label="Steps more", elem_id="run-extend-by", scale=0, min_width=110
         )
         extend = button("Train on", "extend")
     return Buttons(generate, controls, leave, download, merge, extend_by, extend, again, edit, delete)
 
 
-def _wire_asking(board: RunsBoard, buttons: Buttons) -> None:
+def _wire_asking(board: RunsBoard, buttons: Buttons, typed: gr.HTML) -> None:
     desk = board.desk
 
     @tells_problems
@@ -93,8 +97,9 @@ def _wire_asking(board: RunsBoard, buttons: Buttons) -> None:
         run = desk.run(run_id)
         return board.select(enqueue(desk.workspace, run.config(), changed_from=run.id).id)
 
-    def named(run_id: str, steps: float | None) -> Any:
-        return gr.update(value=_extending(desk.run(run_id).read(), steps)) if run_id else gr.skip()
+    def named(run_id: str, steps: float | None) -> list[Any]:
+        label = gr.update(value=_extending(desk.run(run_id).read(), steps)) if run_id else gr.skip()
+        return [label, str(steps or "")]
 
     @tells_problems
     def leave(run_id: str) -> None:
@@ -103,7 +108,7 @@ def _wire_asking(board: RunsBoard, buttons: Buttons) -> None:
     for name, button in buttons.controls.items():
         board.then_refresh(button.click(_asker(desk, name), board.selected, None, **TELLING))
     board.then_refresh(buttons.leave.click(leave, board.selected, None, **TELLING))
-    buttons.extend_by.input(named, [board.selected, buttons.extend_by], buttons.extend, **QUIET)
+    buttons.extend_by.input(named, [board.selected, buttons.extend_by], [buttons.extend, typed], **QUIET)
     extended = buttons.extend.click(_extender(desk), [board.selected, buttons.extend_by], None, **TELLING)
     board.then_refresh(extended)
     board.then_refresh(buttons.again.click(again, board.selected, board.selected, **TELLING))
@@ -159,14 +164,14 @@ def _resuming(info: RunInfo) -> str:
     return f"Resume to step {steps}" if info.state in ENDED and steps else CONTROLS["resume"][0]
 
 
-def _offered(shown: Shown, steps: float | None) -> Any:
+def _offered(shown: Shown, typed: str) -> Any:
     """What decides which buttons are there, and what they say."""
     info = shown.view.info
-    words = (_resuming(info), _extending(info, steps)) if info.state in ENDED else None
+    words = (_resuming(info), _extending(info, float(typed or 0))) if info.state in ENDED else None
     return info.state, shown.view.has_lora, bool(shown.view.checkpoints), words
 
 
-def _updates(shown: Shown, steps: float | None) -> list[Any]:
+def _updates(shown: Shown, typed: str) -> list[Any]:
     info, has_lora = shown.view.info, shown.view.has_lora
     state = info.state
     has_something, ended_well = has_lora or bool(shown.view.checkpoints), state in ("finished", "stopped")
@@ -176,7 +181,7 @@ def _updates(shown: Shown, steps: float | None) -> list[Any]:
         *(gr.update(visible=state in CONTROLS[name][1], value=label) for name, label in labels.items()),
         gr.update(visible=state == "queued"),
         gr.update(visible=ended_well),
-        gr.update(visible=ended_well, value=_extending(info, steps)),
+        gr.update(visible=ended_well, value=_extending(info, float(typed or 0))),
         gr.update(visible=has_something),
         gr.update(visible=has_something),
         gr.update(visible=has_lora, link=link),

@@ -35,7 +35,7 @@ class Panel(Generic[Seen]):
         outputs: the components it fills.
         key: what they show, in any form whose ``repr`` changes with it: quick, as it is asked every 1.5 s.
         updates: a value for each output; asked only where ``key`` has changed or another run is shown.
-        inputs: components whose values ``key`` and ``updates`` are given after what is seen.
+        inputs: texts made by ``ui.scripted.kept``, which ``key`` and ``updates`` are given after what is seen.
     """
 
     name: str
