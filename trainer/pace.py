@@ -28,6 +28,7 @@ EpochsDone: TypeAlias = Callable[[int], int]
 
 LOOKED_AT_STEPS = 2000
 _ENOUGH_STEPS = 4
+_KEPT_OVER_A_RESUME = 20
 _WARM_UP_STEPS = 5  # of a session: they compile, choose kernels and fill caches
 _ONE_HICCUP_IN = 200
 _HALF_LIFE_SHARE, _HALF_LIFE_STEPS = 1 / 20, (50, 300)
@@ -114,9 +115,8 @@ class Pace:
         in a long run, and each single step says little.
         """
         warm_up = min(_WARM_UP_STEPS, (len(self._first) + len(self._steps)) // 3)
-        steps = [*self._first[warm_up:], *self._steps]
-        if len(steps) < _ENOUGH_STEPS:
-            steps = [*self._before, *steps]
+        own = [*self._first[warm_up:], *self._steps]
+        steps = [*self._before[len(own) :], *own]
         if len(steps) < _ENOUGH_STEPS:
             return None
         half_life = min(max(steps_left * _HALF_LIFE_SHARE, _HALF_LIFE_STEPS[0]), _HALF_LIFE_STEPS[1])
@@ -166,8 +166,8 @@ class Pace:
 
     def _take_state(self, state: str, step: int, time: float | None) -> None:
         if state == "starting":
-            # Little is kept: the device may be another one
-            self._before = [*self._before, *self._first, *self._steps][-_ENOUGH_STEPS:]
+            # Little is kept, and replaced step by step: the device may be another one
+            self._before = [*self._before, *self._first, *self._steps][-_KEPT_OVER_A_RESUME:]
             self._first.clear()
             self._steps.clear()
             self._rounds = {kind: deque([*rounds][-1:], rounds.maxlen) for kind, rounds in self._rounds.items()}

@@ -172,7 +172,7 @@ def test_a_resume_on_a_faster_machine_is_soon_believed() -> None:
     run.begin(200)
     run.go(201)
     run.tell("state", 400, 0.1, state="finished")
-    check([each for each in replay(run.events, settings) if each.step > 215])
+    check([each for each in replay(run.events, settings) if each.step > 230])
 
 
 def test_previews_that_were_never_drawn_are_guessed_from_their_passes() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from trainer.config import Config
-from trainer.runs.store import Workspace
+from trainer.runs.store import Workspace, this_process
 from trainer.studio import Answer
 from ui import media, picture_html, run_html
 from ui.run_list import RunListReader
@@ -31,6 +31,19 @@ def test_text_of_others_stays_text(tmp_path: Path) -> None:
     for part in parts:
         assert "<img src=x" not in part
     assert "a &amp; b" in parts[0] and "&lt;img src=x" in parts[0]
+
+
+def test_the_time_left_is_told_as_sure_as_it_is(tmp_path: Path) -> None:
+    """Nothing before a few steps, about in the first tenth, then without. Steps of 2 s; saving at the end like two."""
+    settings = {"samples": {"every_steps": 0}, "output": {"save_every_steps": 0}, "train": {"max_steps": 100}}
+    run = Workspace(tmp_path).create_run(Config.model_validate({"name": "x", **settings}))
+    words = []
+    for steps in (2, 8, 12):
+        run.update(state="training", step=steps, **this_process())
+        told = [{"type": "metric", "step": step, "time": 2.0 * step} for step in range(1, steps + 1)]
+        run.events_path.write_text("".join(json.dumps(event) + "\n" for event in told))
+        words.append(run_html.time_left(RunReader(run).view()))
+    assert words == ["working out the time left", "about 3 min 08 s left", "3 min 00 s left"]
 
 
 def test_run_list_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
