@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App, frozen, settled
+from conftest import App, settled
 from PIL import Image, ImageChops
 from playwright.sync_api import Locator, Page, expect
 from test_dataset_tab import eventually
@@ -18,7 +18,7 @@ from trainer.runs.store import Run, Workspace
 
 SLOW_MS = 900_000
 LOSS_POINTS, SAMPLES = 20, 2
-SHORT_STEPS = 60
+SHORT_STEPS = 150  # so many that a slow page can stop it after the first twenty
 PRESET_STEPS = load_config(PRESETS_DIR / "demo_style.yaml").train.max_steps
 
 
@@ -180,12 +180,8 @@ def test_from_the_first_click_to_the_last_picture(
 def stopped_at(app: App, runs: RunsPage, steps: int) -> int:
     """Stop the newest run, one of so many steps; the step that it ended at, with everything saved there."""
     run = the_run(app)
-    pid = run.read().pid
-    assert pid
-    with frozen(pid):
-        expect(runs.page.locator("#run-head .facts")).to_contain_text(f"of {steps}")
-        runs.press("stop")
-        eventually((run.control_dir / "stop").exists)
+    expect(runs.page.locator("#run-head .facts")).to_contain_text(f"of {steps}")
+    runs.press("stop")
     runs.expect_state("Stopped")
     step = run.read().step
     assert run.output_path.is_file()
