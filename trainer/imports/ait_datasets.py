@@ -8,6 +8,7 @@ from trainer.imports import values
 from trainer.imports.draft import Draft
 from trainer.imports.sizes import put_sizes
 from trainer.prompt_lines import parse_line
+from trainer.sampler_names import read_sampler
 
 _TRIGGER = "[trigger]"
 _CAPTIONS = {
@@ -45,7 +46,6 @@ _LOST = {
     "extra_values": "gave the model further numbers",
     "diff_output_preservation": "for this folder alone; see loss.preserve",
 }
-_SAMPLERS = {"ddpm": "ddpm", "ddim": "ddim", "euler": "euler", "euler_a": "euler_a", "dpmsolver++": "dpmpp_2m"}
 
 
 def with_trigger(text: str, trigger: str) -> str:
@@ -189,7 +189,7 @@ _SHARED_KEYS = (
 
 
 def _shared(draft: Draft) -> dict[str, Any]:
-    sampler = draft.text("sample.sampler")
+    sampler = read_sampler(draft.text("sample.sampler").removeprefix("k_"))
     return {
         "width": _side(draft.whole("sample.width")),
         "height": _side(draft.whole("sample.height")),
@@ -197,7 +197,7 @@ def _shared(draft: Draft) -> dict[str, Any]:
         "seed": draft.whole("sample.seed") or 0,
         "guidance": draft.number("sample.guidance_scale"),
         "steps": draft.whole("sample.sample_steps"),
-        "sampler": _SAMPLERS.get(sampler, "euler"),
+        "sampler": sampler[0] if sampler else "euler",
     }
 
 

@@ -33,13 +33,13 @@ _SAMPLERS = {
     "DDIM": "ddim",
     "EULER": "euler",
     "EULER_A": "euler_a",
-    "EULER_KARRAS": "euler",
+    "EULER_KARRAS": "euler_karras",
     "DPMPP": "dpmpp_2m",
     "DPMPP_KARRAS": "dpmpp_2m_karras",
-    "DPMPP_SDE": "dpmpp_2m",
-    "DPMPP_SDE_KARRAS": "dpmpp_2m_karras",
+    "DPMPP_SDE": "dpmpp_2m_sde",
+    "DPMPP_SDE_KARRAS": "dpmpp_2m_sde_karras",
     "UNIPC": "unipc",
-    "UNIPC_KARRAS": "unipc",
+    "UNIPC_KARRAS": "unipc_karras",
 }
 _SAMPLE_FIELDS = {
     "prompt": "prompt",
@@ -238,8 +238,7 @@ def _sample(draft: Draft, sample: str, place: str) -> dict[str, Any]:
     sampler = draft.text(f"{sample}noise_scheduler")
     if sampler:
         prompt["sampler"] = _SAMPLERS.get(sampler, "ddim")
-        exact = sampler in _SAMPLERS and "SDE" not in sampler and sampler not in ("EULER_KARRAS", "UNIPC_KARRAS")
-        note = "" if exact else "the nearest there is"
+        note = "" if sampler in _SAMPLERS else "not there; ddim is used"
         draft.tell(f"{place}.sampler", prompt["sampler"], f"{sample}noise_scheduler", note=note)
     return prompt
 

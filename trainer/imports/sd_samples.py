@@ -12,17 +12,8 @@ from trainer.imports import values
 from trainer.imports.base import ReadText
 from trainer.imports.draft import Draft
 from trainer.prompt_lines import parse_line, parse_lines
+from trainer.sampler_names import read_sampler
 
-_SAMPLERS = {
-    "ddim": "ddim",
-    "euler": "euler",
-    "k_euler": "euler",
-    "euler_a": "euler_a",
-    "k_euler_a": "euler_a",
-    "dpmsolver": "dpmpp_2m",
-    "dpmsolver++": "dpmpp_2m",
-    "dpmsingle": "dpmpp_2m",
-}
 _USUAL = {"steps": 30, "guidance": 7.5, "width": 512, "height": 512}
 """Of a line that says nothing else (``line_to_prompt_dict`` and ``sample_image_inference``)."""
 _FIELDS = {
@@ -47,18 +38,18 @@ def put_samples(draft: Draft, companion: ReadText) -> None:
         draft.put("samples.every_epochs", epochs, "sample_every_n_epochs")
     draft.unused("sample_every_n_epochs", "off in the file")
     draft.put("samples.at_start", draft.flag("sample_at_first"), "sample_at_first")
-    sampler = _SAMPLERS.get(draft.text("sample_sampler"))
-    note = "" if sampler else "not there; euler is used"
+    found = read_sampler(draft.text("sample_sampler"))
+    sampler, note = (found[0], "") if found else ("euler", "not there; euler is used")
     given = draft.text("sample_prompts")
     prompts, unknown = _prompts(given, companion) if given else ([], [])
     if given and not prompts:
         draft.lost("sample_prompts", "its file is not here; write the prompts under Previews")
     if prompts:
-        filled = [{"sampler": sampler or "euler", **_USUAL, **prompt} for prompt in prompts]
+        filled = [{"sampler": sampler, **_USUAL, **prompt} for prompt in prompts]
         skipped = f"; left out: {', '.join(sorted(unknown))}" if unknown else ""
         told = f"{len(prompts)} prompts{skipped}" if unknown else ""
         draft.put("samples.prompts", filled, "sample_prompts", note=told)
-        draft.tell("samples.prompts", f"sampler {sampler or 'euler'}", "sample_sampler", note=note)
+        draft.tell("samples.prompts", f"sampler {sampler}", "sample_sampler", note=note)
     draft.all_unused(("sample_prompts", "sample_sampler"), "there are no preview prompts")
 
 
@@ -106,6 +97,4 @@ def _usable(line: dict[str, Any]) -> dict[str, Any]:
         size = values.whole(kept.get(side))
         if size is not None:
             kept[side] = max(64, size - size % 8)
-    if "sampler" in kept:
-        kept["sampler"] = _SAMPLERS.get(str(kept["sampler"]), kept["sampler"])
     return kept
