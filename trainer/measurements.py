@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.estimates import work_per_step
@@ -60,9 +62,10 @@ def kept_measurement(config: Config, workspace: Workspace) -> Measured | None:
     """What was measured on request for the same work; None without."""
     work = _plain(work_per_step(config))
     for each in _kept(workspace):
-        if each["work"] == work:
+        costs = _costs(each["costs"])
+        if each["work"] == work and costs is not None:
             same = each["memory_work"] == _plain(_memory_work(config))
-            return Measured(Costs(**each["costs"]), each["memory_bytes"] if same else None, "in a short measurement")
+            return Measured(costs, each["memory_bytes"] if same else None, "in a short measurement")
     return None
 
 
@@ -102,6 +105,13 @@ def _kept(workspace: Workspace) -> list[dict[str, Any]]:
         return []
     wanted = {"work", "memory_work", "costs", "memory_bytes"}
     return [each for each in kept if isinstance(each, dict) and wanted <= set(each)] if isinstance(kept, list) else []
+
+
+def _costs(given: object) -> Costs | None:
+    try:
+        return TypeAdapter(Costs).validate_python(given)
+    except ValidationError:  # of another version
+        return None
 
 
 def _memory_work(config: Config) -> dict[str, object]:

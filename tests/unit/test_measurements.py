@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.unit.dataset_samples import config_for
 from trainer.config import Config
+from trainer.files import read_json, write_json
 from trainer.measurements import Measured, costs_for, keep_measurement, measured, of_events
 from trainer.pace import Costs
 from trainer.runs.store import Workspace
@@ -49,3 +52,14 @@ def test_validation_is_known_from_the_same_pictures_only(tmp_path: Path) -> None
     assert costs_for(mine, costs, config_for(tmp_path, validation={"split": 0.1})) == costs
     assert costs_for(mine, costs, config_for(tmp_path, validation={"split": 0.2})) == Costs(1.0)
     assert costs_for(mine, costs, config_for(tmp_path / "other", validation={"split": 0.1})) == Costs(1.0)
+
+
+@pytest.mark.parametrize("costs", [{"seconds": 1}, {"step": "soon"}, [1.0], None])
+def test_costs_of_another_version_do_not_count(tmp_path: Path, costs: object) -> None:
+    workspace, config = Workspace(tmp_path), config_for(tmp_path)
+    keep_measurement(workspace, config, Costs(2.0), None)
+    path = tmp_path / "measurements.json"
+    write_json(path, [entry | {"costs": costs} for entry in read_json(path)])
+    assert measured(config, workspace) is None
+    keep_measurement(workspace, config, Costs(3.0), None)
+    assert measured(config, workspace) == Measured(Costs(3.0), None, "in a short measurement")
