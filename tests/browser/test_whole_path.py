@@ -135,7 +135,7 @@ def test_from_the_first_click_to_the_last_picture(
     eventually(lambda: the_run(app).id != first.id and the_run(app).read().step >= LOSS_POINTS, SLOW_MS / 1000)
     stopped = stopped_at(app, runs, steps)
 
-    # Extend: the same run goes on from exactly there, to its end
+    # Extend: the same run goes on from exactly there, for five steps more
     page.locator("#run-extend-by input").fill("5")
     page.keyboard.press("Tab")
     runs.press("extend")
@@ -143,9 +143,9 @@ def test_from_the_first_click_to_the_last_picture(
     docs_shot("runs")
     runs.expect_state("Finished")
     run = the_run(app)
-    assert run.read().step == run.read().max_steps == steps + 5
+    assert run.read().step == run.read().max_steps == stopped + 5
     done = [event["step"] for event in read_events(run.events_path) if event["type"] == "metric" and "loss" in event]
-    assert done == list(range(1, steps + 6)), "every step once, none lost and none done twice"
+    assert done == list(range(1, stopped + 6)), "every step once, none lost and none done twice"
     docs_shot("runs-finished")
 
     # Merge: the preview follows the slider, then it is saved
