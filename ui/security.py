@@ -7,20 +7,15 @@ import binascii
 import hmac
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
 import psutil
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.errors import UserError
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SHARE_SUFFIX = ".gradio.live"
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -65,7 +60,7 @@ class LocalOnlyMiddleware:
     """
 
     def __init__(
-        self, app: App, port: int, hosts: Iterable[str], users: dict[str, str] | None = None, share: bool = False
+        self, app: ASGIApp, port: int, hosts: Iterable[str], users: dict[str, str] | None = None, share: bool = False
     ) -> None:
         self._app = app
         self._hosts = {f"{host}:{port}" for host in hosts} | (set(hosts) if port == 80 else set())
@@ -131,7 +126,7 @@ def _basic_credentials(header: str) -> tuple[str, str]:
 
 
 def _with_headers(send: Send) -> Send:
-    async def sender(message: MutableMapping[str, Any]) -> None:
+    async def sender(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message.get("headers", []), *HEADERS]
         await send(message)

@@ -14,6 +14,7 @@ from trainer.errors import UserError
 from trainer.runs.store import Workspace
 from trainer.runs.worker import keep_workers
 from ui.context import AppContext
+from ui.early_script import EarlyScript
 from ui.security import LocalOnlyMiddleware, host_names
 
 MAX_UPLOAD = "2gb"
@@ -84,6 +85,7 @@ def start(
     page = shell.build_page(context)
     _let_the_queue_rest(page)
     guard = Middleware(LocalOnlyMiddleware, port=port, hosts=host_names(host), users=users, share=share)
+    early = Middleware(EarlyScript, script=theme.asset("early.js"))
     _, local_url, share_url = page.launch(
         server_name=host,
         server_port=port,
@@ -98,7 +100,7 @@ def start(
         ssr_mode=False,
         max_file_size=MAX_UPLOAD,
         app_kwargs={
-            "middleware": [guard],
+            "middleware": [guard, early],
             "routes": context.page.routes,
             "openapi_url": None,
             "docs_url": None,

@@ -37,6 +37,7 @@ def report(page: Page, app: App) -> Locator:
         "train: {batch_size: 4}, samples: {prompts: [a square]}}"
     )
     page.locator("#apply-yaml").click()
+    expect(page.locator("#field-train-batch_size input, #field-train-batch_size textarea")).to_have_value("4")
     expect(page.locator("#step-maths")).to_contain_text("8 pictures / 4 a step")
     page.locator("#check").click()
     found = page.locator("#plan-report")

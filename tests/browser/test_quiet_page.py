@@ -26,7 +26,16 @@ def is_ask(request: Request) -> bool:
     return "/component_server" in request.url
 
 
+COUNTS_FRAMES = """
+window.frames_asked = 0;
+const schedule = window.requestAnimationFrame.bind(window);
+window.requestAnimationFrame = (callback) => { window.frames_asked++; return schedule(callback); };
+"""
+
+
 def test_a_page_on_which_nothing_changes_asks_and_is_sent_nothing(page: Page, run: Run) -> None:
+    page.add_init_script(COUNTS_FRAMES)
+    page.reload()
     open_tab(page, "Runs")
     page.locator("#run-charts .large .line.smooth").wait_for(state="attached")
     for _ in range(LOOKS):  # what is filled on opening has come
@@ -43,6 +52,9 @@ def test_a_page_on_which_nothing_changes_asks_and_is_sent_nothing(page: Page, ru
         page.wait_for_event("request", is_ask)
     assert [url for url in requests if "/component_server" not in url and "/runs/now" not in url] == []
     assert page.evaluate("window.changes") == 0
+    page.evaluate("window.frames_asked = 0")
+    page.wait_for_timeout(1000)
+    assert page.evaluate("window.frames_asked") <= 2, "a loop of frames is going on"
 
 
 def test_a_hidden_page_asks_nothing_and_asks_at_once_when_it_is_seen(page: Page, run: Run) -> None:

@@ -7,9 +7,10 @@ const kept = () => Object.fromEntries([...atelier.kept].map(([key, value]) => [k
 
 async function ask() {
   again = asking; // another tab was chosen meanwhile
-  if (asking || document.visibilityState === "hidden") return;
-  asking = true;
+  if (asking) return;
   clearTimeout(next);
+  if (document.visibilityState === "hidden") return void (next = setTimeout(ask, EVERY_MS)); // looks again, asks nobody
+  asking = true;
   const begun = performance.now();
   try {
     (await server.ask({ tab: tabShown(), kept: kept() })).forEach((number) => send[number]());
