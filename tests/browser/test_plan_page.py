@@ -96,4 +96,4 @@ def test_steps_are_measured_on_request(page: Page, report: Locator) -> None:
     expect(report).to_contain_text("not known yet")
     report.get_by_role("button", name="Measure: train a few steps").click()
     expect(report.get_by_role("button", name="Cancel")).to_be_visible()
-    expect(report).to_contain_text("ms a step in a short measurement", timeout=240_000)
+    expect(report).to_contain_text("ms a step, measured in a short measurement", timeout=240_000)
