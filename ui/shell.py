@@ -106,9 +106,7 @@ def _show_no_progress(page: gr.Blocks, absent: gr.Textbox) -> None:
     """Events that show no progress have Gradio keep their progress on one component that is not on the page.
 
     Otherwise the browser keeps it for every component that ever was an output, and looks each of them up among all
-    components whenever any event starts or ends: over a second of work on this page. And a component that is on the
-    page would count the seconds from the first event past the queue on, sixty times a second: such an event tells
-    its beginning but not its end.
+    components whenever any event starts or ends: over a second of work on this page.
     """
     for event in page.fns.values():
         if event.show_progress == "hidden":
