@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from trainer import metrics
 from trainer.errors import StoppedOnRequest
 from trainer.recipe import Outcome, train
 from trainer.runs import control
@@ -43,7 +44,10 @@ def make_pictures(folder: Path, count: int = 3, side: int = SIDE) -> Path:
 
 
 def train_here(run: Run, watcher: Watcher | None = None) -> Outcome:
-    return train(run, workspace=run.workspace, events=watcher or Watcher())
+    """Train in this process. Every step is told when it is done, so that ``watcher`` acts between it and the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "EVENT_SECONDS", 0.0)
+        return train(run, workspace=run.workspace, events=watcher or Watcher())
 
 
 def stop_at(run: Run, event: tuple[str, int]) -> None:
