@@ -102,9 +102,10 @@ def read_sampler(text: str) -> tuple[Sampler, NoiseSchedule | None] | None:
     plain = _plain(text)
     if plain in _SAMPLERS:
         return _SAMPLERS[plain], None
-    sampler, _, schedule = plain.rpartition("_")
-    if schedule in _SCHEDULES and sampler in _SAMPLERS:
-        return _SAMPLERS[sampler], _SCHEDULES[schedule]
+    for gap in re.finditer("_", plain):
+        sampler, schedule = plain[: gap.start()], plain[gap.end() :]
+        if sampler in _SAMPLERS and schedule in _SCHEDULES:
+            return _SAMPLERS[sampler], _SCHEDULES[schedule]
     return None
 
 

@@ -6,9 +6,11 @@ k-diffusion names beside class names and options).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -71,7 +73,23 @@ def make_scheduler(
         schedule: one of ``sampler_names.schedules_of(sampler)``; ``model`` spaces the steps as ``base_config`` says.
     """
     scheduler_class, options = SAMPLERS[sampler]
+    if base_config.get("rescale_betas_zero_snr") and not _knows_pure_noise(scheduler_class):
+        options = {**options, "trained_betas": _betas_to_pure_noise(base_config)}
     if schedule == "model":
         return scheduler_class.from_config(dict(base_config), **options)
     own = {name: False for name in _NOISE_LEVELS if base_config.get(name)}  # only one of them may be on
     return scheduler_class.from_config(dict(base_config), **{**options, **own, **_SCHEDULES[schedule]})
+
+
+def _knows_pure_noise(scheduler_class: type[SchedulerMixin]) -> bool:
+    return "rescale_betas_zero_snr" in inspect.signature(scheduler_class.__init__).parameters
+
+
+def _betas_to_pure_noise(base_config: Mapping[str, Any]) -> list[float]:
+    """The betas rescaled to a terminal signal of zero (Lin et al. 2023, 2305.08891, algorithm 1), for the schedulers
+    of diffusers that cannot do it. As in those that can, the last step keeps a share of 2^-24: noise levels are finite.
+    """
+    kept = DDPMScheduler.from_config(dict(base_config)).alphas_cumprod.double()
+    kept[-1] = 2**-24
+    before = torch.cat([torch.ones(1, dtype=kept.dtype), kept[:-1]])
+    return (1 - kept / before).tolist()

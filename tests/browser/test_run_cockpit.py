@@ -236,4 +236,4 @@ def test_a_checkpoint_goes_to_generate(page: Page, workspace: Workspace) -> None
         "(name) => [...document.querySelectorAll('input')].some((one) => one.value.includes(name))",
         arg=f"{run.read().name}, step 120",
     )
-    assert chosen.count() > 0
+    expect(chosen.first).to_be_visible()

@@ -74,4 +74,8 @@ def test_csv_and_comparison(client: TestClient, run: Run) -> None:
     told = client.get(f"/atelier/compare?runs={run.id},gone,{other.id},{run.id}").json()
     assert [each["name"] for each in told["runs"]] == ["star", "b"]
     assert told["differences"] == [{"label": "Rank", "name": "lora.rank", "values": ["16", "4"]}]
-    assert client.get("/atelier/compare").json() == {"runs": [], "differences": []}
+    assert client.get("/atelier/compare").json() == {
+        "runs": [],
+        "differences": [],
+        "evaluations": {"rows": [], "note": ""},
+    }

@@ -33,19 +33,24 @@ def test_samplers_keep_the_models_betas_and_end_at_a_perfect_prediction(
     scheduler = make_scheduler(sampler, {**BASE, "prediction_type": prediction_type}, schedule)
     assert scheduler.config.prediction_type == prediction_type
     assert scheduler.config.beta_start == BASE["beta_start"] and scheduler.config.beta_schedule == "scaled_linear"
+    assert _far_from_the_picture(scheduler, sampler, 20) < 0.2
+
+
+def _far_from_the_picture(scheduler, sampler: Sampler, steps: int) -> float:
+    """How far from a picture its perfect predictions lead."""
     generator = torch.Generator().manual_seed(0)
     picture = torch.randn(1, 4, 4, 4, generator=generator)
-    scheduler.set_timesteps(20)
+    scheduler.set_timesteps(steps)
     sample = torch.randn(1, 4, 4, 4, generator=generator) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(sample, timestep)
         kept = _kept(scheduler, timestep)
         noise = (scaled - kept.sqrt() * picture) / (1 - kept).sqrt()
         velocity = kept.sqrt() * noise - (1 - kept).sqrt() * picture
-        prediction = noise if prediction_type == "epsilon" else velocity
+        prediction = noise if scheduler.config.prediction_type == "epsilon" else velocity
         drawn = {"generator": generator} if sampler in RANDOM else {}
         sample = scheduler.step(prediction, timestep, sample, **drawn).prev_sample
-    assert (sample - picture).abs().max() < 0.2
+    return float((sample - picture).abs().max())
 
 
 def _kept(scheduler, timestep: torch.Tensor) -> torch.Tensor:
@@ -54,6 +59,17 @@ def _kept(scheduler, timestep: torch.Tensor) -> torch.Tensor:
         return scheduler.alphas_cumprod[int(timestep)]
     sigma = scheduler.sigmas[scheduler.step_index or 0]
     return 1 / (1 + sigma**2) if scheduler.step_index is not None else scheduler.alphas_cumprod[int(timestep.round())]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_models_that_begin_at_pure_noise(sampler: Sampler) -> None:
+    """Lin et al. 2023, 2305.08891: betas rescaled to no signal at the end, velocities, trailing steps."""
+    pure = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    scheduler = make_scheduler(sampler, {**BASE, **pure})
+    assert scheduler.alphas_cumprod[-1] < 1e-6
+    expected = make_scheduler("ddim", {**BASE, **pure}).alphas_cumprod
+    assert torch.allclose(scheduler.alphas_cumprod[:-1], expected[:-1], atol=1e-5)
+    assert _far_from_the_picture(scheduler, sampler, 20) < 0.2
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -68,9 +84,9 @@ def test_each_schedule_is_another(sampler: Sampler) -> None:
 
 def test_karras_levels_are_those_of_the_paper() -> None:
     """Karras et al. 2022, 2206.00364, equation 5, with rho 7."""
-    scheduler = make_scheduler("euler", BASE, "karras")
+    scheduler = make_scheduler("euler", {**BASE, "timestep_spacing": "linspace"}, "karras")
     scheduler.set_timesteps(10)
-    kept = torch.tensor(scheduler.alphas_cumprod, dtype=torch.float64)
+    kept = scheduler.alphas_cumprod.double()
     low, high = (((1 - kept) / kept) ** 0.5)[[0, -1]] ** (1 / 7)
     expected = (high + torch.linspace(0, 1, 10, dtype=torch.float64) * (low - high)) ** 7
     assert torch.allclose(scheduler.sigmas[:-1].double(), expected, rtol=1e-4)
