@@ -34,13 +34,15 @@ def field(page: Page, name: str) -> Locator:
     return page.locator(f"#field-{name.replace('.', '-')}").locator("input, textarea").first
 
 
-def use_text(page: Page, text: str) -> None:
-    """Settings as YAML into the form: every other setting goes back to its default."""
+def use_text(page: Page, text: str, *, taken: bool = True) -> None:
+    """Settings as YAML into the form: every other setting goes back to its default. ``taken``: whether it is right."""
     box = page.locator("#yaml textarea")
     if not box.is_visible():
         page.get_by_role("button", name="Settings as text").click()
     box.fill(text)
     page.locator("#apply-yaml").click()
+    if taken:
+        expect(box).not_to_have_value(text)  # then the whole form stands there, written out
 
 
 def test_what_is_typed_is_there_after_a_reload(page: Page, pictures: Path) -> None:
@@ -105,7 +107,7 @@ def test_wrong_values_are_told_at_their_fields_all_at_once(
 
 
 def test_a_folder_outside_is_refused_at_its_row(page: Page) -> None:
-    use_text(page, "dataset: {sources: [{path: /etc}]}")
+    use_text(page, "dataset: {sources: [{path: /etc}]}", taken=False)
     expect(field(page, "dataset.sources.0.path")).to_have_value("/etc")
     page.locator("#check").click()
     expect(page.locator("#field-dataset-sources-0-path .field-problem")).to_contain_text("not open to the page")
@@ -154,7 +156,7 @@ def test_the_check_tells_what_would_be_trained(page: Page, pictures: Path, shot:
 
 
 def test_text_that_is_no_config_is_told(page: Page) -> None:
-    use_text(page, "train: {learning_rat: 1}")
+    use_text(page, "train: {learning_rat: 1}", taken=False)
     expect(page.locator("#train-problems")).to_contain_text("Did you mean train.learning_rate?")
-    use_text(page, "just words")
+    use_text(page, "just words", taken=False)
     expect(page.locator("#train-problems")).to_contain_text("What stands here holds text, not settings")
