@@ -28,10 +28,10 @@ def run(app: App) -> Run:
             "name": "circles",
             "dataset": {"sources": [{"path": str(pictures)}], "resolution": SIDE, "buckets": {"min": 64, "step": 8}},
             "lora": {"rank": 2, "target": "attention"},
-            "train": {"max_steps": 4, "learning_rate": 5e-3},
+            "train": {"max_steps": 8, "learning_rate": 5e-3},
             "samples": {"every_steps": 0, "at_start": False, "prompts": [f"{HOSTILE} --s 1"]},
-            "validation": {"split": 0.34, "every_steps": 2, "timesteps": 1},
-            "output": {"save_every_steps": 2, "keep_best": True},
+            "validation": {"split": 0.34, "every_steps": 4, "timesteps": 1},
+            "output": {"save_every_steps": 4, "keep_best": True},
         }
     )
     run = workspace.create_run(config)
@@ -61,7 +61,7 @@ def test_wrong_values_are_told_and_start_nothing(page: Page, panel: Locator, run
     panel.get_by_text("Checkpoints: all 2").click()
     panel.get_by_role("button", name="None", exact=True).click()
     expect(panel.get_by_role("button", name="No checkpoint chosen")).to_be_disabled()
-    panel.get_by_role("checkbox", name="Step 4").check()
+    panel.get_by_role("checkbox", name="Step 8").check()
     expect(panel.get_by_role("button", name="Evaluate 1 checkpoint")).to_be_enabled()
     panel.get_by_role("button", name="All", exact=True).click()
 
@@ -88,7 +88,7 @@ def test_it_is_started_cancelled_gone_on_with_and_names_the_best(
     expect(panel.locator("table")).to_be_visible(timeout=180_000)
 
     found = evaluation_of(run.dir).read_summary()
-    assert found is not None and found.best in (2, 4)
+    assert found is not None and found.best in (4, 8)
     expect(panel.locator(".verdict")).to_contain_text(f"Best: step {found.best}. {found.why}")
     expect(panel.locator("tr.best th")).to_contain_text(f"Step {found.best}")
     losses = [f"{each.validation_loss:.4g}" for each in found.checkpoints]
@@ -111,6 +111,6 @@ def test_it_is_started_cancelled_gone_on_with_and_names_the_best(
     open_tab(page, "Runs")
     page.get_by_role("button", name="Evaluation").click()
     expect(page.locator("#run-evaluation .verdict")).to_contain_text("Best: step")
-    page.get_by_role("button", name="Generate with step 2").click()
+    page.get_by_role("button", name="Generate with step 4").click()
     expect(page.get_by_role("tab", name="Generate", exact=True)).to_have_attribute("aria-selected", "true")
-    expect(page.locator("#generate-lora-0 input")).to_have_value(re.compile("circles, step 2"))
+    expect(page.locator("#generate-lora-0 input")).to_have_value(re.compile("circles, step 4"))
