@@ -124,11 +124,14 @@ def test_runs_with_everything_open(filled: App, page: Page, shot: Callable[[str]
     found += findings(page)
     shot("runs-compared")
     page.get_by_role("button", name="Close comparison").press("Enter")
+    picture = page.locator("#sample-wall .sw-picture").first
+    of_evaluated = str(picture.locator("img").get_attribute("src"))
     page.locator(".run-item", has_text="other").press("Enter")
     expect(page.locator("#run-head h2")).to_have_text("other")
 
     # A picture in full size
-    page.locator("#sample-wall .sw-picture").first.press("Enter")
+    expect(picture.locator("img")).not_to_have_attribute("src", of_evaluated)
+    picture.press("Enter")
     dialog = page.locator("dialog[open]")
     expect(dialog).to_be_visible()
     found += findings(page)
