@@ -33,7 +33,7 @@ from trainer.config_training import (
     TrainSettings,
 )
 from trainer.prompt_lines import parse_line
-from trainer.sampler_names import NoiseSchedule, Sampler, read_sampler, schedules_of
+from trainer.sampler_names import NoiseSchedule, Sampler, sampling_of, schedules_of
 
 __all__ = [
     "AugmentSettings",
@@ -124,11 +124,7 @@ class Prompt(Section):
     @classmethod
     def _one_name_for_both(cls, values: Any) -> Any:
         """Take ``DPM++ 2M Karras`` apart: sampler and schedule were one name here before, and are elsewhere."""
-        found = read_sampler(str(values.get("sampler"))) if isinstance(values, dict) else None
-        if found is None:
-            return values
-        sampler, schedule = found
-        return {**values, "sampler": sampler, **({"schedule": schedule} if schedule else {})}
+        return {**values, **sampling_of(str(values.get("sampler")))} if isinstance(values, dict) else values
 
     @field_validator("schedule")
     @classmethod

@@ -105,8 +105,8 @@ def read_infotext(text: str) -> Infotext:
     values = {name: _unquoted(value) for name, value in _VALUES.findall(" ".join(text[starts[-1] :].split("\n")))}
     prompt, negative = _prompts(body)
     settings: dict[str, Any] = {
-        "prompt": _NETWORK.sub("", _LORA.sub("", prompt)).strip(),
-        "negative": _NETWORK.sub("", _LORA.sub("", negative)).strip(),
+        "prompt": _without_tags(prompt),
+        "negative": _without_tags(negative),
         "steps": _number(values.get("Steps"), int),
         "guidance": _number(values.get("CFG scale"), float),
         "seed": _number(values.get("Seed"), int),
@@ -115,7 +115,7 @@ def read_infotext(text: str) -> Infotext:
         **_size(values.get("Size", "")),
     }
     if values.get("Version") != _OURS:
-        settings |= _as_others_read(prompt, negative, values)
+        settings |= _as_others_read(settings["prompt"], settings["negative"], values)
     return Infotext(
         {name: value for name, value in settings.items() if value is not None},
         tuple(_lora(name, given) for name, given in _LORA.findall(prompt)),
@@ -165,6 +165,10 @@ def _prompts(body: str) -> tuple[str, str]:
     return body[: found[-1].start()], body[found[-1].end() :]
 
 
+def _without_tags(prompt: str) -> str:
+    return _NETWORK.sub("", _LORA.sub("", prompt)).strip()
+
+
 def _sampling(values: dict[str, str]) -> dict[str, Any]:
     """Sampler and schedule: by two values, or by one name for both as before A1111 1.9."""
     found = read_sampler(values.get("Sampler", ""))
@@ -191,9 +195,8 @@ def _size(text: str) -> dict[str, Any]:
 
 def _as_others_read(prompt: str, negative: str, values: dict[str, str]) -> dict[str, Any]:
     """Other programs read emphasis unless told not to, and prompts of any length."""
-    text = _LORA.sub("", f"{prompt}\n{negative}")
-    emphasis = values.get("Emphasis", "Original") not in ("None", "Ignore") and re.search(r"[(\[]", text)
-    tokens = max(clip_counter().count(_LORA.sub("", each), ()).tokens for each in (prompt, negative))
+    emphasis = values.get("Emphasis") not in ("None", "Ignore") and re.search(r"[(\[]", prompt + negative)
+    tokens = max(clip_counter().count(each, ()).tokens for each in (prompt, negative))
     length = next((length for length in _LENGTHS if tokens <= length), _LENGTHS[-1])
     return {"weighted": True if emphasis else None, "max_token_length": length if length > _LENGTHS[0] else None}
 

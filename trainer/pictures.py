@@ -8,7 +8,7 @@ bounded and validated.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from trainer.config import CaptionLength, Prompt, Section
 from trainer.config_io import problems_of
 from trainer.errors import UserError
 from trainer.files import atomic_path
-from trainer.infotext import LONGEST_TEXT, NamedLora, read_infotext, write_infotext
+from trainer.infotext import LONGEST_TEXT, Infotext, read_infotext, write_infotext
 from trainer.lora.strengths import Strength, parse_strength
 
 OUR_CHUNK = "lora_atelier"
@@ -88,32 +88,17 @@ def save_png(image: Image.Image, path: Path, settings: dict[str, Any]) -> None:
         image.save(temporary, format="PNG", pnginfo=chunks)
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a picture tells of how it was made.
+def read_picture(path: Path) -> Infotext:
+    """Our settings in a picture, else those of another program; here only valid PictureSettings values are among them.
 
-    Attributes:
-        settings: valid PictureSettings values.
-        loras: LoRAs that another program names; ours stand in ``settings``, with their files.
-        model: the model that another program names; empty where it does not.
-        unused: what it says beyond that, as ``Hires upscale: 2``.
-    """
-
-    settings: dict[str, Any]
-    loras: tuple[NamedLora, ...] = ()
-    model: str = ""
-    unused: tuple[str, ...] = ()
-
-
-def read_picture(path: Path) -> Found:
-    """Our settings in a picture, else those of another program, as far as they are valid.
+    Ours name LoRAs and model among the settings, by their files.
 
     Raises UserError when the file is not a picture or carries no settings.
     """
     texts = _texts(path)
     ours = _known(_our_settings(texts.get(OUR_CHUNK, "")))
     if ours:
-        return Found(ours)
+        return Infotext(ours)
     read = read_infotext(texts.get(A1111_CHUNK, ""))
     settings = _known(read.settings)
     if not settings:
@@ -122,7 +107,7 @@ def read_picture(path: Path) -> Found:
             f"{path.name} carries no settings.",
             "Use a picture straight from this program, A1111, Forge or Civitai; other programs often remove them.",
         )
-    return Found(settings, read.loras, read.model, read.unused)
+    return replace(read, settings=settings)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

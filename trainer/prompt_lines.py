@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from trainer.sampler_names import read_sampler
+from trainer.sampler_names import sampling_of
 
 FLAGS: dict[str, str] = {
     "n": "negative",
@@ -44,7 +44,8 @@ def parse_line(line: str) -> dict[str, Any]:
     values = {"prompt": prompt.strip()}
     for flag, given in zip(rest[::2], rest[1::2], strict=True):
         name = FLAGS.get(flag.lower(), f"--{flag}")
-        values |= _sampling(given.strip()) if name == "sampler" else {name: _value(name, given.strip())}
+        told = sampling_of(given) if name == "sampler" else {}
+        values |= told or {name: _value(name, given.strip())}
     return values
 
 
@@ -79,21 +80,14 @@ def flags_in_words() -> str:
 def _value(name: str, text: str) -> Any:
     if name == "negative":
         return text
+    if name == "sampler":  # one that nobody has, for validation to refuse
+        return text.lower()
     for number in (int, float):
         try:
             return number(text)
         except ValueError:
             continue
     return text
-
-
-def _sampling(text: str) -> dict[str, Any]:
-    """Sampler and schedule; a name that nobody uses stays as it is, for validation to refuse."""
-    found = read_sampler(text)
-    if found is None:
-        return {"sampler": text.lower()}
-    sampler, schedule = found
-    return {"sampler": sampler, "schedule": schedule} if schedule else {"sampler": sampler}
 
 
 def _number_text(value: Any) -> str:

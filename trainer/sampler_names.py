@@ -109,6 +109,15 @@ def read_sampler(text: str) -> tuple[Sampler, NoiseSchedule | None] | None:
     return None
 
 
+def sampling_of(text: str) -> dict[str, str]:
+    """The settings ``sampler`` and, where the name says one, ``schedule``; empty for a name nobody uses."""
+    found = read_sampler(text)
+    if found is None:
+        return {}
+    sampler, schedule = found
+    return {"sampler": sampler, "schedule": schedule} if schedule else {"sampler": sampler}
+
+
 def read_schedule(text: str) -> NoiseSchedule | None:
     """A schedule by any usual name, None for one that is not here."""
     return _SCHEDULES.get(_plain(text))

@@ -5,26 +5,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 
+from tests.unit.picture_samples import SETTINGS
 from trainer.infotext import Infotext, NamedLora, read_infotext, write_infotext
 from trainer.pictures import parse_settings
 
-OURS: dict[str, Any] = {
-    "prompt": "a red star, (neon:1.3), naïve “quotes” 絵\nsecond line",
-    "negative": "blurry: very, ugly",
-    "width": 128,
-    "height": 192,
-    "steps": 12,
-    "guidance": 4.5,
-    "seed": 2**63 - 1,
-    "sampler": "dpmpp_2m",
-    "schedule": "karras",
-    "model": "/models/demo, second.safetensors",
-    "loras": [{"path": "/somewhere/neon style.safetensors", "weight": -0.75, "parts": "text_encoder:0"}],
-    "clip_skip": 2,
+UNTOLD = ("max_token_length", "weighted", "count")
+"""Settings that A1111 has no value for."""
+OURS = {name: value for name, value in SETTINGS.items() if name not in UNTOLD} | {
+    "model": "/models/demo, second.safetensors"
 }
 
 

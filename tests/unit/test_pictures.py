@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from tests.unit.picture_samples import SETTINGS
 from trainer.errors import UserError
 from trainer.pictures import parse_settings, read_picture, read_settings, save_png
-
-SETTINGS: dict[str, Any] = {
-    "prompt": "a red star, (neon:1.3), naïve “quotes” 絵\nsecond line",
-    "negative": "blurry: very, ugly",
-    "width": 128,
-    "height": 192,
-    "steps": 12,
-    "guidance": 4.5,
-    "seed": 2**63 - 1,
-    "sampler": "dpmpp_2m",
-    "schedule": "karras",
-    "model": "demo",
-    "loras": [{"path": "/somewhere/neon style.safetensors", "weight": -0.75, "parts": "text_encoder:0"}],
-    "clip_skip": 2,
-    "max_token_length": 150,
-    "weighted": True,
-    "count": 3,
-}
 
 
 def picture() -> Image.Image:

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         described = (PictureSettings.model_fields[name].description or "").split("\n")[0]
         parser.add_argument(f"--{name.replace('_', '-')}", help=described.replace("%", "%%"))
     described = str(PictureSettings.model_fields["weighted"].description)
-    add_gpu_sharing(parser)
     parser.add_argument("--weighted", action="store_true", help=described[:1].lower() + described[1:])
+    add_gpu_sharing(parser)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:

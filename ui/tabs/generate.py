@@ -193,54 +193,49 @@ def _form(context: AppContext) -> _Form:
 
 
 def _more_settings(field: dict[str, Any]) -> dict[str, Any]:
-    sampler = gr.Dropdown(
-        [(shown, name) for name, shown in SAMPLER_NAMES.items()],
-        value="ddim",
-        label="Sampler",
-        filterable=False,
-        elem_id="generate-sampler",
-        **field,
-    )
-    schedule = gr.Dropdown(
-        _schedules("ddim"),
-        value="model",
-        label="Schedule",
-        info="At which noise levels the steps are taken.",
-        filterable=False,
-        elem_id="generate-schedule",
-        **field,
-    )
-    width = gr.Number(
-        None, label="Width", info="Empty: the model's own.", precision=0, elem_id="generate-width", **field
-    )
-    height = gr.Number(
-        None, label="Height", info="Empty: the model's own.", precision=0, elem_id="generate-height", **field
-    )
-    clip_skip = gr.Slider(1, 12, value=1, step=1, label="Clip skip", buttons=[], elem_id="generate-clip-skip", **field)
-    max_token_length = gr.Dropdown(
-        list(options(CaptionLength)),
-        value=75,
-        label="Prompt length",
-        info="Tokens that are read; more than 75 in chunks.",
-        filterable=False,
-        elem_id="generate-max-token-length",
-        **field,
-    )
-    weighted = gr.Checkbox(
-        False,
-        label="Weighted prompt",
-        info="Read (word:1.3), (word) and [word] as emphasis.",
-        elem_id="generate-weighted",
-        **field,
-    )
     return {
-        "sampler": sampler,
-        "schedule": schedule,
-        "width": width,
-        "height": height,
-        "clip_skip": clip_skip,
-        "max_token_length": max_token_length,
-        "weighted": weighted,
+        "sampler": gr.Dropdown(
+            [(shown, name) for name, shown in SAMPLER_NAMES.items()],
+            value="ddim",
+            label="Sampler",
+            filterable=False,
+            elem_id="generate-sampler",
+            **field,
+        ),
+        "schedule": gr.Dropdown(
+            _schedules("ddim"),
+            value="model",
+            label="Schedule",
+            info="At which noise levels the steps are taken.",
+            filterable=False,
+            elem_id="generate-schedule",
+            **field,
+        ),
+        "width": gr.Number(
+            None, label="Width", info="Empty: the model's own.", precision=0, elem_id="generate-width", **field
+        ),
+        "height": gr.Number(
+            None, label="Height", info="Empty: the model's own.", precision=0, elem_id="generate-height", **field
+        ),
+        "clip_skip": gr.Slider(
+            1, 12, value=1, step=1, label="Clip skip", buttons=[], elem_id="generate-clip-skip", **field
+        ),
+        "max_token_length": gr.Dropdown(
+            list(options(CaptionLength)),
+            value=75,
+            label="Prompt length",
+            info="Tokens that are read; more than 75 in chunks.",
+            filterable=False,
+            elem_id="generate-max-token-length",
+            **field,
+        ),
+        "weighted": gr.Checkbox(
+            False,
+            label="Weighted prompt",
+            info="Read (word:1.3), (word) and [word] as emphasis.",
+            elem_id="generate-weighted",
+            **field,
+        ),
     }
 
 
