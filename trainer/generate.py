@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,33 @@ from trainer.devices import compute_dtype, gpu_held, is_out_of_memory
 from trainer.errors import Problem, UserError
 from trainer.families import load_family
 from trainer.families.base import Conditioning, clip_skip_problem
+from trainer.inputs import input_problems
 from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import LoraLayer
 from trainer.lora.patches import WeightPatches, check_fits, layers_by_key, shape_of
 from trainer.lora.strengths import Strength
 from trainer.pictures import LoraUse, PictureSettings, save_png
 from trainer.runs.events import EventSink
+from trainer.samplers import make_scheduler
 
-OnStep = Callable[[int, int], None]
-"""Called after each denoising step with (done, total); may raise to end the picture there."""
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a picture is.
+
+    Attributes:
+        done: denoising steps taken, over all its passes.
+        total: of so many.
+        latents: (B, 4, h, w) as they stand: the noisy ones.
+    """
+
+    done: int
+    total: int
+    latents: torch.Tensor
+
+
+OnStep = Callable[[Progress], None]
+"""Called after each denoising step; may raise to end the picture there."""
 
 KEPT_LORAS = 8
 """LoRAs that stay loaded beside those in use."""
@@ -70,6 +89,12 @@ class Painter:
         native = config.sample_size * self.family.latent_scale
         return settings.width or native, settings.height or native
 
+    def steps(self, settings: PictureSettings) -> int:
+        """How many denoising steps a picture takes: some samplers take two for each that is asked for."""
+        scheduler = make_scheduler(settings.sampler, self.family.scheduler_config, settings.schedule)
+        scheduler.set_timesteps(settings.steps)
+        return len(scheduler.timesteps)
+
     def use(self, loras: list[LoraUse]) -> None:
         """Make these the LoRAs in effect. Raises UserError, with every problem, when a file is not for this model."""
         weights: dict[str, list[Strength]] = {}
@@ -95,9 +120,9 @@ class Painter:
             raise UserError.many([clip_skip_problem("clip_skip", settings.clip_skip, self.family.max_clip_skip)])
         pipeline = self.family.pipeline(settings.sampler, settings.schedule)
 
-        def after_step(pipe: object, step: int, timestep: object, tensors: dict[str, object]) -> dict[str, object]:
+        def after_step(pipe: object, step: int, timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_step is not None:
-                on_step(step + 1, pipeline.num_timesteps)
+                on_step(Progress(step + 1, pipeline.num_timesteps, tensors["latents"]))
             return tensors
 
         with _told_when_memory_is_short():
@@ -229,14 +254,12 @@ def generate(
 
 
 def _drawn(painter: Painter, settings: PictureSettings, folder: Path, events: EventSink) -> list[Path]:
-    total = settings.count * settings.steps
+    steps = painter.steps(settings)
     paths = []
     for index in range(settings.count):
 
-        def tell(done: int, steps: int, index: int = index) -> None:
-            events.emit(
-                "progress", what="drawing", done=index * settings.steps + min(done, settings.steps), total=total
-            )
+        def tell(progress: Progress, index: int = index) -> None:
+            events.emit("progress", what="drawing", done=index * steps + progress.done, total=settings.count * steps)
 
         image = painter.draw(settings, settings.seed + index, tell)
         paths.append(save_picture(painter, image, settings, settings.seed + index, folder))
@@ -260,8 +283,8 @@ def next_number(folder: Path) -> int:
 
 
 def check_files(settings: PictureSettings) -> None:
-    """Raise UserError for every LoRA file that is missing or cannot be read, before anything slow happens."""
-    problems: list[Problem] = []
+    """Raise UserError for every LoRA or picture that is missing or cannot be read, before anything slow happens."""
+    problems = input_problems(settings.init_image, settings.mask)
     for index, use in enumerate(settings.loras):
         try:
             if not Path(use.path).is_file():

@@ -52,7 +52,12 @@ _AUTOMATIC: dict[Sampler, NoiseSchedule] = {
     "dpmpp_3m_sde": "exponential",
 }
 """What A1111 takes for ``Schedule type: Automatic`` (``modules/sd_samplers_kdiffusion.py``); uniform otherwise."""
-_READ = ("Steps", "Sampler", "Schedule type", "Schedule", "CFG scale", "Seed", "Size", "Clip skip", "Model", "Emphasis")
+_READ = (
+    *("Steps", "Sampler", "Schedule type", "Schedule", "CFG scale", "Seed", "Size", "Clip skip", "Model", "Emphasis"),
+    *("Denoising strength", "Hires upscale", "Hires resize", "Hires steps"),
+    *("Mask blur", "Inpaint area", "Masked area padding"),
+)
+_UPSCALERS = {"latent": "Latent", "lanczos": "Lanczos"}
 _IDLE = ("Model hash", "Version", "Lora hashes", "App", "Backend", "Created Date", "Hashes", "Pipeline", "Parser")
 """Nothing is missing without these."""
 _IDLE_VALUES = ("", "none", "false", "0", "-1", "{}", "[]")
@@ -113,6 +118,8 @@ def read_infotext(text: str) -> Infotext:
         "clip_skip": _number(values.get("Clip skip"), int),
         **_sampling(values),
         **_size(values.get("Size", "")),
+        **_second_pass(values),
+        **_masking(values),
     }
     if values.get("Version") != _OURS:
         settings |= _as_others_read(settings["prompt"], settings["negative"], values)
@@ -139,9 +146,31 @@ def _values_of(settings: dict[str, Any]) -> list[tuple[str, Any]]:
         ("Size", f"{settings['width']}x{settings['height']}" if settings.get("width") else None),
         ("Model", Path(str(settings["model"])).name if settings.get("model") else None),
         ("Clip skip", clip_skip if clip_skip not in (None, 1) else None),
+        *_second_values(settings),
         ("Version", _OURS),
     ]
     return [(name, value) for name, value in given if value is not None]
+
+
+def _second_values(settings: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Of pictures that start from another one: the first pass, or one that was given."""
+    if settings.get("init_image"):
+        masked = settings.get("mask")
+        alone = masked and settings.get("inpaint_area") == "masked"
+        return [
+            ("Denoising strength", settings.get("strength")),
+            ("Mask blur", settings.get("mask_blur") if masked else None),
+            ("Inpaint area", "Only masked" if alone else None),
+            ("Masked area padding", settings.get("mask_padding") if alone else None),
+        ]
+    if (settings.get("hires_scale") or 1) > 1:
+        return [
+            ("Denoising strength", settings.get("hires_strength")),
+            ("Hires upscale", settings["hires_scale"]),
+            ("Hires steps", settings.get("hires_steps") or None),
+            ("Hires upscaler", _UPSCALERS.get(settings.get("hires_upscaler", ""))),
+        ]
+    return []
 
 
 def _quoted(value: Any) -> str:
@@ -193,6 +222,37 @@ def _size(text: str) -> dict[str, Any]:
     return {"width": _number(width, int), "height": _number(height, int)}
 
 
+def _second_pass(values: dict[str, str]) -> dict[str, Any]:
+    """Whose strength it is, other values tell: A1111 has one name for that of both kinds of second start."""
+    strength = _number(values.get("Denoising strength"), float)
+    scale = _number(values.get("Hires upscale"), float) or _scale_of(values)
+    if scale is None:
+        return {"strength": strength}
+    upscaler = values.get("Hires upscaler", "")
+    return {
+        "hires_scale": scale,
+        "hires_steps": _number(values.get("Hires steps"), int),
+        "hires_strength": strength,
+        "hires_upscaler": "latent" if upscaler.startswith("Latent") else "lanczos" if upscaler else None,
+    }
+
+
+def _scale_of(values: dict[str, str]) -> float | None:
+    """``Hires resize: 1024x0`` names one side or both."""
+    given, wanted = _size(values.get("Size", "")), _size(values.get("Hires resize", ""))
+    scales = [wanted[side] / given[side] for side in given if wanted[side] and given[side]]
+    return max(scales, default=None)
+
+
+def _masking(values: dict[str, str]) -> dict[str, Any]:
+    areas = {"only masked": "masked", "whole picture": "whole"}
+    return {
+        "mask_blur": _number(values.get("Mask blur"), int),
+        "inpaint_area": areas.get(values.get("Inpaint area", "").lower()),
+        "mask_padding": _number(values.get("Masked area padding"), int),
+    }
+
+
 def _as_others_read(prompt: str, negative: str, values: dict[str, str]) -> dict[str, Any]:
     """Other programs read emphasis unless told not to, and prompts of any length."""
     emphasis = values.get("Emphasis") not in ("None", "Ignore") and re.search(r"[(\[]", prompt + negative)
@@ -219,6 +279,8 @@ def _lora(name: str, given: str) -> NamedLora:
 def _is_unused(name: str, value: str, settings: dict[str, Any]) -> bool:
     if name == "Sampler":
         return "sampler" not in settings
+    if name == "Hires upscaler":
+        return value not in _UPSCALERS.values() or "hires_scale" not in settings
     if name in ("Schedule type", "Schedule"):
         schedule = read_schedule(value)
         return value.lower() != "automatic" and (schedule is None or schedule != settings.get("schedule"))

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from trainer.config import CaptionLength, Prompt, Section
 from trainer.config_io import problems_of
@@ -24,6 +24,7 @@ from trainer.infotext import LONGEST_TEXT, Infotext, read_infotext, write_infote
 from trainer.lora.strengths import Strength, parse_strength
 
 OUR_CHUNK = "lora_atelier"
+LARGEST_SIDE_PX = 4096
 A1111_CHUNK = "parameters"
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 """Where the Exif standard (2.32, section 4.6.5) keeps a comment: eight bytes of encoding, then the text."""
@@ -69,6 +70,62 @@ class PictureSettings(Prompt):
     """Read `(word:1.3)`, `(word)` and `[word]` as emphasis."""
     count: int = Field(1, ge=1, le=100)
     """Pictures to make; each next one has the next seed."""
+    batch_size: int = Field(1, ge=1, le=16)
+    """Pictures drawn at once: faster on a GPU, for more memory. They may differ by rounding from ones drawn alone."""
+
+    init_image: str | None = None
+    """A picture to start from. Width and height empty: its shape, in the model's size."""
+    strength: float = Field(0.75, ge=0, le=1)
+    """How much of the picture to start from is drawn anew: 0 leaves it as it is, 1 uses nothing of it."""
+    fit: Literal["crop", "resize", "pad"] = "crop"
+    """How the picture to start from gets the size: what is too much cut off, stretched, or its edges continued."""
+    mask: str | None = None
+    """A picture as large as the one to start from: white is drawn anew, black is kept."""
+    mask_blur: int = Field(4, ge=0, le=64)
+    """Pixels over which the mask's border is softened."""
+    inpaint_area: Literal["whole", "masked"] = "whole"
+    """Draw the whole picture, or the masked part alone at full size: more detail, and the picture keeps its size."""
+    mask_padding: int = Field(32, ge=0, le=512)
+    """Pixels around the masked part that are looked at, when it is drawn alone."""
+
+    hires_scale: float = Field(1.0, ge=1, le=4)
+    """How much larger the picture is drawn in a second pass; 1 for none."""
+    hires_steps: int = Field(0, ge=0, le=1000)
+    """Denoising steps of the second pass; 0 for as many as in the first."""
+    hires_strength: float = Field(0.5, ge=0, le=1)
+    """How much of the first pass is drawn anew in the second."""
+    hires_upscaler: Literal["latent", "lanczos"] = "latent"
+    """Enlarge what the model works in (needs a strength of 0.5 or more), or the pixels."""
+
+    @field_validator("mask")
+    @classmethod
+    def _mask_of_a_picture(cls, mask: str | None, info: ValidationInfo) -> str | None:
+        if mask and not info.data.get("init_image"):
+            raise ValueError("belongs to a picture to start from; give init_image too, or no mask")
+        return mask or None
+
+    @field_validator("init_image")
+    @classmethod
+    def _none_is_none(cls, init_image: str | None) -> str | None:
+        return init_image or None
+
+    @field_validator("hires_scale")
+    @classmethod
+    def _second_pass_fits(cls, scale: float, info: ValidationInfo) -> float:
+        if scale > 1 and info.data.get("init_image"):
+            raise ValueError(
+                "a second pass follows a picture that is drawn from its prompt alone; use 1 with init_image"
+            )
+        side = max(info.data.get("width") or 0, info.data.get("height") or 0)
+        if side * scale > LARGEST_SIDE_PX:
+            most = LARGEST_SIDE_PX / side
+            raise ValueError(f"{scale:g} times {side} is more than {LARGEST_SIDE_PX} pixels; use {most:.2g} or less")
+        return scale
+
+    def enlarged(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height in pixels after the second pass, which starts from ``size``: multiples of 8."""
+        width, height = (round(side * self.hires_scale / 8) * 8 for side in size)
+        return width, height
 
 
 def parse_settings(values: dict[str, Any]) -> PictureSettings:

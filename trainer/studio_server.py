@@ -6,7 +6,6 @@ import gc
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from PIL import Image
 from trainer.devices import gpu_uuid
 from trainer.errors import Problem, UserError
 from trainer.files import write_json
-from trainer.generate import Painter, check_files, save_picture
+from trainer.generate import OnStep, Painter, Progress, check_files, save_picture
 from trainer.pictures import save_png
 from trainer.runs.store import this_process
 from trainer.runs.turns import Holder, busy_words, gpu_turn
@@ -117,10 +116,10 @@ class Server:
         """Make the request's pictures; those an earlier process already made are kept."""
         self._take_the_gpu()
         check_files(request.settings)
-        per_picture = request.settings.steps
+        painter = self._model(request, answer)
+        per_picture = painter.steps(request.settings)
         answer.steps = per_picture * (2 if request.compare else request.settings.count)
         answer.step = per_picture * len(answer.pictures)
-        painter = self._model(request, answer)
         painter_loras = request.settings.loras
         if request.compare and not answer.pictures:
             answer.pictures.append(str(self._plain(painter, request, answer)))
@@ -169,15 +168,15 @@ class Server:
         self._tell(answer)
         return self._painter
 
-    def _progress(self, request: Request, answer: Answer, before: int) -> Callable[[int, int], None]:
+    def _progress(self, request: Request, answer: Answer, before: int) -> OnStep:
         """What is called after each denoising step: ends pictures nobody wants, and tells how far this one is."""
         told = 0.0
 
-        def after_step(done: int, steps: int) -> None:
+        def after_step(progress: Progress) -> None:
             nonlocal told
             if self._is_unwanted(request):
                 raise _Cancelled
-            answer.step = before + min(done, request.settings.steps)
+            answer.step = before + progress.done
             if time.monotonic() - told > PROGRESS_EVERY_S:
                 told = time.monotonic()
                 self._tell(answer)

@@ -30,6 +30,7 @@ def places(workspace: Workspace) -> list[Place]:
         Place("Bin", "deleted runs and checkpoints; emptied on the Runs tab", Bin(workspace.dir).dir),
         Place("Merged models", "what the Merge tab saves", workspace.models_dir),
         Place("Pictures", "what the Generate tab makes", workspace.pictures_dir),
+        Place("Pictures to start from", "what was given to the Generate tab", workspace.inputs_dir),
         Place("Datasets", "uploaded and generated pictures", workspace.datasets_dir),
         Place("Presets", "your own", workspace.dir / "presets"),
         Place("Caches", "made anew when needed", workspace.cache_dir),

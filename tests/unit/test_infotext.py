@@ -12,9 +12,11 @@ from tests.unit.picture_samples import SETTINGS
 from trainer.infotext import Infotext, NamedLora, read_infotext, write_infotext
 from trainer.pictures import parse_settings
 
-UNTOLD = ("max_token_length", "weighted", "count")
+FILES = ("init_image", "mask")
+UNTOLD = ("max_token_length", "weighted", "count", "batch_size", "fit")
 """Settings that A1111 has no value for."""
-OURS = {name: value for name, value in SETTINGS.items() if name not in UNTOLD} | {
+SECOND_PASS = {"hires_scale": 1.5, "hires_steps": 9, "hires_strength": 0.65, "hires_upscaler": "lanczos"}
+OURS = {name: value for name, value in SETTINGS.items() if name not in (*UNTOLD, *SECOND_PASS)} | {
     "model": "/models/demo, second.safetensors"
 }
 
@@ -24,13 +26,24 @@ def test_the_text_is_what_a1111_writes() -> None:
     assert write_infotext(plain) == (
         "a red star <lora:neon style:-0.75>\nNegative prompt: blurry\n"
         "Steps: 12, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 4.5, Seed: 7, Size: 128x192, "
-        'Model: "demo, second.safetensors", Clip skip: 2, Version: LoRA Atelier'
+        'Model: "demo, second.safetensors", Clip skip: 2, Denoising strength: 0.4, Mask blur: 7, Inpaint area: Only masked, '
+        "Masked area padding: 48, Version: LoRA Atelier"
+    )
+    without = {name: value for name, value in plain.items() if name not in FILES}
+    assert write_infotext(without).endswith("Clip skip: 2, Version: LoRA Atelier")
+    assert write_infotext(without | SECOND_PASS).endswith(
+        "Clip skip: 2, Denoising strength: 0.65, Hires upscale: 1.5, Hires steps: 9, Hires upscaler: Lanczos, "
+        "Version: LoRA Atelier"
     )
 
 
 def test_our_own_text_is_read_back() -> None:
     read = read_infotext(write_infotext(OURS))
-    assert read.settings == {name: value for name, value in OURS.items() if name not in ("loras", "model")}
+    kept = {name: value for name, value in OURS.items() if name not in ("loras", "model", *FILES)}
+    assert read.settings == kept
+    again = read_infotext(write_infotext(kept | SECOND_PASS))
+    starts = ("strength", "mask_blur", "mask_padding", "inpaint_area")
+    assert again.settings == {name: value for name, value in kept.items() if name not in starts} | SECOND_PASS
     assert read.loras == (NamedLora("neon style", -0.75),)
     assert (read.model, read.unused) == ("demo, second.safetensors", ())
 
@@ -60,16 +73,16 @@ OTHERS: list[tuple[str, str, Infotext]] = [
                 "schedule": "karras",
                 "width": 768,
                 "height": 768,
+                "hires_scale": 2.0,
+                "hires_strength": 0.7,
+                "hires_upscaler": "latent",
                 "weighted": True,
             },
             (NamedLora("BlueArchive10", 1.0),),
             "CuteMix",
             (
-                "Denoising strength: 0.7",
                 "ControlNet 0: preprocessor: openpose, model: control_v11p [cab727d4], "
                 "starting/ending: (0, 1), params: (512, 64, 64)",
-                "Hires upscale: 2",
-                "Hires upscaler: Latent",
                 "TI hashes: Neg1: 339cc9210f70",
             ),
         ),
@@ -275,6 +288,38 @@ OTHERS: list[tuple[str, str, Infotext]] = [
         ),
     ),
 ]
+
+
+SECOND_STARTS: list[tuple[str, dict[str, object], tuple[str, ...]]] = [
+    (
+        "Denoising strength: 0.35, Hires upscale: 1.5, Hires steps: 12, Hires upscaler: 4x-UltraSharp",
+        {"hires_scale": 1.5, "hires_steps": 12, "hires_strength": 0.35, "hires_upscaler": "lanczos"},
+        ("Hires upscaler: 4x-UltraSharp",),
+    ),
+    (
+        "Denoising strength: 0.7, Hires resize: 768x0, Hires upscaler: Latent (bicubic antialiased)",
+        {"hires_scale": 1.5, "hires_strength": 0.7, "hires_upscaler": "latent"},
+        ("Hires upscaler: Latent (bicubic antialiased)",),
+    ),
+    (
+        "Denoising strength: 0.44, Mask blur: 7, Inpaint area: Only masked, Masked area padding: 48, Masked content: fill",
+        {"strength": 0.44, "mask_blur": 7, "inpaint_area": "masked", "mask_padding": 48},
+        ("Masked content: fill",),
+    ),
+    ("Denoising strength: 0.75", {"strength": 0.75}, ()),
+    ("Denoising strength: nan, Hires upscale: inf, Hires resize: 0x0, Mask blur: a lot", {}, ()),
+]
+
+
+@pytest.mark.parametrize(("told", "expected", "unused"), SECOND_STARTS)
+def test_second_passes_and_masks_of_a1111(told: str, expected: dict[str, object], unused: tuple[str, ...]) -> None:
+    read = read_infotext(
+        f"a fox\nSteps: 20, Sampler: DDIM, CFG scale: 7, Seed: 5, Size: 512x640, {told}, Version: v1.9.4"
+    )
+    plain = ("prompt", "negative", "steps", "guidance", "seed", "sampler", "schedule", "width", "height")
+    assert {name: value for name, value in read.settings.items() if name not in plain} == expected
+    assert read.unused == unused
+    parse_settings(read.settings)
 
 
 @pytest.mark.parametrize(("text", "expected"), [case[1:] for case in OTHERS], ids=[case[0] for case in OTHERS])

@@ -114,3 +114,21 @@ def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(UserError) as error:
         parse_settings({"width": 100, "steps": 0, "sampler": "magic", "loras": [{"path": "a", "weight": "x"}]})
     assert [p.field for p in error.value.problems] == ["width", "steps", "sampler", "loras.0.weight"]
+
+
+def test_a_mask_needs_a_picture_and_a_second_pass_none() -> None:
+    with pytest.raises(UserError) as error:
+        parse_settings({"mask": "m.png", "strength": 1.1, "mask_blur": -1, "hires_scale": 9})
+    assert [p.field for p in error.value.problems] == ["strength", "mask", "mask_blur", "hires_scale"]
+    assert "give init_image too" in str(error.value)
+    with pytest.raises(UserError, match="use 1 with init_image"):
+        parse_settings({"init_image": "a.png", "hires_scale": 2})
+    assert parse_settings({"init_image": "", "mask": "", "hires_scale": 2}).mask is None
+
+
+def test_a_second_pass_has_bounds_and_whole_latent_cells() -> None:
+    with pytest.raises(UserError, match=r"3 times 2048 is more than 4096 pixels; use 2 or less"):
+        parse_settings({"width": 1024, "height": 2048, "hires_scale": 3})
+    assert parse_settings({"hires_scale": 1.3}).enlarged((512, 640)) == (664, 832)
+    with pytest.raises(UserError, match=r"width: 1001 is not a multiple of 8\. Use 1000 or 1008\."):
+        parse_settings({"width": 1001})

@@ -14,8 +14,12 @@ from trainer.lora.strengths import parse_lora
 from trainer.pictures import PictureSettings, parse_settings
 from trainer.runs.events import EventSink
 
-_TEXTS = ("model", "negative", "sampler", "schedule")
-_NUMBERS = ("steps", "guidance", "seed", "width", "height", "count", "clip_skip", "max_token_length")
+_TEXTS = ("model", "negative", "sampler", "schedule", "fit", "inpaint_area", "hires_upscaler")
+_FILES = ("init_image", "mask")
+_NUMBERS = (
+    *("steps", "guidance", "seed", "width", "height", "count", "batch_size", "clip_skip", "max_token_length"),
+    *("strength", "mask_blur", "mask_padding", "hires_scale", "hires_steps", "hires_strength"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE=WEIGHT",
         help="may be given several times; FILE=0.8,text_encoder:0 weighs a part by itself",
     )
-    for name in (*_TEXTS, *_NUMBERS):
+    for name in (*_TEXTS, *_FILES, *_NUMBERS):
         described = (PictureSettings.model_fields[name].description or "").split("\n")[0]
         parser.add_argument(f"--{name.replace('_', '-')}", help=described.replace("%", "%%"))
     described = str(PictureSettings.model_fields["weighted"].description)
@@ -65,6 +69,7 @@ def _settings(args: argparse.Namespace) -> PictureSettings:
     values: dict[str, Any] = {"prompt": args.prompt, "weighted": args.weighted}
     given = {name: text for name, text in vars(args).items() if text is not None}
     values |= {name: given[name] for name in _TEXTS if name in given}
+    values |= {name: str(Path(given[name]).expanduser().resolve()) for name in _FILES if name in given}
     values |= {name: _number_or_text(given[name]) for name in _NUMBERS if name in given}
     problems: list[Problem] = []
     for text in args.lora:

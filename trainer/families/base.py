@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -69,6 +70,10 @@ class Family(Protocol):
     @property
     def prediction_type(self) -> str:
         """``epsilon`` or ``v_prediction``: what the denoiser predicts."""
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """The model's noise schedule as settings that every diffusers scheduler understands."""
 
     @property
     def alphas_cumprod(self) -> Tensor:

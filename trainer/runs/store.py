@@ -222,6 +222,11 @@ class Workspace:
         return self.dir / "pictures"
 
     @property
+    def inputs_dir(self) -> Path:
+        """Pictures and masks that others start from, by ``trainer.inputs.keep_input``."""
+        return self.dir / "inputs"
+
+    @property
     def locks_dir(self) -> Path:
         return self.dir / "locks"
 
