@@ -42,6 +42,7 @@ COMMANDS: dict[str, str] = {
     "convert": "a LoRA in another form: kohya, diffusers or PEFT",
     "inspect": "what is in a LoRA, a base model or a checkpoint",
     "generate": "make pictures",
+    "grid": "a picture for each combination of values, on one sheet",
     "evaluate": "measure a run's checkpoints and tell the best",
     "demo": "train the demo from start to end and show before and after",
     "bench": "measure training speed",

@@ -269,11 +269,15 @@ def _drawn(painter: Painter, settings: PictureSettings, folder: Path, events: Ev
 
 def save_picture(painter: Painter, image: Image.Image, settings: PictureSettings, seed: int, folder: Path) -> Path:
     """Save a picture under the folder's next free number, with settings that make exactly this picture again."""
-    width, height = painter.size(settings)
-    exact = settings.model_copy(update={"seed": seed, "count": 1, "width": width, "height": height})
     path = folder / f"{next_number(folder):05d}-s{seed}.png"
-    save_png(image, path, exact.model_dump())
+    save_png(image, path, exact_settings(painter, settings, seed).model_dump())
     return path
+
+
+def exact_settings(painter: Painter, settings: PictureSettings, seed: int) -> PictureSettings:
+    """Settings that make exactly one picture again, whatever the model's own size is."""
+    width, height = painter.size(settings)
+    return settings.model_copy(update={"seed": seed, "count": 1, "width": width, "height": height})
 
 
 def next_number(folder: Path) -> int:

@@ -1,0 +1,1 @@
+"""Grids: one picture for each combination of values on up to three axes."""
