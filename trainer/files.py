@@ -13,36 +13,39 @@ from typing import Any
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a path beside ``target`` to write to; on success flush it to disk and rename it over ``target``.
 
-    On an exception, that of a signal included, the temporary file is removed and ``target`` is left as it was.
+    On an exception, that of a signal included, the temporary file is removed and ``target`` is left as it was. What may
+    be lost with the power, such as how far a job is, needs no flush: not ``durable``.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")  # a name only: no file before ``try``
     try:
         yield temporary
-        _fsync(temporary)
+        if durable:
+            _fsync(temporary)
         temporary.replace(target)
-        fsync_folder(target.parent)
+        if durable:
+            fsync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_bytes(target: Path, data: bytes) -> None:
+def write_bytes(target: Path, data: bytes, *, durable: bool = True) -> None:
     """Write ``data`` to ``target`` atomically."""
-    with atomic_path(target) as temporary:
+    with atomic_path(target, durable=durable) as temporary:
         temporary.write_bytes(data)
 
 
-def write_text(target: Path, text: str) -> None:
+def write_text(target: Path, text: str, *, durable: bool = True) -> None:
     """Write ``text`` to ``target`` atomically as UTF-8, line ends untouched."""
-    write_bytes(target, text.encode("utf-8"))
+    write_bytes(target, text.encode("utf-8"), durable=durable)
 
 
-def write_json(target: Path, value: Any) -> None:
+def write_json(target: Path, value: Any, *, durable: bool = True) -> None:
     """Write ``value`` to ``target`` atomically as indented JSON. NaN and infinity raise ValueError."""
-    write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable=durable)
 
 
 def read_json(path: Path) -> Any:

@@ -5,11 +5,13 @@ Requests and answers are files, so that they survive the page, the app and the s
     WORKSPACE/studio/studio.json            what the process holds
     WORKSPACE/studio/requests/<id>.json     waiting, removed when the answer is final
     WORKSPACE/studio/requests/<id>.cancel   asks for an end of that request
+    WORKSPACE/studio/requests/<id>.first    asks for it before the other waiting ones
     WORKSPACE/studio/answers/<id>.json      state, progress, pictures or error
     WORKSPACE/studio/previews/              pictures of preview requests; others go to WORKSPACE/pictures
+    WORKSPACE/studio/live/<id>.jpg          the picture that is being drawn, until it is done
 
 Of ``preview`` requests only the newest counts: older ones end as cancelled, at their next denoising step if need be.
-``generate`` requests are answered in order.
+``generate`` requests are answered in order; between two pictures of one, whatever is more urgent is answered first.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import psutil
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.errors import UserError
 from trainer.files import read_json, write_json, write_text
@@ -34,18 +37,30 @@ from trainer.runs.store import Workspace, process_is_alive
 Kind = Literal["generate", "preview"]
 StudioState = Literal["off", "starting", "loading", "ready", "drawing"]
 FINAL = ("done", "cancelled", "failed")
+MOST_PROMPTS = 8
+"""That one preview may have."""
 
 
 class Request(BaseModel):
-    """One request. ``compare`` asks for the same picture without LoRAs first."""
+    """One request. ``compare`` asks for the same picture without LoRAs first, for each prompt."""
 
     model_config = ConfigDict(extra="forbid")
 
     id: str
     kind: Kind
     settings: PictureSettings
+    prompts: list[str] = Field(default=[], max_length=MOST_PROMPTS - 1)
+    """Further prompts of a preview, beside that of its settings."""
     compare: bool = False
     created: float
+
+    @property
+    def looks(self) -> list[PictureSettings]:
+        """The settings of each picture to draw, comparisons left out: by prompt, or by seed."""
+        if self.kind == "preview":
+            return [self.settings.model_copy(update={"prompt": p}) for p in (self.settings.prompt, *self.prompts)]
+        seeds = range(self.settings.seed, self.settings.seed + self.settings.count)
+        return [self.settings.model_copy(update={"seed": seed, "count": 1}) for seed in seeds]
 
 
 class Answer(BaseModel):
@@ -58,6 +73,9 @@ class Answer(BaseModel):
     step: int = 0
     steps: int = 0
     pictures: list[str] = []
+    """Those that are done; of a comparison without and with LoRAs in turn, prompt by prompt."""
+    live: str = ""
+    """A small JPEG of the picture being drawn, written anew as it goes; empty where there is none yet."""
     error: list[dict[str, str]] = []
     """Problems as in ``trainer.errors.Problem``."""
     attempts: int = 0
@@ -67,6 +85,13 @@ class Answer(BaseModel):
     @property
     def final(self) -> bool:
         return self.state in FINAL
+
+
+class Queued(NamedTuple):
+    """A request without a final answer, and how it stands."""
+
+    request: Request
+    answer: Answer
 
 
 class StudioInfo(BaseModel):
@@ -106,6 +131,14 @@ class Studio:
         return self.dir / "previews"
 
     @property
+    def live_dir(self) -> Path:
+        return self.dir / "live"
+
+    def live_path(self, request_id: str) -> Path:
+        """Where the picture that is being drawn for a request is shown."""
+        return self.live_dir / f"{request_id}.jpg"
+
+    @property
     def info_path(self) -> Path:
         return self.dir / "studio.json"
 
@@ -113,13 +146,14 @@ class Studio:
     def log_path(self) -> Path:
         return self.dir / "studio.log"
 
-    def preview(self, settings: PictureSettings, *, compare: bool = False) -> str:
-        """Ask for one picture in place of every earlier preview; returns the request's id."""
-        return self._request("preview", settings.model_copy(update={"count": 1}), compare=compare)
+    def preview(self, settings: PictureSettings, *, prompts: Sequence[str] = (), compare: bool = False) -> str:
+        """Ask for one picture, and one for each further prompt, in place of every earlier preview; returns the id."""
+        only = settings.model_copy(update={"count": 1})
+        return self._request("preview", settings=only, prompts=list(prompts), compare=compare)
 
     def generate(self, settings: PictureSettings) -> str:
         """Ask for pictures, after those asked for before; returns the request's id."""
-        return self._request("generate", settings, compare=False)
+        return self._request("generate", settings=settings)
 
     def answer(self, request_id: str) -> Answer:
         """What became of a request. A studio that died meanwhile is started again. Raises UserError for a wrong id."""
@@ -145,6 +179,16 @@ class Studio:
         """Ask for an end of a request; its answer says when that has happened."""
         if (self.requests_dir / f"{_checked(request_id)}.json").exists():
             write_text(self.requests_dir / f"{request_id}.cancel", "")
+
+    def move_to_front(self, request_id: str) -> None:
+        """Let a waiting request be the next one, after the picture that is being drawn."""
+        if (self.requests_dir / f"{_checked(request_id)}.json").exists():
+            write_text(self.requests_dir / f"{request_id}.first", "")
+
+    def queue(self) -> list[Queued]:
+        """The requests without a final answer, in the order in which they are answered."""
+        requests = [request for path in waiting_paths(self.requests_dir) if (request := read_request(path)) is not None]
+        return [Queued(request, read_answer(self.answers_dir, request.id)) for request in requests]
 
     def pending(self) -> list[Request]:
         """The requests without a final answer, oldest first."""
@@ -180,9 +224,9 @@ class Studio:
         except psutil.TimeoutExpired:
             process.kill()
 
-    def _request(self, kind: Kind, settings: PictureSettings, *, compare: bool) -> str:
+    def _request(self, kind: Kind, **asked: Any) -> str:
         request_id = f"{time.time_ns():020d}-{kind}-{secrets.token_hex(3)}"
-        request = Request(id=request_id, kind=kind, settings=settings, compare=compare, created=time.time())
+        request = Request(id=request_id, kind=kind, created=time.time(), **asked)
         write_json(self.requests_dir / f"{request_id}.json", request.model_dump())
         self.ensure()
         return request_id
@@ -205,6 +249,29 @@ def request_paths(requests_dir: Path) -> list[Path]:
     return sorted(requests_dir.glob("*.json"))
 
 
+def waiting_paths(requests_dir: Path) -> list[Path]:
+    """The request files, most urgent first: previews, newest first; those moved to the front, last moved first; others.
+
+    Whether it is a preview a request's name says.
+    """
+    paths = request_paths(requests_dir)
+    previews = [path for path in reversed(paths) if is_preview(path)]
+    return previews + sorted((path for path in paths if not is_preview(path)), key=_moved_ns, reverse=True)
+
+
+def is_preview(path: Path) -> bool:
+    """Whether a request file asks for a preview."""
+    return "-preview-" in path.name
+
+
+def _moved_ns(path: Path) -> int:
+    """When a request was moved to the front, 0 where it was not."""
+    try:
+        return path.with_suffix(".first").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def read_request(path: Path) -> Request | None:
     """A request, or None where the file is gone or is not one."""
     try:
@@ -220,6 +287,11 @@ def read_answer(answers_dir: Path, request_id: str) -> Answer:
         return Answer.model_validate(read_json(answers_dir / f"{_checked(request_id)}.json"))
     except FileNotFoundError:
         return Answer(id=request_id)
+
+
+def write_answer(answers_dir: Path, answer: Answer, *, durable: bool = True) -> None:
+    """Tell how a request stands; what only says how far it is need not be ``durable``."""
+    write_json(answers_dir / f"{answer.id}.json", answer.model_dump(), durable=durable)
 
 
 def _checked(request_id: Any) -> str:

@@ -5,31 +5,38 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections import OrderedDict
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from PIL import Image
 
 from trainer.devices import gpu_uuid
 from trainer.errors import Problem, UserError
 from trainer.files import write_json
-from trainer.generate import OnStep, Painter, Progress, check_files, save_picture
-from trainer.pictures import save_png
+from trainer.generate import Painter, check_files
 from trainer.runs.store import this_process
 from trainer.runs.turns import Holder, busy_words, gpu_turn
-from trainer.studio import Answer, Request, Studio, StudioInfo, StudioState, read_answer, read_request, request_paths
+from trainer.studio import (
+    Answer,
+    Request,
+    Studio,
+    StudioInfo,
+    StudioState,
+    is_preview,
+    read_answer,
+    read_request,
+    waiting_paths,
+    write_answer,
+)
+from trainer.studio_drawing import KEPT_PREVIEWS, Cancelled, Drawing, PlainPictures, check_wanted
 
-KEPT_PREVIEWS = 20
 KEPT_ANSWERS = 500
 MAX_ATTEMPTS = 3
 """A request that took the process down this often is given up."""
-PROGRESS_EVERY_S = 0.2
 
 
-class _Cancelled(Exception):
-    """Nobody waits for this picture any more."""
+class _Postponed(Exception):
+    """Something more urgent is waiting."""
 
 
 def serve(studio: Studio, device: torch.device) -> bool:
@@ -52,7 +59,7 @@ class Server:
         self._studio = studio
         self._device = device
         self._painter: Painter | None = None
-        self._plain_pictures: OrderedDict[str, Path] = OrderedDict()
+        self._plain = PlainPictures()
         self._last_use = time.monotonic()
         # on the CPU pictures and training may go on beside each other, only slower
         uuid = gpu_uuid(device)
@@ -60,7 +67,8 @@ class Server:
 
     def run(self) -> None:
         """The loop."""
-        for folder in (self._studio.requests_dir, self._studio.answers_dir, self._studio.previews_dir):
+        studio = self._studio
+        for folder in (studio.requests_dir, studio.answers_dir, studio.previews_dir, studio.live_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self._tidy()
         self._say("ready")
@@ -74,15 +82,13 @@ class Server:
             self._say("off")
 
     def work(self) -> bool:
-        """Answer what is most urgent: the newest preview, else the oldest other request. False when nothing waits."""
-        waiting = request_paths(self._studio.requests_dir)
-        previews = [path for path in waiting if _is_preview(path)]
-        for path in previews[:-1]:
-            self._finish(path, Answer(id=path.stem, state="cancelled"))
-        chosen = previews[-1] if previews else (waiting[0] if waiting else None)
-        if chosen is None:
+        """Answer what is most urgent: the newest preview, else the first of the others. False when nothing waits."""
+        waiting = waiting_paths(self._studio.requests_dir)
+        if not waiting:
             return False
-        self._answer(chosen)
+        for path in filter(is_preview, waiting[1:]):
+            self._finish(path, Answer(id=path.stem, state="cancelled"))
+        self._answer(waiting[0])
         self._last_use = time.monotonic()
         return True
 
@@ -98,11 +104,13 @@ class Server:
             self._finish(path, _failed(answer, _DIED))
             return
         try:
-            if self._is_unwanted(request):
-                raise _Cancelled
             self._draw(request, answer)
             answer.state = "done"
-        except _Cancelled:
+        except _Postponed:
+            update = {"state": "waiting", "attempts": 0}
+            write_answer(self._studio.answers_dir, answer.model_copy(update=update))
+            return
+        except Cancelled:
             answer.state = "cancelled"
         except UserError as error:
             answer = _failed(answer, *error.problems)
@@ -113,92 +121,44 @@ class Server:
         self._finish(path, answer)
 
     def _draw(self, request: Request, answer: Answer) -> None:
-        """Make the request's pictures; those an earlier process already made are kept."""
+        """Make the request's pictures; between two of them it gives way to whatever is more urgent."""
+        check_wanted(self._studio, request)
         self._take_the_gpu()
         check_files(request.settings)
-        painter = self._model(request, answer)
-        per_picture = painter.steps(request.settings)
-        answer.steps = per_picture * (2 if request.compare else request.settings.count)
-        answer.step = per_picture * len(answer.pictures)
-        painter_loras = request.settings.loras
-        if request.compare and not answer.pictures:
-            answer.pictures.append(str(self._plain(painter, request, answer)))
-        painter.use(painter_loras)
+        drawing = Drawing(self._studio, request, answer, self._model(request, answer), self._plain)
         self._say("drawing")
-        for index in range(len(answer.pictures), 2 if request.compare else request.settings.count):
-            seed = request.settings.seed + (0 if request.compare else index)
-            image = painter.draw(request.settings, seed, self._progress(request, answer, index * per_picture))
-            answer.pictures.append(str(self._save(painter, image, request, seed)))
-            self._tell(answer)
-            if len(answer.pictures) < request.settings.count and self._is_in_the_way():
-                self._let_go()
-                raise _gpu_wanted()
+        while not drawing.is_done:
+            drawing.draw_next()
+            if not drawing.is_done:
+                self._give_way(request)
         self._say("ready")
 
-    def _save(self, painter: Painter, image: Image.Image, request: Request, seed: int) -> Path:
-        if request.kind == "generate":
-            return save_picture(painter, image, request.settings, seed, self._studio.workspace.pictures_dir)
-        path = self._studio.previews_dir / f"{request.id}.png"
-        save_png(image, path, request.settings.model_dump())
-        return path
-
-    def _plain(self, painter: Painter, request: Request, answer: Answer) -> Path:
-        """The picture without LoRAs; one that was made before is used again."""
-        settings = request.settings.model_copy(update={"loras": []})
-        key = settings.model_dump_json()
-        path = self._plain_pictures.get(key)
-        if path is None or not path.exists():
-            painter.use([])
-            image = painter.draw(settings, settings.seed, self._progress(request, answer, 0))
-            path = self._studio.previews_dir / f"{request.id}-plain.png"
-            save_png(image, path, settings.model_dump())
-            self._plain_pictures[key] = path
-        self._plain_pictures.move_to_end(key)
-        return path
+    def _give_way(self, request: Request) -> None:
+        if self._is_in_the_way():
+            self._let_go()
+            raise _gpu_wanted()
+        most_urgent = next(iter(waiting_paths(self._studio.requests_dir)), None)
+        if most_urgent is not None and most_urgent.stem != request.id:
+            raise _Postponed
 
     def _model(self, request: Request, answer: Answer) -> Painter:
         wanted = request.settings.model
         if self._painter is None or self._painter.model != wanted:
             answer.what = "loading the model"
-            self._tell(answer)
+            write_answer(self._studio.answers_dir, answer, durable=False)
             self._forget_model()
             self._say("loading", wanted)
             self._painter = Painter(wanted, self._device)
         answer.what = "drawing"
-        self._tell(answer)
+        write_answer(self._studio.answers_dir, answer, durable=False)
         return self._painter
 
-    def _progress(self, request: Request, answer: Answer, before: int) -> OnStep:
-        """What is called after each denoising step: ends pictures nobody wants, and tells how far this one is."""
-        told = 0.0
-
-        def after_step(progress: Progress) -> None:
-            nonlocal told
-            if self._is_unwanted(request):
-                raise _Cancelled
-            answer.step = before + progress.done
-            if time.monotonic() - told > PROGRESS_EVERY_S:
-                told = time.monotonic()
-                self._tell(answer)
-
-        return after_step
-
-    def _is_unwanted(self, request: Request) -> bool:
-        if (self._studio.requests_dir / f"{request.id}.cancel").exists():
-            return True
-        if request.kind != "preview":
-            return False
-        return any(_is_preview(path) and path.stem > request.id for path in request_paths(self._studio.requests_dir))
-
     def _finish(self, path: Path, answer: Answer) -> None:
-        answer.ended = time.time()
-        self._tell(answer)
-        path.unlink(missing_ok=True)
-        path.with_suffix(".cancel").unlink(missing_ok=True)
+        answer = answer.model_copy(update={"ended": time.time(), "live": ""})
+        write_answer(self._studio.answers_dir, answer)
+        for left in (path, path.with_suffix(".cancel"), path.with_suffix(".first"), self._studio.live_path(path.stem)):
+            left.unlink(missing_ok=True)
         self._tidy()
-
-    def _tell(self, answer: Answer) -> None:
-        write_json(self._studio.answers_dir / f"{answer.id}.json", answer.model_dump())
 
     def _say(self, state: StudioState, model: str | None = None) -> None:
         painter = self._painter
@@ -214,15 +174,11 @@ class Server:
 
     def _tidy(self) -> None:
         """Keep the newest answers and preview pictures only."""
-        previews = sorted(self._studio.previews_dir.glob("*.png"))
-        in_use = set(self._plain_pictures.values())
-        for old in previews[:-KEPT_PREVIEWS]:
-            if old not in in_use:
+        for old in sorted(self._studio.previews_dir.glob("*.png"))[:-KEPT_PREVIEWS]:
+            if old not in self._plain:
                 old.unlink(missing_ok=True)
         for old in sorted(self._studio.answers_dir.glob("*.json"))[:-KEPT_ANSWERS]:
             old.unlink(missing_ok=True)
-        while len(self._plain_pictures) > KEPT_PREVIEWS:
-            self._plain_pictures.popitem(last=False)
 
     def _forget_model(self) -> None:
         self._painter = None
@@ -272,10 +228,6 @@ def _gpu_busy(holder: Holder | None) -> UserError:
 def _gpu_wanted() -> UserError:
     message = "The pictures that were left to be made gave way to another job that needs the GPU."
     return UserError("studio.gpu_busy", message, "Ask for them again when it has ended.")
-
-
-def _is_preview(path: Path) -> bool:
-    return "-preview-" in path.name
 
 
 def _failed(answer: Answer, *problems: Problem) -> Answer:

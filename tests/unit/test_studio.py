@@ -25,6 +25,7 @@ from trainer.runs import turns
 from trainer.runs.store import Workspace
 from trainer.runs.turns import Turn
 from trainer.studio import Answer, Studio, read_answer, request_paths
+from trainer.studio_drawing import Drawing
 from trainer.studio_server import MAX_ATTEMPTS, Server
 
 FAST = PictureSettings(prompt="a red star", steps=3, guidance=4.0, seed=3, width=64, height=64, sampler="dpmpp_2m")
@@ -87,10 +88,15 @@ def test_ten_quick_moves_end_in_one_picture_of_the_last(studio: Studio, lora: Pa
     assert time.monotonic() - begun < 45  # generous: other programs may use this machine
     assert last.state == "done"
     assert read_settings(Path(last.pictures[1]))["loras"][0]["weight"] == 0.9
+    painter = Painter("demo", torch.device("cpu"))
+    painter.use([LoraUse(path=str(lora), weight=0.9)])
+    assert np.array_equal(pixels(last.pictures[1]), np.asarray(painter.draw(with_weight(lora, 0.9, steps=8), 3)))
     states = [studio.answer(move).state for move in moves]
     assert states == ["cancelled"] * 9 + ["done"]
     assert not np.array_equal(pixels(last.pictures[0]), pixels(last.pictures[1]))
     assert [len(studio.answer(move).pictures) for move in moves].count(2) == 1
+    assert len(list(studio.previews_dir.glob(f"{moves[-1]}*"))) == len(last.pictures)
+    assert not any(list(studio.previews_dir.glob(f"{move}-1*")) for move in moves[:-1]), "a picture nobody waits for"
 
 
 def test_comparing_uses_the_plain_picture_again(studio: Studio, lora: Path) -> None:
@@ -184,7 +190,7 @@ def test_training_on_the_gpu_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
 
     run.give_back()
     several = request_without_process(studio, FAST.model_copy(update={"count": 3}))
-    monkeypatch.setattr(server, "_save", lambda *_: run.take(0) or tmp_path / "one.png")
+    monkeypatch.setattr(Drawing, "_save", lambda *_: run.take(0) or tmp_path / "one.png")
     server.work()
     answer = read_answer(studio.answers_dir, several)
     assert (answer.pictures, answer.error[0]["code"]) == ([str(tmp_path / "one.png")], "studio.gpu_busy")
@@ -201,12 +207,16 @@ def test_goes_when_idle(tmp_path: Path) -> None:
 
 def server_without_process(workspace: Path) -> tuple[Server, Studio]:
     studio = Studio(Workspace(workspace), 1)
-    for folder in (studio.requests_dir, studio.answers_dir, studio.previews_dir):
+    for folder in (studio.requests_dir, studio.answers_dir, studio.previews_dir, studio.live_dir):
         folder.mkdir(parents=True)
     return Server(studio, torch.device("cpu")), studio
 
 
 def request_without_process(studio: Studio, settings: PictureSettings) -> str:
     """Drop a request as the client does, but start nothing."""
-    quiet = type("Quiet", (Studio,), {"ensure": lambda self: None})
-    return quiet(studio.workspace, studio.idle_minutes).generate(settings)
+    return quiet(studio).generate(settings)
+
+
+def quiet(studio: Studio) -> Studio:
+    """The studio as a client that starts no process."""
+    return type("Quiet", (Studio,), {"ensure": lambda self: None})(studio.workspace, studio.idle_minutes)

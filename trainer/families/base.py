@@ -100,6 +100,12 @@ class Family(Protocol):
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) to pixels (B, 3, 8h, 8w) in [-1, 1], float32."""
 
+    def rough_pixels(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, 4, h, w) to about the colour of each cell, (B, 3, h, w) float32, at next to no cost.
+
+        The first call of a model encodes a small picture.
+        """
+
     def encode_captions(
         self, captions: list[str], *, max_token_length: int, clip_skip: int, weighted: bool
     ) -> Conditioning:

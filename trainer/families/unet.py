@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trainer.errors import UserError
 from trainer.families.base import clip_skip_problem
 from trainer.families.clip import ClipText
+from trainer.families.latent_colours import fit_colours, with_constant
 from trainer.families.parts import fingerprint
 
 _ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
@@ -77,6 +78,15 @@ class UnetFamily:
     def decode_latents(self, latents: Tensor) -> Tensor:
         scaled = latents.to(self.vae.device, torch.float32) / self.vae.config.scaling_factor
         return self.vae.decode(scaled).sample
+
+    @functools.cached_property
+    def _colours(self) -> Tensor:
+        return fit_colours(self.encode_pixels, self.latent_scale)
+
+    @torch.no_grad()
+    def rough_pixels(self, latents: Tensor) -> Tensor:
+        colours = self._colours.to(latents.device)
+        return torch.einsum("bchw,ck->bkhw", with_constant(latents.float()), colours)
 
     def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
         unet = {"attention": [_ATTENTION], "attention_ff": [_TRANSFORMER], "full": [_TRANSFORMER, _RESNET]}[target]
