@@ -23,7 +23,7 @@ from trainer.runs.store import Run, Workspace
 from ui.context import AppContext
 
 THUMBNAIL_PX = 256
-_PICTURE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,120}\.png")
+_PICTURE_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,120}\.(png|jpg)")
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
@@ -37,6 +37,11 @@ def picture_url(workspace: Workspace, path: Path, *, thumbnail: bool = False) ->
     """Where a picture of the Generate tab, or a live preview, is served."""
     kind = "previews" if path.parent == _previews(workspace) else "pictures"
     return _url(f"/atelier/{kind}/{quote(path.name)}", path, thumbnail)
+
+
+def live_url(path: Path) -> str:
+    """Where the picture that is being drawn is served, ``trainer.studio.Answer.live``: another address each time."""
+    return _url(f"/atelier/live/{quote(path.name)}", path, small=False)
 
 
 def lora_url(run_id: str) -> str:
@@ -61,6 +66,9 @@ def add_routes(context: AppContext) -> None:
     def sample(request: Request) -> Response:
         return _answer(workspace, sample_file(workspace, request), request)
 
+    def live(request: Request) -> Response:
+        return _live_picture(workspace.dir / "studio" / "live", request)
+
     def lora(request: Request) -> Response:
         path = found_run(workspace, request.path_params["run_id"]).output_path
         return _download(path, path.name)
@@ -83,6 +91,7 @@ def add_routes(context: AppContext) -> None:
     context.page.route("/atelier/runs/{run_id}/checkpoints/{step:int}/lora", checkpoint_lora)
     context.page.route("/atelier/runs/{run_id}/log", log)
     context.page.route("/atelier/pictures/{name}", lambda request: _picture(workspace, workspace.pictures_dir, request))
+    context.page.route("/atelier/live/{name}", live)
     context.page.route("/atelier/previews/{name}", lambda request: _picture(workspace, _previews(workspace), request))
 
 
@@ -109,6 +118,15 @@ def _file(folder: Path, request: Request) -> Path:
 
 def _picture(workspace: Workspace, folder: Path, request: Request) -> Response:
     return _answer(workspace, _file(folder, request), request)
+
+
+def _live_picture(folder: Path, request: Request) -> Response:
+    """A picture as it stands now; the file is another one in a moment, and gone when the picture is done."""
+    try:
+        data = _file(folder, request).read_bytes()
+    except FileNotFoundError as error:
+        raise HTTPException(404) from error
+    return Response(data, media_type="image/jpeg", headers={"cache-control": "no-store"})
 
 
 def _answer(workspace: Workspace, path: Path, request: Request) -> Response:
