@@ -12,7 +12,7 @@ from trainer.runs.actions import checkpoint_of
 from ui import demo_tour
 from ui.context import AppContext
 from ui.dataset.board import sent
-from ui.generate_desk import settings_like
+from ui.generate.desk import settings_like
 from ui.messages import tells_problems
 from ui.run_list import RunListReader
 from ui.runs.waiting import start_word

@@ -17,11 +17,6 @@ def grid(workspace: Workspace, pictures: Sequence[Path], *, row: str, large: boo
     return f'<div class="picture-grid{" large" if large else ""}">{items}</div>'
 
 
-def history(workspace: Workspace, pictures: Sequence[Path]) -> str:
-    """Earlier pictures under their heading; nothing where there are none."""
-    return f"<h3>Earlier pictures</h3>{grid(workspace, pictures, row='history')}" if pictures else ""
-
-
 def pair(workspace: Workspace, answer: Answer, with_words: str) -> str:
     """The picture without LoRAs beside the one with them."""
     before, after = (Path(picture) for picture in answer.pictures[:2])

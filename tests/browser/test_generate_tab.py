@@ -42,7 +42,7 @@ def fill(page: Page, field: str, text: str) -> None:
 def make(page: Page, workspace: Workspace, pictures: int) -> list[Path]:
     """Press Generate and wait until the workspace holds so many pictures."""
     page.locator("#generate").click()
-    expect(page.locator("#generate-history .picture-grid img")).to_have_count(pictures, timeout=120_000)
+    expect(page.locator("#generate-history .open")).to_have_count(pictures, timeout=120_000)
     return sorted(workspace.pictures_dir.glob("*.png"))
 
 
@@ -74,7 +74,7 @@ def test_from_a_run_to_pictures_at_two_weights(
     expect(page.locator("#generate-prompt textarea")).to_have_value("a red star on a blue background")
     expect(page.locator("#generate-weight-0 input[type=number]")).to_have_value("-1.5")
     expect(page.locator("#generate-lora-0 input")).to_have_value(re.compile("my-character"))
-    expect(page.locator("#generate-history .picture-grid img")).to_have_count(2)
+    expect(page.locator("#generate-history .open")).to_have_count(2)
 
 
 def test_two_loras_count_and_settings_back_from_a_picture(page: Page, run: Run, workspace: Workspace) -> None:

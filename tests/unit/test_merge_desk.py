@@ -19,7 +19,7 @@ from trainer.pictures import LoraUse, PictureSettings
 from trainer.runs.store import Workspace
 from trainer.studio import Studio
 from ui.context import AppContext
-from ui.generate_desk import GenerateDesk, settings_like
+from ui.generate.desk import GenerateDesk, settings_like
 from ui.lora_choices import RowUse, check_loras, check_model, known_loras, known_models
 from ui.lora_tools import plans
 from ui.lora_tools.desk import ToolDesk

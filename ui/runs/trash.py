@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from trainer.runs.bin import Bin
+from trainer.runs.bin import Bin, BinItem
 from ui.dataset.board import sent
 from ui.messages import tells_problems
 from ui.run_view import file_size
@@ -19,7 +20,7 @@ def build(board: RunsBoard) -> None:
     """Lay the bin out; there is nothing to see of it while it is empty."""
     rubbish = Bin(board.desk.workspace.dir)
     panel = scripted("run-bin", css=("runs/panel",), js=("dataset/dom", "runs/bin"))
-    board.add_overall(Panel("bin", [panel], lambda _: _version(rubbish), lambda _: [_listed(rubbish)]))
+    board.add_overall(Panel("bin", [panel], lambda _: _version(rubbish), lambda _: [listed(rubbish.items())]))
 
     @tells_problems
     def restore(event: gr.EventData) -> Any:
@@ -30,11 +31,11 @@ def build(board: RunsBoard) -> None:
 
     @tells_problems
     def remove(event: gr.EventData) -> None:
-        _tell_freed(rubbish.remove(str(sent(event, "id")["id"])))
+        tell_freed(rubbish.remove(str(sent(event, "id")["id"])))
 
     @tells_problems
     def empty() -> None:
-        _tell_freed(rubbish.empty())
+        tell_freed(rubbish.empty())
 
     board.then_refresh(panel.restore(restore, None, board.selected, **TELLING))
     board.then_refresh(panel.remove(remove, None, None, **TELLING))
@@ -50,8 +51,8 @@ def _version(rubbish: Bin) -> Any:
         return []
 
 
-def _listed(rubbish: Bin) -> dict[str, Any]:
-    items = rubbish.items()
+def listed(items: Sequence[BinItem]) -> dict[str, Any]:
+    """Things in the bin as ``assets/runs/bin.js`` takes them."""
     shown = [
         {
             "id": item.id,
@@ -65,5 +66,6 @@ def _listed(rubbish: Bin) -> dict[str, Any]:
     return {"items": shown, "size": file_size(sum(item.size_bytes for item in items))}
 
 
-def _tell_freed(freed_bytes: int) -> None:
+def tell_freed(freed_bytes: int) -> None:
+    """A note on how much room an emptied bin gave back."""
     gr.Info(f"{file_size(freed_bytes)} freed.", duration=4)

@@ -18,7 +18,10 @@ from trainer.sampler_names import SAMPLER_NAMES, SCHEDULE_NAMES, Sampler, schedu
 from trainer.studio import Studio
 from ui import picture_html
 from ui.context import AppContext
-from ui.generate_desk import GenerateDesk, LastUse
+from ui.dataset.board import sent
+from ui.generate.album import Album
+from ui.generate.desk import GenerateDesk, LastUse
+from ui.generate.history import History
 from ui.lora_choices import RowUse, check_loras, check_model, known_models, named_loras, named_model
 from ui.lora_rows import LoraRows
 from ui.messages import tells_problems
@@ -116,7 +119,6 @@ class _Side:
     cancel: gr.Button
     status: gr.HTML
     result: gr.HTML
-    history: gr.HTML
     open: gr.UploadButton
     seen: gr.HTML
     found: gr.Textbox
@@ -124,7 +126,7 @@ class _Side:
 
     @property
     def polled(self) -> list[Any]:
-        return [self.seen, self.status, self.result, self.history, self.cancel]
+        return [self.seen, self.status, self.result, self.cancel]
 
 
 def build(context: AppContext) -> GenerateTab:
@@ -133,8 +135,10 @@ def build(context: AppContext) -> GenerateTab:
         with gr.Column(scale=4, elem_classes=["main-column"]):
             form = _form(context)
         with gr.Column(scale=5, min_width=320, elem_classes=["side"]):
+            album = Album(context.workspace)
             side = _side()
-    handlers = GenerateHandlers(context, form)
+            history = History(context, album)
+    handlers = GenerateHandlers(context, form, album)
     context.page.poll(handlers.poll, [side.seen], side.polled)
     context.page.load(lambda: handlers.show_last(), outputs=form.outputs)
     form.sampler.input(_fitting, [form.sampler, form.schedule], form.schedule, **QUIET)
@@ -143,10 +147,11 @@ def build(context: AppContext) -> GenerateTab:
         asked = event(handlers.generate, form.inputs, side.found, **TELLING)
         asked.success(lambda seed: int(seed), side.found, form.seed, **QUIET).then(**refresh)
     side.cancel.click(handlers.cancel, None, None, **TELLING).then(**refresh)
-    finds = [side.open.upload(handlers.open_picture, side.open, side.found, **TELLING)]
-    finds += [wall.pick(handlers.pick, None, side.found, **TELLING) for wall in (side.result, side.history)]
-    for found in finds:
+    opened = side.open.upload(handlers.open_picture, side.open, side.found, **TELLING)
+    picked = history.panel.pick(handlers.pick, None, side.found, **TELLING)
+    for found in (opened, picked):
         found.success(handlers.show_found, side.found, form.outputs, **QUIET)
+    picked.then(**refresh)
     return GenerateTab(handlers.use_lora, form.outputs)
 
 
@@ -256,7 +261,6 @@ def _side() -> _Side:
             cancel = gr.Button("Cancel", visible=False, elem_id="generate-cancel")
         status = gr.HTML("", padding=False, elem_id="generate-status")
         result = gr.HTML(NOTHING_YET, padding=False, elem_id="generate-result", js_on_load=asset("pictures.js"))
-    history = gr.HTML("", padding=False, elem_id="generate-history", js_on_load=asset("pictures.js"))
     with gr.Row(elem_classes=["actions"]):
         opened = gr.UploadButton(
             "Read the settings of a picture",
@@ -267,16 +271,17 @@ def _side() -> _Side:
             min_width=230,
         )
     seen, found = kept(), gr.Textbox("", visible=False)
-    return _Side(generate, cancel, status, result, history, opened, seen, found)
+    return _Side(generate, cancel, status, result, opened, seen, found)
 
 
 class GenerateHandlers:
     """What happens on the tab."""
 
-    def __init__(self, context: AppContext, form: _Form) -> None:
+    def __init__(self, context: AppContext, form: _Form, album: Album) -> None:
         self._context = context
         self._workspace = context.workspace
         self._form = form
+        self._album = album
         idle_minutes = read_app_settings(context.workspace).studio_idle_minutes
         self._desk = GenerateDesk(Studio(context.workspace, idle_minutes))
 
@@ -296,12 +301,11 @@ class GenerateHandlers:
         self._desk.cancel()
 
     def poll(self, seen: str) -> list[Any] | None:
-        """Status, pictures and history where they are not what was ``seen``."""
+        """Status and pictures where they are not what was ``seen``."""
         answer, waiting = self._desk.answer()
-        history = self._desk.history()
         pictures = [] if answer is None else [Path(path) for path in answer.pictures if Path(path).is_file()]
         shown = "" if answer is None else f"{answer.id}-{answer.state}-{answer.step}-{answer.what}-{len(pictures)}"
-        now = f"{shown}|{waiting}|{history[0].name if history else ''}|{len(history)}"
+        now = f"{shown}|{waiting}"
         if now == seen:
             return None
         result = picture_html.grid(self._workspace, pictures, row="result", large=True) if pictures else NOTHING_YET
@@ -309,12 +313,11 @@ class GenerateHandlers:
             now,
             picture_html.status(answer, waiting),
             result,
-            picture_html.history(self._workspace, history),
             gr.update(visible=waiting > 0),
         ]
 
     def refresh_now(self, seen: str) -> list[Any]:
-        return self.poll(seen) or [gr.skip() for _ in range(5)]
+        return self.poll(seen) or [gr.skip() for _ in range(4)]
 
     def show_last(self) -> list[Any]:
         """The form as it was last used."""
@@ -322,8 +325,13 @@ class GenerateHandlers:
 
     @tells_problems
     def pick(self, event: gr.EventData) -> str:
-        settings = self._desk.settings_of(str(event._data["id"]))
-        return LastUse(settings=settings, new_seed=False).model_dump_json()
+        """A picture of the wall: its settings for the form; to ``vary`` it, another seed is drawn at once."""
+        asked = sent(event, "name", "how")
+        settings = parse_settings(self._album.picture(str(asked["name"])).settings)
+        vary = asked["how"] == "vary"
+        if vary:
+            settings = self._desk.ask(settings, new_seed=True)
+        return LastUse(settings=settings, new_seed=vary).model_dump_json()
 
     @tells_problems
     def open_picture(self, path: str) -> str:

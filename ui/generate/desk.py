@@ -6,18 +6,16 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
-from trainer.pictures import PictureSettings, read_settings
+from trainer.pictures import PictureSettings
 from trainer.runs.store import Workspace
 from trainer.studio import Answer, Studio
 
-HISTORY = 48
 _BIGGEST_DRAWN_SEED = 2**32
 
 
@@ -38,7 +36,6 @@ class GenerateDesk:
         self._studio = studio
         self._workspace: Workspace = studio.workspace
         self._memory = studio.workspace.dir / "last_generate.json"
-        self._history: tuple[int, list[Path]] = (-1, [])
 
     def last(self) -> LastUse:
         """The form as it was last used, or the defaults."""
@@ -71,21 +68,6 @@ class GenerateDesk:
             return None, 0  # its answer was cleared away
         waiting = 0 if answer is None or answer.final else sum(r.kind == "generate" for r in self._studio.pending())
         return answer, waiting
-
-    def history(self) -> list[Path]:
-        """The newest pictures of the workspace, newest first."""
-        folder = self._workspace.pictures_dir
-        stamp = folder.stat().st_mtime_ns if folder.is_dir() else 0
-        if stamp != self._history[0]:
-            self._history = (stamp, sorted(folder.glob("*-s*.png"), reverse=True)[:HISTORY] if stamp else [])
-        return self._history[1]
-
-    def settings_of(self, name: str) -> PictureSettings:
-        """The settings of one of the workspace's pictures. Raises UserError."""
-        path = self._workspace.pictures_dir / name
-        if Path(name).name != name or not path.is_file():
-            raise UserError("picture.unknown", f"There is no picture {name}.", "It may have been deleted.")
-        return PictureSettings.model_validate(read_settings(path))
 
 
 def settings_like(config: Config) -> PictureSettings | None:

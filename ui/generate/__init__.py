@@ -1,0 +1,1 @@
+"""The Generate tab: the form, what is being drawn, the pictures that were drawn."""
