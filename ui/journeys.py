@@ -83,8 +83,7 @@ def with_lora(context: AppContext, card: Welcome, runs: RunsTab, generate: Gener
     generated = [context.page.tabs, *generate.filled]
     runs.generate.click(to_generate, runs.selected, generated, **QUIET)
     card.generate.click(lambda: to_generate(_demo_run(context)), None, generated, **QUIET)
-    ask, wait = merge.preview
-    runs.merge.click(to_merge, runs.selected, [context.page.tabs, *merge.filled], **QUIET).then(**ask).then(**wait)
+    runs.merge.click(to_merge, runs.selected, [context.page.tabs, *merge.filled], **QUIET).then(**merge.preview)
 
 
 def from_checkpoints(context: AppContext, runs: RunsTab, generate: GenerateTab) -> None:

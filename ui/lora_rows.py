@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
+from trainer.errors import UserError
 from ui.context import AppContext
-from ui.lora_choices import LoraShelf, RowUse
-from ui.scripted import kept
+from ui.lora_blocks import blocks_of
+from ui.lora_choices import LoraShelf, RowUse, check_lora
+from ui.messages import as_text
+from ui.scripted import kept, scripted
 
 ROWS = 6
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+TELL_FILE = "(file, parts) => [{ ...parts, file }]"
+TELL_WEIGHT = "(weight, parts) => [{ ...parts, weight }]"
+"""Tell the sliders for parts and blocks, in the browser alone, what the rest of their row says."""
 
 
 class LoraRows:
@@ -21,15 +27,16 @@ class LoraRows:
     Attributes:
         components: file, weight, parts, file ...: what ``read`` is given and ``show`` fills, followed by ``rows``.
         rows: the visibility of each row.
-        files, weights, parts: the components by kind.
+        files, weights, parts: the components by kind. The value of parts has their ``text`` for ``strengths.py``.
         removed: the events after which a row is gone.
     """
 
     def __init__(self, context: AppContext, name: str, weight_label: str) -> None:
         self._shelf = LoraShelf(context.workspace)
+        self._context = context
         self.files: list[gr.Dropdown] = []
         self.weights: list[gr.Slider] = []
-        self.parts: list[gr.Textbox] = []
+        self.parts: list[gr.HTML] = []
         self.rows: list[gr.Row] = []
         removers: list[gr.Button] = []
         choices = self._shelf.choices()
@@ -37,21 +44,28 @@ class LoraRows:
             with gr.Row(visible=number == 0, elem_classes=["lora-row"]) as row:
                 self.files.append(self._file(name, number, choices))
                 self.weights.append(self._weight(name, number, weight_label))
+                removers.append(gr.Button("×", size="sm", min_width=36, scale=0, elem_classes=["remove"]))
                 self.parts.append(self._parts(name, number))
-                remove = gr.Button("×", size="sm", min_width=36, scale=0, elem_classes=["remove"])
-                removers.append(remove)
             self.rows.append(row)
         with gr.Row(elem_classes=["actions"]):
             add = gr.Button("Add a LoRA", size="sm", elem_classes=["fold"], elem_id=f"{name}-add-lora")
-            by_part = gr.Button("By part and block", size="sm", elem_classes=["fold"], elem_id=f"{name}-by-part")
         self.components = [each for row in zip(self.files, self.weights, self.parts, strict=True) for each in row]
-        by_part.click(lambda: [gr.update(visible=True) for _ in self.parts], None, self.parts, **QUIET)
+        for file, weight, parts in zip(self.files, self.weights, self.parts, strict=True):
+            file.change(None, [file, parts], parts, js=TELL_FILE, **QUIET)
+            weight.change(None, [weight, parts], parts, js=TELL_WEIGHT, **QUIET)
         add.click(self._add, self.files, self.rows, **QUIET)
         self.removed = [
             button.click(self._remover(number), self.components, self.outputs, **QUIET)
             for number, button in enumerate(removers)
         ]
         self._offer(context)
+
+    @property
+    def moves(self) -> list[Any]:
+        """The events after which the rows say something else, by a person's hand."""
+        moved = [weight.input for weight in self.weights]
+        chosen = [file.input for file in self.files]
+        return [*moved, *chosen, *(parts.edit for parts in self.parts)]
 
     @property
     def outputs(self) -> list[Any]:
@@ -62,7 +76,7 @@ class LoraRows:
         """What the rows that name a file say."""
         rows = zip(values[0::3], values[1::3], values[2::3], strict=True)
         return [
-            RowUse(str(file).strip(), float(weight or 0), str(parts or "").strip())
+            RowUse(str(file).strip(), float(weight or 0), str((parts or {}).get("text", "")).strip())
             for file, weight, parts in rows
             if file and str(file).strip()
         ]
@@ -71,10 +85,9 @@ class LoraRows:
         """Updates of ``outputs`` that show these; the choices go along, so that each file is shown by its name."""
         choices = self._shelf.choices(fresh=True)
         filled = [*uses[:ROWS], *[RowUse("", 1.0)] * (ROWS - len(uses))]
-        by_part = any(use.parts for use in filled)
         updates: list[Any] = []
         for use in filled:
-            parts = gr.update(value=use.parts, visible=True) if by_part else use.parts
+            parts = {"text": use.parts, "file": use.file, "weight": use.weight}
             updates += [gr.update(value=use.file or None, choices=choices), use.weight, parts]
         return [*updates, *(gr.update(visible=number < max(1, len(uses))) for number in range(ROWS))]
 
@@ -102,17 +115,25 @@ class LoraRows:
             elem_classes=["field"],
         )
 
-    def _parts(self, name: str, number: int) -> gr.Textbox:
-        return gr.Textbox(
-            "",
-            label="Other strengths by part or block",
-            placeholder="text_encoder:0, unet.mid_block:1.2",
-            visible=False,
-            interactive=True,
-            max_lines=1,
-            elem_id=f"{name}-parts-{number}",
-            elem_classes=["field", "by-part"],
+    def _parts(self, name: str, number: int) -> gr.HTML:
+        return scripted(
+            f"{name}-parts-{number}",
+            css=["loras/parts"],
+            js=["dataset/dom", "loras/parts"],
+            value={"text": ""},
+            asks=[self._blocks()],
         )
+
+    def _blocks(self) -> Callable[[Any], dict[str, Any]]:
+        """What the sliders ask: which parts and blocks a ``file`` has."""
+
+        def blocks(asked: Any) -> dict[str, Any]:
+            try:
+                return blocks_of(check_lora(self._context, str(asked["file"])))
+            except UserError as error:
+                return {"problem": as_text(error)}
+
+        return blocks
 
     def _add(self, *files: Any) -> list[Any]:
         used = max((number for number, file in enumerate(files) if file), default=-1) + 1

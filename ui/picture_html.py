@@ -1,4 +1,4 @@
-"""Pictures, pairs of them and how far they are, as HTML. No gradio in here."""
+"""Pictures and how far they are, as HTML. No gradio in here."""
 
 from __future__ import annotations
 
@@ -15,25 +15,6 @@ def grid(workspace: Workspace, pictures: Sequence[Path], *, row: str, large: boo
     """Pictures side by side; a click opens one, with its settings for use."""
     items = "".join(_picture(workspace, path, path.name, row, thumbnail=not large, use=True) for path in pictures)
     return f'<div class="picture-grid{" large" if large else ""}">{items}</div>'
-
-
-def pair(workspace: Workspace, answer: Answer, with_words: str) -> str:
-    """The picture without LoRAs beside the one with them."""
-    before, after = (Path(picture) for picture in answer.pictures[:2])
-    left = _picture(workspace, before, "Without LoRAs", "pair", thumbnail=False, use=False)
-    right = _picture(workspace, after, with_words, "pair", thumbnail=False, use=False)
-    return (
-        f'<div class="pair"><figure>{left}<figcaption>Without</figcaption></figure>'
-        f"<figure>{right}<figcaption>{html.escape(with_words)}</figcaption></figure></div>"
-    )
-
-
-def empty_pair(words: str) -> str:
-    """The place where a pair will be."""
-    return (
-        f'<div class="pair"><figure><div class="blank">{html.escape(words)}</div></figure>'
-        '<figure><div class="blank"></div></figure></div>'
-    )
 
 
 def status(answer: Answer | None, waiting: int = 0) -> str:

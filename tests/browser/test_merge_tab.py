@@ -14,9 +14,10 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import MEASURES, App, dismiss
 from tests.browser.example_runs import example_run, open_tab, write_example_lora
 from trainer.lora.file import read_lora
+from trainer.pictures import read_settings
 from trainer.runs.store import Run, Workspace
 from trainer.single_file.header import read_header
-from trainer.studio import Studio
+from trainer.studio import Answer, Studio
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +49,42 @@ def move(page: Page, row: int, ratio: str) -> None:
     box.press("Enter")
 
 
+MOVE_TEN_TIMES = """async () => {
+    const range = document.querySelector("#merge-weight-0 input[type=range]");
+    for (let step = 0; step < 10; step++) {
+        range.value = step / 10;
+        range.dispatchEvent(new Event("input", { bubbles: true }));
+        await new Promise((done) => setTimeout(done, 30));
+    }
+}"""
+
+
+def files_in(*folders: Path) -> list[tuple[Path, int, int]]:
+    """Every file with its time and size."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return sorted((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+
+
+def answers(workspace: Workspace) -> dict[str, Answer]:
+    studio = Studio(workspace, 1)
+    return {path.stem: studio.answer(path.stem) for path in studio.answers_dir.glob("*-preview-*.json")}
+
+
+def shown(page: Page, picture: str) -> bytes:
+    """The bytes of the picture that is on the page: of class ``plain`` or ``drawn``."""
+    address = page.locator(f"#merge-pair figure .{picture}").first.get_attribute("src")
+    return page.request.get(f"{page.url.rstrip('/')}{address}").body()
+
+
 def test_preview_follows_the_slider_and_saving_keeps_it(
     page: Page, run: Run, workspace: Workspace, shot: Callable[[str], Path]
 ) -> None:
     open_tab(page, "Runs")
     page.locator(".run-item", has_text="my-character").click()
     page.locator("#run-merge").click()
-    caption = page.locator("#merge-pair figcaption").last
+    caption = page.locator("#merge-pair figcaption").first
     expect(caption).to_have_text("my-character × 1", timeout=120_000)
+    untouched = files_in(workspace.models_dir, workspace.runs_dir)
     waits = []
     for ratio in ("0.5", "-1", "1.5"):
         begun = time.monotonic()
@@ -63,19 +92,25 @@ def test_preview_follows_the_slider_and_saving_keeps_it(
         expect(caption).to_have_text(f"my-character × {ratio}", timeout=120_000)
         waits.append(time.monotonic() - begun)
     assert statistics.median(waits) < (3 if MEASURES else 60)
-    for step in range(10):
-        move(page, 0, f"{step / 10}")
+
+    before = answers(workspace)
+    page.evaluate(MOVE_TEN_TIMES)
     expect(caption).to_have_text("my-character × 0.9", timeout=120_000)
-    answered = [path.stem for path in Studio(workspace, 1).answers_dir.glob("*-preview-*.json")]
-    states = {name: Studio(workspace, 1).answer(name).state for name in answered}
-    assert states[max(states)] == "done"
+    expect(page.locator("#merge-pair .progress")).to_be_hidden()
+    since = {name: answer for name, answer in answers(workspace).items() if name not in before}
+    done = [name for name, answer in since.items() if answer.state == "done"]
+    assert done == [max(since)], "one picture, that of the last position"
+    assert {answer.state for name, answer in since.items() if name not in done} <= {"cancelled"}
+    last = since[done[0]]
+    assert [shown(page, "plain"), shown(page, "drawn")] == [Path(path).read_bytes() for path in last.pictures]
+    assert read_settings(Path(last.pictures[1]))["loras"][0]["weight"] == pytest.approx(0.9)
 
     page.locator("#merge-add-lora").click()
     page.locator("#merge-lora-1 input").fill(str(workspace.models_dir / "second.safetensors"))
     page.keyboard.press("Enter")
     move(page, 1, "-0.5")
     expect(caption).to_have_text("my-character × 0.9 + second × -0.5", timeout=120_000)
-    assert not (workspace.models_dir / "both.safetensors").exists()  # nothing is written before Save
+    assert files_in(workspace.models_dir, workspace.runs_dir) == untouched, "nothing is written before Save"
     page.locator("#merge-name textarea").fill("both")
     page.locator("#merge-save").click()
     expect(page.locator("#merge-outcome")).to_contain_text("Rank", timeout=120_000)
@@ -92,6 +127,54 @@ def test_preview_follows_the_slider_and_saving_keeps_it(
     page.reload()
     open_tab(page, "Merge")
     expect(page.locator("#merge-outcome")).to_contain_text("both.safetensors")
+
+
+def test_pictures_are_compared_and_prompts_come_and_go(page: Page, run: Run) -> None:
+    open_tab(page, "Merge")
+    choose(page, "merge-lora-0", "second")
+    stage = page.locator("#merge-pair")
+    captions = stage.locator("figcaption")
+    expect(captions).to_have_text(["second × 1"], timeout=120_000)
+
+    divider = stage.get_by_role("slider", name="Divider")
+    cut = "() => getComputedStyle(document.querySelector('#merge-pair .plain')).clipPath"
+    divider.press("End")
+    assert page.evaluate(cut) in ("inset(0px)", "inset(0px 0% 0px 0px)")
+    divider.press("ArrowLeft")
+    expect(divider).to_have_attribute("aria-valuetext", "99 % without the LoRAs")
+    box = stage.locator(".pair").first.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    assert abs(float(divider.input_value()) - 25) <= 1
+
+    stage.get_by_role("button", name="Side by side").press("Enter")
+    expect(divider).to_be_hidden()
+    left, right = (stage.locator(f".pair .{name}").first.bounding_box() for name in ("plain", "drawn"))
+    assert left is not None and right is not None and left["x"] + left["width"] <= right["x"]
+    stage.get_by_role("button", name="Pictures of prompt 1 large").click()
+    expect(page.locator("dialog[open] .pair img").first).to_be_visible()
+    page.keyboard.press("Escape")
+
+    stage.get_by_role("button", name="Add a prompt").click()
+    page.keyboard.type("a green ring")
+    page.keyboard.press("Enter")
+    expect(captions).to_have_text(["second × 1", "second × 1"], timeout=120_000)
+    for number in (3, 4):
+        stage.get_by_role("button", name="Add a prompt").click()
+        expect(stage.get_by_role("textbox", name=f"Prompt {number} of the preview")).to_be_focused()
+    expect(stage.get_by_role("button", name="Add a prompt")).to_be_disabled()
+    move(page, 0, "0.5")
+    expect(captions).to_have_text(["second × 0.5", "second × 0.5", "", ""], timeout=120_000)
+    addresses = stage.locator("figure .drawn").evaluate_all("(all) => all.map((each) => each.getAttribute('src'))")
+    assert addresses[0] != addresses[1]
+    stage.get_by_role("button", name="Remove prompt 1").click()
+    expect(stage.get_by_role("textbox").first).to_have_value("a green ring")
+    expect(captions).to_have_text(["second × 0.5", "", ""])
+    stage.get_by_role("button", name="Divider", exact=True).click()  # kept in the browser for the tests after this one
+
+    page.locator("#merge-lora-0 input").fill("/nowhere/x.safetensors")
+    page.keyboard.press("Enter")
+    expect(stage.get_by_role("alert")).to_contain_text("not open to the page")
 
 
 def test_into_a_model_and_problems(page: Page, run: Run, workspace: Workspace) -> None:

@@ -24,7 +24,6 @@ from ui.lora_choices import RowUse, check_loras, check_model, known_loras, known
 from ui.lora_tools import plans
 from ui.lora_tools.desk import ToolDesk
 from ui.lora_tools.merging import Merge, merge_command, merge_order, merge_plan, merge_report
-from ui.lora_tools.preview import Moves
 from ui.run_view import file_size
 
 
@@ -43,15 +42,6 @@ def lora(context: AppContext) -> LoraUse:
 
 def merge(lora: LoraUse, **changes: object) -> Merge:
     return Merge.model_validate({"loras": [lora], "target": "lora", "model": "demo", "name": "m"} | changes)
-
-
-def test_a_later_move_is_not_undone_by_an_earlier_one() -> None:
-    moves = Moves()
-    assert [moves.is_news(stamp) for stamp in ("a|5", "a|9", "a|7", "b|1", "a|9.5")] == [True, True, False, True, True]
-    assert moves.is_news("")
-    for number in range(500):
-        moves.is_news(f"page{number}|1")
-    assert len(moves._newest) == Moves.MOST_PAGES
 
 
 def test_commands(lora: LoraUse) -> None:

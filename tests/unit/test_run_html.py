@@ -72,9 +72,3 @@ def test_thumbnails_are_small_and_made_once(tmp_path: Path) -> None:
     assert Image.open(made).size == (256, 128)
     stamp = made.stat().st_mtime_ns
     assert media.thumbnail(workspace, big).stat().st_mtime_ns == stamp
-
-
-def test_a_pair_names_what_it_shows(tmp_path: Path) -> None:
-    pictures = [str(tmp_path / name) for name in ("a.png", "b.png")]
-    shown = picture_html.pair(Workspace(tmp_path), Answer(id="x", pictures=pictures), "neon × 0.5")
-    assert shown.index("Without</figcaption>") < shown.index("neon × 0.5</figcaption>")

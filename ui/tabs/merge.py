@@ -12,7 +12,8 @@ from ui.lora_rows import LoraRows
 from ui.lora_tools import convert, extract, inspect, resize
 from ui.lora_tools.merging import merge_form, wire_merge
 from ui.lora_tools.pickers import bring_button
-from ui.lora_tools.preview import PreviewHandlers, look_fields, shown, wire_preview
+from ui.lora_tools.preview import Preview, look_fields
+from ui.messages import tells_problems
 from ui.tabs.generate import UseLora
 
 TOOLS = {"Extract": extract, "Resize": resize, "Convert": convert, "Inspect": inspect}
@@ -25,12 +26,12 @@ class MergeTab:
     Attributes:
         use_lora: handler that puts a LoRA file, trained on ``model``, into the first row, with a prompt to look at.
         filled: its outputs.
-        preview: keyword arguments of the two events that draw the preview, to be chained with ``.then``.
+        preview: keyword arguments of the event that draws the preview, to be chained with ``.then``.
     """
 
     use_lora: UseLora
     filled: list[Any]
-    preview: list[dict[str, Any]]
+    preview: dict[str, Any]
 
 
 def build(context: AppContext) -> MergeTab:
@@ -53,8 +54,7 @@ def _merge(context: AppContext) -> MergeTab:
             look = look_fields(context)
             form = merge_form()
         with gr.Column(scale=5, min_width=320, elem_classes=["side"]), gr.Column(elem_classes=["card"]):
-            place = shown()
-    handlers = PreviewHandlers(context, rows, look)
-    preview = wire_preview(context, rows, look, place, handlers)
+            preview = Preview(context, rows, look)
+    preview.wire()
     wire_merge(context, rows, look.model, form)
-    return MergeTab(handlers.use_lora, [*rows.outputs, *look.fields], preview)
+    return MergeTab(tells_problems(preview.use_lora), preview.filled, preview.ask)

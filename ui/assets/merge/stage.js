@@ -1,0 +1,143 @@
+// The live preview of the Merge tab: prompts, the pictures they give, and how far the newest is. Runs inside gr.HTML
+// after dom.js and compare.js. `props.value`: `moved`, the values of sliders and fields as JSON, with the time `at` which
+// they were moved; `prompts` that the server wants shown, with the time it `sent` them. Prompts typed are kept here.
+const MOST_PROMPTS = 4, LOOK_EVERY_MS = 100;
+const VIEW = "atelier-merge-view";
+let sent = null, movedAt = null, moved = null;
+let asking = false, askAgain = false;
+let newest = ""; // the request whose pictures are waited for
+let figures = []; // one for each prompt
+
+const words = make("span"), bar = make("i"), progress = make("div", { class: "progress", role: "progressbar", "aria-label": "Drawing", "aria-valuemin": 0, "aria-valuemax": 100 }, bar);
+const status = make("div", { class: "status" }, make("span", { role: "status" }, words), progress);
+const problems = make("ul", { class: "problems", role: "alert", hidden: true });
+const pictures = make("div", { class: "figures" });
+const add = button("Add a prompt", () => { addFigure(""); figures.at(-1).field.focus(); });
+const views = ["slide", "side"].map((view) => button({ slide: "Divider", side: "Side by side" }[view], () => chooseView(view), { "data-view": view }));
+const large = makeLarge();
+element.replaceChildren(make("div", { class: "head" }, make("div", { class: "views", role: "group", "aria-label": "How the pictures are compared" }, ...views), add), problems, pictures, status, large.dialog);
+
+function chooseView(view) {
+  localStorage.setItem(VIEW, view);
+  element.classList.toggle("side-by-side", view === "side");
+  views.forEach((each) => each.setAttribute("aria-pressed", String(each.dataset.view === view)));
+}
+
+function addFigure(prompt) {
+  const compare = makeCompare();
+  const field = make("textarea", { rows: 2, onchange: ask, onkeydown: (event) => {
+    if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); field.blur(); }
+  } });
+  field.value = prompt;
+  const remove = button("×", () => removeFigure(figure), { class: "remove" });
+  const enlarge = button("Large", () => large.open(field.value, compare.addresses()), { hidden: true });
+  const caption = make("figcaption");
+  const figure = { compare, field, remove, enlarge, caption, node: null };
+  figure.node = make("figure", {}, make("div", { class: "prompt" }, field, remove), compare.node, make("div", { class: "below" }, caption, enlarge));
+  compare.say(figures.length ? "Type a prompt: its pictures appear here." : "Choose a LoRA and move its slider: the pictures show what it does, before anything is saved.");
+  figures.push(figure);
+  pictures.append(figure.node);
+  nameFigures();
+}
+
+function removeFigure(figure) {
+  figures = figures.filter((each) => each !== figure);
+  figure.node.remove();
+  nameFigures();
+  figures[0].field.focus();
+  ask();
+}
+
+function nameFigures() {
+  figures.forEach(({ field, remove, enlarge }, number) => {
+    field.setAttribute("aria-label", `Prompt ${number + 1} of the preview`);
+    remove.setAttribute("aria-label", `Remove prompt ${number + 1}`);
+    remove.hidden = figures.length === 1;
+    enlarge.setAttribute("aria-label", `Pictures of prompt ${number + 1} large`);
+  });
+  add.disabled = figures.length >= MOST_PROMPTS;
+  element.classList.toggle("several", figures.length > 1);
+}
+
+// One question at a time. What moves meanwhile is asked for next, and only as it stands then.
+async function ask() {
+  askAgain = true;
+  if (asking || moved === null) return;
+  asking = true;
+  while (askAgain) {
+    askAgain = false;
+    const drawn = figures.filter(({ field }, number) => number === 0 || field.value.trim());
+    const prompts = drawn.map(({ field }) => field.value.trim());
+    const answer = await server.ask({ values: JSON.parse(moved), prompts }).catch(() => ({ problems: ["The program does not answer. It asks again with the next move."] }));
+    tellProblems(answer.problems || []);
+    newest = answer.request || "";
+    if (newest) follow(newest, drawn, prompts, answer.sum);
+    else say("");
+  }
+  asking = false;
+}
+
+async function follow(request, drawn, prompts, sum) {
+  say(`Drawing ${sum}`, 0);
+  while (request === newest) {
+    const reply = await fetch(`/atelier/merge/previews/${request}`).catch(() => null);
+    if (request !== newest) return;
+    const answer = reply && reply.ok ? await reply.json() : { state: "running", pictures: [], words: "The program does not answer", share: 0 };
+    showPictures(answer, drawn, prompts, sum);
+    if (answer.final) return tellEnd(answer, sum);
+    say(`${answer.words} ${sum}`, answer.share);
+    await new Promise((done) => setTimeout(done, LOOK_EVERY_MS));
+  }
+}
+
+function showPictures({ pictures: done, live }, drawn, prompts, sum) {
+  drawn.forEach(({ compare, caption, enlarge, node }, number) => {
+    const pair = [done[2 * number], done[2 * number + 1]];
+    const under_way = Math.floor(done.length / 2) === number;
+    if (live && under_way) pair[done.length % 2] = live;
+    node.classList.toggle("live", Boolean(live && under_way));
+    compare.show(prompts[number], pair);
+    if (done[2 * number + 1]) {
+      caption.textContent = sum;
+      enlarge.hidden = false;
+    }
+  });
+}
+
+function tellEnd({ state, problems: found }, sum) {
+  figures.forEach(({ node }) => node.classList.remove("live"));
+  tellProblems(found);
+  say(state === "cancelled" ? `${sum} was not drawn: another page asked for a preview meanwhile.` : "");
+}
+
+function tellProblems(found) {
+  problems.hidden = !found.length;
+  problems.replaceChildren(...found.map((problem) => make("li", {}, problem)));
+}
+
+// `share` of the work that is done; without it nothing is under way
+function say(text, share = null) {
+  if (words.textContent !== text) words.textContent = text; // a screen reader reads it out when it changes
+  progress.hidden = share === null;
+  bar.style.width = `${100 * share}%`;
+  progress.setAttribute("aria-valuenow", Math.round(100 * share));
+}
+
+function receive() {
+  const value = props.value || {};
+  if (value.prompts && value.sent !== sent) {
+    sent = value.sent;
+    figures.forEach(({ node }) => node.remove());
+    figures = [];
+    value.prompts.slice(0, MOST_PROMPTS).forEach(addFigure);
+  }
+  if (value.moved && value.at !== movedAt) {
+    [moved, movedAt] = [value.moved, value.at];
+    ask();
+  }
+}
+
+chooseView(localStorage.getItem(VIEW) || "slide");
+say("");
+watch("value", receive);
+receive();

@@ -1,0 +1,87 @@
+"""The Merge tool's previews: asking the studio for them, and how they stand. No gradio in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from trainer.errors import UserError
+from trainer.pictures import LoraUse, PictureSettings, parse_settings
+from trainer.studio import Answer, Studio
+from ui.context import AppContext
+from ui.lora_choices import RowUse, check_loras, check_model
+from ui.media import picture_url
+
+MOST_PROMPTS = 4
+
+
+class PreviewDesk:
+    """Takes the positions of the sliders and says what has become of the newest."""
+
+    def __init__(self, context: AppContext, studio: Studio) -> None:
+        self._context = context
+        self._studio = studio
+        context.page.route("/atelier/merge/previews/{request}", self._standing)
+
+    def ask(self, uses: Sequence[RowUse], look: dict[str, Any], prompts: Sequence[str]) -> dict[str, Any]:
+        """Ask for pictures without and with these LoRAs in place of all asked for before.
+
+        Returns ``request``, its id, and ``sum``, the LoRAs in words; nothing where no LoRA is chosen. Raises UserError.
+        """
+        if not uses:
+            return {}
+        settings = self._settings(uses, look, prompts)
+        request = self._studio.preview(settings, compare=True)
+        return {"request": request, "sum": sum_in_words(settings.loras)}
+
+    def _settings(self, uses: Sequence[RowUse], look: dict[str, Any], prompts: Sequence[str]) -> PictureSettings:
+        values = {
+            **look,
+            "prompt": prompts[0] if prompts else "",
+            "model": check_model(self._context, look["model"]),
+            "loras": [use.model_dump() for use in check_loras(self._context, uses)],
+        }
+        return parse_settings(values)
+
+    def standing(self, request: str) -> dict[str, Any]:
+        """How a request stands: state, what is going on in words, the share done, pictures by their addresses.
+
+        Raises UserError for an id that is none.
+        """
+        answer = self._studio.answer(request)
+        return {
+            "state": answer.state,
+            "final": answer.final,
+            "words": _doing(answer),
+            "share": answer.step / answer.steps if answer.steps else 0.0,
+            "pictures": [picture_url(self._context.workspace, Path(path)) for path in answer.pictures],
+            "problems": [f"{each['message']} {each['hint']}".strip() for each in answer.error],
+        }
+
+    def _standing(self, request: Request) -> Response:
+        try:
+            standing = self.standing(request.path_params["request"])
+        except UserError as error:
+            raise HTTPException(404) from error
+        return JSONResponse(standing, headers={"cache-control": "no-store"})
+
+
+def sum_in_words(loras: Sequence[LoraUse]) -> str:
+    """``neon × 0.8 + robot × -0.3 (text_encoder:0)``."""
+    return " + ".join(_use_in_words(use) for use in loras)
+
+
+def _use_in_words(use: LoraUse) -> str:
+    by_part = f" ({use.parts})" if use.parts else ""
+    return f"{Path(use.path).stem} × {use.weight:g}{by_part}"
+
+
+def _doing(answer: Answer) -> str:
+    if answer.state == "waiting":
+        return "Starting the picture process for"
+    return "Loading the model for" if answer.what.startswith("loading") else "Drawing"
