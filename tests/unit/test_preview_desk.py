@@ -95,9 +95,11 @@ def test_how_a_request_stands(context: AppContext, studio: Studio, desk: Preview
     picture = studio.previews_dir / f"{request}-plain.png"
     picture.parent.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(picture)
-    answered(studio, request, state="running", what="drawing", step=6, steps=10, pictures=[str(picture)])
+    live = str(studio.live_path(request))
+    answered(studio, request, state="running", what="drawing", step=6, steps=10, pictures=[str(picture)], live=live)
     running = desk.standing(request)
     assert (running["words"], running["share"]) == ("Drawing", 0.6)
+    assert running["live"].startswith(f"/atelier/live/{request}.jpg?v=")
     assert running["pictures"][0].startswith(f"/atelier/previews/{picture.name}?v=")
     answered(studio, request, state="failed", error=[{"message": "<b>It broke.", "hint": "Mend it."}])
     failed = desk.standing(request)

@@ -15,9 +15,7 @@ from trainer.pictures import LoraUse, PictureSettings, parse_settings
 from trainer.studio import Answer, Studio
 from ui.context import AppContext
 from ui.lora_choices import RowUse, check_loras, check_model
-from ui.media import picture_url
-
-MOST_PROMPTS = 4
+from ui.media import live_url, picture_url
 
 
 class PreviewDesk:
@@ -36,7 +34,7 @@ class PreviewDesk:
         if not uses:
             return {}
         settings = self._settings(uses, look, prompts)
-        request = self._studio.preview(settings, compare=True)
+        request = self._studio.preview(settings, prompts=prompts[1:], compare=True)
         return {"request": request, "sum": sum_in_words(settings.loras)}
 
     def _settings(self, uses: Sequence[RowUse], look: dict[str, Any], prompts: Sequence[str]) -> PictureSettings:
@@ -49,17 +47,18 @@ class PreviewDesk:
         return parse_settings(values)
 
     def standing(self, request: str) -> dict[str, Any]:
-        """How a request stands: state, what is going on in words, the share done, pictures by their addresses.
+        """How a request stands: state, what goes on in words, the share done, where the pictures and the live one are.
 
         Raises UserError for an id that is none.
         """
-        answer = self._studio.answer(request)
+        answer, workspace = self._studio.answer(request), self._context.workspace
         return {
             "state": answer.state,
             "final": answer.final,
             "words": _doing(answer),
             "share": answer.step / answer.steps if answer.steps else 0.0,
-            "pictures": [picture_url(self._context.workspace, Path(path)) for path in answer.pictures],
+            "pictures": [picture_url(workspace, Path(path)) for path in answer.pictures],
+            "live": live_url(Path(answer.live)) if answer.live else "",
             "problems": [f"{each['message']} {each['hint']}".strip() for each in answer.error],
         }
 
