@@ -11,7 +11,8 @@ Requests and answers are files, so that they survive the page, the app and the s
     WORKSPACE/studio/live/<id>.jpg          the picture that is being drawn, until it is done
 
 Of ``preview`` requests only the newest counts: older ones end as cancelled, at their next denoising step if need be.
-``generate`` requests are answered in order; between two pictures of one, whatever is more urgent is answered first.
+``generate`` requests are answered in order, ``grid`` requests (``trainer/grids``) after all others; between two
+pictures of one, whatever is more urgent is answered first.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from trainer.pictures import PictureSettings
 from trainer.processes import start_detached, started_at, trainer_command
 from trainer.runs.store import Workspace, process_is_alive
 
-Kind = Literal["generate", "preview"]
+Kind = Literal["generate", "preview", "grid"]
 StudioState = Literal["off", "starting", "loading", "ready", "drawing"]
 FINAL = ("done", "cancelled", "failed")
 MOST_PROMPTS = 8
@@ -52,6 +53,8 @@ class Request(BaseModel):
     prompts: list[str] = Field(default=[], max_length=MOST_PROMPTS - 1)
     """Further prompts of a preview, beside that of its settings."""
     compare: bool = False
+    grid: str = ""
+    """Id of the grid whose missing cells are asked for."""
     created: float
 
     @property
@@ -64,7 +67,7 @@ class Request(BaseModel):
 
 
 class Answer(BaseModel):
-    """What became of a request so far. Steps count over all its pictures; times are Unix seconds."""
+    """What became of a request so far. Steps count over all its pictures, or one of a grid; times are Unix seconds."""
 
     id: str
     state: Literal["waiting", "running", "done", "cancelled", "failed"] = "waiting"
@@ -154,6 +157,10 @@ class Studio:
     def generate(self, settings: PictureSettings) -> str:
         """Ask for pictures, after those asked for before; returns the request's id."""
         return self._request("generate", settings=settings)
+
+    def draw_grid(self, grid: str, base: PictureSettings) -> str:
+        """Ask for the missing cells of a grid, after all other pictures; returns the request's id."""
+        return self._request("grid", settings=base, grid=grid)
 
     def answer(self, request_id: str) -> Answer:
         """What became of a request. A studio that died meanwhile is started again. Raises UserError for a wrong id."""
@@ -252,11 +259,12 @@ def request_paths(requests_dir: Path) -> list[Path]:
 def waiting_paths(requests_dir: Path) -> list[Path]:
     """The request files, most urgent first: previews, newest first; those moved to the front, last moved first; others.
 
-    Whether it is a preview a request's name says.
+    Of the others grids come last. Of which kind it is a request's name says.
     """
     paths = request_paths(requests_dir)
     previews = [path for path in reversed(paths) if is_preview(path)]
-    return previews + sorted((path for path in paths if not is_preview(path)), key=_moved_ns, reverse=True)
+    others = sorted((path for path in paths if not is_preview(path)), key=lambda path: "-grid-" in path.name)
+    return previews + sorted(others, key=_moved_ns, reverse=True)
 
 
 def is_preview(path: Path) -> bool:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from trainer.generate import OnStep, Painter, Progress, save_picture
 from trainer.live_picture import LivePicture
+from trainer.picture_pace import PicturePace
 from trainer.pictures import PictureSettings, save_png
 from trainer.studio import Answer, Request, Studio, waiting_paths, write_answer
 
@@ -106,8 +107,11 @@ class Drawing:
         write_answer(self._studio.answers_dir, self._answer)
 
     def _draw(self, look: PictureSettings) -> Image.Image:
+        begun = time.monotonic()
         with LivePicture(self._painter.family, look.guidance) as live:
-            return self._painter.draw(look, look.seed, self._after_step(live))
+            image = self._painter.draw(look, look.seed, self._after_step(live))
+        PicturePace(self._studio.workspace).note(look, image.size, time.monotonic() - begun)
+        return image
 
     def _after_step(self, live: LivePicture) -> OnStep:
         """What is called after each denoising step: ends pictures nobody wants, tells how far this one is, shows it."""

@@ -11,9 +11,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from trainer.devices import gpu_uuid
-from trainer.errors import Problem, UserError
+from trainer.errors import Problem, StoppedOnRequest, UserError
 from trainer.files import write_json
 from trainer.generate import Painter, check_files
+from trainer.grids.turn import GridTurn
+from trainer.pictures import PictureSettings
 from trainer.runs.store import this_process
 from trainer.runs.turns import Holder, busy_words, gpu_turn
 from trainer.studio import (
@@ -33,6 +35,7 @@ from trainer.studio_drawing import KEPT_PREVIEWS, Cancelled, Drawing, PlainPictu
 KEPT_ANSWERS = 500
 MAX_ATTEMPTS = 3
 """A request that took the process down this often is given up."""
+GPU_LOOK_EVERY_S = 0.5
 
 
 class _Postponed(Exception):
@@ -100,11 +103,14 @@ class Server:
             return
         answer = answer.model_copy(update={"state": "running", "attempts": answer.attempts + 1})
         answer.started = answer.started or time.time()
-        if answer.attempts > MAX_ATTEMPTS:
+        if answer.attempts > MAX_ATTEMPTS and request.kind != "grid":  # a grid goes on without that cell
             self._finish(path, _failed(answer, _DIED))
             return
         try:
-            self._draw(request, answer)
+            if request.kind == "grid":
+                self._draw_grid(request, answer)
+            else:
+                self._draw(request, answer)
             answer.state = "done"
         except _Postponed:
             update = {"state": "waiting", "attempts": 0}
@@ -114,6 +120,8 @@ class Server:
             answer.state = "cancelled"
         except UserError as error:
             answer = _failed(answer, *error.problems)
+        except StoppedOnRequest:
+            raise  # what was asked for waits until the process is started again
         except Exception:
             self._let_go()  # in whatever state it was left
             traceback.print_exc()
@@ -133,10 +141,44 @@ class Server:
                 self._give_way(request)
         self._say("ready")
 
+    def _draw_grid(self, request: Request, answer: Answer) -> None:
+        """Draw the missing cells of a grid; after each it gives way to whatever is more urgent."""
+        turn = GridTurn(self._studio, request, answer)
+        if answer.attempts > MAX_ATTEMPTS:
+            turn.give_up(_DIED)
+        try:
+            while turn.has_more:
+                self._draw_cell(request, answer, turn)
+                self._give_way(request)
+        except Cancelled:
+            turn.finish()
+            raise
+        turn.finish()
+        self._say("ready")
+
+    def _draw_cell(self, request: Request, answer: Answer, turn: GridTurn) -> None:
+        def painter_of(settings: PictureSettings) -> Painter:
+            return self._model(request.model_copy(update={"settings": settings}), answer)
+
+        check_wanted(self._studio, request)
+        if not self._gpu_is_ours():
+            answer.what = "waiting for the GPU"
+            time.sleep(GPU_LOOK_EVERY_S)
+            raise _Postponed
+        self._say("drawing")
+        try:
+            turn.draw_next(painter_of)
+        except (Cancelled, StoppedOnRequest):
+            raise
+        except Exception:
+            self._let_go()
+            traceback.print_exc()
+            turn.give_up(self._unexpected())
+
     def _give_way(self, request: Request) -> None:
         if self._is_in_the_way():
             self._let_go()
-            raise _gpu_wanted()
+            raise _Postponed if request.kind == "grid" else _gpu_wanted()
         most_urgent = next(iter(waiting_paths(self._studio.requests_dir)), None)
         if most_urgent is not None and most_urgent.stem != request.id:
             raise _Postponed
@@ -203,8 +245,12 @@ class Server:
 
     def _take_the_gpu(self) -> None:
         """Have the GPU from now on, until another process wants it. Raises UserError while it is in use."""
-        if self._turn is not None and not self._turn.held and not self._turn.take_if_idle():
+        if self._turn is not None and not self._gpu_is_ours():
             raise _gpu_busy(self._turn.holder)
+
+    def _gpu_is_ours(self) -> bool:
+        """Whether this process has the GPU, or needs none; it takes one that nobody uses."""
+        return self._turn is None or self._turn.held or self._turn.take_if_idle()
 
     def _unexpected(self) -> Problem:
         return Problem(

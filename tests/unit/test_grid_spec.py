@@ -66,6 +66,7 @@ def test_what_is_missing_or_there_twice() -> None:
     assert problems(x=None) == [("x.kind", "X: nothing is chosen.")]
     assert problems(y={"kind": "seed", "values": "7"}) == [("y.kind", "Y: Seed is on X already.")]
     assert problems(y={"kind": "weight", "values": "1"})[0][0] == "y.values"
+    assert problems(y={"kind": "strength", "values": "0-1 [3]"})[0][0] == "y.kind"
     assert "'cat' is in no prompt" in problems(y={"kind": "prompt_sr", "values": "cat, dog"})[0][1]
 
 

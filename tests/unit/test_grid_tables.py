@@ -27,7 +27,8 @@ def test_every_cell_is_in_the_tables_and_every_picture_in_the_archive(tmp_path: 
         }
     )
     grid = create_grid(tmp_path / "g", spec)
-    save_png(Image.new("RGB", (72, 64)), grid.picture(Cell(0, 0, 0)), {})
+    exact = spec.settings_of(Cell(0, 0, 0)).model_copy(update={"width": 72, "height": 64})
+    save_png(Image.new("RGB", (72, 64)), grid.picture(Cell(0, 0, 0)), exact.model_dump())
     grid.fail(Cell(1, 0, 0), [Problem("x", "It does not fit.")])
     write_tables(grid, spec, 0.5)
 

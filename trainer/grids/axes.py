@@ -19,7 +19,7 @@ from trainer.sampler_names import SAMPLER_NAMES, SCHEDULE_NAMES, read_sampler, r
 
 AxisName = Literal[
     "model", "lora", "weight", "prompt", "prompt_sr", "negative", "seed",
-    "sampler", "schedule", "steps", "guidance", "clip_skip", "size",
+    "sampler", "schedule", "steps", "guidance", "clip_skip", "size", "strength",
 ]  # fmt: skip
 """In the order in which values are put into the settings: a prompt before what is replaced in it."""
 Value = int | float | str
@@ -63,6 +63,7 @@ KINDS: dict[AxisName, AxisKind] = {
     "guidance": AxisKind("Guidance", _NUMBERS_HELP, "number"),
     "clip_skip": AxisKind("Clip skip", _NUMBERS_HELP, "whole"),
     "size": AxisKind("Size", "Width and height in pixels: 512x768; one number for a square.", "entry", 2),
+    "strength": AxisKind("Denoising strength", f"Of a picture to start from. {_NUMBERS_HELP}", "number"),
 }
 
 
@@ -218,8 +219,8 @@ def _size(entry: str) -> str:
 
 def _at_axis(name: str, kind: AxisKind, problem: Problem) -> Problem:
     """A problem of a picture's settings, told as one of the axis."""
-    told = problem.message.partition(": ")[2] if problem.field else ""
-    return replace(problem, message=f"{name.upper()}, {kind.title}: {told or problem.message}")
+    told = problem.message.removeprefix(f"{problem.field}: ")
+    return replace(problem, message=f"{name.upper()}, {kind.title}: {told}")
 
 
 def _label(kind: AxisName, value: Value, several_runs: bool) -> str:

@@ -10,11 +10,11 @@ import torch
 from trainer.devices import gpu_held
 from trainer.errors import UserError
 from trainer.generate import OnStep, Painter, check_files, exact_settings
-from trainer.grids.pace import PicturePace
 from trainer.grids.sheet import write_sheet
 from trainer.grids.spec import Cell, GridSpec
 from trainer.grids.store import Grid
 from trainer.grids.tables import write_tables
+from trainer.picture_pace import PicturePace
 from trainer.pictures import PictureSettings, save_png
 from trainer.runs.events import EventSink
 

@@ -117,7 +117,7 @@ def _clashes(axes: dict[str, Axis]) -> Iterator[Problem]:
 
 
 def _misfits(spec: GridSpec) -> Iterator[Problem]:
-    """Weights of LoRAs that are not there, and texts to replace that no prompt has."""
+    """Weights of LoRAs that are not there, texts to replace that no prompt has, strengths of nothing."""
     rows = {axis.row for axis in spec.axes.values() if axis.kind == "lora"}
     prompts = [spec.base.prompt, spec.base.negative]
     prompts += [str(v) for a in spec.axes.values() if a.kind in ("prompt", "negative") for v in a.values]
@@ -128,6 +128,9 @@ def _misfits(spec: GridSpec) -> Iterator[Problem]:
         if axis.kind == "prompt_sr" and not any(str(axis.values[0]) in prompt for prompt in prompts):
             message = f"{name.upper()}, {axis.title}: {axis.values[0]!r} is in no prompt."
             yield Problem("grid.not_found", message, "Begin with a text of the prompt.", f"{name}.values")
+        if axis.kind == "strength" and not spec.base.init_image:
+            message = f"{name.upper()}, {axis.title}: there is no picture to start from in the settings."
+            yield Problem("grid.no_picture", message, "Choose one.", f"{name}.kind")
 
 
 def _too_many(spec: GridSpec) -> Iterator[Problem]:

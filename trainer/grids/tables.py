@@ -9,13 +9,11 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from PIL import Image
-
 from trainer.errors import UserError
 from trainer.files import write_json, write_text
 from trainer.grids.spec import Cell, GridSpec
 from trainer.grids.store import CELLS, INFO, Grid
-from trainer.pictures import PictureSettings
+from trainer.pictures import PictureSettings, read_settings
 
 JSON_NAME, CSV_NAME = "data.json", "data.csv"
 
@@ -70,12 +68,9 @@ def _row(grid: Grid, spec: GridSpec, cell: Cell) -> dict[str, Any]:
     settings: dict[str, Any] | None = None
     problem = "" if drawn else " ".join(each["message"] for each in grid.failure(cell))
     try:
-        settings = spec.settings_of(cell).model_dump()
+        settings = read_settings(grid.picture(cell)) if drawn else spec.settings_of(cell).model_dump()
     except UserError as error:
         problem = str(error)
-    if drawn and settings is not None:
-        with Image.open(grid.picture(cell)) as image:
-            settings |= dict(zip(("width", "height"), image.size, strict=True))
     labels = {name: axis.labels[cell["xyz".index(name)]] for name, axis in spec.axes.items()}
     file = f"{CELLS}/{cell.name}.png" if drawn else None
     return {"cell": cell.name, "labels": labels, "file": file, "problem": problem, "settings": settings}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.grids.pace import KEPT_PICTURES, PicturePace
+from trainer.picture_pace import KEPT_PICTURES, PicturePace
 from trainer.pictures import PictureSettings
 from trainer.runs.store import Workspace
 

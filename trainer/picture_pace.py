@@ -35,7 +35,7 @@ class PicturePace:
         if settings.width is None:
             mine["side"] = max(size)
         known[settings.model] = {**mine, "rates": [*mine["rates"], rate][-KEPT_PICTURES:]}
-        write_json(self._path, dict(list(known.items())[-KEPT_MODELS:]))
+        write_json(self._path, dict(list(known.items())[-KEPT_MODELS:]), durable=False)
 
     def expected_s(self, pictures: Iterable[PictureSettings]) -> float | None:
         """Seconds that these pictures will take; None where a model has drawn none yet."""
