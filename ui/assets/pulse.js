@@ -1,5 +1,5 @@
 // Asks what is new for the tab that is looked at, and has only that sent. Runs inside gr.HTML, after the list `send`.
-const EVERY_MS = 1500;
+const EVERY_MS = 1200; // leaves the rest of two seconds to writing events and drawing them
 let asking = false, again = false, next = 0;
 
 const tabShown = () => (document.querySelector("[id^='tab-'][role='tab'][aria-selected='true']")?.id || "").replace(/^tab-|-button$/g, "");

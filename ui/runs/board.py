@@ -33,7 +33,7 @@ class Panel(Generic[Seen]):
     Attributes:
         name: tells the panels apart.
         outputs: the components it fills.
-        key: what they show, in any form whose ``repr`` changes with it: quick, as it is asked every 1.5 s.
+        key: what they show, in any form whose ``repr`` changes with it: quick, as it is asked about once a second.
         updates: a value for each output; asked only where ``key`` has changed or another run is shown.
         inputs: texts made by ``ui.scripted.kept``, which ``key`` and ``updates`` are given after what is seen.
     """

@@ -34,7 +34,7 @@ def _stamp(run: Run) -> int:
 
 @lru_cache(maxsize=32)
 def _differences(origin: Run, origin_stamp: int, run: Run, run_stamp: int) -> list[dict[str, Any]]:
-    """Read once as long as neither config changes: an open page asks every 1.5 s."""
+    """Read once as long as neither config changes: an open page asks about once a second."""
     found = differences([config_of(origin), config_of(run)])
     return [
         {"label": each["label"], "name": each["name"], "before": each["values"][0], "now": each["values"][1]}
