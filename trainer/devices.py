@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import gc
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
@@ -149,6 +153,24 @@ def free_memory_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
+def held_memory_bytes(device: torch.device) -> int:
+    """What this process holds: of the GPU's memory, or of the machine's."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Collect garbage, and return to the GPU's driver and to the system what is free inside this process.
+
+    glibc keeps what was freed between pieces still in use: after pictures of many sizes that can be as much as the
+    model (``malloc_trim(3)``).
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
 def seeded_generator(seed: int, *purpose: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator that depends on nothing but its arguments, such as ``(seed, step, micro_batch, "noise")``.
 
@@ -168,4 +190,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a computation failed because GPU or main memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

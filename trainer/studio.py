@@ -29,6 +29,7 @@ import psutil
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trainer.config_io import problems_of
 from trainer.errors import UserError
 from trainer.files import read_json, write_json, write_text
 from trainer.pictures import PictureSettings
@@ -106,6 +107,8 @@ class StudioInfo(BaseModel):
     model: str | None = None
     device: str | None = None
     loras: list[str] = []
+    memory_bytes: int | None = None
+    """Of the GPU, or of the machine where there is none."""
     since: float | None = None
 
 
@@ -252,8 +255,8 @@ class Studio:
 
 
 def request_paths(requests_dir: Path) -> list[Path]:
-    """The request files, oldest first: their names begin with the time."""
-    return sorted(requests_dir.glob("*.json"))
+    """The request files, oldest first: their names begin with the time. Files of other names are none."""
+    return sorted(path for path in requests_dir.glob("*.json") if _is_id(path.stem))
 
 
 def waiting_paths(requests_dir: Path) -> list[Path]:
@@ -283,17 +286,30 @@ def _moved_ns(path: Path) -> int:
 def read_request(path: Path) -> Request | None:
     """A request, or None where the file is gone or is not one."""
     try:
-        request = Request.model_validate(read_json(path))
-    except (OSError, ValueError, ValidationError):
+        return checked_request(path)
+    except UserError:
         return None
-    return request if request.id == path.stem else None
+
+
+def checked_request(path: Path) -> Request:
+    """A request. Raises UserError with each wrong value, or where there is no request at all in the file."""
+    try:
+        values = read_json(path)
+        request = Request.model_validate(values)
+    except ValidationError as error:
+        raise UserError.many(problems_of(error, values)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable() from error
+    if request.id != path.stem:
+        raise _unreadable()
+    return request
 
 
 def read_answer(answers_dir: Path, request_id: str) -> Answer:
-    """The answer so far, ``waiting`` where there is none yet. Raises UserError for an id that is none."""
+    """The answer so far, ``waiting`` where none can be read. Raises UserError for an id that is none."""
     try:
         return Answer.model_validate(read_json(answers_dir / f"{_checked(request_id)}.json"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return Answer(id=request_id)
 
 
@@ -304,6 +320,14 @@ def write_answer(answers_dir: Path, answer: Answer, *, durable: bool = True) -> 
 
 def _checked(request_id: Any) -> str:
     """An id cannot lead out of its folder."""
-    if not isinstance(request_id, str) or not request_id.replace("-", "").isalnum():
+    if not isinstance(request_id, str) or not _is_id(request_id):
         raise UserError("studio.unknown", f"{request_id!r} is not a picture request.", "Ask for it again.")
     return request_id
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.replace("-", "").isalnum()
+
+
+def _unreadable() -> UserError:
+    return UserError("studio.request", "The picture request cannot be read.", "Ask for the picture again.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image
 
+from trainer.errors import UserError
 from trainer.generate import OnStep, Painter, Progress, save_picture
 from trainer.live_picture import LivePicture
 from trainer.picture_pace import PicturePace
@@ -98,19 +100,22 @@ class Drawing:
             self._painter.use(look.loras)
             image = self._draw(look)
             check_wanted(self._studio, self._request)  # a picture that comes too late is not shown for a moment
-            path = self._save(image, look)
+            with self._saving():
+                path = self._save(image, look)
         if is_plain:
             self._plain.keep(look, path)
         self._answer.pictures.append(str(path))
         self._answer.live = ""
         self._count_steps()
-        write_answer(self._studio.answers_dir, self._answer)
+        with suppress(OSError):  # the picture itself is there
+            write_answer(self._studio.answers_dir, self._answer)
 
     def _draw(self, look: PictureSettings) -> Image.Image:
         begun = time.monotonic()
         with LivePicture(self._painter.family, look.guidance) as live:
             image = self._painter.draw(look, look.seed, self._after_step(live))
-        PicturePace(self._studio.workspace).note(look, image.size, time.monotonic() - begun)
+        with suppress(OSError):  # a full disk is told of where the picture is saved
+            PicturePace(self._studio.workspace).note(look, image.size, time.monotonic() - begun)
         return image
 
     def _after_step(self, live: LivePicture) -> OnStep:
@@ -123,18 +128,27 @@ class Drawing:
             check_wanted(self._studio, self._request)
             self._answer.step = before + progress.done
             now = time.monotonic()
-            if now - shown > LIVE_EVERY_S:
-                shown = now
-                with suppress(OSError):  # it is only to look at meanwhile
+            with suppress(OSError):  # both are only to look at meanwhile
+                if now - shown > LIVE_EVERY_S:
+                    shown = now
                     self._answer.live = str(path) if live.save(path) else ""
-            if now - told > PROGRESS_EVERY_S:
-                told = now
-                write_answer(self._studio.answers_dir, self._answer, durable=False)
+                if now - told > PROGRESS_EVERY_S:
+                    told = now
+                    write_answer(self._studio.answers_dir, self._answer, durable=False)
 
         return after_step
 
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Tell of a disk that is full, or refuses."""
+        try:
+            yield
+        except OSError as error:
+            message = f"The picture could not be saved in {self._studio.workspace.dir}: {error.strerror or error}."
+            raise UserError("picture.not_saved", message, "Free some space there, then draw it again.") from error
+
     def _save(self, image: Image.Image, look: PictureSettings) -> Path:
-        if self._request.kind == "generate":
+        if self._request.kind != "preview":
             return save_picture(self._painter, image, look, look.seed, self._studio.workspace.pictures_dir)
         path = self._studio.previews_dir / f"{self._request.id}-{len(self._answer.pictures)}.png"
         save_png(image, path, look.model_dump())

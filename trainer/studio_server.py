@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import time
-import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
-from trainer.devices import gpu_uuid
+from trainer.devices import give_back_memory, gpu_uuid, held_memory_bytes, is_out_of_memory
 from trainer.errors import Problem, StoppedOnRequest, UserError
 from trainer.files import write_json
 from trainer.generate import Painter, check_files
@@ -24,17 +23,16 @@ from trainer.studio import (
     Studio,
     StudioInfo,
     StudioState,
+    checked_request,
     is_preview,
     read_answer,
-    read_request,
-    waiting_paths,
-    write_answer,
 )
-from trainer.studio_drawing import KEPT_PREVIEWS, Cancelled, Drawing, PlainPictures, check_wanted
+from trainer.studio_answers import Answers, failed, log_error
+from trainer.studio_drawing import Cancelled, Drawing, PlainPictures, check_wanted
 
-KEPT_ANSWERS = 500
 MAX_ATTEMPTS = 3
 """A request that took the process down this often is given up."""
+REST_AFTER_S = 1.5
 GPU_LOOK_EVERY_S = 0.5
 
 
@@ -63,7 +61,9 @@ class Server:
         self._device = device
         self._painter: Painter | None = None
         self._plain = PlainPictures()
+        self._answers = Answers(studio, self._plain)
         self._last_use = time.monotonic()
+        self._rests = True
         # on the CPU pictures and training may go on beside each other, only slower
         uuid = gpu_uuid(device)
         self._turn = None if uuid is None else gpu_turn(uuid, "the picture model of the page", gives_way=True)
@@ -73,12 +73,13 @@ class Server:
         studio = self._studio
         for folder in (studio.requests_dir, studio.answers_dir, studio.previews_dir, studio.live_dir):
             folder.mkdir(parents=True, exist_ok=True)
-        self._tidy()
+        self._answers.tidy()
         self._say("ready")
         try:
             while (idle_s := time.monotonic() - self._last_use) < self._studio.idle_minutes * 60:
                 if not self.work():
                     self._make_room()
+                    self._rest(idle_s)
                     time.sleep(min(0.25, 0.02 + idle_s / 100))  # quick while somebody moves sliders, cheap at rest
         finally:
             self._let_go()
@@ -86,51 +87,51 @@ class Server:
 
     def work(self) -> bool:
         """Answer what is most urgent: the newest preview, else the first of the others. False when nothing waits."""
-        waiting = waiting_paths(self._studio.requests_dir)
+        self._answers.finish_late()
+        waiting = self._answers.waiting()
         if not waiting:
             return False
         for path in filter(is_preview, waiting[1:]):
-            self._finish(path, Answer(id=path.stem, state="cancelled"))
+            self._answers.finish(path, Answer(id=path.stem, state="cancelled"))
         self._answer(waiting[0])
+        self._say("ready")
+        self._rests = False
         self._last_use = time.monotonic()
         return True
 
     def _answer(self, path: Path) -> None:
         answer = read_answer(self._studio.answers_dir, path.stem)
-        request = read_request(path)
-        if answer.final or request is None:
-            self._finish(path, answer if answer.final else _failed(answer, _UNREADABLE))
+        if answer.final:
+            self._answers.finish(path, answer)
             return
         answer = answer.model_copy(update={"state": "running", "attempts": answer.attempts + 1})
         answer.started = answer.started or time.time()
-        if answer.attempts > MAX_ATTEMPTS and request.kind != "grid":  # a grid goes on without that cell
-            self._finish(path, _failed(answer, _DIED))
-            return
         try:
-            if request.kind == "grid":
-                self._draw_grid(request, answer)
-            else:
-                self._draw(request, answer)
+            self._draw(checked_request(path), answer)
             answer.state = "done"
         except _Postponed:
-            update = {"state": "waiting", "attempts": 0}
-            write_answer(self._studio.answers_dir, answer.model_copy(update=update))
+            self._answers.tell(answer.model_copy(update={"state": "waiting", "attempts": 0}))
             return
         except Cancelled:
             answer.state = "cancelled"
         except UserError as error:
-            answer = _failed(answer, *error.problems)
+            answer = failed(answer, *error.problems)
         except StoppedOnRequest:
             raise  # what was asked for waits until the process is started again
-        except Exception:
+        except Exception as error:
             self._let_go()  # in whatever state it was left
-            traceback.print_exc()
-            answer = _failed(answer, self._unexpected())
-        self._finish(path, answer)
+            log_error()
+            answer = failed(answer, _MEMORY if is_out_of_memory(error) else self._unexpected())
+        self._answers.finish(path, answer)
 
     def _draw(self, request: Request, answer: Answer) -> None:
         """Make the request's pictures; between two of them it gives way to whatever is more urgent."""
+        if request.kind == "grid":
+            self._draw_grid(request, answer)
+            return
         check_wanted(self._studio, request)
+        if answer.attempts > MAX_ATTEMPTS:
+            raise UserError.many([_DIED])
         self._take_the_gpu()
         check_files(request.settings)
         drawing = Drawing(self._studio, request, answer, self._model(request, answer), self._plain)
@@ -139,7 +140,6 @@ class Server:
             drawing.draw_next()
             if not drawing.is_done:
                 self._give_way(request)
-        self._say("ready")
 
     def _draw_grid(self, request: Request, answer: Answer) -> None:
         """Draw the missing cells of a grid; after each it gives way to whatever is more urgent."""
@@ -154,7 +154,6 @@ class Server:
             turn.finish()
             raise
         turn.finish()
-        self._say("ready")
 
     def _draw_cell(self, request: Request, answer: Answer, turn: GridTurn) -> None:
         def painter_of(settings: PictureSettings) -> Painter:
@@ -172,14 +171,14 @@ class Server:
             raise
         except Exception:
             self._let_go()
-            traceback.print_exc()
+            log_error()
             turn.give_up(self._unexpected())
 
     def _give_way(self, request: Request) -> None:
         if self._is_in_the_way():
             self._let_go()
             raise _Postponed if request.kind == "grid" else _gpu_wanted()
-        most_urgent = next(iter(waiting_paths(self._studio.requests_dir)), None)
+        most_urgent = next(iter(self._answers.waiting()), None)
         if most_urgent is not None and most_urgent.stem != request.id:
             raise _Postponed
 
@@ -187,20 +186,13 @@ class Server:
         wanted = request.settings.model
         if self._painter is None or self._painter.model != wanted:
             answer.what = "loading the model"
-            write_answer(self._studio.answers_dir, answer, durable=False)
+            self._answers.tell(answer)
             self._forget_model()
             self._say("loading", wanted)
             self._painter = Painter(wanted, self._device)
         answer.what = "drawing"
-        write_answer(self._studio.answers_dir, answer, durable=False)
+        self._answers.tell(answer)
         return self._painter
-
-    def _finish(self, path: Path, answer: Answer) -> None:
-        answer = answer.model_copy(update={"ended": time.time(), "live": ""})
-        write_answer(self._studio.answers_dir, answer)
-        for left in (path, path.with_suffix(".cancel"), path.with_suffix(".first"), self._studio.live_path(path.stem)):
-            left.unlink(missing_ok=True)
-        self._tidy()
 
     def _say(self, state: StudioState, model: str | None = None) -> None:
         painter = self._painter
@@ -210,23 +202,15 @@ class Server:
             model=model or (painter.model if painter else None),
             device=str(self._device),
             loras=painter.loras if painter else [],
+            memory_bytes=held_memory_bytes(self._device),
             since=time.time(),
         )
-        write_json(self._studio.info_path, info.model_dump())
-
-    def _tidy(self) -> None:
-        """Keep the newest answers and preview pictures only."""
-        for old in sorted(self._studio.previews_dir.glob("*.png"))[:-KEPT_PREVIEWS]:
-            if old not in self._plain:
-                old.unlink(missing_ok=True)
-        for old in sorted(self._studio.answers_dir.glob("*.json"))[:-KEPT_ANSWERS]:
-            old.unlink(missing_ok=True)
+        with suppress(OSError):  # a full disk is told of where a picture is saved
+            write_json(self._studio.info_path, info.model_dump(), durable=False)
 
     def _forget_model(self) -> None:
         self._painter = None
-        gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back_memory(self._device)
 
     def _let_go(self) -> None:
         """Give the GPU to whoever wants it."""
@@ -237,6 +221,13 @@ class Server:
     def _make_room(self) -> None:
         if self._is_in_the_way():
             self._let_go()
+            self._say("ready")
+
+    def _rest(self, idle_s: float) -> None:
+        """Give back, once nobody has wanted anything for a moment, what the last pictures took and nothing uses."""
+        if not self._rests and idle_s > REST_AFTER_S:
+            self._rests = True
+            give_back_memory(self._device)
             self._say("ready")
 
     def _is_in_the_way(self) -> bool:
@@ -258,7 +249,9 @@ class Server:
         )
 
 
-_UNREADABLE = Problem("studio.request", "The picture request cannot be read.", "Ask for the picture again.")
+_MEMORY = Problem(
+    "studio.memory", "The memory does not suffice for this model and its LoRAs.", "End other programs, then try again."
+)
 _DIED = Problem(
     "studio.died",
     f"The picture process ended {MAX_ATTEMPTS} times while drawing this.",
@@ -274,7 +267,3 @@ def _gpu_busy(holder: Holder | None) -> UserError:
 def _gpu_wanted() -> UserError:
     message = "The pictures that were left to be made gave way to another job that needs the GPU."
     return UserError("studio.gpu_busy", message, "Ask for them again when it has ended.")
-
-
-def _failed(answer: Answer, *problems: Problem) -> Answer:
-    return answer.model_copy(update={"state": "failed", "error": [vars(problem) for problem in problems]})

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
 from trainer.demo import MODEL_DIR
+from trainer.devices import is_out_of_memory
 from trainer.errors import UserError
 from trainer.files import read_json
 from trainer.weight_files import weights_in
@@ -123,6 +124,8 @@ def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
         options |= {"use_safetensors": weights.safetensors, "variant": weights.variant}
         return kind.from_pretrained(folder, local_files_only=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
+        if is_out_of_memory(error):
+            raise
         raise _broken(folder, error) from error
     except Exception as error:
         if type(error).__name__ == "SafetensorError":  # the class moved between versions
