@@ -8,11 +8,13 @@ from typing import Any
 import gradio as gr
 
 from trainer.checkpoint_folders import LORA
+from trainer.errors import UserError
 from trainer.runs.actions import checkpoint_of
 from ui import demo_tour
 from ui.context import AppContext
 from ui.dataset.board import sent
 from ui.generate.desk import settings_like
+from ui.lora_tools.panel import TELLING
 from ui.messages import tells_problems
 from ui.run_list import RunListReader
 from ui.runs.waiting import start_word
@@ -84,6 +86,15 @@ def with_lora(context: AppContext, card: Welcome, runs: RunsTab, generate: Gener
     runs.generate.click(to_generate, runs.selected, generated, **QUIET)
     card.generate.click(lambda: to_generate(_demo_run(context)), None, generated, **QUIET)
     runs.merge.click(to_merge, runs.selected, [context.page.tabs, *merge.filled], **QUIET).then(**merge.preview)
+
+    @tells_problems
+    def try_merged(model: str) -> list[Any]:
+        saved = merge.saved()
+        if saved is None:
+            raise UserError("merge.gone", "The merged LoRA is not there any more.", "Save it again.")
+        return [gr.Tabs(selected="generate"), *generate.use_lora(saved, model, None)]
+
+    merge.try_it.click(try_merged, merge.model, generated, **TELLING)
 
 
 def from_checkpoints(context: AppContext, runs: RunsTab, generate: GenerateTab) -> None:

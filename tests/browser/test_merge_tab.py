@@ -128,6 +128,63 @@ def test_preview_follows_the_slider_and_saving_keeps_it(
     open_tab(page, "Merge")
     expect(page.locator("#merge-outcome")).to_contain_text("both.safetensors")
 
+    page.locator("#merge-use").click()
+    expect(caption).to_have_text("both × 1", timeout=120_000)
+    page.get_by_role("tab", name="Inspect", exact=True).click()
+    choose(page, "inspect-lora", "both")
+    expect(page.locator("#inspect-plan")).to_contain_text("my-character0.9")
+    page.locator("#inspect-again").click()
+    expect(caption).to_have_text("my-character × 0.9 + second × -0.5", timeout=120_000)
+    page.locator("#merge-try").click()
+    expect(page.locator("#generate-lora-0 input")).to_have_value("both")
+
+
+def test_strengths_by_part_and_block(page: Page, run: Run, workspace: Workspace, shot: Callable[[str], Path]) -> None:
+    open_tab(page, "Merge")
+    choose(page, "merge-lora-0", "second")
+    parts, caption = page.locator("#merge-parts-0"), page.locator("#merge-pair figcaption").first
+    parts.locator("summary").click()
+    parts.get_by_role("button", name="Blocks in: Image model").click()
+    down = parts.get_by_role("slider", name="Strength: Down blocks", exact=True)
+    expect(down).to_have_value("1")
+    move(page, 0, "0.5")
+    expect(down).to_have_value("0.5")  # what has no number of its own follows the whole
+    down.press("ArrowLeft")
+    middle = parts.get_by_role("spinbutton", name="Strength as a number: Middle block")
+    middle.fill("-3.5")
+    middle.press("Enter")
+    as_text = parts.get_by_role("textbox", name="The same as text")
+    expect(as_text).to_have_value("unet.down_blocks:0.45, unet.mid_block:-3.5")
+    expect(caption).to_have_text("second × 0.5 (unet.down_blocks:0.45,unet.mid_block:-3.5)", timeout=120_000)
+    expect(page.locator("#merge-plan")).to_contain_text("0.5, unet.down_blocks 0.45, unet.mid_block -3.5")
+    parts.get_by_role("button", name="Reset: Middle block").click()
+    expect(middle).to_have_value("0.5")
+    parts.get_by_role("button", name="Blocks in: Down blocks").click()
+    expect(parts.get_by_role("slider", name="Strength: Down blocks, Down 1")).to_have_value("0.45")
+    shot("merge-parts")
+
+    parts.get_by_role("combobox", name="Presets").select_option("Up blocks only")
+    expect(as_text).to_have_value("unet.down_blocks:0, unet.mid_block:0")
+    as_text.fill("MID:0.25, unet:x")
+    as_text.press("Enter")
+    expect(as_text).to_have_attribute("aria-invalid", "true")
+    as_text.fill("MID:0.25, unet:2")
+    as_text.press("Enter")
+    expect(middle).to_have_value("0.25")
+    expect(parts.get_by_role("slider", name="Strength: Up blocks")).to_have_value("2")
+    expect(caption).to_have_text("second × 0.5 (MID:0.25,unet:2)", timeout=120_000)
+
+    page.locator("#merge-name textarea").fill("by-block")
+    page.locator("#merge-save").click()
+    expect(page.locator("#merge-outcome")).to_contain_text("by-block.safetensors", timeout=120_000)
+    second, saved = (read_lora(workspace.models_dir / f"{name}.safetensors") for name in ("second", "by-block"))
+    for key, layer in saved.layers.items():
+        wanted = (0.25 if "mid_block" in key else 2.0) * second.layers[key].delta()
+        assert torch.allclose(layer.delta(), wanted, atol=2e-3 * float(wanted.abs().max()))
+
+    parts.get_by_role("button", name="Reset all").click()
+    expect(caption).to_have_text("second × 0.5", timeout=120_000)
+
 
 def test_pictures_are_compared_and_prompts_come_and_go(page: Page, run: Run) -> None:
     open_tab(page, "Merge")

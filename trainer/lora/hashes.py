@@ -7,9 +7,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import UserError
+
 _WINDOW = range(0x100000, 0x110000)
 """The 64 KiB that the oldest tools hash."""
 _BLOCK = 1 << 22
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes. Raises UserError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        message = f"{path.name} cannot be read: {error.strerror or error}."
+        raise UserError("lora.broken", message, "Check the path.", "lora") from error
+    return digest.hexdigest()
 
 
 def file_hashes(path: Path, metadata: dict[str, str]) -> dict[str, Any]:

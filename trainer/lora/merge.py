@@ -17,13 +17,11 @@ from trainer.lora.inspect import family_of
 from trainer.lora.layers import LoraLayer, Shape
 from trainer.lora.merge_modes import Combiner
 from trainer.lora.merge_parts import Part, weight_shape_of
+from trainer.lora.merge_recipe import MERGE_KEY
 from trainer.lora.merge_settings import MODES, MergeSettings, Mode
 from trainer.lora.strengths import Strength
 
 __all__ = ["MERGE_KEY", "MODES", "MergeSettings", "MergeSource", "Mode", "merge_loras", "widest_precision"]
-
-MERGE_KEY = "lora_atelier_merge"
-"""Metadata key of what was merged: JSON with files, their hashes, strengths and mode."""
 
 _SHARED_MODELSPEC = ("sai_model_spec", "architecture", "implementation", "resolution", "prediction_type")
 

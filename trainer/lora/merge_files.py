@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 
 from trainer.errors import UserError
 from trainer.lora.file import LoraFile, Precision, read_lora, widest_precision, write_lora
+from trainer.lora.hashes import file_sha256
 from trainer.lora.inspect import family_of
 from trainer.lora.merge import BaseWeight, MergeSource, PlannedLayer, merge_loras, plan_layers
 from trainer.lora.merge_modes import Combiner
@@ -22,8 +22,6 @@ from trainer.lora.outputs import lora_file_problems
 from trainer.lora.strengths import Strength
 from trainer.lora.tensor_file import DTYPES
 from trainer.runs.events import EventSink
-
-_HASHED_AT_A_TIME = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -163,16 +161,3 @@ def _row(path: Path, source: MergeSource) -> dict[str, Any]:
 
 def _numbers(planned: PlannedLayer, rank: int) -> int:
     return rank * (planned.shape[0] + math.prod(planned.shape[1:]))
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes. Raises UserError when it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_HASHED_AT_A_TIME):
-                digest.update(block)
-    except OSError as error:
-        message = f"{path.name} cannot be read: {error.strerror or error}."
-        raise UserError("lora.broken", message, "Check the path.", "lora") from error
-    return digest.hexdigest()

@@ -20,11 +20,11 @@ import torch
 from trainer.errors import Problem, UserError
 from trainer.files import read_json
 from trainer.lora.file import Precision
-from trainer.lora.merge import MERGE_KEY
-from trainer.lora.merge_files import file_sha256
+from trainer.lora.hashes import file_sha256
 from trainer.lora.merge_items import Items
 from trainer.lora.merge_plan import CAST_PARTS, Base, MergePlan, model_index, open_base, plan_merge
 from trainer.lora.merge_progress import MergeProgress
+from trainer.lora.merge_recipe import MERGE_KEY
 from trainer.lora.merge_weights import Sums, one_thread
 from trainer.lora.outputs import form_of, out_problems
 from trainer.lora.strengths import Strength

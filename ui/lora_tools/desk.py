@@ -114,6 +114,10 @@ class ToolDesk:
         info = current.read() if current is not None else None
         return info.result if info is not None and info.state == "finished" else None
 
+    def lora(self) -> Path | None:
+        """The LoRA that the newest job has written; None unless it has, and it is still there."""
+        return written_lora(self.result() or {})
+
     def _inspection(self, memory: _Memory, done: JobInfo) -> dict[str, Any] | None:
         """What ``inspect`` says of a LoRA that was written, by a job of its own once it is there."""
         out = written_lora(done.result or {})

@@ -6,7 +6,9 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainer.lora.merge_recipe import read_recipe
 from ui import picture_html
+from ui.lora_tools.recipes import recipe_rows
 from ui.run_view import file_size
 
 _SHOWN_NAMES = 12
@@ -22,6 +24,7 @@ def inspection_html(inspection: dict[str, Any]) -> str:
         _blocks(inspection.get("blocks") or []),
         _energy(inspection.get("energy") or {}),
         _about(inspection.get("about") or []),
+        _recipe(inspection.get("metadata") or {}),
         _unknown(inspection.get("unknown_keys") or []),
         _hashes(inspection.get("hashes") or {}),
         _metadata(inspection.get("metadata") or {}),
@@ -105,6 +108,11 @@ def _energy(energy: dict[str, Any]) -> str:
 def _about(about: Sequence[Mapping[str, Any]]) -> str:
     rows = [(str(item["label"]), _shortened(str(item["value"]))) for item in about]
     return _folded("How it was trained", picture_html.facts(rows)) if rows else ""
+
+
+def _recipe(metadata: Mapping[str, Any]) -> str:
+    recipe = read_recipe({name: str(value) for name, value in metadata.items()})
+    return "" if recipe is None else _folded("What it was merged from", picture_html.facts(recipe_rows(recipe)))
 
 
 def _hashes(hashes: Mapping[str, Any]) -> str:

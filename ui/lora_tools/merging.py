@@ -11,7 +11,7 @@ import gradio as gr
 from pydantic import BaseModel
 
 from trainer.errors import Problem, UserError
-from trainer.lora.merge_settings import DEFAULT_DENSITY, RANKED, SPARSE, Mode
+from trainer.lora.merge_settings import DEFAULT_DENSITY, RANKED, SPARSE, MergeSettings, Mode
 from trainer.pictures import LoraUse
 from trainer.runs.store import Workspace
 from ui.context import AppContext
@@ -20,6 +20,7 @@ from ui.lora_rows import LoraRows
 from ui.lora_tools import plans
 from ui.lora_tools.desk import Order, ToolDesk, name_problems, saved
 from ui.lora_tools.panel import FIELD, PRECISIONS, QUIET, Panel, output_name, panel, wire
+from ui.scripted import kept
 
 Target = Literal["lora", "file", "folder"]
 
@@ -35,6 +36,7 @@ MODES = [
     ("DARE: drop and rescale", "dare"),
     ("As sd-scripts does it", "kohya"),
 ]
+DEFAULT_RANK = 16
 DORA_HINT = "A DoRA's effect depends on the model it was trained on."
 
 
@@ -56,7 +58,13 @@ class Merge(BaseModel):
 
 @dataclass(frozen=True)
 class MergeForm:
-    """The fields of the form, in the order in which ``read`` takes their values."""
+    """The fields of the form, in the order in which ``read`` takes their values.
+
+    Attributes:
+        after: what can be done with a LoRA that was saved, hidden until there is one.
+        try_it: draws with it on the Generate tab.
+        use_it: takes it as the only LoRA here.
+    """
 
     target: gr.Dropdown
     mode: gr.Dropdown
@@ -68,6 +76,14 @@ class MergeForm:
     name: gr.Textbox
     replace: gr.Checkbox
     panel: Panel
+    after: gr.Row
+    try_it: gr.Button
+    use_it: gr.Button
+
+    @property
+    def how(self) -> list[Any]:
+        """What ``how_updates`` gives values for."""
+        return [self.target, self.mode, self.rank, self.conv_rank, self.density, self.seed]
 
     @property
     def fields(self) -> list[Any]:
@@ -103,7 +119,14 @@ def merge_form() -> MergeForm:
                 **FIELD,
             )
             rank = gr.Number(
-                16, label="Rank", precision=0, minimum=1, maximum=1024, visible=False, elem_id="merge-rank", **FIELD
+                DEFAULT_RANK,
+                label="Rank",
+                precision=0,
+                minimum=1,
+                maximum=1024,
+                visible=False,
+                elem_id="merge-rank",
+                **FIELD,
             )
             conv_rank = gr.Number(
                 0,
@@ -132,11 +155,16 @@ def merge_form() -> MergeForm:
                 PRECISIONS, value="", label="Number format", filterable=False, elem_id="merge-precision", **FIELD
             )
         shared = panel("merge", "Save")
-    return MergeForm(target, mode, rank, conv_rank, density, seed, precision, name, replace, shared)
+        with gr.Row(visible=False, elem_classes=["actions"]) as after:
+            try_it = gr.Button("Try it in Generate", elem_id="merge-try", elem_classes=["fit"])
+            use_it = gr.Button("Use it as the LoRA here", elem_id="merge-use", elem_classes=["fit"])
+    return MergeForm(
+        target, mode, rank, conv_rank, density, seed, precision, name, replace, shared, after, try_it, use_it
+    )
 
 
-def wire_merge(context: AppContext, rows: LoraRows, model: gr.Dropdown, form: MergeForm) -> None:
-    """Wire the form to its job."""
+def wire_merge(context: AppContext, rows: LoraRows, model: gr.Dropdown, form: MergeForm) -> ToolDesk:
+    """Wire the form to its job; returns what runs it."""
     desk = ToolDesk(context.workspace, "merge", merge_report)
     count = len(form.fields)
 
@@ -171,6 +199,22 @@ def wire_merge(context: AppContext, rows: LoraRows, model: gr.Dropdown, form: Me
             [form.mode, form.rank, form.conv_rank, form.density, form.seed],
             **QUIET,
         )
+    seen = kept()
+
+    def poll(known: str) -> list[Any] | None:
+        now = str(desk.lora() or "")
+        return None if now == known else [now, gr.update(visible=bool(now))]
+
+    context.page.poll(poll, [seen], [seen, form.after])
+    return desk
+
+
+def how_updates(settings: MergeSettings) -> list[Any]:
+    """Updates of ``MergeForm.how`` that show how a LoRA was merged."""
+    density = DEFAULT_DENSITY if settings.density is None else settings.density
+    values = [settings.mode, settings.rank or DEFAULT_RANK, settings.conv_rank or 0, density, settings.seed or 0]
+    shown = _relevant("lora", settings.mode)
+    return ["lora", *(update | {"value": value} for update, value in zip(shown, values, strict=True))]
 
 
 def _relevant(target: str, mode: str) -> list[Any]:

@@ -11,7 +11,7 @@ import gradio as gr
 from ui.context import AppContext
 from ui.lora_tools.desk import Order, ToolDesk
 from ui.messages import tells_problems
-from ui.scripted import kept
+from ui.scripted import kept, scripted
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -20,11 +20,36 @@ FIELD: dict[str, Any] = {"interactive": True, "elem_classes": ["field"]}
 PRECISIONS = [("As the input", ""), ("fp16", "fp16"), ("bf16", "bf16"), ("float32", "float")]
 
 
+FORM_CHANGED = "(plan, ...values) => [{ values: JSON.stringify(values) }]"
+
+
+class PlanPlace:
+    """Where a tool's plan stands; asks for it anew, without an event of Gradio's, when the form has changed.
+
+    Attributes:
+        shown: the component.
+        made_by: HTML of what will happen, of the form's values; raises nothing.
+    """
+
+    def __init__(self, tool: str) -> None:
+        self.made_by: Callable[..., str] = lambda *values: ""
+
+        def plan(asked: Any) -> str:
+            return self.made_by(*asked["values"])
+
+        self.shown = scripted(f"{tool}-plan", css=[], js=["loras/plan"], asks=[plan])
+
+    def follow(self, inputs: Sequence[Any]) -> None:
+        """Have the plan made of these components' values whenever one of them changes."""
+        changes = [part.change for part in inputs]
+        gr.on(changes, None, [self.shown, *inputs], self.shown, js=FORM_CHANGED, trigger_mode="multiple", **QUIET)
+
+
 @dataclass(frozen=True)
 class Panel:
     """The components of a tool that its form does not differ in."""
 
-    plan: gr.HTML
+    plan: PlanPlace
     start: gr.Button
     cancel: gr.Button
     outcome: gr.HTML
@@ -37,7 +62,7 @@ class Panel:
 
 def panel(tool: str, action: str) -> Panel:
     """Lay it out; ``tool`` is in the elements' ids, ``action`` on the button."""
-    plan = gr.HTML("", padding=False, elem_id=f"{tool}-plan")
+    plan = PlanPlace(tool)
     with gr.Row(elem_classes=["actions"]):
         start = gr.Button(action, variant="primary", elem_id=f"{tool}-save")
         cancel = gr.Button("Cancel", visible=False, elem_id=f"{tool}-cancel")
@@ -89,5 +114,5 @@ def wire(
     panel.start.click(start, list(inputs), None, **TELLING).then(**after)
     panel.cancel.click(cancel, None, None, **TELLING).then(**after)
     context.page.poll(poll, [panel.seen], panel.polled)
-    changes = [part.change for part in inputs if hasattr(part, "change")]
-    gr.on(changes, plan, list(inputs), panel.plan, trigger_mode="always_last", **QUIET)
+    panel.plan.made_by = plan
+    panel.plan.follow(inputs)

@@ -26,10 +26,10 @@ function makeCompare() {
     node.classList.remove("empty");
   }
 
+  // Settles when they are there to be seen.
   function show(prompt, pictures) {
     range.setAttribute("aria-label", `Divider between the pictures without and with LoRAs: ${prompt}`);
-    put("plain", pictures[0], `Without LoRAs: ${prompt}`);
-    put("drawn", pictures[1], `With LoRAs: ${prompt}`);
+    return Promise.all([put("plain", pictures[0], `Without LoRAs: ${prompt}`), put("drawn", pictures[1], `With LoRAs: ${prompt}`)]);
   }
 
   place();

@@ -96,11 +96,11 @@ function showPictures({ pictures: done, live }, drawn, prompts, sum) {
     const under_way = Math.floor(done.length / 2) === number;
     if (live && under_way) pair[done.length % 2] = live;
     node.classList.toggle("live", Boolean(live && under_way));
-    compare.show(prompts[number], pair);
-    if (done[2 * number + 1]) {
-      caption.textContent = sum;
+    compare.show(prompts[number], pair).then(() => {
+      if (!done[2 * number + 1] || compare.addresses()[1] !== done[2 * number + 1]) return; // words and picture change together
+      if (caption.textContent !== sum) caption.textContent = sum;
       enlarge.hidden = false;
-    }
+    });
   });
 }
 
