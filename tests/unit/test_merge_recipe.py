@@ -69,17 +69,22 @@ def test_a_merge_can_be_done_again_from_its_recipe(workspace: Workspace) -> None
     assert all(torch.equal(first.layers[key].delta(), second.layers[key].delta()) for key in first.layers)
     assert first.metadata[MERGE_KEY] == second.metadata[MERGE_KEY]
     shown = how_updates(recipe.settings)
-    assert shown[0] == "lora" and [each["value"] for each in shown[1:]] == ["dare", 3, 2, 0.25, 9]
+    assert shown[0] == "lora" and [each["value"] for each in shown[1:]] == ["dare", 3, 2, 0.25, 9, False]
     assert all(each["visible"] for each in shown[1:])
 
 
 def test_in_words(workspace: Workspace) -> None:
     recipe = read_recipe(lora_contents(merged(workspace, MergeSettings("svd", rank=3))).metadata)
-    assert recipe is not None and recipe_rows(recipe) == [
+    assert recipe is not None and recipe.kept is not None and recipe.kept[1] <= recipe.kept[0] <= 1
+    told = f"{recipe.kept[0]:.2%} of its squared norm, {recipe.kept[1]:.2%} in the layer that lost most"
+    assert recipe_rows(recipe) == [
         ("Merged", "svd, rank 3"),
         ("of ink", "0.8, text_encoder:0, unet.down_blocks:1.5"),
         ("of line", "-0.3"),
+        ("Kept of the change", told),
     ]
+    exact = read_recipe(lora_contents(merged(workspace, MergeSettings(), "exact")).metadata)
+    assert exact is not None and exact.kept is None
 
 
 def test_sources_that_are_gone_or_another_file(workspace: Workspace) -> None:
@@ -112,6 +117,7 @@ GOOD = {"mode": "exact", "files": ["a.safetensors"], "ratios": [1]}
             for each in (
                 {"mode": "model"}, {"files": []}, {"files": ["a"] * 100}, {"ratios": []}, {"ratios": ["nan"]},
                 {"ratios": ["1,nowhere:2"]}, {"rank": 0}, {"density": 2}, {"files": "a"}, {"ratios": [None]},
+                {"kept_energy": {"mean": 2, "smallest": 0}},
             )
         ),
     ],

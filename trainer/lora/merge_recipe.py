@@ -34,10 +34,20 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a LoRA was merged from, and how."""
+    """What a LoRA was merged from, and how.
+
+    Attributes:
+        kept: the share of the change's squared norm that it has, on average and in its worst layer; None for all.
+    """
 
     ingredients: list[Ingredient]
     settings: MergeSettings
+    kept: tuple[float, float] | None = None
+
+
+class _Kept(BaseModel):
+    mean: float = Field(ge=0, le=1)
+    smallest: float = Field(ge=0, le=1)
 
 
 class _Record(BaseModel):
@@ -51,6 +61,7 @@ class _Record(BaseModel):
     conv_rank: int | None = Field(None, ge=1)
     density: float | None = Field(None, gt=0, le=1)
     seed: int | None = None
+    kept_energy: _Kept | None = None
 
 
 def read_recipe(metadata: Mapping[str, str]) -> Recipe | None:
@@ -67,7 +78,8 @@ def read_recipe(metadata: Mapping[str, str]) -> Recipe | None:
         return None
     hashes = [*record.sha256, *[""] * len(record.files)]
     named = zip(record.files, strengths, hashes, strict=False)
-    return Recipe([Ingredient(*each) for each in named], _settings(record))
+    kept = None if record.kept_energy is None else (record.kept_energy.mean, record.kept_energy.smallest)
+    return Recipe([Ingredient(*each) for each in named], _settings(record), kept)
 
 
 def _settings(record: _Record) -> MergeSettings:

@@ -15,7 +15,7 @@ from trainer.lora.merge_settings import DEFAULT_DENSITY, RANKED, SPARSE, MergeSe
 from trainer.pictures import LoraUse
 from trainer.runs.store import Workspace
 from ui.context import AppContext
-from ui.lora_choices import check_loras, check_model
+from ui.lora_choices import RowUse, check_loras, check_model
 from ui.lora_rows import LoraRows
 from ui.lora_tools import plans
 from ui.lora_tools.desk import Order, ToolDesk, name_problems, saved
@@ -41,7 +41,7 @@ DORA_HINT = "A DoRA's effect depends on the model it was trained on."
 
 
 class Merge(BaseModel):
-    """What is to be saved."""
+    """What is to be saved. ``is_exact``: it does what the LoRAs do together, but for rounding."""
 
     loras: list[LoraUse]
     target: Target
@@ -55,14 +55,18 @@ class Merge(BaseModel):
     name: str
     replace: bool = False
 
+    @property
+    def is_exact(self) -> bool:
+        return self.target != "lora" or self.mode == "exact"
+
 
 @dataclass(frozen=True)
 class MergeForm:
     """The fields of the form, in the order in which ``read`` takes their values.
 
     Attributes:
-        after: what can be done with a LoRA that was saved, hidden until there is one.
-        try_it: draws with it on the Generate tab.
+        as_saved: whether the preview shows what the mode keeps, rather than the exact sum.
+        try_it: draws with what was saved on the Generate tab.
         use_it: takes it as the only LoRA here.
     """
 
@@ -75,15 +79,25 @@ class MergeForm:
     precision: gr.Dropdown
     name: gr.Textbox
     replace: gr.Checkbox
+    as_saved: gr.Checkbox
     panel: Panel
-    after: gr.Row
     try_it: gr.Button
     use_it: gr.Button
 
     @property
     def how(self) -> list[Any]:
         """What ``how_updates`` gives values for."""
-        return [self.target, self.mode, self.rank, self.conv_rank, self.density, self.seed]
+        return [self.target, *self.relevant]
+
+    @property
+    def relevant(self) -> list[Any]:
+        """The fields that are there for some targets and modes only."""
+        return [self.mode, self.rank, self.conv_rank, self.density, self.seed, self.as_saved]
+
+    @property
+    def moves(self) -> list[Any]:
+        """The events after which the preview of what is saved is another one."""
+        return [self.as_saved.input, self.mode.input, self.rank.submit, self.rank.blur, self.density.release]
 
     @property
     def fields(self) -> list[Any]:
@@ -154,12 +168,19 @@ def merge_form() -> MergeForm:
             precision = gr.Dropdown(
                 PRECISIONS, value="", label="Number format", filterable=False, elem_id="merge-precision", **FIELD
             )
-        shared = panel("merge", "Save")
-        with gr.Row(visible=False, elem_classes=["actions"]) as after:
-            try_it = gr.Button("Try it in Generate", elem_id="merge-try", elem_classes=["fit"])
-            use_it = gr.Button("Use it as the LoRA here", elem_id="merge-use", elem_classes=["fit"])
+        as_saved = gr.Checkbox(
+            False,
+            label="Preview it as it will be saved",
+            info="This way of merging may lose something. The picture comes later, as the merge is computed first.",
+            visible=False,
+            elem_id="merge-as-saved",
+            **FIELD,
+        )
+        try_it = gr.Button("Try it in Generate", elem_id="merge-try", elem_classes=["fit"], render=False)
+        use_it = gr.Button("Use it as the LoRA here", elem_id="merge-use", elem_classes=["fit"], render=False)
+        shared = panel("merge", "Save", [try_it, use_it])
     return MergeForm(
-        target, mode, rank, conv_rank, density, seed, precision, name, replace, shared, after, try_it, use_it
+        target, mode, rank, conv_rank, density, seed, precision, name, replace, as_saved, shared, try_it, use_it
     )
 
 
@@ -169,20 +190,7 @@ def wire_merge(context: AppContext, rows: LoraRows, model: gr.Dropdown, form: Me
     count = len(form.fields)
 
     def read(values: Sequence[Any]) -> Merge:
-        target, mode, rank, conv_rank, density, seed, precision, name, replace, base = values[: count + 1]
-        return Merge(
-            loras=check_loras(context, rows.read(values[count + 1 :])),
-            target=target,
-            model=check_model(context, base),
-            mode=mode,
-            rank=rank and int(rank),
-            conv_rank=int(conv_rank) if conv_rank else None,
-            density=density,
-            seed=int(seed or 0),
-            save_precision=precision or "",
-            name=str(name or "").strip(),
-            replace=bool(replace),
-        )
+        return merge_of(context, values[:count], values[count], rows.read(values[count + 1 :]))
 
     wire(
         context,
@@ -196,7 +204,7 @@ def wire_merge(context: AppContext, rows: LoraRows, model: gr.Dropdown, form: Me
         choice.input(
             _relevant,
             [form.target, form.mode],
-            [form.mode, form.rank, form.conv_rank, form.density, form.seed],
+            form.relevant,
             **QUIET,
         )
     seen = kept()
@@ -205,14 +213,33 @@ def wire_merge(context: AppContext, rows: LoraRows, model: gr.Dropdown, form: Me
         now = str(desk.lora() or "")
         return None if now == known else [now, gr.update(visible=bool(now))]
 
-    context.page.poll(poll, [seen], [seen, form.after])
+    context.page.poll(poll, [seen], [seen, form.panel.after])
     return desk
+
+
+def merge_of(context: AppContext, values: Sequence[Any], model: Any, uses: Sequence[RowUse]) -> Merge:
+    """What the fields of the form say, of the LoRAs in the rows. Raises UserError."""
+    target, mode, rank, conv_rank, density, seed, precision, name, replace = values
+    return Merge(
+        loras=check_loras(context, uses),
+        target=target,
+        model=check_model(context, model),
+        mode=mode,
+        rank=rank and int(rank),
+        conv_rank=int(conv_rank) if conv_rank else None,
+        density=density,
+        seed=int(seed or 0),
+        save_precision=precision or "",
+        name=str(name or "").strip(),
+        replace=bool(replace),
+    )
 
 
 def how_updates(settings: MergeSettings) -> list[Any]:
     """Updates of ``MergeForm.how`` that show how a LoRA was merged."""
     density = DEFAULT_DENSITY if settings.density is None else settings.density
-    values = [settings.mode, settings.rank or DEFAULT_RANK, settings.conv_rank or 0, density, settings.seed or 0]
+    values: list[Any] = [settings.mode, settings.rank or DEFAULT_RANK, settings.conv_rank or 0, density]
+    values += [settings.seed or 0, False]
     shown = _relevant("lora", settings.mode)
     return ["lora", *(update | {"value": value} for update, value in zip(shown, values, strict=True))]
 
@@ -221,7 +248,7 @@ def _relevant(target: str, mode: str) -> list[Any]:
     """Building into a model is always exact; what a mode has no use for is not asked."""
     lora = target == "lora"
     ranked, sparse = lora and mode in RANKED, lora and mode in SPARSE
-    shown = (lora, ranked, ranked, sparse, sparse and mode == "dare")
+    shown = (lora, ranked, ranked, sparse, sparse and mode == "dare", lora and mode != "exact")
     return [gr.update(visible=visible) for visible in shown]
 
 
@@ -234,7 +261,7 @@ def out_path(workspace: Workspace, merge: Merge) -> Path:
 def merge_order(workspace: Workspace, merge: Merge) -> Order:
     """The job that writes it."""
     out = out_path(workspace, merge)
-    problems = [*_problems(merge), *name_problems(merge.name)]
+    problems = [*merge_problems(merge), *name_problems(merge.name)]
     return Order(merge_command(merge, out), f"Merge {merge.name}", out, merge.replace, problems)
 
 
@@ -308,7 +335,8 @@ def merge_report(result: dict[str, Any]) -> str:
     return saved(result, rows)
 
 
-def _problems(merge: Merge) -> list[Problem]:
+def merge_problems(merge: Merge) -> list[Problem]:
+    """What speaks against it, the name aside."""
     problems = []
     if not merge.loras:
         problems.append(Problem("merge.no_loras", "No LoRA is chosen.", "Choose one or more.", "loras"))

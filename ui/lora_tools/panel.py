@@ -52,6 +52,7 @@ class Panel:
     plan: PlanPlace
     start: gr.Button
     cancel: gr.Button
+    after: gr.Row
     outcome: gr.HTML
     seen: gr.HTML
 
@@ -60,14 +61,23 @@ class Panel:
         return [self.seen, self.outcome, self.cancel, self.start]
 
 
-def panel(tool: str, action: str) -> Panel:
-    """Lay it out; ``tool`` is in the elements' ids, ``action`` on the button."""
+def panel(tool: str, action: str, leads: Sequence[gr.Button] = ()) -> Panel:
+    """Lay it out.
+
+    Args:
+        tool: in the elements' ids.
+        action: on the button.
+        leads: buttons, not rendered yet, for what can be done with the outcome; their row, ``after``, is hidden.
+    """
     plan = PlanPlace(tool)
     with gr.Row(elem_classes=["actions"]):
         start = gr.Button(action, variant="primary", elem_id=f"{tool}-save")
         cancel = gr.Button("Cancel", visible=False, elem_id=f"{tool}-cancel")
+    with gr.Row(visible=False, elem_classes=["actions"]) as after:
+        for lead in leads:
+            lead.render()
     outcome = gr.HTML("", padding=False, elem_id=f"{tool}-outcome")
-    return Panel(plan, start, cancel, outcome, kept())
+    return Panel(plan, start, cancel, after, outcome, kept())
 
 
 def output_name(tool: str, value: str) -> tuple[gr.Textbox, gr.Checkbox]:

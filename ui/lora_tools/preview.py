@@ -18,6 +18,7 @@ from trainer.studio import Studio
 from ui.context import AppContext
 from ui.lora_choices import RowUse, known_models
 from ui.lora_rows import LoraRows
+from ui.lora_tools.merging import MergeForm, merge_of
 from ui.lora_tools.panel import FIELD, QUIET
 from ui.lora_tools.preview_desk import PreviewDesk
 from ui.scripted import scripted
@@ -114,19 +115,19 @@ class Preview:
         ask: keyword arguments of the event that draws what sliders and fields say, to be chained with ``.then``.
     """
 
-    def __init__(self, context: AppContext, rows: LoraRows, look: Look) -> None:
+    def __init__(self, context: AppContext, rows: LoraRows, look: Look, form: MergeForm) -> None:
         studio = Studio(context.workspace, read_settings(context.workspace).studio_idle_minutes)
-        self._context, self._rows, self._look = context, rows, look
+        self._context, self._rows, self._look, self._form = context, rows, look, form
         self.stage = scripted(
             "merge-pair",
             css=["merge/stage"],
             js=["dataset/dom", "merge/compare", "merge/stage"],
             value=_prompts(EXAMPLE_PROMPT),
-            asks=[_asking(PreviewDesk(context, studio), rows)],
+            asks=[self._asking(PreviewDesk(context, studio))],
         )
         self.ask: dict[str, Any] = {
             "fn": None,
-            "inputs": [self.stage, *rows.components, *look.fields],
+            "inputs": [self.stage, *rows.components, *look.fields, form.as_saved, *form.fields],
             "outputs": self.stage,
             "js": MOVED,
             **QUIET,
@@ -134,7 +135,7 @@ class Preview:
 
     def wire(self) -> None:
         """Each move asks for the pictures of the newest position, which ends those before."""
-        gr.on([*self._rows.moves, *self._look.moves], **self.ask, trigger_mode="multiple")
+        gr.on([*self._rows.moves, *self._look.moves, *self._form.moves], **self.ask, trigger_mode="multiple")
         for removed in self._rows.removed:
             removed.then(**self.ask)
 
@@ -149,21 +150,27 @@ class Preview:
         prompts = gr.skip() if settings is None else _prompts(settings.prompt)
         return [*self._rows.show([RowUse(str(lora), 1.0)]), models, prompts]
 
+    def _asking(self, desk: PreviewDesk) -> Callable[[Any], dict[str, Any]]:
+        """What the stage asks: ``values`` of rows and fields, and ``prompts``."""
+        in_rows, of_look = len(self._rows.components), len(self._look.fields)
+
+        def ask(asked: Any) -> dict[str, Any]:
+            values, prompts = list(asked["values"]), [str(prompt) for prompt in asked["prompts"]]
+            look = settings_of(*values[in_rows : in_rows + of_look])
+            as_saved, *how = values[in_rows + of_look :]
+            try:
+                uses = self._rows.read(values[:in_rows])
+                if as_saved and uses:
+                    merge = merge_of(self._context, how, look["model"], uses)
+                    if not merge.is_exact:
+                        return desk.ask_as_saved(merge, look, prompts)
+                return desk.ask(uses, look, prompts)
+            except UserError as error:
+                return {"problems": [str(problem) for problem in error.problems]}
+
+        return ask
+
 
 def _prompts(*prompts: str) -> dict[str, Any]:
     """The stage's value that shows these prompts."""
     return {"prompts": prompts, "sent": time.time_ns()}
-
-
-def _asking(desk: PreviewDesk, rows: LoraRows) -> Callable[[Any], dict[str, Any]]:
-    """What the stage asks: ``values`` of rows and fields, and ``prompts``."""
-
-    def ask(asked: Any) -> dict[str, Any]:
-        count = len(rows.components)
-        values, prompts = list(asked["values"]), [str(prompt) for prompt in asked["prompts"]]
-        try:
-            return desk.ask(rows.read(values[:count]), settings_of(*values[count:]), prompts)
-        except UserError as error:
-            return {"problems": [str(problem) for problem in error.problems]}
-
-    return ask

@@ -15,6 +15,8 @@ from trainer.pictures import LoraUse, PictureSettings, parse_settings
 from trainer.studio import Answer, Studio
 from ui.context import AppContext
 from ui.lora_choices import RowUse, check_loras, check_model
+from ui.lora_tools.merging import Merge
+from ui.lora_tools.saved_preview import SavedPreview
 from ui.media import live_url, picture_url
 
 
@@ -24,6 +26,7 @@ class PreviewDesk:
     def __init__(self, context: AppContext, studio: Studio) -> None:
         self._context = context
         self._studio = studio
+        self._saved = SavedPreview(context.workspace)
         context.page.route("/atelier/merge/previews/{request}", self._standing)
 
     def ask(self, uses: Sequence[RowUse], look: dict[str, Any], prompts: Sequence[str]) -> dict[str, Any]:
@@ -34,8 +37,22 @@ class PreviewDesk:
         if not uses:
             return {}
         settings = self._settings(uses, look, prompts)
-        request = self._studio.preview(settings, prompts=prompts[1:], compare=True)
-        return {"request": request, "sum": sum_in_words(settings.loras)}
+        return {"request": self._preview(settings, prompts), "sum": sum_in_words(settings.loras)}
+
+    def ask_as_saved(self, merge: Merge, look: dict[str, Any], prompts: Sequence[str]) -> dict[str, Any]:
+        """The same with what Save would write in place of the LoRAs.
+
+        Returns ``preparing`` while that is being computed: to be asked again in a moment.
+        """
+        merged = self._saved.lora(merge)
+        if merged is None:
+            return {"preparing": True}
+        settings = self._settings([RowUse(str(merged), 1.0)], look, prompts)
+        words = f"{sum_in_words(merge.loras)}, as saved ({merge.mode})"
+        return {"request": self._preview(settings, prompts), "sum": words}
+
+    def _preview(self, settings: PictureSettings, prompts: Sequence[str]) -> str:
+        return self._studio.preview(settings, prompts=prompts[1:], compare=True)
 
     def _settings(self, uses: Sequence[RowUse], look: dict[str, Any], prompts: Sequence[str]) -> PictureSettings:
         values = {

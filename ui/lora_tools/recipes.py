@@ -14,7 +14,13 @@ from ui.lora_choices import RowUse, known_loras
 def recipe_rows(recipe: Recipe) -> list[tuple[str, str]]:
     """A table of names and values: how it was put together, then each source with its strength."""
     sources = [(Path(each.file).stem, str(each.strength).replace(",", ", ")) for each in recipe.ingredients]
-    return [("Merged", how_in_words(recipe)), *((f"of {name}", strength) for name, strength in sources)]
+    rows = [("Merged", how_in_words(recipe)), *((f"of {name}", strength) for name, strength in sources)]
+    if recipe.kept is not None:
+        mean, smallest = recipe.kept
+        rows.append(
+            ("Kept of the change", f"{mean:.2%} of its squared norm, {smallest:.2%} in the layer that lost most")
+        )
+    return rows
 
 
 def how_in_words(recipe: Recipe) -> str:

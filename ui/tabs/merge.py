@@ -83,7 +83,7 @@ def _combine(context: AppContext) -> _Combine:
             look = look_fields(context)
             form = merge_form()
         with gr.Column(scale=5, min_width=320, elem_classes=["side"]), gr.Column(elem_classes=["card"]):
-            preview = Preview(context, rows, look)
+            preview = Preview(context, rows, look, form)
     preview.wire()
     desk = wire_merge(context, rows, look.model, form)
     return _Combine(rows, look, form, preview, desk)

@@ -1,7 +1,7 @@
 // The live preview of the Merge tab: prompts, the pictures they give, and how far the newest is. Runs inside gr.HTML
 // after dom.js and compare.js. `props.value`: `moved`, the values of sliders and fields as JSON, with the time `at` which
 // they were moved; `prompts` that the server wants shown, with the time it `sent` them. Prompts typed are kept here.
-const MOST_PROMPTS = 4, LOOK_EVERY_MS = 100;
+const MOST_PROMPTS = 4, LOOK_EVERY_MS = 100, MERGED_AGAIN_MS = 400;
 const VIEW = "atelier-merge-view";
 let sent = null, movedAt = null, moved = null;
 let asking = false, askAgain = false;
@@ -72,7 +72,10 @@ async function ask() {
     tellProblems(answer.problems || []);
     newest = answer.request || "";
     if (newest) follow(newest, drawn, prompts, answer.sum);
-    else say("");
+    else say(answer.preparing ? "Merging as Save would do it" : "");
+    if (!answer.preparing) continue;
+    await new Promise((done) => setTimeout(done, MERGED_AGAIN_MS));
+    askAgain = true;
   }
   asking = false;
 }
