@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer as LoraTunerLayer
@@ -22,9 +20,9 @@ from torch import nn
 
 from trainer.config import ModelSettings
 from trainer.devices import compute_dtype, gpu_held, is_out_of_memory
+from trainer.drawing import OnStep, Progress, draw, size_of, step_count
 from trainer.errors import Problem, UserError
 from trainer.families import load_family
-from trainer.families.base import Conditioning, clip_skip_problem
 from trainer.inputs import input_problems
 from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import LoraLayer
@@ -32,26 +30,6 @@ from trainer.lora.patches import WeightPatches, check_fits, layers_by_key, shape
 from trainer.lora.strengths import Strength
 from trainer.pictures import LoraUse, PictureSettings, save_png
 from trainer.runs.events import EventSink
-from trainer.samplers import make_scheduler
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a picture is.
-
-    Attributes:
-        done: denoising steps taken, over all its passes.
-        total: of so many.
-        latents: (B, 4, h, w) as they stand: the noisy ones.
-    """
-
-    done: int
-    total: int
-    latents: torch.Tensor
-
-
-OnStep = Callable[[Progress], None]
-"""Called after each denoising step; may raise to end the picture there."""
 
 KEPT_LORAS = 8
 """LoRAs that stay loaded beside those in use."""
@@ -84,16 +62,12 @@ class Painter:
         return list(self._loaded.values())
 
     def size(self, settings: PictureSettings) -> tuple[int, int]:
-        """Width and height in pixels, the model's own size where the settings leave it open."""
-        config: Any = self.family.denoiser.config
-        native = config.sample_size * self.family.latent_scale
-        return settings.width or native, settings.height or native
+        """Width and height in pixels that are drawn at first: see ``drawing.size_of``."""
+        return size_of(self.family, settings)
 
     def steps(self, settings: PictureSettings) -> int:
-        """How many denoising steps a picture takes: some samplers take two for each that is asked for."""
-        scheduler = make_scheduler(settings.sampler, self.family.scheduler_config, settings.schedule)
-        scheduler.set_timesteps(settings.steps)
-        return len(scheduler.timesteps)
+        """How many denoising steps a picture takes: see ``drawing.step_count``."""
+        return step_count(self.family, settings)
 
     def use(self, loras: list[LoraUse]) -> None:
         """Make these the LoRAs in effect. Raises UserError, with every problem, when a file is not for this model."""
@@ -115,41 +89,14 @@ class Painter:
 
     def draw(self, settings: PictureSettings, seed: int, on_step: OnStep | None = None) -> Image.Image:
         """One picture with the LoRAs in effect. Raises UserError when the memory does not suffice."""
-        width, height = self.size(settings)
-        if settings.clip_skip > self.family.max_clip_skip:
-            raise UserError.many([clip_skip_problem("clip_skip", settings.clip_skip, self.family.max_clip_skip)])
-        pipeline = self.family.pipeline(settings.sampler, settings.schedule)
+        return self.draw_together(settings, [seed], on_step)[0]
 
-        def after_step(pipe: object, step: int, timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
-            if on_step is not None:
-                on_step(Progress(step + 1, pipeline.num_timesteps, tensors["latents"]))
-            return tensors
-
+    def draw_together(
+        self, settings: PictureSettings, seeds: list[int], on_step: OnStep | None = None
+    ) -> list[Image.Image]:
+        """One picture for each seed, in one batch. Raises UserError when the memory does not suffice."""
         with _told_when_memory_is_short():
-            latents = pipeline(
-                **self.family.pipeline_inputs(
-                    self._encode(settings.prompt, settings), self._encode(settings.negative, settings)
-                ),
-                width=width,
-                height=height,
-                num_inference_steps=settings.steps,
-                guidance_scale=settings.guidance,
-                generator=torch.Generator("cpu").manual_seed(seed),
-                callback_on_step_end=after_step,
-                output_type="latent",
-            ).images
-            pixels = self.family.decode_latents(latents)  # in float32 whatever the denoiser computes in
-        return pipeline.image_processor.postprocess(pixels, output_type="pil")[0]
-
-    @torch.no_grad()
-    def _encode(self, text: str, settings: PictureSettings) -> Conditioning:
-        """One prompt, by itself: in a batch the text encoder rounds differently than diffusers' own pipeline."""
-        return self.family.encode_captions(
-            [text],
-            max_token_length=settings.max_token_length,
-            clip_skip=settings.clip_skip,
-            weighted=settings.weighted,
-        )
+            return draw(self.family, settings, seeds, on_step=on_step)
 
     def _parts(self) -> dict[str, nn.Module]:
         """The modules that LoRAs go on, by their name in a diffusers pipeline."""
@@ -255,16 +202,23 @@ def generate(
 
 def _drawn(painter: Painter, settings: PictureSettings, folder: Path, events: EventSink) -> list[Path]:
     steps = painter.steps(settings)
-    paths = []
-    for index in range(settings.count):
+    groups = seed_groups(settings)
+    paths: list[Path] = []
+    for index, seeds in enumerate(groups):
 
         def tell(progress: Progress, index: int = index) -> None:
-            events.emit("progress", what="drawing", done=index * steps + progress.done, total=settings.count * steps)
+            events.emit("progress", what="drawing", done=index * steps + progress.done, total=len(groups) * steps)
 
-        image = painter.draw(settings, settings.seed + index, tell)
-        paths.append(save_picture(painter, image, settings, settings.seed + index, folder))
-        events.emit("sample", path=str(paths[-1]), prompt=settings.prompt, seed=settings.seed + index)
+        for seed, image in zip(seeds, painter.draw_together(settings, seeds, tell), strict=True):
+            paths.append(save_picture(painter, image, settings, seed, folder))
+            events.emit("sample", path=str(paths[-1]), prompt=settings.prompt, seed=seed)
     return paths
+
+
+def seed_groups(settings: PictureSettings) -> list[list[int]]:
+    """The seeds of the pictures that are asked for, those together that are drawn in one batch."""
+    seeds = [settings.seed + index for index in range(settings.count)]
+    return [seeds[first : first + settings.batch_size] for first in range(0, len(seeds), settings.batch_size)]
 
 
 def save_picture(painter: Painter, image: Image.Image, settings: PictureSettings, seed: int, folder: Path) -> Path:
@@ -277,7 +231,7 @@ def save_picture(painter: Painter, image: Image.Image, settings: PictureSettings
 def exact_settings(painter: Painter, settings: PictureSettings, seed: int) -> PictureSettings:
     """Settings that make exactly one picture again, whatever the model's own size is."""
     width, height = painter.size(settings)
-    return settings.model_copy(update={"seed": seed, "count": 1, "width": width, "height": height})
+    return settings.model_copy(update={"seed": seed, "count": 1, "batch_size": 1, "width": width, "height": height})
 
 
 def next_number(folder: Path) -> int:

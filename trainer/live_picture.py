@@ -30,12 +30,13 @@ class LivePicture:
 
     Args:
         family: the model.
-        guidance: of the pictures. Above 1 the denoiser's batch holds those of the negative prompts first.
+        guidance: of the pictures. Above 1 the denoiser's batch holds those of the negative prompts first, but for one
+            that reads the guidance itself.
     """
 
     def __init__(self, family: Family, guidance: float) -> None:
         self._family = family
-        self._guidance = guidance
+        self._guidance = 0.0 if family.reads_guidance else guidance
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __enter__(self) -> LivePicture:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from PIL import Image
 
-from trainer.config import Config, Prompt, SamplePrompt
+from trainer.config import Config, SamplePrompt
 from trainer.data.buckets import resolutions
 from trainer.devices import is_out_of_memory
+from trainer.drawing import OnStep, draw
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.evaluation import without_dropout
-from trainer.families.base import Conditioning, Family, clip_skip_problem, stacked
-from trainer.pictures import save_png
+from trainer.families.base import Family, clip_skip_problem
+from trainer.pictures import PictureSettings, save_png
 from trainer.session import Session
 
 SMALLEST_PREVIEW_PX = 128
@@ -61,50 +61,17 @@ def preview_name(step: int, index: int, seed: int) -> str:
     return f"step-{step:06d}-p{index:02d}-s{seed}.png"
 
 
-@torch.no_grad()
-def draw(
+def draw_prompt(
     family: Family,
-    prompts: list[str],
-    settings: Prompt,
-    *,
-    clip_skip: int,
-    max_token_length: int,
-    weighted: bool,
-    width: int,
-    height: int,
-    seeds: list[int],
-    on_step: Callable[[], None] | None = None,
-) -> list[Image.Image]:
-    """One picture per prompt and seed, all in one batch; each is what the Generate tab draws for that seed.
-
-    Steps, guidance, sampler and negative prompt are those of ``settings``. The texts are read as captions are: see
-    ``Family.encode_captions``. ``on_step`` is called after each denoising step and may raise to end it there.
-    """
-    pipeline = family.pipeline(settings.sampler, settings.schedule)
-
-    def encode(text: str) -> Conditioning:
-        return family.encode_captions([text], max_token_length=max_token_length, clip_skip=clip_skip, weighted=weighted)
-
-    def after_step(pipe: object, step: int, timestep: object, tensors: dict[str, Any]) -> dict[str, Any]:
-        if on_step is not None:
-            on_step()
-        return tensors
-
+    config: Config,
+    prompt: SamplePrompt,
+    size: tuple[int, int],
+    on_step: OnStep | None = None,
+) -> Image.Image:
+    """A preview of ``size`` pixels, as the Generate tab draws it. ``on_step`` may raise to end it there."""
+    values = {**prompt.model_dump(), **reading_of(config, prompt), "width": size[0], "height": size[1]}
     with without_dropout(family):
-        latents = pipeline(
-            **family.pipeline_inputs(
-                stacked([encode(prompt) for prompt in prompts]), stacked([encode(settings.negative)] * len(prompts))
-            ),
-            width=width,
-            height=height,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            callback_on_step_end=after_step,
-            output_type="latent",
-        ).images
-        pixels = family.decode_latents(latents)  # float32, whatever the denoiser computes in
-    return pipeline.image_processor.postprocess(pixels, output_type="pil")
+        return draw(family, PictureSettings.model_validate(values), [prompt.seed], on_step=on_step)[0]
 
 
 def _draw_smaller_if_need_be(family: Family, config: Config, prompt: SamplePrompt, session: Session) -> Image.Image:
@@ -113,16 +80,7 @@ def _draw_smaller_if_need_be(family: Family, config: Config, prompt: SamplePromp
     width, height = prompt.width or native[0], prompt.height or native[1]
     while True:
         try:
-            return draw(
-                family,
-                [prompt.prompt],
-                prompt,
-                **reading_of(config, prompt),
-                width=width,
-                height=height,
-                seeds=[prompt.seed],
-                on_step=session.check_stop,
-            )[0]
+            return draw_prompt(family, config, prompt, (width, height), lambda _: session.check_stop())
         except RuntimeError as error:
             if not is_out_of_memory(error) or min(width, height) < 2 * SMALLEST_PREVIEW_PX:
                 raise

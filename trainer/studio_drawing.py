@@ -10,8 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from trainer.drawing import OnStep, Progress
 from trainer.errors import UserError
-from trainer.generate import OnStep, Painter, Progress, save_picture
+from trainer.generate import Painter, save_picture
 from trainer.live_picture import LivePicture
 from trainer.picture_pace import PicturePace
 from trainer.pictures import PictureSettings, save_png

@@ -102,12 +102,12 @@ def test_previews_never_end_a_run(config_of, workspace: Workspace, monkeypatch) 
     """Too little memory: drawn smaller. Anything else: a warning."""
     real_draw = sampling.draw
 
-    def draw(family, prompts, settings, *, width, height, **others):
-        if prompts == ["broken"]:
+    def draw(family, settings, seeds, **others):
+        if settings.prompt == "broken":
             raise RuntimeError("no kernel for this")
-        if width > 128:
+        if settings.width > 128:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real_draw(family, prompts, settings, width=width, height=height, **others)
+        return real_draw(family, settings, seeds, **others)
 
     monkeypatch.setattr(sampling, "draw", draw)
     prompts = [{**PROMPT, "width": 256, "height": 256}, {**PROMPT, "prompt": "broken"}]

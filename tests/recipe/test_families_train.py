@@ -173,7 +173,11 @@ def drawn_here(model: Path, lora: Path | None) -> Tensor:
         family.encode_captions([text], max_token_length=75, clip_skip=1, weighted=False)
         for text in ("a red star", "green")
     )
-    return family.pipeline("euler")(**family.pipeline_inputs(prompt, negative), **drawing()).images
+    embedded = {"prompt_embeds": prompt.hidden_states, "negative_prompt_embeds": negative.hidden_states}
+    if prompt.extra:
+        embedded["pooled_prompt_embeds"] = prompt.extra["pooled"]
+        embedded["negative_pooled_prompt_embeds"] = negative.extra["pooled"]
+    return family.pipeline("euler")(**embedded, **drawing()).images
 
 
 def drawn_by_diffusers(model: Path, lora: Path) -> Tensor:

@@ -47,20 +47,19 @@ class _Enough(Exception):
 
 
 def preview_embeddings(family: Family, config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, Conditioning]:
-    """What a preview's pipeline is given for prompt and negative prompt, caught on the way there."""
-    given: dict[str, Conditioning] = {}
+    """What a preview's denoiser is given for prompt and negative prompt, caught on the way there."""
+    given: list[Conditioning] = []
 
-    def inputs(prompt: Conditioning, negative: Conditioning) -> dict[str, Any]:
-        given.update(prompt=prompt, negative=negative)
+    def predict(noisy: Any, timestep: Any, condition: Conditioning, *others: Any, **named: Any) -> Any:
+        given.append(condition)
         raise _Enough
 
-    prompt = config.samples.prompts[0]
     with monkeypatch.context() as patch:
-        patch.setattr(family, "pipeline_inputs", inputs)
-        reading = sampling.reading_of(config, prompt)
+        patch.setattr(family, "predict", predict)
         with pytest.raises(_Enough):
-            sampling.draw(family, [prompt.prompt], prompt, **reading, width=64, height=64, seeds=[1])
-    return given
+            sampling.draw_prompt(family, config, config.samples.prompts[0], (64, 64))
+    negative, prompt = given[0].hidden_states.chunk(2)
+    return {"prompt": Conditioning(prompt, {}), "negative": Conditioning(negative, {})}
 
 
 @pytest.mark.parametrize("reading", READINGS)

@@ -10,23 +10,23 @@ from typing import Literal
 
 from PIL import Image, ImageDraw
 
-from trainer.config import Config, Prompt, Source
+from trainer.config import Config, Source
 from trainer.config_io import PRESETS_DIR, load_config
 from trainer.demo.concepts import CONCEPT_REPEATS, CONCEPTS, PICTURES, PICTURES_SEED, Concept, make_dataset
 from trainer.demo.world import SIDE_PX
 from trainer.devices import gpu_held, pick_device
+from trainer.drawing import draw
 from trainer.generate import Painter
-from trainer.pictures import LoraUse
+from trainer.pictures import LoraUse, PictureSettings
 from trainer.recipe import train
 from trainer.runs.events import EventSink
 from trainer.runs.store import Workspace
-from trainer.sampling import draw
 
 Kind = Literal["style", "character"]
 
 CONCEPT_OF: dict[Kind, str] = {"style": "neon", "character": "robot"}
 
-DRAWING = Prompt(steps=20, guidance=2.0, seed=0, sampler="ddim")
+DRAWING = PictureSettings.model_validate({"steps": 20, "guidance": 2.0, "width": SIDE_PX, "height": SIDE_PX})
 BATCH = 16
 SHOWN = 6
 """Columns of the before and after picture."""
@@ -105,17 +105,7 @@ def _draw(painter: Painter, prompts: Sequence[str], what: str, events: EventSink
     for first in range(0, len(prompts), BATCH):
         group = list(prompts[first : first + BATCH])
         seeds = list(range(first, first + len(group)))
-        pictures += draw(
-            painter.family,
-            group,
-            DRAWING,
-            clip_skip=1,
-            max_token_length=75,
-            weighted=False,
-            width=SIDE_PX,
-            height=SIDE_PX,
-            seeds=seeds,
-        )
+        pictures += draw(painter.family, DRAWING, seeds, prompts=group)
         events.emit("progress", what=f"drawing {what}", done=len(pictures), total=len(prompts))
     return pictures
 

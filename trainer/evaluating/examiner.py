@@ -31,7 +31,7 @@ from trainer.lora.patches import merge_before_training
 from trainer.pictures import save_png
 from trainer.quantize import quantize_denoiser
 from trainer.runs.events import EventSink
-from trainer.sampling import draw, preview_name, reading_of, settings_of
+from trainer.sampling import draw_prompt, preview_name, settings_of
 from trainer.validation import timestep_bands, validation_loss
 
 
@@ -167,15 +167,8 @@ class Examiner:
 
     def _draw(self, prompt: SamplePrompt) -> Image.Image:
         native = resolutions(self._config.dataset)[0]
-        return draw(
-            self._family,
-            [prompt.prompt],
-            prompt,
-            **reading_of(self._config, prompt),
-            width=prompt.width or native[0],
-            height=prompt.height or native[1],
-            seeds=[prompt.seed],
-        )[0]
+        size = prompt.width or native[0], prompt.height or native[1]
+        return draw_prompt(self._family, self._config, prompt, size)
 
     def _judge(self, result: Evaluated, drawn: list[tuple[Drawn, Image.Image]]) -> None:
         """Compare the pictures drawn with the training pictures and with their prompts."""

@@ -114,10 +114,23 @@ class Family(Protocol):
         Raises UserError(field="train.clip_skip") when ``clip_skip`` is more than ``max_clip_skip``.
         """
 
-    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
-        """The denoiser's output for (B, 4, h, w) noisy latents and (B,) int64 timesteps.
+    @property
+    def reads_guidance(self) -> bool:
+        """Whether the denoiser itself is told the guidance (distilled models): it then needs no negative prompt."""
 
-        ``sizes`` are those of ``data.training_set.Batch``; families without size conditioning do not look at them.
+    def predict(
+        self,
+        noisy_latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        sizes: Tensor,
+        *,
+        guidance: float | None = None,
+    ) -> Tensor:
+        """The denoiser's output for (B, 4, h, w) noisy latents and (B,) int64 timesteps, or one timestep for all.
+
+        ``sizes`` are those of ``data.training_set.Batch``; families without size conditioning do not look at them, nor
+        denoisers at ``guidance`` that do not read it.
         """
 
     def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
@@ -135,13 +148,7 @@ class Family(Protocol):
         """Gradient checkpointing: layers' inputs are computed again in the backward pass instead of being kept."""
 
     def pipeline(self, sampler: Sampler, schedule: NoiseSchedule = "model") -> Any:
-        """A diffusers pipeline made of these very modules (adapters included), with the sampler's scheduler.
-
-        The VAE is float32 whatever the rest is: ask for ``output_type="latent"`` and use ``decode_latents``.
-        """
-
-    def pipeline_inputs(self, prompt: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
-        """What the pipeline is called with in place of texts: encoded prompts and as many negative ones."""
+        """A diffusers pipeline made of these very modules (adapters included), with the sampler's scheduler."""
 
     def move(
         self,

@@ -153,10 +153,19 @@ class SdFamily(UnetFamily):
         )
         return Conditioning(states, {})
 
-    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
+    def predict(
+        self,
+        noisy_latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        sizes: Tensor,
+        *,
+        guidance: float | None = None,
+    ) -> Tensor:
         dtype = self.denoiser.dtype
         states = conditioning.hidden_states.to(self.denoiser.device, dtype)
-        return self.denoiser(noisy_latents.to(dtype), timesteps, encoder_hidden_states=states).sample
+        noisy, followed = noisy_latents.to(dtype), self.guidance_embedding(guidance, len(noisy_latents))
+        return self.denoiser(noisy, timesteps, encoder_hidden_states=states, timestep_cond=followed).sample
 
     def pipeline(self, sampler: Sampler, schedule: NoiseSchedule = "model") -> StableDiffusionPipeline:
         pipeline = StableDiffusionPipeline(
@@ -171,9 +180,6 @@ class SdFamily(UnetFamily):
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
-
-    def pipeline_inputs(self, prompt: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
-        return {"prompt_embeds": prompt.hidden_states, "negative_prompt_embeds": negative.hidden_states}
 
 
 class SdLoader:

@@ -93,15 +93,25 @@ class SdxlFamily(UnetFamily):
         (pooled,) = (pooled for _, pooled in encoded if pooled is not None)  # (B, P)
         return Conditioning(states, {"pooled": pooled})
 
-    def predict(self, noisy_latents: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
+    def predict(
+        self,
+        noisy_latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        sizes: Tensor,
+        *,
+        guidance: float | None = None,
+    ) -> Tensor:
         dtype, device = self.denoiser.dtype, self.denoiser.device
         added = {
             "text_embeds": conditioning.extra["pooled"].to(device, dtype),
             "time_ids": sizes.to(device, torch.float32),  # 16-bit formats cannot hold sizes above 2048 exactly
         }
         states = conditioning.hidden_states.to(device, dtype)
-        noisy = noisy_latents.to(dtype)
-        return self.denoiser(noisy, timesteps, encoder_hidden_states=states, added_cond_kwargs=added).sample
+        noisy, followed = noisy_latents.to(dtype), self.guidance_embedding(guidance, len(noisy_latents))
+        return self.denoiser(
+            noisy, timesteps, encoder_hidden_states=states, timestep_cond=followed, added_cond_kwargs=added
+        ).sample
 
     def pipeline(self, sampler: Sampler, schedule: NoiseSchedule = "model") -> StableDiffusionXLPipeline:
         first, second = self.texts["text_encoder"], self.texts["text_encoder_2"]
@@ -117,14 +127,6 @@ class SdxlFamily(UnetFamily):
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
-
-    def pipeline_inputs(self, prompt: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
-        return {
-            "prompt_embeds": prompt.hidden_states,
-            "negative_prompt_embeds": negative.hidden_states,
-            "pooled_prompt_embeds": prompt.extra["pooled"],
-            "negative_pooled_prompt_embeds": negative.extra["pooled"],
-        }
 
 
 class SdxlLoader:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
 from trainer.errors import UserError
@@ -87,6 +87,19 @@ class UnetFamily:
     def rough_pixels(self, latents: Tensor) -> Tensor:
         colours = self._colours.to(latents.device)
         return torch.einsum("bchw,ck->bkhw", with_constant(latents.float()), colours)
+
+    @property
+    def reads_guidance(self) -> bool:
+        return self.denoiser.config.time_cond_proj_dim is not None
+
+    def guidance_embedding(self, guidance: float | None, batch: int) -> Tensor | None:
+        """(B, C) for a denoiser that reads the guidance (Luo et al. 2023, 2310.04378, section 4.2), else None."""
+        if guidance is None or not self.reads_guidance:
+            return None
+        scales = torch.tensor(guidance - 1).repeat(batch)
+        pipeline: Any = StableDiffusionPipeline
+        embedding = pipeline.get_guidance_scale_embedding(None, scales, self.denoiser.config.time_cond_proj_dim)
+        return embedding.to(self.denoiser.device, self.denoiser.dtype)
 
     def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
         unet = {"attention": [_ATTENTION], "attention_ff": [_TRANSFORMER], "full": [_TRANSFORMER, _RESNET]}[target]

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import torch
 
 from trainer.devices import gpu_held
+from trainer.drawing import OnStep
 from trainer.errors import UserError
-from trainer.generate import OnStep, Painter, check_files, exact_settings
+from trainer.generate import Painter, check_files, exact_settings
 from trainer.grids.sheet import write_sheet
 from trainer.grids.spec import Cell, GridSpec
 from trainer.grids.store import Grid

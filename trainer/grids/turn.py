@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from trainer.drawing import Progress
 from trainer.errors import Problem
-from trainer.generate import Progress
 from trainer.grids.drawing import PainterOf, draw_cell, finish_grid
 from trainer.grids.store import grid_of
 from trainer.picture_pace import PicturePace
