@@ -111,6 +111,22 @@ def from_checkpoints(context: AppContext, runs: RunsTab, generate: GenerateTab) 
         listed.generate(draw_with, None, [context.page.tabs, *generate.filled], **QUIET)
 
 
+def to_grid(context: AppContext, runs: RunsTab, generate: GenerateTab) -> None:
+    """All checkpoints of a run at several weights, as a grid to be drawn on the Generate tab."""
+
+    @tells_problems
+    def lead(run_id: str) -> list[Any]:
+        run = context.workspace.run(run_id)
+        axes, config = generate.grids.compare_checkpoints(run), run.config()
+        form = generate.use_lora(runs.lora_of(run_id), config.model.base, settings_like(config))
+        return [gr.Tabs(selected="generate"), *axes, *form]
+
+    outputs = [context.page.tabs, *generate.grids.filled, *generate.filled]
+    runs.grid.click(lead, runs.selected, outputs, **QUIET).then(
+        None, None, None, js="() => document.getElementById('grid-panel').scrollIntoView({ behavior: 'smooth' })"
+    )
+
+
 def _try_demo(context: AppContext, concept: str, card: Welcome, train: TrainTab) -> Callable[[], list[Any]]:
     @tells_problems
     def start() -> list[Any]:

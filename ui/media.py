@@ -64,7 +64,7 @@ def add_routes(context: AppContext) -> None:
     workspace = context.workspace
 
     def sample(request: Request) -> Response:
-        return _answer(workspace, sample_file(workspace, request), request)
+        return picture_answer(workspace, sample_file(workspace, request), request)
 
     def live(request: Request) -> Response:
         return _live_picture(workspace.dir / "studio" / "live", request)
@@ -105,10 +105,11 @@ def found_run(workspace: Workspace, run_id: str) -> Run:
 
 def sample_file(workspace: Workspace, request: Request) -> Path:
     """The preview picture that an address names. Raises HTTPException 404."""
-    return _file(found_run(workspace, request.path_params["run_id"]).samples_dir, request)
+    return picture_file(found_run(workspace, request.path_params["run_id"]).samples_dir, request)
 
 
-def _file(folder: Path, request: Request) -> Path:
+def picture_file(folder: Path, request: Request) -> Path:
+    """The picture of a folder that an address names. Raises HTTPException 404."""
     name = request.path_params["name"]
     path = folder / name
     if not _PICTURE_NAME.fullmatch(name) or path.is_symlink() or not path.is_file():
@@ -117,19 +118,20 @@ def _file(folder: Path, request: Request) -> Path:
 
 
 def _picture(workspace: Workspace, folder: Path, request: Request) -> Response:
-    return _answer(workspace, _file(folder, request), request)
+    return picture_answer(workspace, picture_file(folder, request), request)
 
 
 def _live_picture(folder: Path, request: Request) -> Response:
     """A picture as it stands now; the file is another one in a moment, and gone when the picture is done."""
     try:
-        data = _file(folder, request).read_bytes()
+        data = picture_file(folder, request).read_bytes()
     except FileNotFoundError as error:
         raise HTTPException(404) from error
     return Response(data, media_type="image/jpeg", headers={"cache-control": "no-store"})
 
 
-def _answer(workspace: Workspace, path: Path, request: Request) -> Response:
+def picture_answer(workspace: Workspace, path: Path, request: Request) -> Response:
+    """A picture, or a small version of it where the address asks for one."""
     if "thumbnail" in request.query_params:
         path = thumbnail(workspace, path)
     return FileResponse(path, headers=_FOREVER)  # the address holds the file's time: a new file has a new one

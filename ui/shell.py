@@ -66,6 +66,7 @@ def _wire(context: AppContext, card: Welcome, tabs: dict[str, Any]) -> None:
     journeys.from_train(context, tabs["train"], tabs["runs"])
     journeys.from_runs(context, tabs["runs"], tabs["train"])
     journeys.from_checkpoints(context, tabs["runs"], tabs["generate"])
+    journeys.to_grid(context, tabs["runs"], tabs["generate"])
     journeys.with_lora(context, card, tabs["runs"], tabs["generate"], tabs["merge"])
 
 

@@ -1,4 +1,4 @@
-"""The bin: runs, checkpoints and pictures that were deleted lie in ``WORKSPACE/bin`` until restored or emptied.
+"""The bin: runs, checkpoints, pictures and grids that were deleted lie in ``WORKSPACE/bin`` until restored or emptied.
 
 Each has a folder of its own with ``item.json``, which tells where it came from, beside what was deleted.
 """
@@ -20,9 +20,9 @@ from pydantic import BaseModel, ValidationError
 from trainer.errors import UserError
 from trainer.files import read_json, size_bytes, write_json
 
-Kind = Literal["run", "checkpoint", "pictures"]
+Kind = Literal["run", "checkpoint", "pictures", "grid"]
 ITEM, CONTENT = "item.json", "content"
-_DEPTH: dict[Kind, int] = {"run": 2, "checkpoint": 4, "pictures": 1}
+_DEPTH: dict[Kind, int] = {"run": 2, "checkpoint": 4, "pictures": 1, "grid": 2}
 """Folders on the way from the workspace to the place of each kind."""
 
 
@@ -151,9 +151,9 @@ class Bin:
         shutil.rmtree(self.dir / item.id)
 
     def _place(self, item: BinItem) -> Path:
-        """Where an item belongs: under ``runs/`` or ``pictures/``, whatever was written into its file."""
+        """Where an item belongs: under ``runs/``, ``pictures/`` or ``grids/``, whatever was written into its file."""
         parts = PurePosixPath(item.place).parts
-        top = "pictures" if item.kind == "pictures" else "runs"
+        top = {"pictures": "pictures", "grid": "grids"}.get(item.kind, "runs")
         if parts[:1] != (top,) or ".." in parts or len(parts) != _DEPTH[item.kind]:
             message = f"{item.title} does not say where it belongs: {item.place!r}."
             raise UserError("bin.place", message, f"Its files are in {self.dir / item.id / CONTENT}.")

@@ -38,6 +38,7 @@ class Buttons:
         leave: "Take out of the queue", for a run that waits.
         generate, merge, edit: "Generate with this", "Merge with this" and "Change and run again", which lead to
             other tabs.
+        grid: "Compare checkpoints", which leads to a grid.
     """
 
     generate: gr.Button
@@ -45,6 +46,7 @@ class Buttons:
     leave: gr.Button
     download: gr.Button
     merge: gr.Button
+    grid: gr.Button
     extend_by: gr.Number
     extend: gr.Button
     again: gr.Button
@@ -55,7 +57,7 @@ class Buttons:
     def changing(self) -> list[Any]:
         """Those that come and go with the run's state, in the order of ``_updates``."""
         asking = [*self.controls.values(), self.leave, self.extend_by, self.extend]
-        return [*asking, self.generate, self.merge, self.download, self.edit, self.delete]
+        return [*asking, self.generate, self.merge, self.grid, self.download, self.edit, self.delete]
 
 
 def build(board: RunsBoard) -> Buttons:
@@ -78,6 +80,7 @@ def _buttons() -> Buttons:
         leave = button("Take out of the queue", "leave-queue")
         download = button("Download the LoRA", "download")
         merge = button("Merge with this", "merge")
+        grid = button("Compare checkpoints", "grid")
         again = button("Run again", "again")
         edit = button("Change and run again", "edit")
         delete = button("Delete", "delete")
@@ -86,7 +89,7 @@ def _buttons() -> Buttons:
             MORE_STEPS, precision=0, minimum=1, label="Steps more", elem_id="run-extend-by", scale=0, min_width=110
         )
         extend = button("Train on", "extend")
-    return Buttons(generate, controls, leave, download, merge, extend_by, extend, again, edit, delete)
+    return Buttons(generate, controls, leave, download, merge, grid, extend_by, extend, again, edit, delete)
 
 
 def _wire_asking(board: RunsBoard, buttons: Buttons, typed: gr.HTML) -> None:
@@ -184,6 +187,7 @@ def _updates(shown: Shown, typed: str) -> list[Any]:
         gr.update(visible=ended_well, value=_extending(info, float(typed or 0))),
         gr.update(visible=has_something),
         gr.update(visible=has_something),
+        gr.update(visible=bool(shown.view.checkpoints)),
         gr.update(visible=has_lora, link=link),
         gr.update(visible=True),
         gr.update(visible=state in ENDED or state == "queued"),

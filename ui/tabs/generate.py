@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ui.dataset.board import sent
 from ui.generate.album import Album
 from ui.generate.desk import GenerateDesk, LastUse
 from ui.generate.history import History
+from ui.grids.panel import GridPanel
 from ui.lora_choices import RowUse, check_loras, check_model, known_models, named_loras, named_model
 from ui.lora_rows import LoraRows
 from ui.messages import tells_problems
@@ -42,10 +43,12 @@ class GenerateTab:
     Attributes:
         use_lora: handler that sets the form up for a LoRA file, trained on ``model``, with a prompt to start from.
         filled: its outputs.
+        grids: the panel for grids.
     """
 
     use_lora: UseLora
     filled: list[Any]
+    grids: GridPanel
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,10 @@ def build(context: AppContext) -> GenerateTab:
         with gr.Column(scale=5, min_width=320, elem_classes=["side"]):
             album = Album(context.workspace)
             side = _side()
+            grids = GridPanel(context, _studio(context))
             history = History(context, album)
     handlers = GenerateHandlers(context, form, album)
+    grids.wire(form.inputs, handlers.read)
     context.page.poll(handlers.poll, [side.seen], side.polled)
     context.page.load(lambda: handlers.show_last(), outputs=form.outputs)
     form.sampler.input(_fitting, [form.sampler, form.schedule], form.schedule, **QUIET)
@@ -149,10 +154,15 @@ def build(context: AppContext) -> GenerateTab:
     side.cancel.click(handlers.cancel, None, None, **TELLING).then(**refresh)
     opened = side.open.upload(handlers.open_picture, side.open, side.found, **TELLING)
     picked = history.panel.pick(handlers.pick, None, side.found, **TELLING)
-    for found in (opened, picked):
+    cell = grids.sheet.use(grids.use_cell, None, side.found, **TELLING)
+    for found in (opened, picked, cell):
         found.success(handlers.show_found, side.found, form.outputs, **QUIET)
     picked.then(**refresh)
-    return GenerateTab(handlers.use_lora, form.outputs)
+    return GenerateTab(handlers.use_lora, form.outputs, grids)
+
+
+def _studio(context: AppContext) -> Studio:
+    return Studio(context.workspace, read_app_settings(context.workspace).studio_idle_minutes)
 
 
 def _form(context: AppContext) -> _Form:
@@ -282,19 +292,23 @@ class GenerateHandlers:
         self._workspace = context.workspace
         self._form = form
         self._album = album
-        idle_minutes = read_app_settings(context.workspace).studio_idle_minutes
-        self._desk = GenerateDesk(Studio(context.workspace, idle_minutes))
+        self._desk = GenerateDesk(_studio(context))
 
     @tells_problems
     def generate(self, *values: Any) -> str:
         """Ask for pictures; returns the seed that is used."""
+        settings = self.read(values)
+        if not settings.prompt.strip():
+            raise UserError("generate.prompt", "The prompt is empty.", "Say what to draw.", "prompt")
+        return str(self._desk.ask(settings, new_seed=bool(values[len(self._form.plain) - 1])).seed)
+
+    def read(self, values: Sequence[Any]) -> PictureSettings:
+        """The settings that the form's values make. Raises UserError with everything that is wrong."""
         plain, loras = values[: len(self._form.plain)], values[len(self._form.plain) :]
         given = {name: value for name, value in zip(_NAMES, plain, strict=False) if value is not None}
         given["model"] = check_model(self._context, given.get("model", ""))
         given["loras"] = [use.model_dump() for use in check_loras(self._context, self._form.loras.read(loras))]
-        if not str(given.get("prompt", "")).strip():
-            raise UserError("generate.prompt", "The prompt is empty.", "Say what to draw.", "prompt")
-        return str(self._desk.ask(parse_settings(given), new_seed=bool(plain[-1])).seed)
+        return parse_settings(given)
 
     @tells_problems
     def cancel(self) -> None:

@@ -40,6 +40,7 @@ class RunsTab:
     Attributes:
         selected: id of the run that is shown.
         generate, merge, edit: "Generate with this", "Merge with this" and "Change and run again".
+        grid: "Compare checkpoints".
         evaluation: of the checkpoints; its event ``generate`` tells ``run`` and ``step``.
         show: handler that selects a run, for ``shown`` as outputs.
         shown: see ``show``.
@@ -50,6 +51,7 @@ class RunsTab:
     selected: gr.HTML
     generate: gr.Button
     merge: gr.Button
+    grid: gr.Button
     edit: gr.Button
     evaluation: gr.HTML
     show: Callable[[str], list[Any]]
@@ -91,6 +93,7 @@ def build(context: AppContext) -> RunsTab:
         selected=board.selected,
         generate=buttons.generate,
         merge=buttons.merge,
+        grid=buttons.grid,
         edit=buttons.edit,
         evaluation=evaluated,
         show=lambda run_id: [board.select(run_id)],
