@@ -186,6 +186,32 @@ def test_train_with_the_plan_and_the_differences_open(filled: App, page: Page, s
     assert found == []
 
 
+def test_a_merge_with_everything_open(filled: App, page: Page, shot: Callable[[str], Path]) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    open_tab(page, "Merge")
+    page.locator("#merge-lora-0 input").click()
+    page.get_by_role("option", name="evaluated").first.click()
+    stage, parts = page.locator("#merge-pair"), page.locator("#merge-parts-0")
+    expect(stage.locator("figcaption").first).to_contain_text("evaluated", timeout=180_000)
+    stage.get_by_role("button", name="Add a prompt").press("Enter")
+    parts.locator("summary").press("Enter")
+    parts.get_by_role("button", name="Blocks in: Image model").press("Enter")
+    parts.get_by_role("button", name="Blocks in: Up blocks").press("Enter")
+    parts.get_by_role("slider", name="Strength: Middle block").press("ArrowRight")
+    unfold_all(page)
+    found = findings(page)
+    shot("merge-everything-open")
+    for control in (stage.get_by_role("slider").first, parts.get_by_role("slider").last):
+        control.focus()
+        found += [f"focus unseen: {each}" for each in [page.evaluate(FOCUS_UNSEEN)] if each]
+    stage.get_by_role("button", name="Pictures of prompt 1 large").press("Enter")
+    found += [f"large: {each}" for each in serious(page)]
+    page.keyboard.press("Escape")
+    found += findings_on_a_phone(page)
+    shot("merge-phone-open")
+    assert found == []
+
+
 def test_tools_of_merge_and_dialogs_of_the_dataset(filled: App, page: Page) -> None:
     page.emulate_media(reduced_motion="reduce")
     found: list[str] = []

@@ -10,8 +10,8 @@ import pytest
 from ui.dataset.board import GRID_SCRIPTS
 from ui.theme import asset
 
-_TOP_LEVEL = re.compile(r"^(?:async )?(?:function|const|let|class) (\w+)", re.MULTILINE)
-_AS_HTML = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(")
+TOP_LEVEL = re.compile(r"^(?:async )?(?:function|const|let|class) (\w+)", re.MULTILINE)
+AS_HTML = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(")
 
 
 def script(name: str) -> str:
@@ -20,11 +20,11 @@ def script(name: str) -> str:
 
 def test_no_two_define_the_same_name() -> None:
     """A second ``function`` of a name would replace the first in silence."""
-    names = Counter(name for each in GRID_SCRIPTS for name in _TOP_LEVEL.findall(script(each)))
+    names = Counter(name for each in GRID_SCRIPTS for name in TOP_LEVEL.findall(script(each)))
     assert len(names) > 100
     assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("name", GRID_SCRIPTS)
 def test_nothing_is_put_in_as_html(name: str) -> None:
-    assert not _AS_HTML.search(script(name))
+    assert not AS_HTML.search(script(name))

@@ -30,13 +30,14 @@ function parse(given) {
   return new Map(items.map((item) => [item.slice(0, item.lastIndexOf(":")).trim() || item, Number(item.slice(item.lastIndexOf(":") + 1))]));
 }
 
-const write = () => [...named].map(([name, number]) => `${name}:${round(number)}`).join(",");
+const write = (between) => [...named].map(([name, number]) => `${name}:${number}`).join(between);
 const nameOf = (place) => [...named.keys()].find((name) => sameName(name) === sameName(place.name));
+const nameOfAllTexts = (place) => (place.name.startsWith("text_encoder") ? [...named.keys()].find((name) => name.toUpperCase() === "BASE") : undefined);
 
 // What counts at a place: its own number, else that of the place around it, else the weight of the whole.
-function effective(line) {
-  const own = nameOf(line.place);
-  return own === undefined ? (line.above ? effective(line.above) : weight()) : named.get(own);
+function effective({ place, above }) {
+  const name = nameOf(place) ?? (above ? undefined : nameOfAllTexts(place));
+  return name === undefined ? (above ? effective(above) : weight()) : named.get(name);
 }
 
 function set(line, number) {
@@ -52,7 +53,7 @@ function use(numbers) {
 }
 
 function tell() {
-  textShown = write();
+  textShown = write(",");
   props.value = { ...props.value, text: textShown };
   show();
   trigger("edit");
@@ -116,7 +117,7 @@ function show() {
     if (document.activeElement !== line.number) line.number.value = round(number);
     if (own && line.above && line.above.inside.hidden && !line.opened) unfold(line.above, (line.opened = true));
   }
-  if (document.activeElement !== text || !text.validity.customError) text.value = [...named].map(([name, number]) => `${name}:${round(number)}`).join(", ");
+  if (document.activeElement !== text || !text.validity.customError) text.value = write(", ");
   text.removeAttribute("aria-invalid");
   told.textContent = named.size ? ` · ${named.size} set` : "";
 }

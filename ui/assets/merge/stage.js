@@ -6,6 +6,7 @@ const VIEW = "atelier-merge-view";
 let sent = null, movedAt = null, moved = null;
 let asking = false, askAgain = false;
 let newest = ""; // the request whose pictures are waited for
+let settled = ""; // what was asked last, where that is drawn or being drawn: leaving a field unchanged asks for nothing
 let figures = []; // one for each prompt
 
 const words = make("span"), bar = make("i"), progress = make("div", { class: "progress", role: "progressbar", "aria-label": "Drawing", "aria-valuemin": 0, "aria-valuemax": 100 }, bar);
@@ -68,9 +69,12 @@ async function ask() {
     askAgain = false;
     const drawn = figures.filter(({ field }, number) => number === 0 || field.value.trim());
     const prompts = drawn.map(({ field }) => field.value.trim());
+    const question = JSON.stringify({ moved, prompts });
+    if (question === settled) continue;
     const answer = await server.ask({ values: JSON.parse(moved), prompts }).catch(() => ({ problems: ["The program does not answer. It asks again with the next move."] }));
     tellProblems(answer.problems || []);
     newest = answer.request || "";
+    settled = newest && question;
     if (newest) follow(newest, drawn, prompts, answer.sum);
     else say(answer.preparing ? "Merging as Save would do it" : "");
     if (!answer.preparing) continue;
@@ -85,6 +89,7 @@ async function follow(request, drawn, prompts, sum) {
   while (request === newest) {
     const reply = await fetch(`/atelier/merge/previews/${request}`).catch(() => null);
     if (request !== newest) return;
+    if (reply && reply.status === 404) return tellEnd({ state: "gone", problems: [] }, sum);
     const answer = reply && reply.ok ? await reply.json() : { state: "running", pictures: [], words: "The program does not answer", share: 0 };
     showPictures(answer, drawn, prompts, sum);
     if (answer.final) return tellEnd(answer, sum);
@@ -96,9 +101,9 @@ async function follow(request, drawn, prompts, sum) {
 function showPictures({ pictures: done, live }, drawn, prompts, sum) {
   drawn.forEach(({ compare, caption, enlarge, node }, number) => {
     const pair = [done[2 * number], done[2 * number + 1]];
-    const under_way = Math.floor(done.length / 2) === number;
-    if (live && under_way) pair[done.length % 2] = live;
-    node.classList.toggle("live", Boolean(live && under_way));
+    const underWay = Math.floor(done.length / 2) === number;
+    if (live && underWay) pair[done.length % 2] = live;
+    node.classList.toggle("live", Boolean(live && underWay));
     compare.show(prompts[number], pair).then(() => {
       if (!done[2 * number + 1] || compare.addresses()[1] !== done[2 * number + 1]) return; // words and picture change together
       if (caption.textContent !== sum) caption.textContent = sum;
@@ -108,6 +113,7 @@ function showPictures({ pictures: done, live }, drawn, prompts, sum) {
 }
 
 function tellEnd({ state, problems: found }, sum) {
+  if (state !== "done") settled = "";
   figures.forEach(({ node }) => node.classList.remove("live"));
   tellProblems(found);
   say(state === "cancelled" ? `${sum} was not drawn: another page asked for a preview meanwhile.` : "");
@@ -129,7 +135,7 @@ function say(text, share = null) {
 function receive() {
   const value = props.value || {};
   if (value.prompts && value.sent !== sent) {
-    sent = value.sent;
+    [sent, settled] = [value.sent, ""];
     figures.forEach(({ node }) => node.remove());
     figures = [];
     value.prompts.slice(0, MOST_PROMPTS).forEach(addFigure);
