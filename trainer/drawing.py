@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.canvas import Canvas, make_canvas, size_like
-from trainer.data.image_files import read_size
 from trainer.denoising import Denoising, Kept, Texts
 from trainer.errors import UserError
 from trainer.families.base import Conditioning, Family, clip_skip_problem, stacked
+from trainer.inputs import input_size
 from trainer.pictures import PictureSettings
 
 
@@ -48,7 +48,7 @@ def size_of(family: Family, settings: PictureSettings) -> tuple[int, int]:
     native = config.sample_size * family.latent_scale
     alone = settings.mask and settings.inpaint_area == "masked"
     if settings.init_image and not settings.width and not settings.height and not alone:
-        return size_like(read_size(Path(settings.init_image)), native)
+        return size_like(input_size(Path(settings.init_image)), native)
     return settings.width or native, settings.height or native
 
 

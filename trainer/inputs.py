@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageChops, ImageOps
 
-from trainer.data.image_files import PICTURE_ERRORS, as_rgb, read_alpha, read_grey, read_rgb, why_unreadable
+from trainer.data.image_files import PICTURE_ERRORS, as_rgb, read_alpha, read_grey, read_rgb, read_size, why_unreadable
 from trainer.errors import Problem, UserError
 from trainer.files import write_bytes
 from trainer.runs.store import Workspace
@@ -54,12 +56,25 @@ def read_input(path: Path, field: str) -> Image.Image:
 
     Raises UserError(field) when there is none.
     """
-    try:
+    with _told(path, field):
         data = path.read_bytes()
         if field != "mask":
             return read_rgb(data)
         grey, alpha = read_grey(data), read_alpha(data)
         return grey if alpha is None else ImageChops.multiply(grey, alpha)
+
+
+def input_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels of a picture to start from. Raises UserError(init_image) when there is none."""
+    with _told(path, "init_image"):
+        return read_size(path)
+
+
+@contextmanager
+def _told(path: Path, field: str) -> Iterator[None]:
+    """Say as a UserError why a picture cannot be read."""
+    try:
+        yield
     except FileNotFoundError as error:
         message, hint = f"{field}: there is no picture {path}.", "Check the path, or choose the picture again."
         raise UserError("picture.missing", message, hint, field) from error

@@ -92,34 +92,46 @@ class Drawing:
         return len(self._answer.pictures) == len(self._looks)
 
     def draw_next(self) -> None:
-        """Draw the next picture and tell of it. Raises Cancelled, and UserError as ``Painter.draw`` does."""
+        """Draw the next pictures and tell of them. Raises Cancelled, and UserError as ``Painter.draw`` does."""
         number = len(self._answer.pictures)
-        look = self._looks[number]
+        looks = self._drawn_together(number)
         is_plain = self._request.compare and number % 2 == 0
-        path = self._plain.get(look) if is_plain else None
+        path = self._plain.get(looks[0]) if is_plain else None
         if path is None:
-            self._painter.use(look.loras)
-            image = self._draw(look)
+            self._painter.use(looks[0].loras)
+            images = self._draw(looks)
             check_wanted(self._studio, self._request)  # a picture that comes too late is not shown for a moment
-            with self._saving():
-                path = self._save(image, look)
-        if is_plain:
-            self._plain.keep(look, path)
-        self._answer.pictures.append(str(path))
+            for image, look in zip(images, looks, strict=True):
+                with self._saving():
+                    path = self._save(image, look)
+                self._answer.pictures.append(str(path))
+        else:
+            self._answer.pictures.append(str(path))
+        if is_plain and path is not None:
+            self._plain.keep(looks[0], path)
         self._answer.live = ""
         self._count_steps()
-        with suppress(OSError):  # the picture itself is there
+        with suppress(OSError):  # the pictures themselves are there
             write_answer(self._studio.answers_dir, self._answer)
 
-    def _draw(self, look: PictureSettings) -> Image.Image:
-        begun = time.monotonic()
-        with LivePicture(self._painter.family, look.guidance) as live:
-            image = self._painter.draw(look, look.seed, self._after_step(live))
-        with suppress(OSError):  # a full disk is told of where the picture is saved
-            PicturePace(self._studio.workspace).note(look, image.size, time.monotonic() - begun)
-        return image
+    def _drawn_together(self, number: int) -> list[PictureSettings]:
+        """The next pictures, as many as are wanted in one batch and differ in their seeds alone."""
+        first = self._looks[number]
+        most = 1 if self._request.kind == "preview" else first.batch_size
+        group = self._looks[number : number + most]
+        return [look for look in group if look.model_copy(update={"seed": first.seed}) == first]
 
-    def _after_step(self, live: LivePicture) -> OnStep:
+    def _draw(self, looks: list[PictureSettings]) -> list[Image.Image]:
+        begun = time.monotonic()
+        with LivePicture(self._painter.family, looks[0].guidance) as live:
+            seeds = [look.seed for look in looks]
+            images = self._painter.draw_together(looks[0], seeds, self._after_step(live, len(looks)))
+        with suppress(OSError):  # a full disk is told of where the picture is saved
+            seconds = (time.monotonic() - begun) / len(looks)
+            PicturePace(self._studio.workspace).note(looks[0], images[0].size, seconds)
+        return images
+
+    def _after_step(self, live: LivePicture, together: int) -> OnStep:
         """What is called after each denoising step: ends pictures nobody wants, tells how far this one is, shows it."""
         before, told, shown = self._answer.step, 0.0, time.monotonic()
         path = self._studio.live_path(self._request.id)
@@ -127,7 +139,7 @@ class Drawing:
         def after_step(progress: Progress) -> None:
             nonlocal told, shown
             check_wanted(self._studio, self._request)
-            self._answer.step = before + progress.done
+            self._answer.step = before + progress.done * together
             now = time.monotonic()
             with suppress(OSError):  # both are only to look at meanwhile
                 if now - shown > LIVE_EVERY_S:

@@ -94,7 +94,10 @@ def test_a_mask_of_another_size_is_stretched(given: dict[str, Any], tmp_path: Pa
     assert set(plain.unique().tolist()) == {0.0, 1.0}
 
 
-def test_files_that_are_gone(given: dict[str, Any]) -> None:
+def test_files_that_are_gone(painter: Painter) -> None:
+    gone = PictureSettings.model_validate({"init_image": "gone.png"})
+    with pytest.raises(UserError, match=r"init_image: there is no picture gone\.png"):
+        painter.draw(gone, 1)
     with pytest.raises(UserError, match=r"init_image: there is no picture gone\.png"):
         make_canvas(settings({"init_image": "gone.png"}), (64, 64))
 

@@ -111,6 +111,28 @@ def test_command_equals_diffusers_without_and_with_loras(
     assert (again["seed"], again["count"], again["loras"][1]["weight"]) == (7, 1, -1.4)
 
 
+def test_command_from_a_masked_picture_in_batches(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "start.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 32, 64))
+    mask.save(tmp_path / "mask.png")
+    options = ["--steps", "3", "--seed", "5", "--count", "3", "--batch-size", "2", "--strength", "0.7"]
+    options += ["--width", "64", "--height", "64"]
+    options += ["--init-image", str(tmp_path / "start.png"), "--mask", str(tmp_path / "mask.png"), "--mask-blur", "0"]
+    assert main(["generate", "--prompt", PROMPT, "--out", str(tmp_path / "out"), "--json", *options]) == 0
+    pictures = [Path(path) for path in json.loads(capfd.readouterr().out)["pictures"]]
+    assert [path.name for path in pictures] == ["00001-s5.png", "00002-s6.png", "00003-s7.png"]
+    start, drawn = (np.asarray(Image.open(path)) for path in (tmp_path / "start.png", pictures[2]))
+    assert np.array_equal(drawn[:, 32:], start[:, 32:]) and not np.array_equal(drawn[:, :32], start[:, :32])
+    again = read_settings(pictures[0])
+    assert (again["seed"], again["batch_size"], again["strength"]) == (5, 1, 0.7)
+    assert again["init_image"] == str(tmp_path / "start.png")
+    mask.paste(0, (0, 0, 64, 64))
+    mask.save(tmp_path / "mask.png")
+    assert main(["generate", "--prompt", PROMPT, "--out", str(tmp_path / "out"), "--json", *options]) == 2
+    assert json.loads(capfd.readouterr().out)["error"][0]["field"] == "mask"
+
+
 def test_swapping_in_one_process_equals_fresh_diffusers(painter: Painter, loras: list[Path]) -> None:
     both, unet = loras
     seen = []

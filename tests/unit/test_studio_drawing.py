@@ -59,6 +59,29 @@ def test_each_prompt_has_its_pair_and_plain_pictures_are_drawn_once(
     assert not {*again[1::2], again[4]} & set(answer.pictures)
 
 
+def test_pictures_of_one_batch_are_drawn_and_told_together(
+    served: tuple[Server, Studio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, studio = served
+    groups: list[list[int]] = []
+    draw = Painter.draw_together
+
+    def drawn(painter: Painter, settings: object, seeds: list[int], *given: object) -> list[Image.Image]:
+        groups.append(seeds)
+        return draw(painter, settings, seeds, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Painter, "draw_together", drawn)
+    asked = studio.generate(FAST.model_copy(update={"count": 5, "batch_size": 2}))
+    server.work()
+    answer = studio.answer(asked)
+    assert (answer.state, answer.step, answer.steps) == ("done", 15, 15)
+    assert groups == [[3, 4], [5, 6], [7]]
+    assert [read_settings(Path(each))["seed"] for each in answer.pictures] == [3, 4, 5, 6, 7]
+    assert all(read_settings(Path(each))["batch_size"] == 1 for each in answer.pictures)
+    alone = Painter("demo", torch.device("cpu")).draw(FAST, 6)
+    assert np.abs(pixels(answer.pictures[3]).astype(int) - np.asarray(alone)).max() <= 1
+
+
 def test_what_is_more_urgent_goes_between_two_pictures(
     served: tuple[Server, Studio], monkeypatch: pytest.MonkeyPatch
 ) -> None:
