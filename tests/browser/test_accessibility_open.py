@@ -202,7 +202,7 @@ def test_a_merge_with_everything_open(filled: App, page: Page, shot: Callable[[s
     found = findings(page)
     shot("merge-everything-open")
     for control in (stage.get_by_role("slider").first, parts.get_by_role("slider").last):
-        control.focus()
+        control.press("ArrowLeft")
         found += [f"focus unseen: {each}" for each in [page.evaluate(FOCUS_UNSEEN)] if each]
     stage.get_by_role("button", name="Pictures of prompt 1 large").press("Enter")
     found += [f"large: {each}" for each in serious(page)]

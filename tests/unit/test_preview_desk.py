@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from PIL import Image
 from starlette.applications import Starlette
@@ -14,12 +16,16 @@ from tests.unit.lora_samples import lora as sample_lora
 from trainer.errors import UserError
 from trainer.files import write_json
 from trainer.lora.file import write_lora
+from trainer.pictures import LoraUse
 from trainer.runs.store import Workspace
 from trainer.studio import Answer, Studio
 from ui.context import AppContext
 from ui.lora_choices import RowUse
-from ui.lora_tools.preview import settings_of
+from ui.lora_rows import LoraRows
+from ui.lora_tools.merging import Merge, merge_form
+from ui.lora_tools.preview import Preview, look_fields, settings_of
 from ui.lora_tools.preview_desk import PreviewDesk
+from ui.lora_tools.saved_preview import SavedPreview
 
 LOOK = settings_of("demo", 7, "euler", 5, 3.5, None, "rain")
 
@@ -106,3 +112,52 @@ def test_how_a_request_stands(context: AppContext, studio: Studio, desk: Preview
     assert (failed["final"], failed["problems"]) == (True, ["<b>It broke. Mend it."])
     assert client.get("/atelier/merge/previews/unknown").status_code == 404
     assert client.get("/atelier/merge/previews/..%2f..%2fstudio").status_code == 404
+
+
+@pytest.fixture
+def stage(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """``stage(field=value)`` asks as the page does, with the values of the tab's components but for those given."""
+    monkeypatch.setattr(Studio, "ensure", lambda studio: None)
+    with gr.Blocks():
+        rows = LoraRows(context, "merge", "Ratio")
+        look, form = look_fields(context), merge_form()
+        preview = Preview(context, rows, look, form)
+        for part in dict.fromkeys(part for poller in context.page.pollers for part in poller.inputs):
+            part.render()
+
+    def ask(**changed: Any) -> dict[str, Any]:
+        named = {component.elem_id: component.value for component in preview.ask["inputs"][1:]}
+        named |= {f"merge-{name.replace('_', '-')}": value for name, value in changed.items()}
+        return preview.stage.ask({"values": list(named.values()), "prompts": ["a star"]})
+
+    return ask
+
+
+def test_the_page_asks_for_what_its_components_say(
+    context: AppContext, studio: Studio, stage: Callable[..., dict[str, Any]]
+) -> None:
+    ink, line = (use(context, name).file for name in ("ink", "line"))
+    assert stage() == {}
+    parts = {"text": "unet.mid_block:2", "file": ink}
+    told = stage(lora_1=ink, weight_1=-0.5, parts_1=parts, lora_4=line, seed=9, negative="rain")
+    assert told["sum"] == "ink × -0.5 (unet.mid_block:2) + line × 1"
+    asked = studio.pending()[-1].settings
+    assert (asked.seed, asked.negative, asked.sampler, asked.steps, asked.model) == (9, "rain", "dpmpp_2m", 12, "demo")
+    assert stage(lora_0=ink, as_saved=True)["sum"] == "ink × 1"  # the exact sum is what is saved
+    assert stage(lora_0=ink, as_saved=True, mode="svd", target="file")["sum"] == "ink × 1"
+    assert stage(lora_0=ink, as_saved=True, mode="svd") == {"preparing": True}
+    assert "Rank is empty" in stage(lora_0=ink, as_saved=True, mode="svd", rank=None)["problems"][0]
+    assert "not open to the page" in stage(lora_0="/etc/passwd")["problems"][0]
+
+
+def test_what_would_be_saved_is_drawn_under_its_sources_names(
+    context: AppContext, studio: Studio, desk: PreviewDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ink = LoraUse(path=use(context, "ink").file, weight=0.5)
+    merge = Merge(loras=[ink], target="lora", model="demo", mode="svd", rank=1, name="m")
+    merged = context.workspace.cache_dir / "merge-previews" / "x.safetensors"
+    write_lora(merged, sample_lora(1), precision="float")
+    monkeypatch.setattr(SavedPreview, "lora", lambda self, merge: merged)
+    assert desk.ask_as_saved(merge, LOOK, ["a star", "a ring"])["sum"] == "ink × 0.5, as saved (svd)"
+    (asked,) = studio.pending()
+    assert (asked.settings.loras, asked.prompts) == ([LoraUse(path=str(merged))], ["a ring"])

@@ -36,16 +36,13 @@ function makeCompare() {
   return { node, show, addresses: () => [images.plain, images.drawn].map((image) => image.getAttribute("src")), say: (words) => (blank.textContent = words) };
 }
 
-// One pair of pictures as large as the screen allows.
-function makeLarge() {
+// One pair of pictures as large as the screen allows, until it is closed.
+function openLarge(prompt, addresses) {
   const compare = makeCompare();
-  const save = make("a", { download: true }, "Save picture");
-  const dialog = make("dialog", { class: "viewer", "aria-label": "Pictures without and with LoRAs" }, compare.node,
-    make("nav", {}, save, button("Close", () => dialog.close(), { "data-close": true })));
+  const dialog = make("dialog", { class: "viewer", "aria-label": "Pictures without and with LoRAs", onclose: () => dialog.remove() }, compare.node,
+    make("nav", {}, make("a", { download: true, href: addresses[1] }, "Save picture"), button("Close", () => dialog.close(), { "data-close": true })));
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  return { dialog, open(prompt, addresses) {
-    compare.show(prompt, addresses);
-    save.href = addresses[1];
-    dialog.showModal();
-  } };
+  compare.show(prompt, addresses);
+  element.append(dialog);
+  dialog.showModal();
 }

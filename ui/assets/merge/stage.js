@@ -15,8 +15,7 @@ const problems = make("ul", { class: "problems", role: "alert", hidden: true });
 const pictures = make("div", { class: "figures" });
 const add = button("Add a prompt", () => { addFigure(""); figures.at(-1).field.focus(); });
 const views = ["slide", "side"].map((view) => button({ slide: "Divider", side: "Side by side" }[view], () => chooseView(view), { "data-view": view }));
-const large = makeLarge();
-element.replaceChildren(make("div", { class: "head" }, make("div", { class: "views", role: "group", "aria-label": "How the pictures are compared" }, ...views), add), problems, pictures, status, large.dialog);
+element.replaceChildren(make("div", { class: "head" }, make("div", { class: "views", role: "group", "aria-label": "How the pictures are compared" }, ...views), add), problems, pictures, status);
 
 function chooseView(view) {
   localStorage.setItem(VIEW, view);
@@ -31,7 +30,7 @@ function addFigure(prompt) {
   } });
   field.value = prompt;
   const remove = button("×", () => removeFigure(figure), { class: "remove" });
-  const enlarge = button("Large", () => large.open(field.value, compare.addresses()), { hidden: true });
+  const enlarge = button("Large", () => openLarge(field.value, compare.addresses()), { hidden: true });
   const caption = make("figcaption");
   const figure = { compare, field, remove, enlarge, caption, node: null };
   figure.node = make("figure", {}, make("div", { class: "prompt" }, field, remove), compare.node, make("div", { class: "below" }, caption, enlarge));
