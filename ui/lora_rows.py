@@ -88,7 +88,7 @@ class LoraRows:
         updates: list[Any] = []
         for use in filled:
             parts = {"text": use.parts, "file": use.file, "weight": use.weight}
-            updates += [gr.update(value=use.file or None, choices=choices), use.weight, parts]
+            updates += [gr.update(value=use.file or None, choices=choices), _within(use.weight), parts]
         return [*updates, *(gr.update(visible=number < max(1, len(uses))) for number in range(ROWS))]
 
     def _file(self, name: str, number: int, choices: list[tuple[str, str]]) -> gr.Dropdown:
@@ -156,3 +156,8 @@ class LoraRows:
             return None if now == known else [now, *(gr.update(choices=choices) for _ in self.files)]
 
         context.page.poll(poll, [seen], [seen, *self.files])
+
+
+def _within(weight: float) -> Any:
+    """A weight for its slider, which grows where it has to: Gradio refuses what lies beyond its ends."""
+    return gr.update(value=weight, minimum=min(-2, weight), maximum=max(2, weight))

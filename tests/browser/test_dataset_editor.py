@@ -177,7 +177,7 @@ def painted_on(page: Page, start: tuple[float, float], *ends: tuple[float, float
 
 def canvas_alpha(page: Page) -> Any:
     """What the mask's canvas holds, 0 to 255."""
-    url = page.locator("#dataset-grid .ds-mask-canvas").evaluate("canvas => canvas.toDataURL('image/png')")
+    url = page.locator("#dataset-grid .pt-canvas").evaluate("canvas => canvas.toDataURL('image/png')")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA"))[..., 3]
 
 
@@ -339,7 +339,7 @@ def test_a_picture_is_looked_at_closely_and_painted_on_a_small_screen(app: App, 
     for element in stage.locator("button, input, select").all():
         box = element.bounding_box()
         assert box is None or (box["x"] >= 0 and box["x"] + box["width"] <= 390)
-    stage.locator(".ds-mask-layer").evaluate(
+    stage.locator(".pt-layer").evaluate(
         """layer => {
           const { left, top, width, height } = layer.getBoundingClientRect();
           layer.setPointerCapture = () => {}; // there is no finger to capture

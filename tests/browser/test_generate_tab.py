@@ -94,7 +94,7 @@ def test_two_loras_count_and_settings_back_from_a_picture(page: Page, run: Run, 
     assert (read_settings(newest)["max_token_length"], read_settings(newest)["weighted"]) == (150, True)
     assert [Path(use["path"]).stem for use in read_settings(newest)["loras"]] == ["my-character", "second"]
 
-    page.locator("#generate-history [data-large]").last.click()  # the oldest one
+    page.locator("#generate-history .open").last.click()  # the oldest one
     page.locator("dialog[open]").get_by_role("button", name="Use these settings").click()
     expect(page.locator("#generate-prompt textarea")).to_have_value("a red star on a blue background")
     expect(page.locator("#generate-lora-1")).to_be_hidden()

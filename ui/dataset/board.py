@@ -30,7 +30,8 @@ IN_ORDER: dict[str, Any] = {
     "concurrency_limit": 1,
 }
 """For saving and paging: one after the other, so that a page always shows what was saved before it."""
-EDITOR_SCRIPTS = ("caption", "chips", "overlay", "stage", "crop", "mask", "editor")
+EDITOR_SCRIPTS = ("caption", "chips", "overlay", "stage", "crop", "../paint/paint", "mask", "editor")
+GRID_STYLES = ("grid", "editor", "stage", "../paint/paint")
 GRID_SCRIPTS = ("dom", "query", "selection", "grid", *EDITOR_SCRIPTS, "keys", "main")
 _NAMED = 5
 
@@ -51,7 +52,9 @@ class Board:
 
     def __init__(self, desk: DatasetDesk) -> None:
         self._desk = desk
-        self.grid = custom("dataset-grid", css=("grid", "editor", "stage"), js=GRID_SCRIPTS, asks=questions(desk))
+        self.grid = custom(
+            "dataset-grid", css=("grid", "editor", "stage", "../paint/paint"), js=GRID_SCRIPTS, asks=questions(desk)
+        )
         self.job = custom("dataset-job", css=("job",), js=("job",))
         self.tools = gr.Column(visible=False, elem_id="dataset-tools", render=False)
         self.train_on = gr.Button(

@@ -52,7 +52,7 @@ def _card(workspace: Workspace, path: Path, picture: Picture, starred: bool) -> 
         "small": picture_url(workspace, path, thumbnail=True),
         "words": settings.get("prompt") or picture.name,
         "star": starred,
-        "seed": settings.get("seed"),
+        "seed": str(settings.get("seed", "")),  # a number of more than 53 bits would be rounded
         "facts": facts(settings),
     }
 

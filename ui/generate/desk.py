@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,9 +15,11 @@ from trainer.errors import UserError
 from trainer.files import read_json, write_json
 from trainer.pictures import PictureSettings
 from trainer.runs.store import Workspace
-from trainer.studio import Answer, Studio
+from trainer.studio import Answer, Queued, Studio
 
 _BIGGEST_DRAWN_SEED = 2**32
+_STEPS_TO_TELL = 2
+"""Steps that are measured before a time left is told."""
 
 
 class LastUse(BaseModel):
@@ -27,6 +30,27 @@ class LastUse(BaseModel):
     settings: PictureSettings = Field(default_factory=lambda: PictureSettings.model_validate({}))
     new_seed: bool = True
     request: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is being drawn, and all that waits.
+
+    Attributes:
+        answer: to the request that is being drawn, else to the newest one; None where nothing was asked for yet.
+        queue: the requests without a final answer, next one first, the one being drawn included.
+    """
+
+    answer: Answer | None
+    queue: list[Queued]
+
+    def seconds_left(self, now: float) -> float | None:
+        """How long all requests take that are not done, going by the one that is being drawn; None before it tells."""
+        answer = self.answer
+        if answer is None or answer.state != "running" or answer.step < _STEPS_TO_TELL or answer.started is None:
+            return None
+        steps = sum(_steps_left(queued) for queued in self.queue)
+        return (now - answer.started) / answer.step * steps
 
 
 class GenerateDesk:
@@ -53,21 +77,37 @@ class GenerateDesk:
         write_json(self._memory, LastUse(settings=settings, new_seed=new_seed, request=request).model_dump())
         return settings
 
-    def cancel(self) -> None:
-        """End every request that waits or is being drawn."""
-        for request in self._studio.pending():
-            if request.kind == "generate":
-                self._studio.cancel(request.id)
+    def cancel(self, request_id: str = "") -> None:
+        """End a request that waits or is being drawn; without an id all of them."""
+        for queued in self._queue():
+            if request_id in ("", queued.request.id):
+                self._studio.cancel(queued.request.id)
 
-    def answer(self) -> tuple[Answer | None, int]:
-        """How the newest request stands, and how many wait, itself included."""
+    def move_to_front(self, request_id: str) -> None:
+        """Have a waiting request drawn next."""
+        self._studio.move_to_front(request_id)
+
+    def standing(self) -> Standing:
+        """How the request that is being drawn stands, else the newest one; and what waits."""
+        newest = self._newest()
+        queue = self._queue()
+        drawn = next((each.answer for each in queue if each.answer.state == "running"), newest)
+        return Standing(drawn, queue)
+
+    def _newest(self) -> Answer | None:
         request = self.last().request
         try:
-            answer = self._studio.answer(request) if request else None
+            return self._studio.answer(request) if request else None
         except UserError:
-            return None, 0  # its answer was cleared away
-        waiting = 0 if answer is None or answer.final else sum(r.kind == "generate" for r in self._studio.pending())
-        return answer, waiting
+            return None  # its answer was cleared away
+
+    def _queue(self) -> list[Queued]:
+        return [queued for queued in self._studio.queue() if queued.request.kind == "generate"]
+
+
+def _steps_left(queued: Queued) -> int:
+    steps = queued.answer.steps or queued.request.settings.steps * queued.request.settings.count
+    return max(0, steps - queued.answer.step)
 
 
 def settings_like(config: Config) -> PictureSettings | None:

@@ -26,7 +26,6 @@ from ui.messages import tells_problems
 from ui.runs.trash import listed, tell_freed
 from ui.scripted import kept, scripted
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 """For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
 MOST_PER_PAGE = 200
