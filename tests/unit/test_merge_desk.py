@@ -15,11 +15,10 @@ from trainer.errors import UserError
 from trainer.lora.file import LoraFile, LoraLayer, write_lora
 from trainer.lora.merge import merge_loras
 from trainer.lora.strengths import Strength
-from trainer.pictures import LoraUse, PictureSettings
+from trainer.pictures import LoraUse
 from trainer.runs.store import Workspace
-from trainer.studio import Studio
 from ui.context import AppContext
-from ui.generate.desk import GenerateDesk, settings_like
+from ui.generate.desk import settings_like
 from ui.lora_choices import RowUse, check_loras, check_model, known_loras, known_models
 from ui.lora_tools import plans
 from ui.lora_tools.desk import ToolDesk
@@ -152,26 +151,6 @@ def test_what_is_offered(context: AppContext, lora: LoraUse) -> None:
     assert [path for _, path in known_loras(context.workspace)] == [lora.path, str(run.output_path), str(saved)]
     assert known_loras(context.workspace)[2][0].startswith("neon, step 50 · ")
     assert known_models(context.workspace) == [("Built-in demo model", "demo"), ("owner/name", "owner/name")]
-
-
-class QuietStudio(Studio):
-    """Starts no process."""
-
-    def ensure(self) -> None:
-        return
-
-
-def test_the_form_is_remembered_and_seeds_are_drawn(context: AppContext) -> None:
-    desk = GenerateDesk(QuietStudio(context.workspace, 1))
-    assert desk.answer() == (None, 0)
-    kept = desk.ask(PictureSettings.model_validate({"prompt": "a", "seed": 5}), new_seed=False)
-    drawn = desk.ask(PictureSettings.model_validate({"prompt": "b", "seed": 5}), new_seed=True)
-    assert (kept.seed, drawn.seed == 5) == (5, False)
-    assert (desk.last().settings.prompt, desk.last().settings.seed, desk.last().new_seed) == ("b", drawn.seed, True)
-    answer, waiting = desk.answer()
-    assert answer is not None and (answer.state, waiting) == ("waiting", 2)
-    (context.workspace.dir / "last_generate.json").write_text("{half")
-    assert desk.last().settings.prompt == ""
 
 
 def test_a_runs_own_preview_settings() -> None:
