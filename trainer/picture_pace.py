@@ -28,10 +28,10 @@ class PicturePace:
         self._path: Path = workspace.dir / "pace.json"
 
     def note(self, settings: PictureSettings, size: tuple[int, int], seconds: float) -> None:
-        """Keep how long a picture of ``size`` pixels took."""
+        """Keep how long a picture took that was drawn at ``size`` pixels at first."""
         known = self._read()
         mine = known.pop(settings.model, {"rates": [], "side": 0})
-        rate = seconds / (settings.steps * size[0] * size[1] / 1e6)
+        rate = seconds / (_steps_at_first_size(settings) * size[0] * size[1] / 1e6)
         if settings.width is None:
             mine["side"] = max(size)
         known[settings.model] = {**mine, "rates": [*mine["rates"], rate][-KEPT_PICTURES:]}
@@ -47,7 +47,7 @@ class PicturePace:
                 return None
             side = known[settings.model]["side"] or _USUAL_SIDE_PX
             pixels = (settings.width or side) * (settings.height or side)
-            total += rates[settings.model] * settings.steps * pixels / 1e6
+            total += rates[settings.model] * _steps_at_first_size(settings) * pixels / 1e6
         return total
 
     def _read(self) -> dict[str, Any]:
@@ -55,3 +55,11 @@ class PicturePace:
             return dict(read_json(self._path))
         except (OSError, ValueError):
             return {}
+
+
+def _steps_at_first_size(settings: PictureSettings) -> float:
+    """The steps of all passes, those of a second one for its larger size; at least one."""
+    if settings.init_image:
+        return max(1.0, settings.steps * settings.strength)
+    second = (settings.hires_steps or settings.steps) * settings.hires_strength * settings.hires_scale**2
+    return settings.steps + (second if settings.hires_scale > 1 else 0.0)

@@ -128,7 +128,7 @@ class Drawing:
             images = self._painter.draw_together(looks[0], seeds, self._after_step(live, len(looks)))
         with suppress(OSError):  # a full disk is told of where the picture is saved
             seconds = (time.monotonic() - begun) / len(looks)
-            PicturePace(self._studio.workspace).note(looks[0], images[0].size, seconds)
+            PicturePace(self._studio.workspace).note(looks[0], self._painter.size(looks[0]), seconds)
         return images
 
     def _after_step(self, live: LivePicture, together: int) -> OnStep:

@@ -22,6 +22,17 @@ def test_time_follows_steps_and_pixels(tmp_path: Path) -> None:
     assert pace.expected_s([small, small.model_copy(update={"model": "other"})]) is None
 
 
+def test_second_passes_take_longer_and_pictures_to_start_from_less(tmp_path: Path) -> None:
+    pace = PicturePace(Workspace(tmp_path))
+    plain = PictureSettings(steps=10, width=128, height=128)
+    larger = plain.model_copy(update={"hires_scale": 2.0, "hires_steps": 5, "hires_strength": 0.4})
+    pace.note(larger, (128, 128), 9.0)  # 2 of 5 steps at four times the size
+    assert pace.expected_s([plain]) == pytest.approx(5.0)
+    started = plain.model_copy(update={"init_image": "a.png", "strength": 0.3})
+    assert pace.expected_s([started]) == pytest.approx(1.5)
+    assert pace.expected_s([started.model_copy(update={"strength": 0})]) == pytest.approx(0.5)
+
+
 def test_the_size_that_is_left_to_the_model_and_one_slow_picture(tmp_path: Path) -> None:
     pace = PicturePace(Workspace(tmp_path))
     own_size = PictureSettings(steps=10)

@@ -46,7 +46,7 @@ def draw_cell(
         grid.fail(cell, error.problems)
         return
     if pace is not None:
-        pace.note(settings, image.size, time.monotonic() - begun)
+        pace.note(settings, painter.size(settings), time.monotonic() - begun)
     save_png(image, grid.picture(cell), exact_settings(painter, settings, settings.seed).model_dump())
 
 
