@@ -9,7 +9,6 @@ from PIL import Image
 
 from trainer.config import Config
 from trainer.runs.store import Workspace, this_process
-from trainer.studio import Answer
 from ui import media, picture_html, run_html
 from ui.run_list import RunListReader
 from ui.run_view import RunReader
@@ -27,7 +26,7 @@ def test_text_of_others_stays_text(tmp_path: Path) -> None:
     view = RunReader(run).view()
     parts = [run_html.head_line(view), run_html.notes(view)]
     parts.append(run_html.run_list([view.info], [], ""))
-    parts.append(picture_html.status(Answer(id="x", state="failed", error=[{"message": evil, "hint": evil}])))
+    parts.append(picture_html.problems([{"message": evil, "hint": evil}]))
     for part in parts:
         assert "<img src=x" not in part
     assert "a &amp; b" in parts[0] and "&lt;img src=x" in parts[0]
