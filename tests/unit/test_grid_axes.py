@@ -25,6 +25,8 @@ def changed(with_axis: Axis, number: int, **base: Any) -> dict[str, Any]:
 
 def test_every_kind_is_described() -> None:
     assert set(KINDS) == set(get_args(AxisName))
+    guide = (Path(__file__).parents[2] / "docs" / "grids.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"`{kind}`" not in guide] == []
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,11 @@ def test_a_grid_is_weighed_before_it_is_drawn(desk: GridDesk, studio: Studio) ->
 def test_problems_are_told_at_their_axis(desk: GridDesk, tmp_path: Path) -> None:
     elsewhere = str(tmp_path.parent / "a.safetensors")
     wrong = {"x": {"kind": "seed", "values": "a, b"}, "y": {"kind": "lora", "values": [elsewhere]}}
-    problems = desk.weigh(BASE.model_copy(update={"prompt": " "}), wrong)["problems"]
-    assert [problem["axis"] for problem in problems] == ["", "x", "x", "y"]
+    problems = desk.weigh(BASE, wrong)["problems"]
+    assert [problem["axis"] for problem in problems] == ["x", "x", "y"]
     assert "not open to the page" in problems[-1]["text"]
     with pytest.raises(UserError, match="prompt is empty"):
-        desk.start(BASE.model_copy(update={"prompt": ""}), AXES)
+        desk.start(BASE.model_copy(update={"prompt": " "}), AXES)
 
 
 def test_too_much_says_how_long_it_would_take(desk: GridDesk, studio: Studio) -> None:
@@ -128,4 +128,8 @@ def test_a_page_is_told_of_what_changed_only(desk: GridDesk) -> None:
     assert desk.look("gone")[1] == first.id
     save_png(Image.new("RGB", (8, 8)), first.picture(next(first.read().spec.cells())), {})
     assert desk.look("")[0] != now
-    assert desk.last_axes()["x"]["values"] == [1, 2, 3]
+    assert desk.last_axes()["x"]["values"] == ["1", "2", "3"]
+    damaged = first.dir.with_name("99990101-000000-damaged") / "grid.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    assert desk.look("")[1] == first.id

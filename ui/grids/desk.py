@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from trainer.errors import Problem, UserError
-from trainer.grids.axes import KINDS
+from trainer.grids.axes import KINDS, Axis
 from trainer.grids.spec import AXES, MAX_CELLS, GridSpec, parse_grid
 from trainer.grids.store import Grid, GridInfo, Progress, grid_of, grids, new_grid
 from trainer.grids.tables import JSON_NAME
@@ -53,6 +54,8 @@ class GridDesk:
     def start(self, base: PictureSettings, axes: Mapping[str, Any]) -> Grid:
         """Have a new grid drawn. Raises UserError with everything that is wrong."""
         spec = self._parsed(base, axes)
+        if not spec.base.prompt.strip() and not any(axis.kind == "prompt" for axis in spec.axes.values()):
+            raise UserError("generate.prompt", "The prompt is empty.", "Say what to draw.", "base.prompt")
         grid = new_grid(self._workspace, spec)
         self._studio.draw_grid(grid.id, spec.base)
         return grid
@@ -84,14 +87,14 @@ class GridDesk:
 
     def last_axes(self) -> dict[str, Any]:
         """The axes of the newest grid; a small example where there is none."""
-        for grid in grids(self._workspace)[:1]:
-            spec = self._info(grid).spec
-            return {name: axis.model_dump() for name, axis in spec.axes.items()}
+        for grid in self._grids()[:1]:
+            axes = self._info(grid).spec.axes
+            return {name: axis.model_dump() | {"values": _as_typed(axis)} for name, axis in axes.items()}
         return {"x": {"kind": "seed", "values": "1-3"}, "y": {"kind": "guidance", "values": "3-9 (+3)"}}
 
     def look(self, chosen: str) -> tuple[str, str]:
         """Changes with what is shown; then the id of the grid shown: the chosen one, else the newest."""
-        found = grids(self._workspace)[:LISTED]
+        found = self._grids()
         ids = [grid.id for grid in found]
         shown = chosen if chosen in ids else next(iter(ids), "")
         requests = self._requests()
@@ -103,26 +106,25 @@ class GridDesk:
     def shown(self, grid_id: str) -> str:
         """All that the page shows, as one JSON text: long lists would be observed entry by entry in the browser."""
         requests = self._requests()
-        listed = [self._entry(grid, requests) for grid in grids(self._workspace)[:LISTED]]
+        listed = [self._entry(grid, requests) for grid in self._grids()]
         grid = grid_of(self._workspace, grid_id) if grid_id else None
         return json.dumps({"grids": listed, "shown": self._sheet(grid, requests) if grid else None})
 
     def _parsed(self, base: PictureSettings, axes: Mapping[str, Any]) -> GridSpec:
         values = {name: axes[name] for name in AXES if axes.get(name)}
-        has_prompts = any(isinstance(axis, dict) and axis.get("kind") == "prompt" for axis in values.values())
-        problems = []
-        if not base.prompt.strip() and not has_prompts:
-            problems.append(Problem("generate.prompt", "The prompt is empty.", "Say what to draw.", "base.prompt"))
-        try:
-            spec = parse_grid({"base": base.model_dump(), **values}, self._file_of)
-        except UserError as error:
-            raise UserError.many([*problems, *error.problems]) from error
-        if problems:
-            raise UserError.many(problems)
-        return spec
+        return parse_grid({"base": base.model_dump(), **values}, self._file_of)
 
     def _file_of(self, kind: str, text: str) -> str:
         return check_model(self._context, text) if kind == "model" else str(check_lora(self._context, text))
+
+    def _grids(self) -> list[Grid]:
+        """The newest grids; a damaged folder must not hide the others."""
+        found = []
+        for grid in grids(self._workspace)[:LISTED]:
+            with suppress(UserError):
+                self._info(grid)
+                found.append(grid)
+        return found
 
     def _requests(self) -> dict[str, str]:
         """The grids that are being drawn or wait for it, each with its request."""
@@ -220,6 +222,11 @@ def _told(problem: Problem, picture_s: float | None) -> dict[str, str]:
     if problem.code == "grid.cells" and picture_s:
         text += f" At the limit it takes about {duration(picture_s * MAX_CELLS)} already."
     return {"axis": axis if axis in AXES else "", "text": text}
+
+
+def _as_typed(axis: Axis) -> list[str]:
+    """The values as they can be typed in: as text, since the browser rounds large seeds."""
+    return [str(value) for value in axis.values] if axis.kind in ("lora", "model") else axis.labels
 
 
 def _shape(spec: GridSpec) -> str:

@@ -48,7 +48,6 @@ class _Side:
     generate: gr.Button
     work: Work
     drop: gr.HTML
-    grids: GridPanel
     history: History
 
 
@@ -61,22 +60,23 @@ def build(context: AppContext) -> GenerateTab:
         with gr.Column(scale=4, elem_classes=["main-column"]):
             form = Form(context)
         with gr.Column(scale=5, min_width=320, elem_classes=["side"]):
-            side = _side(context, studio, desk, album)
+            side = _side(context, desk, album)
+    grids = GridPanel(context, studio)  # below both: it needs the width
     handlers = GenerateHandlers(context, form, desk, album)
     context.page.load(handlers.show_last, outputs=form.outputs)
-    _wire(handlers, form, side)
-    return GenerateTab(handlers.use_lora, form.outputs, side.grids)
+    _wire(handlers, form, side, grids)
+    return GenerateTab(handlers.use_lora, form.outputs, grids)
 
 
-def _side(context: AppContext, studio: Studio, desk: GenerateDesk, album: Album) -> _Side:
+def _side(context: AppContext, desk: GenerateDesk, album: Album) -> _Side:
     with gr.Column(elem_classes=["card"]):
         generate = gr.Button("Generate", variant="primary", elem_id="generate")
         work = Work(desk, album, context)
     drop = scripted("generate-drop", css=("dataset/drop", "generate/hints"), js=("dataset/dom", "generate/drop"))
-    return _Side(generate, work, drop, GridPanel(context, studio), History(context, album))
+    return _Side(generate, work, drop, History(context, album))
 
 
-def _wire(handlers: GenerateHandlers, form: Form, side: _Side) -> None:
+def _wire(handlers: GenerateHandlers, form: Form, side: _Side, grids: GridPanel) -> None:
     found = gr.Textbox("", visible=False)
     """What a handler that may fail hands on: Gradio marks the outputs of a failed one as wrong."""
     for event in (side.generate.click, form.fields["prompt"].submit):
@@ -84,8 +84,8 @@ def _wire(handlers: GenerateHandlers, form: Form, side: _Side) -> None:
         asked.success(lambda seed: seed, found, form.fields["seed"], **QUIET).then(**side.work.refreshing)
     picked = side.history.panel.pick(handlers.pick, None, found, **TELLING)
     dropped = side.drop.dropped(handlers.open_picture, None, found, **TELLING)
-    cell = side.grids.sheet.use(side.grids.use_cell, None, found, **TELLING)
+    cell = grids.sheet.use(grids.use_cell, None, found, **TELLING)
     for shown in (picked, dropped, cell):
         shown.success(handlers.show_found, found, form.outputs, **QUIET)
     picked.then(**side.work.refreshing)
-    side.grids.wire(form.inputs, handlers.read)
+    grids.wire(form.inputs, handlers.read)

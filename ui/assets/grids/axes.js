@@ -22,15 +22,15 @@ function receive() {
     kinds = Object.fromEntries(JSON.parse(value.kinds).map((kind) => [kind.name, kind]));
     rows = Object.fromEntries(AXES.map(([name]) => [name, rowOf(value.axes?.[name])]));
     render();
+    soon();
   }
   tell(value.verdict);
 }
 
 function render() {
   element.replaceChildren(
-    make("p", { class: "quiet" }, "One picture for each combination. All else comes from the form, its seed too. ",
-      "Ranges: 1-5, 1-10 (+2) in steps of 2, 0-1 [5] for five of them."),
-    ...AXES.map(([name, title]) => axis(name, title)),
+    make("p", { class: "quiet" }, "One picture for each combination. All else comes from the form above, its seed too."),
+    make("div", { class: "axes" }, ...AXES.map(([name, title]) => axis(name, title))),
     make("div", { class: "actions" }, button("Draw the grid", () => trigger("start", asked()), { class: "main" }),
       button("Swap X and Y", () => { [rows.x, rows.y] = [rows.y, rows.x]; render(); soon(); }), words),
     general);
@@ -79,10 +79,10 @@ function asked() {
   return { axes, stamp };
 }
 
-// Count, time and problems follow what is typed, once typing pauses.
+// Count, time and problems follow what is typed, once typing pauses; a folded panel asks for nothing.
 function soon() {
   clearTimeout(timer);
-  timer = setTimeout(() => trigger("weigh", asked()), WEIGH_AFTER_MS);
+  timer = setTimeout(() => element.offsetParent && trigger("weigh", asked()), WEIGH_AFTER_MS);
 }
 
 function tell(verdict) {

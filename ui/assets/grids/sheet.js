@@ -1,7 +1,7 @@
 // The grid that is shown, filling as its pictures come, and the list of all grids. Runs inside gr.HTML, after dom.js and viewer.js.
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 let told = "", grids = [], sheet = null; // what the program sent last
-let z = 0, laid = "", asking = false, unfolded = false, size = 128;
+let z = 0, laid = "", asking = false, unfolded = false, size = 0;
 const cells = new Map(); // name to its place in the table
 
 const labelsOf = (axis) => sheet.axes[axis]?.labels ?? [""];
@@ -47,7 +47,7 @@ function header() {
   const act = (text, name, more = {}) => button(text, () => trigger(name, { id: sheet.id }), more);
   const again = sheet.drawn.size < sheet.total && !sheet.busy;
   const address = `/atelier/grids/${encodeURIComponent(sheet.id)}`;
-  const slider = make("input", { type: "range", min: 56, max: 360, value: size, "aria-label": "Size of the pictures", oninput: () => { size = slider.valueAsNumber; box.style.setProperty("--cell", `${size}px`); } });
+  const slider = make("input", { type: "range", min: 56, max: 360, value: size || fitting(), "aria-label": "Size of the pictures", oninput: () => { size = slider.valueAsNumber; box.style.setProperty("--cell", `${size}px`); } });
   return [
     make("h3", {}, sheet.title), make("p", { class: "words", role: "status" }, sheet.words), sheet.busy ? bar : null,
     make("div", { class: "actions" },
@@ -63,6 +63,9 @@ function header() {
   ].filter(Boolean);
 }
 
+// Pictures as large as all columns have room for, in reason, until somebody moves the slider.
+const fitting = () => Math.max(96, Math.min(240, Math.floor((box.clientWidth - 130) / labelsOf("x").length) - 6));
+
 // The table is made anew only for another grid or sheet: pictures that are there stay where they are.
 function fillTable() {
   const key = `${sheet.id} ${z}`;
@@ -77,7 +80,7 @@ function fillTable() {
       return place;
     })));
     box.replaceChildren(make("table", {}, make("thead", {}, top), make("tbody", {}, ...body)));
-    box.style.setProperty("--cell", `${size}px`);
+    box.style.setProperty("--cell", `${size || fitting()}px`);
   }
   for (const [name, place] of cells) fillCell(name, place);
 }
@@ -99,5 +102,6 @@ function list() {
   return fold;
 }
 
+new ResizeObserver(() => sheet && box.style.setProperty("--cell", `${size || fitting()}px`)).observe(box); // it may be unfolded later
 watch("value", receive);
 receive();
