@@ -22,7 +22,7 @@ from ui.generate.desk import settings_like
 from ui.lora_choices import RowUse, check_loras, check_model, known_loras, known_models
 from ui.lora_tools import plans
 from ui.lora_tools.desk import ToolDesk
-from ui.lora_tools.merging import Merge, merge_command, merge_order, merge_plan, merge_report
+from ui.lora_tools.merge_orders import Merge, merge_command, merge_order, merge_plan, merge_report
 from ui.run_view import file_size
 
 

@@ -22,7 +22,8 @@ from trainer.studio import Answer, Studio
 from ui.context import AppContext
 from ui.lora_choices import RowUse
 from ui.lora_rows import LoraRows
-from ui.lora_tools.merging import Merge, merge_form
+from ui.lora_tools.merge_orders import Merge
+from ui.lora_tools.merging import merge_form
 from ui.lora_tools.preview import Preview, look_fields, settings_of
 from ui.lora_tools.preview_desk import PreviewDesk
 from ui.lora_tools.saved_preview import SavedPreview

@@ -15,7 +15,7 @@ from trainer.lora.file import read_lora, write_lora
 from trainer.lora.merge import MergeSettings, merge_loras
 from trainer.pictures import LoraUse
 from trainer.runs.store import Workspace
-from ui.lora_tools.merging import Merge
+from ui.lora_tools.merge_orders import Merge
 from ui.lora_tools.saved_preview import SavedPreview
 
 

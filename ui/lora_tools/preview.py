@@ -18,7 +18,8 @@ from trainer.studio import Studio
 from ui.context import AppContext
 from ui.lora_choices import RowUse, known_models
 from ui.lora_rows import LoraRows
-from ui.lora_tools.merging import MergeForm, merge_of
+from ui.lora_tools.merge_orders import merge_of
+from ui.lora_tools.merging import MergeForm
 from ui.lora_tools.panel import FIELD, QUIET
 from ui.lora_tools.preview_desk import PreviewDesk
 from ui.scripted import scripted

@@ -15,7 +15,7 @@ from trainer.pictures import LoraUse, PictureSettings, parse_settings
 from trainer.studio import Answer, Studio
 from ui.context import AppContext
 from ui.lora_choices import RowUse, check_loras, check_model
-from ui.lora_tools.merging import Merge
+from ui.lora_tools.merge_orders import Merge
 from ui.lora_tools.saved_preview import SavedPreview
 from ui.media import live_url, picture_url
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from trainer.errors import Problem, UserError
 from trainer.jobs import Job, start_job
 from trainer.runs.store import Workspace
-from ui.lora_tools.merging import Merge, merge_command, merge_problems
+from ui.lora_tools.merge_orders import Merge, merge_command, merge_problems
 
 _KEPT = 8
 _UNNAMED = Path("preview")

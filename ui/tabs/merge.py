@@ -13,7 +13,7 @@ import gradio as gr
 from trainer.errors import UserError
 from ui.context import AppContext
 from ui.lora_choices import RowUse
-from ui.lora_rows import LoraRows
+from ui.lora_rows import ROWS, LoraRows
 from ui.lora_tools import convert, extract, inspect, resize
 from ui.lora_tools.desk import ToolDesk
 from ui.lora_tools.inspect import InspectTool
@@ -104,6 +104,7 @@ def _lead_on(context: AppContext, combine: _Combine, inspected: InspectTool, too
         if recipe is None:
             raise UserError("merge.no_recipe", "This file does not say what it was merged from.", "Choose another one.")
         uses, notes = find_sources(context.workspace, recipe)
+        notes += [f"only the first {ROWS} of {len(uses)} LoRAs fit here"] if len(uses) > ROWS else []
         if notes:
             gr.Warning(html.escape(f"{'; '.join(notes)}."), duration=None)
         return [gr.Tabs(selected="combine"), *rows.show(uses), *how_updates(recipe.settings)]
