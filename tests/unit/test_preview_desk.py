@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import gradio as gr
@@ -25,7 +27,7 @@ from ui.lora_rows import LoraRows
 from ui.lora_tools.merge_orders import Merge
 from ui.lora_tools.merging import merge_form
 from ui.lora_tools.preview import Preview, look_fields, settings_of
-from ui.lora_tools.preview_desk import PreviewDesk
+from ui.lora_tools.preview_desk import LONGEST_WAIT_S, PreviewDesk
 from ui.lora_tools.saved_preview import SavedPreview
 
 LOOK = settings_of("demo", 7, "euler", 5, 3.5, None, "rain")
@@ -108,6 +110,12 @@ def test_how_a_request_stands(context: AppContext, studio: Studio, desk: Preview
     assert (running["words"], running["share"]) == ("Drawing", 0.6)
     assert running["live"].startswith(f"/atelier/live/{request}.jpg?v=")
     assert running["pictures"][0].startswith(f"/atelier/previews/{picture.name}?v=")
+    begun = time.monotonic()
+    address, seen = f"/atelier/merge/previews/{request}", {"seen": running["version"]}
+    assert client.get(address, params=seen).json() == running
+    assert time.monotonic() - begun >= LONGEST_WAIT_S  # held back: nothing was new
+    Timer(0.2, lambda: answered(studio, request, state="done")).start()
+    assert client.get(address, params=seen).json()["state"] == "done"
     answered(studio, request, state="failed", error=[{"message": "<b>It broke.", "hint": "Mend it."}])
     failed = desk.standing(request)
     assert (failed["final"], failed["problems"]) == (True, ["<b>It broke. Mend it."])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from ui.lora_choices import RowUse, check_loras, check_model
 from ui.lora_tools.merge_orders import Merge
 from ui.lora_tools.saved_preview import SavedPreview
 from ui.media import live_url, picture_url
+
+LONGEST_WAIT_S = 1.0
+"""How long a question is held back while there is nothing new: fewer of them, and news that come at once."""
+LOOK_EVERY_S = 0.03
 
 
 class PreviewDesk:
@@ -66,10 +71,11 @@ class PreviewDesk:
     def standing(self, request: str) -> dict[str, Any]:
         """How a request stands: state, what goes on in words, the share done, where the pictures and the live one are.
 
-        Raises UserError for an id that is none.
+        ``version`` changes with the rest. Raises UserError for an id that is none.
         """
         answer, workspace = self._studio.answer(request), self._context.workspace
         return {
+            "version": f"{answer.state} {answer.what} {answer.step} {len(answer.pictures)}",
             "state": answer.state,
             "final": answer.final,
             "words": _doing(answer),
@@ -80,8 +86,12 @@ class PreviewDesk:
         }
 
     def _standing(self, request: Request) -> Response:
+        seen, end = request.query_params.get("seen"), time.monotonic() + LONGEST_WAIT_S
         try:
-            standing = self.standing(request.path_params["request"])
+            while (standing := self.standing(request.path_params["request"]))["version"] == seen:
+                if time.monotonic() > end:
+                    break
+                time.sleep(LOOK_EVERY_S)
         except UserError as error:
             raise HTTPException(404) from error
         return JSONResponse(standing, headers={"cache-control": "no-store"})

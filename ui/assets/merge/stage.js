@@ -1,11 +1,12 @@
 // The live preview of the Merge tab: prompts, the pictures they give, and how far the newest is. Runs inside gr.HTML
 // after dom.js and compare.js. `props.value`: `moved`, the values of sliders and fields as JSON, with the time `at` which
 // they were moved; `prompts` that the server wants shown, with the time it `sent` them. Prompts typed are kept here.
-const MOST_PROMPTS = 4, LOOK_EVERY_MS = 100, MERGED_AGAIN_MS = 400;
+const MOST_PROMPTS = 4, LOOK_AGAIN_MS = 50, UNREACHED_MS = 1000, MERGED_AGAIN_MS = 400;
 const VIEW = "atelier-merge-view";
 let sent = null, movedAt = null, moved = null;
 let asking = false, askAgain = false;
 let newest = ""; // the request whose pictures are waited for
+let looking = new AbortController(); // ends the question for the request before
 let settled = ""; // what was asked last, where that is drawn or being drawn: leaving a field unchanged asks for nothing
 let figures = []; // one for each prompt
 
@@ -77,25 +78,34 @@ async function ask() {
     if (newest) follow(newest, drawn, prompts, answer.sum);
     else say(answer.preparing ? "Merging as Save would do it" : "");
     if (!answer.preparing) continue;
-    await new Promise((done) => setTimeout(done, MERGED_AGAIN_MS));
+    await pause(MERGED_AGAIN_MS);
     askAgain = true;
   }
   asking = false;
 }
 
+// The server holds a question back until there is something new.
 async function follow(request, drawn, prompts, sum) {
+  looking.abort();
+  looking = new AbortController();
   say(`Drawing ${sum}`, 0);
-  while (request === newest) {
-    const reply = await fetch(`/atelier/merge/previews/${request}`).catch(() => null);
+  for (let seen = ""; request === newest; ) {
+    const reply = await fetch(`/atelier/merge/previews/${request}?seen=${encodeURIComponent(seen)}`, { signal: looking.signal }).catch(() => null);
     if (request !== newest) return;
     if (reply && reply.status === 404) return tellEnd({ state: "gone", problems: [] }, sum);
-    const answer = reply && reply.ok ? await reply.json() : { state: "running", pictures: [], words: "The program does not answer", share: 0 };
-    showPictures(answer, drawn, prompts, sum);
-    if (answer.final) return tellEnd(answer, sum);
-    say(`${answer.words} ${sum}`, answer.share);
-    await new Promise((done) => setTimeout(done, LOOK_EVERY_MS));
+    const answer = reply && reply.ok ? await reply.json().catch(() => null) : null;
+    if (request !== newest) return;
+    if (answer) {
+      seen = answer.version;
+      showPictures(answer, drawn, prompts, sum);
+      if (answer.final) return tellEnd(answer, sum);
+    }
+    say(answer ? `${answer.words} ${sum}` : `The program does not answer: waiting for ${sum}`, answer ? answer.share : 0);
+    await pause(answer ? LOOK_AGAIN_MS : UNREACHED_MS);
   }
 }
+
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
 function showPictures({ pictures: done, live }, drawn, prompts, sum) {
   drawn.forEach(({ compare, caption, enlarge, node }, number) => {
