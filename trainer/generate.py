@@ -28,7 +28,9 @@ from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import LoraLayer
 from trainer.lora.patches import WeightPatches, check_fits, layers_by_key, shape_of
 from trainer.lora.strengths import Strength
+from trainer.memory_savers import NO_SAVERS, Savers
 from trainer.pictures import LoraUse, PictureSettings, save_png
+from trainer.resting_parts import arranged
 from trainer.runs.events import EventSink
 
 KEPT_LORAS = 8
@@ -38,13 +40,18 @@ KEPT_LORAS = 8
 class Painter:
     """A loaded model that draws. LoRAs stay in it as adapters, so that changing a weight costs nothing."""
 
-    def __init__(self, model: str, device: torch.device, events: EventSink | None = None) -> None:
+    def __init__(
+        self, model: str, device: torch.device, events: EventSink | None = None, savers: Savers = NO_SAVERS
+    ) -> None:
         """Load the model; ``events`` are told while a single file is converted. Raises UserError for no model."""
         self.model = model
         self.device = device
-        self.family = load_family(
-            ModelSettings(base=model), device=device, dtype=compute_dtype("auto", device), events=events
+        at_first = torch.device("cpu") if savers.texts_rest else device  # all of it at once may be too much
+        self._whole = load_family(
+            ModelSettings(base=model), device=at_first, dtype=compute_dtype("auto", device), events=events
         )
+        self.savers = savers
+        self.family = arranged(self._whole, device, savers)
         self._modules = layers_by_key(self.family)
         self._paths = {
             self.family.lora_key(part, path): f"{part}.{path}"
@@ -68,6 +75,12 @@ class Painter:
     def steps(self, settings: PictureSettings) -> int:
         """How many denoising steps a picture takes: see ``drawing.step_count``."""
         return step_count(self.family, settings)
+
+    def save_memory(self, savers: Savers) -> None:
+        """Draw with these savers from now on."""
+        if savers != self.savers:
+            self.savers = savers
+            self.family = arranged(self._whole, self.device, savers)
 
     def use(self, loras: list[LoraUse]) -> None:
         """Make these the LoRAs in effect. Raises UserError, with every problem, when a file is not for this model."""

@@ -80,6 +80,8 @@ class Answer(BaseModel):
     """Those that are done; of a comparison without and with LoRAs in turn, prompt by prompt."""
     live: str = ""
     """A small JPEG of the picture being drawn, written anew as it goes; empty where there is none yet."""
+    notes: list[str] = []
+    """What was done so that the pictures fit the memory, in words."""
     error: list[dict[str, str]] = []
     """Problems as in ``trainer.errors.Problem``."""
     attempts: int = 0
@@ -109,6 +111,8 @@ class StudioInfo(BaseModel):
     loras: list[str] = []
     memory_bytes: int | None = None
     """Of the GPU, or of the machine where there is none."""
+    savers: list[str] = []
+    """What is done to save memory, in words."""
     since: float | None = None
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from trainer.devices import give_back_memory, gpu_uuid, held_memory_bytes, is_out_of_memory
+from trainer.config import LoraSettings, ModelSettings
+from trainer.devices import free_memory_bytes, give_back_memory, gpu_uuid, held_memory_bytes, is_out_of_memory
 from trainer.errors import Problem, StoppedOnRequest, UserError
 from trainer.files import write_json
 from trainer.generate import Painter, check_files
 from trainer.grids.turn import GridTurn
+from trainer.memory_savers import Savers, choose_savers, weight_bytes
+from trainer.model_sizes import model_sizes
 from trainer.pictures import PictureSettings
 from trainer.runs.store import this_process
 from trainer.runs.turns import Holder, busy_words, gpu_turn
@@ -33,6 +36,8 @@ from trainer.studio_drawing import Cancelled, Drawing, PlainPictures, check_want
 MAX_ATTEMPTS = 3
 """A request that took the process down this often is given up."""
 REST_AFTER_S = 1.5
+USUAL_SIDE_PX = 1024
+"""For a model that is not loaded yet, and whose own size is not known then."""
 GPU_LOOK_EVERY_S = 0.5
 
 
@@ -189,10 +194,23 @@ class Server:
             self._answers.tell(answer)
             self._forget_model()
             self._say("loading", wanted)
-            self._painter = Painter(wanted, self._device)
+            self._sizes = model_sizes(ModelSettings(base=wanted), LoraSettings())
+            self._painter = Painter(wanted, self._device, savers=self._savers(request.settings))
+        self._painter.save_memory(self._savers(request.settings))
+        answer.notes = self._painter.savers.in_words
         answer.what = "drawing"
         self._answers.tell(answer)
         return self._painter
+
+    def _savers(self, settings: PictureSettings) -> Savers:
+        """What it takes to draw this beside what else is in the memory now."""
+        on_gpu, room = self._device.type == "cuda", free_memory_bytes(self._device)
+        if self._painter is not None:
+            room += held_memory_bytes(self._device) if on_gpu else weight_bytes(self._sizes, on_gpu=False)
+        size = (settings.width or USUAL_SIDE_PX, settings.height or USUAL_SIDE_PX)
+        if self._painter is not None:
+            size = self._painter.size(settings)
+        return choose_savers(room, self._sizes, settings.enlarged(size), settings.batch_size, on_gpu=on_gpu)
 
     def _say(self, state: StudioState, model: str | None = None) -> None:
         painter = self._painter
@@ -202,6 +220,7 @@ class Server:
             model=model or (painter.model if painter else None),
             device=str(self._device),
             loras=painter.loras if painter else [],
+            savers=painter.savers.in_words if painter else [],
             memory_bytes=held_memory_bytes(self._device),
             since=time.time(),
         )

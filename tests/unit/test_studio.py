@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from trainer import studio_server
 from trainer.errors import UserError
 from trainer.generate import Painter
 from trainer.lora.file import LoraFile, LoraLayer, write_lora
@@ -24,7 +25,7 @@ from trainer.pictures import LoraUse, PictureSettings, read_settings
 from trainer.runs import turns
 from trainer.runs.store import Workspace
 from trainer.runs.turns import Turn
-from trainer.studio import Answer, Studio, read_answer, request_paths
+from trainer.studio import Answer, Studio, StudioInfo, read_answer, request_paths
 from trainer.studio_drawing import Drawing
 from trainer.studio_server import MAX_ATTEMPTS, Server
 
@@ -196,6 +197,22 @@ def test_training_on_the_gpu_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert (answer.pictures, answer.error[0]["code"]) == ([str(tmp_path / "one.png")], "studio.gpu_busy")
     assert run.take(0)
     run.give_back()
+
+
+def test_says_what_it_holds_and_what_it_does_to_save_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, studio = server_without_process(tmp_path)
+    request = request_without_process(studio, FAST)
+    server.work()
+    plenty = StudioInfo.model_validate_json(studio.info_path.read_text())
+    assert (plenty.model, plenty.device, plenty.savers) == ("demo", "cpu", [])
+    assert plenty.memory_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
+    assert read_answer(studio.answers_dir, request).notes == []
+    monkeypatch.setattr(studio_server, "free_memory_bytes", lambda device: 0)
+    request = request_without_process(studio, FAST)
+    server.work()
+    (line,) = StudioInfo.model_validate_json(studio.info_path.read_text()).savers
+    assert "tiles" in line
+    assert read_answer(studio.answers_dir, request).notes == [line]
 
 
 def test_goes_when_idle(tmp_path: Path) -> None:

@@ -100,6 +100,9 @@ class Family(Protocol):
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) to pixels (B, 3, 8h, 8w) in [-1, 1], float32."""
 
+    def tile_decoding(self, wanted: bool) -> None:
+        """Decode what is larger than the VAE's own size in overlapping tiles: less memory, other pixels by a little."""
+
     def rough_pixels(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) to about the colour of each cell, (B, 3, h, w) float32, at next to no cost.
 

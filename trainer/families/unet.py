@@ -79,6 +79,9 @@ class UnetFamily:
         scaled = latents.to(self.vae.device, torch.float32) / self.vae.config.scaling_factor
         return self.vae.decode(scaled).sample
 
+    def tile_decoding(self, wanted: bool) -> None:
+        (self.vae.enable_tiling if wanted else self.vae.disable_tiling)()
+
     @functools.cached_property
     def _colours(self) -> Tensor:
         return fit_colours(self.encode_pixels, self.latent_scale)
