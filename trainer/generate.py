@@ -283,6 +283,6 @@ def _told_when_memory_is_short() -> Iterator[None]:
         raise UserError(
             "picture.memory",
             "The memory does not suffice for a picture of this size.",
-            "Make it smaller, or end other programs.",
+            "Make it smaller, draw fewer at once (batch size), or end other programs.",
             "width",
         ) from error

@@ -1,4 +1,4 @@
-"""Pictures from a model that is being trained: previews, and the demo's before and after."""
+"""Preview pictures of a model that is being trained."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting
 from PIL import Image
 
 from tests.tiny_models import plain_pipeline, tiny_model
-from trainer.drawing import Progress
+from trainer.config import ModelSettings
+from trainer.drawing import Progress, draw
+from trainer.families import load_family
 from trainer.families.base import Family
 from trainer.generate import Painter
 from trainer.lora.file import LoraFile, LoraLayer, write_lora
@@ -330,6 +332,28 @@ def test_pictures_in_one_batch_are_those_of_their_seeds(model: Model, start: dic
         for one, other in zip(together, alone, strict=True):
             assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
         assert len({each.tobytes() for each in together}) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_draws_in_every_way(model: Model, start: dict[str, Path], dtype: torch.dtype) -> None:
+    """As on a GPU; the VAE stays in float32, in which diffusers' own pipelines could not use it here."""
+    family = load_family(ModelSettings(base=str(model.folder)), device=CPU, dtype=dtype)
+    from_picture = {"init_image": str(start["init_image"])}
+    masked = from_picture | {"mask": str(start["mask"]), "sampler": "euler_a"}
+    larger = {"hires_scale": 1.5, "sampler": "dpmpp_2m_sde"}
+    for way in (
+        larger,
+        larger | {"hires_upscaler": "lanczos"},
+        from_picture,
+        masked,
+        masked | {"inpaint_area": "masked"},
+    ):
+        settings = PictureSettings.model_validate({"prompt": "a", "steps": 2, **SIZE, **way})
+        seen: list[Progress] = []
+        (picture,) = draw(family, settings, [SEED], on_step=seen.append)
+        assert np.asarray(picture).std() > 1
+        assert {each.latents.dtype for each in seen} == {dtype}
+    assert family.denoiser.dtype == dtype and family.vae.dtype == torch.float32  # type: ignore[attr-defined]
 
 
 def test_the_size_that_is_left_open(model: Model, tmp_path: Path) -> None:
