@@ -10,13 +10,12 @@ let looking = new AbortController(); // ends the question for the request before
 let settled = ""; // what was asked last, where that is drawn or being drawn: leaving a field unchanged asks for nothing
 let figures = []; // one for each prompt
 
-const words = make("span"), bar = make("i"), progress = make("div", { class: "progress", role: "progressbar", "aria-label": "Drawing", "aria-valuemin": 0, "aria-valuemax": 100 }, bar);
-const status = make("div", { class: "status" }, make("span", { role: "status" }, words), progress);
+const words = make("span", { class: "doing", role: "status" }), bar = make("i"), progress = make("div", { class: "progress", role: "progressbar", "aria-label": "Drawing", "aria-valuemin": 0, "aria-valuemax": 100 }, bar);
 const problems = make("ul", { class: "problems", role: "alert", hidden: true });
 const pictures = make("div", { class: "figures" });
 const add = button("Add a prompt", () => { addFigure(""); figures.at(-1).field.focus(); });
 const views = ["slide", "side"].map((view) => button({ slide: "Divider", side: "Side by side" }[view], () => chooseView(view), { "data-view": view }));
-element.replaceChildren(make("div", { class: "head" }, make("div", { class: "views", role: "group", "aria-label": "How the pictures are compared" }, ...views), add), problems, pictures, status);
+element.replaceChildren(make("div", { class: "head" }, make("div", { class: "views", role: "group", "aria-label": "How the pictures are compared" }, ...views), words, add), progress, problems, pictures);
 
 function chooseView(view) {
   localStorage.setItem(VIEW, view);
@@ -75,6 +74,7 @@ async function ask() {
     tellProblems(answer.problems || []);
     newest = answer.request || "";
     settled = newest && question;
+    if (newest) drawn.forEach(({ compare }) => compare.say("Its pictures come in a moment."));
     if (newest) follow(newest, drawn, prompts, answer.sum);
     else say(answer.preparing ? "Merging as Save would do it" : "");
     if (!answer.preparing) continue;
@@ -136,7 +136,7 @@ function tellProblems(found) {
 // `share` of the work that is done; without it nothing is under way
 function say(text, share = null) {
   if (words.textContent !== text) words.textContent = text; // a screen reader reads it out when it changes
-  progress.hidden = share === null;
+  progress.style.visibility = share === null ? "hidden" : "visible"; // what is below does not jump
   bar.style.width = `${100 * share}%`;
   progress.setAttribute("aria-valuenow", Math.round(100 * share));
 }
