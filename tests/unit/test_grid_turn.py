@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from tests.unit.test_studio import FAST, request_without_process, server_without_process, until
+from trainer.errors import StoppedOnRequest
 from trainer.grids.drawing import draw_grid
 from trainer.grids.spec import Cell, GridSpec, parse_grid
 from trainer.grids.store import Grid, create_grid, new_grid
@@ -142,6 +143,19 @@ def test_an_unexpected_failure_is_its_cells_alone(tmp_path: Path, monkeypatch: p
     assert read_answer(studio.answers_dir, request).state == "done"
     assert grid.failure(Cell(0, 0, 0))[0]["code"] == "studio.failed"
     assert grid.is_drawn(Cell(1, 0, 0))
+
+
+def test_asked_to_end_the_process_leaves_the_rest_for_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, studio, grid, request = asked(tmp_path, TWO)
+
+    def end(*given: object) -> object:
+        raise StoppedOnRequest("stopped on request")
+
+    monkeypatch.setattr(server, "_model", end)
+    with pytest.raises(StoppedOnRequest):
+        server.work()
+    assert [each.id for each in studio.pending()] == [request]
+    assert grid.progress(TWO).left == 2
 
 
 def test_it_waits_for_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,8 @@ class GridDesk:
         return json.dumps({"grids": listed, "shown": self._sheet(grid, requests) if grid else None})
 
     def _parsed(self, base: PictureSettings, axes: Mapping[str, Any]) -> GridSpec:
-        values = {name: axes[name] for name in AXES if axes.get(name)}
+        given = axes if isinstance(axes, Mapping) else {}  # it comes from the browser
+        values = {name: given[name] for name in AXES if given.get(name)}
         return parse_grid({"base": base.model_dump(), **values}, self._file_of)
 
     def _file_of(self, kind: str, text: str) -> str:

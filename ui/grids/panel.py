@@ -35,7 +35,7 @@ class GridPanel:
 
     Attributes:
         sheet: the grid that is shown; its event ``use`` names a cell whose settings are wanted.
-        filled: the outputs of ``fill``.
+        filled: the outputs of ``compare_checkpoints``.
     """
 
     def __init__(self, context: AppContext, studio: Studio) -> None:
