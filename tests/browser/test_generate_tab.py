@@ -145,14 +145,16 @@ def test_a_picture_of_another_program(page: Page, workspace: Workspace, tmp_path
     info.add_text(
         "parameters",
         "a (neon:1.2) star <lora:Second:0.5> <lora:lost one:1>\nNegative prompt: blurry\nSteps: 7, "
-        "Sampler: DPM++ 2M SDE Karras, CFG scale: 3, Seed: 11, Size: 64x72, Model: <i>x</i>, Hires upscale: 2",
+        "Sampler: DPM++ 2M SDE Karras, CFG scale: 3, Seed: 11, Size: 64x72, Model: <i>x</i>, Hires upscale: 2, "
+        "Tiny face fix: CodeFormer",
     )
     Image.new("RGB", (8, 8)).save(tmp_path / "theirs.png", pnginfo=info)
     open_picture(page, tmp_path / "theirs.png")
     expect(toast(page, "Not on this machine: lost one; <i>x</i>")).to_be_visible()
-    expect(toast(page, "Not used here: Hires upscale: 2")).to_be_visible()
+    expect(toast(page, "Not used here: Tiny face fix: CodeFormer")).to_be_visible()
     expect(page.locator("#generate-prompt textarea")).to_have_value(re.compile("neon:1.2"))
     expect(page.locator("#generate-lora-0 input")).to_have_value("second")
+    expect(page.locator("#source-hires_scale")).to_have_value("2")
     page.get_by_role("button", name="More settings").locator("visible=true").click()
     expect(page.locator("#generate-sampler input")).to_have_value("DPM++ 2M SDE")
     expect(page.locator("#generate-schedule input")).to_have_value("Karras")

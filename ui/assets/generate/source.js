@@ -94,13 +94,19 @@ function render() {
   showSize();
 }
 
+// Multiples of 8, halves to the even one: as PictureSettings.enlarged rounds.
+function enlarged(side) {
+  const eighths = (side * settings.hires_scale) / 8;
+  return 8 * (eighths % 1 === 0.5 ? 2 * Math.round(eighths / 2) : Math.round(eighths));
+}
+
 function showSize() {
   const side = (name) => Number(document.querySelector(`#generate-${name} input`)?.value) || native;
   const [width, height] = [side("width"), side("height")];
   const scale = settings.hires_scale;
   if (settings.init_image) size.textContent = "A second pass follows a picture that is drawn from its prompt alone, not one that starts from a picture.";
   else if (!(scale > 1)) size.textContent = "Off. Draws the picture again at a larger size, with finer detail.";
-  else size.textContent = width && height ? `${width} × ${height} becomes ${Math.round((width * scale) / 8) * 8} × ${Math.round((height * scale) / 8) * 8}.` : `${scale} times as large.`;
+  else size.textContent = width && height ? `${width} × ${height} becomes ${enlarged(width)} × ${enlarged(height)}.` : `${scale} times as large.`;
 }
 
 /* Pictures that come */
