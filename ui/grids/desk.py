@@ -195,7 +195,8 @@ class GridDesk:
         if answer is None:
             if progress.left:
                 return f"Stopped: {done}."
-            return f"{progress.failed} could not be drawn." if progress.failed else f"{progress.total} pictures."
+            failed = f"{done}, {progress.failed} could not be drawn."
+            return failed if progress.failed else f"{progress.total} pictures."
         if answer.state == "waiting":
             what = answer.what if answer.what.startswith("waiting") else "waiting for its turn"
             return f"{what[0].upper()}{what[1:]}: {done}."
