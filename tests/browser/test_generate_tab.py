@@ -66,7 +66,7 @@ def test_from_a_run_to_pictures_at_two_weights(
     settings = read_settings(second)
     assert (settings["seed"], settings["steps"]) == (7, 4)
     assert settings["loras"] == [{"path": str(run.output_path), "weight": -1.5, "parts": ""}]
-    expect(page.locator("#generate-result .picture-grid img")).to_have_count(1)
+    expect(page.locator("#generate-result [data-large] img")).to_have_count(1)
     shot("generate")
 
     page.reload()

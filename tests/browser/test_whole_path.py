@@ -194,14 +194,14 @@ def generated(app: App, page: Page, weight: str) -> Image.Image:
     folder = Workspace(app.workspace).pictures_dir
     before = set(folder.rglob("*.png"))
     set_weight(page, "generate", weight)
-    shown = page.evaluate("() => document.querySelector('#generate-result .picture-grid img')?.src ?? ''")
+    shown = page.evaluate("() => document.querySelector('#generate-result [data-large] img')?.src ?? ''")
     page.locator("#generate").click()
     page.wait_for_function(
-        "old => { const i = document.querySelector('#generate-result .picture-grid img'); return i && i.src !== old; }",
+        "old => { const i = document.querySelector('#generate-result [data-large] img'); return i && i.src !== old; }",
         arg=shown,
         timeout=SLOW_MS,
     )
-    expect_loaded(page.locator("#generate-result .picture-grid img").first)
+    expect_loaded(page.locator("#generate-result [data-large] img").first)
     (new,) = set(folder.rglob("*.png")) - before
     return Image.open(new).convert("RGB")
 

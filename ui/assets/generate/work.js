@@ -15,6 +15,7 @@ const waiting = make("section", { class: "waiting", hidden: true }, make("header
 element.append(status, problems, result, waiting);
 let view = {};
 let cards = [];
+let refreshed = -Infinity; // when the picture being drawn was asked for last
 
 function receive() {
   view = props.value ?? {};
@@ -32,7 +33,7 @@ function receive() {
 }
 
 function showPictures() {
-  if (view.live && !liveBox.isConnected) live.src = view.live;
+  if (view.live && performance.now() - refreshed > 3 * REFRESH_MS) refreshLive(); // new, or it stopped: hidden meanwhile, or between two pictures
   const nothing = !cards.length && !view.live ? make("div", { class: "blank low" }, "Your pictures appear here.") : null;
   const kept = new Map([...pictures.children].map((node) => [node.dataset.large, node]));
   pictures.replaceChildren(...cards.map((card, index) => kept.get(card.url) ?? make("button", { type: "button", "data-large": card.url, title: card.words, onclick: () => open(index) },
@@ -40,7 +41,8 @@ function showPictures() {
 }
 
 function refreshLive() {
-  if (!view.live || document.visibilityState === "hidden" || !live.getClientRects().length) return;
+  if (!view.live || document.visibilityState === "hidden") return;
+  refreshed = performance.now();
   live.src = `${view.live}&again=${Date.now()}`;
 }
 
