@@ -14,8 +14,8 @@ from trainer.grids.store import Grid
 from trainer.pictures import save_png
 
 LONGEST_SIDE_PX = 16_000
-MOST_PIXELS = 100_000_000
-"""A larger sheet is scaled down: many programs refuse pictures above this, and it takes 0.3 GB to make."""
+MOST_PIXELS = 80_000_000
+"""A larger sheet is scaled down: Pillow warns of what has 89 million or more, and it takes 0.3 GB to make."""
 SMALLEST_CELL_PX = 24
 _GROUND, _INK, _QUIET, _BLANK, _PROBLEM = "#ffffff", "#1f1d19", "#5b574d", "#f0eee8", "#a3271c"
 _MOST_LINES = 4
