@@ -54,7 +54,7 @@ MOVE_TEN_TIMES = """async () => {
     for (let step = 0; step < 10; step++) {
         range.value = step / 10;
         range.dispatchEvent(new Event("input", { bubbles: true }));
-        await new Promise((done) => setTimeout(done, 30));
+        await new Promise((done) => setTimeout(done, 15));
     }
 }"""
 
