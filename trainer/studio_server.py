@@ -205,11 +205,10 @@ class Server:
     def _savers(self, settings: PictureSettings) -> Savers:
         """What it takes to draw this beside what else is in the memory now."""
         on_gpu, room = self._device.type == "cuda", free_memory_bytes(self._device)
-        if self._painter is not None:
-            room += held_memory_bytes(self._device) if on_gpu else weight_bytes(self._sizes, on_gpu=False)
         size = (settings.width or USUAL_SIDE_PX, settings.height or USUAL_SIDE_PX)
         if self._painter is not None:
             size = self._painter.size(settings)
+            room += held_memory_bytes(self._device) if on_gpu else weight_bytes(self._sizes, on_gpu=False)
         return choose_savers(room, self._sizes, settings.enlarged(size), settings.batch_size, on_gpu=on_gpu)
 
     def _say(self, state: StudioState, model: str | None = None) -> None:

@@ -16,10 +16,12 @@ from trainer.errors import UserError
 from trainer.files import size_bytes
 from trainer.runs.settings import AppSettings, read_settings, write_settings
 from trainer.runs.store import Workspace
-from ui import disk_use, machine
+from trainer.studio import Studio
+from ui import disk_use, machine, studio_view
 from ui.context import AppContext
 from ui.messages import as_html, tells_problems
 from ui.run_view import file_size
+from ui.scripted import kept
 
 THEMES = {"system": "As the system", "light": "Light", "dark": "Dark"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -169,6 +171,9 @@ def _studio(context: AppContext) -> None:
             interactive=True,
         )
         problem = gr.HTML("", padding=False)
+        seen, held = kept(), gr.HTML("", padding=False, elem_id="studio-held")
+        go = gr.Button("Let it go now", elem_id="studio-let-go", size="sm", elem_classes=["fold"])
+    studio = Studio(context.workspace, read_settings(context.workspace).studio_idle_minutes)
 
     def on_change(given: float) -> str:
         try:
@@ -177,7 +182,13 @@ def _studio(context: AppContext) -> None:
             return as_html(error)
         return ""
 
+    def look(shown: str) -> list[str] | None:
+        now = studio_view.held(studio.info())
+        return None if now == shown else [now, now]
+
     gr.on([minutes.blur, minutes.submit], on_change, minutes, problem, **KEPT)
+    go.click(tells_problems(lambda: studio_view.let_go(studio)), None, None, **QUIET)
+    context.page.poll(look, [seen], [seen, held])
 
 
 def _optimizers(context: AppContext) -> None:
