@@ -330,7 +330,8 @@ def test_pictures_in_one_batch_are_those_of_their_seeds(model: Model, start: dic
         together = model.painter.draw_together(settings, [5, 6, 7])
         alone = [model.painter.draw(settings, seed) for seed in (5, 6, 7)]
         for one, other in zip(together, alone, strict=True):
-            assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
+            most = 3 if "hires_scale" in way else 1  # between passes a pixel may be rounded to the next of 256 levels
+            assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= most
         assert len({each.tobytes() for each in together}) == 3
 
 
