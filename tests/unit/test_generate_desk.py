@@ -89,12 +89,18 @@ def test_the_panel_tells_it(studio: Studio, desk: GenerateDesk) -> None:
     live.parent.mkdir(parents=True, exist_ok=True)
     live.write_bytes(b"a JPEG")
     gone = studio.workspace.pictures_dir / "00002-s43.png"
-    state: dict[str, Any] = {"what": "drawing", "step": 30, "steps": 40, "pictures": [str(done), str(gone)]}
+    state: dict[str, Any] = {
+        "what": "drawing",
+        "step": 30,
+        "steps": 40,
+        "pictures": [str(done), str(gone)],
+        "notes": ["In tiles."],
+    }
     write_answer(studio.answers_dir, Answer(id=request, state="running", live=str(live), **state))
     now = work._poll(seen)
     assert now is not None
     told = now[1]
-    assert (told["words"], told["share"]) == ("Drawing, step 30 of 40", 0.75)
+    assert (told["words"], told["share"], told["notes"]) == ("Drawing, step 30 of 40", 0.75, ["In tiles."])
     assert told["live"].startswith(f"/atelier/live/{request}.jpg?v=")
     assert [card["name"] for card in json.loads(told["cards"])] == [done.name], "a deleted picture is passed over"
     assert len(told["queue"][0]["prompt"]) == 120

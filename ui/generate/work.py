@@ -76,6 +76,7 @@ class Work:
             "live": live_url(Path(answer.live)) if answer.live and answer.state == "running" else "",
             "cards": json.dumps(self._cards(answer)),
             "problems": [f"{each.get('message', '')} {each.get('hint', '')}".strip() for each in answer.error],
+            "notes": answer.notes,
             "queue": _waiting(standing.queue),
         }
 

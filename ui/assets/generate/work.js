@@ -5,6 +5,7 @@ const stop = button("Cancel", () => trigger("cancel", { id: view.id }), { id: "g
 const bar = make("div", { class: "progress", role: "progressbar", "aria-label": "Drawing", "aria-valuemin": 0, "aria-valuemax": 100, hidden: true }, make("i"));
 const status = make("div", { class: "status", id: "generate-status" }, make("div", { class: "line", role: "status" }, words, stop), bar);
 const problems = make("ul", { class: "problems", role: "alert", hidden: true });
+const notes = make("ul", { class: "notes quiet", hidden: true }); // how it is drawn where memory is short
 const live = make("img", { alt: "The picture being drawn", onload: () => setTimeout(refreshLive, REFRESH_MS) });
 const liveBox = make("figure", { class: "live" }, live);
 const pictures = make("div", { class: "picture-grid large" });
@@ -12,7 +13,7 @@ const result = make("div", { id: "generate-result" }, pictures);
 const queue = make("ol", { "aria-label": "Waiting" });
 const stopAll = button("Cancel all", () => trigger("cancel", { id: "" }));
 const waiting = make("section", { class: "waiting", hidden: true }, make("header", {}, make("h3", {}, "Waiting"), stopAll), queue);
-element.append(status, problems, result, waiting);
+element.append(status, problems, notes, result, waiting);
 let view = {};
 let cards = [];
 let refreshed = -Infinity; // when the picture being drawn was asked for last
@@ -28,6 +29,8 @@ function receive() {
   bar.firstChild.style.width = `${(view.share ?? 0) * 100}%`;
   problems.hidden = !view.problems?.length;
   problems.replaceChildren(...(view.problems ?? []).map((text) => make("li", {}, text)));
+  notes.hidden = !view.notes?.length;
+  notes.replaceChildren(...(view.notes ?? []).map((text) => make("li", {}, text)));
   showPictures();
   showQueue();
 }
