@@ -200,9 +200,10 @@ class Studio:
             write_text(self.requests_dir / f"{request_id}.first", "")
 
     def queue(self) -> list[Queued]:
-        """The requests without a final answer, in the order in which they are answered."""
+        """The requests that are or will be drawn, in the order in which they are answered."""
         requests = [request for path in waiting_paths(self.requests_dir) if (request := read_request(path)) is not None]
-        return [Queued(request, read_answer(self.answers_dir, request.id)) for request in requests]
+        queued = [Queued(request, read_answer(self.answers_dir, request.id)) for request in requests]
+        return [each for each in queued if each.answer.state == "running" or not self._is_cancelled(each.request.id)]
 
     def pending(self) -> list[Request]:
         """The requests without a final answer, oldest first."""
@@ -237,6 +238,10 @@ class Studio:
             return
         except psutil.TimeoutExpired:
             process.kill()
+
+    def _is_cancelled(self, request_id: str) -> bool:
+        """Whether an end was asked for, which the process answers when it comes to it."""
+        return (self.requests_dir / f"{request_id}.cancel").exists()
 
     def _request(self, kind: Kind, **asked: Any) -> str:
         request_id = f"{time.time_ns():020d}-{kind}-{secrets.token_hex(3)}"

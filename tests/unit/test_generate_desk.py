@@ -71,6 +71,7 @@ def test_one_or_all_are_cancelled_and_one_goes_to_the_front(studio: Studio, desk
 
     desk.cancel(second)
     assert cancelled() == [second]
+    assert [queued.request.id for queued in desk.standing().queue] == [third, first], "it is not waited for any more"
     desk.cancel()
     assert cancelled() == sorted([first, second, third])
     assert preview not in cancelled(), "that is another tab's"

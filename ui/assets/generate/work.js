@@ -16,6 +16,7 @@ const waiting = make("section", { class: "waiting", hidden: true }, make("header
 element.append(status, problems, notes, result, waiting);
 let view = {};
 let cards = [];
+let queued = "[]"; // the rows that are shown
 let refreshed = -Infinity; // when the picture being drawn was asked for last
 
 function receive() {
@@ -54,6 +55,9 @@ const open = (index) => document.dispatchEvent(new CustomEvent("atelier-open-pic
 // What is being drawn has its own line above.
 function showQueue() {
   const rows = (view.queue ?? []).filter(({ id, running }) => !running && id !== view.id);
+  const now = JSON.stringify(rows);
+  if (now === queued) return; // a button that is made anew loses the click that is going on
+  queued = now;
   const focused = element.getRootNode().activeElement?.dataset?.key;
   waiting.hidden = rows.length === 0;
   queue.replaceChildren(...rows.map(({ id, prompt, count }, place) => make("li", {},
