@@ -43,6 +43,23 @@ class Kept:
     mask: Tensor
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step that was taken, of B pictures.
+
+    Attributes:
+        latents: (B, 4, h, w) after it.
+        noisy: (B, 4, h, w) what the denoiser was given, or (2B, 4, h, w), those for the negative prompts first.
+        timestep: 0-d, for which it was asked.
+        predicted: what it answered, as many rows as ``noisy``.
+    """
+
+    latents: Tensor
+    noisy: Tensor
+    timestep: Tensor
+    predicted: Tensor
+
+
 class Denoising:
     """A sampler's steps for pictures that are drawn together."""
 
@@ -60,7 +77,7 @@ class Denoising:
         denoiser: Any = family.denoiser
         self._device: torch.device = denoiser.device
         self._scheduler: Any = make_scheduler(settings.sampler, family.scheduler_config, settings.schedule)
-        self._scheduler.set_timesteps(steps, device=self._device)
+        self._scheduler.set_timesteps(steps, device="cpu")  # on a GPU each look at them would wait for it
         begin = 0 if strength is None else _left_out(steps, strength) * self._scheduler.order
         self.timesteps: Tensor = self._scheduler.timesteps[begin:]
         self._from_the_start = strength is None or strength == 1
@@ -91,25 +108,27 @@ class Denoising:
         generators: list[torch.Generator],
         *,
         kept: Kept | None = None,
-        after_step: Callable[[Tensor], None] | None = None,
+        after_step: Callable[[Step], None] | None = None,
     ) -> Tensor:
-        """Take the steps; returns latents (B, 4, h, w). ``after_step`` is given them as they stand, and may raise."""
+        """Take the steps; returns latents (B, 4, h, w). ``after_step`` may raise to end it there."""
         guided = self._guidance > 1 and not self._family.reads_guidance
         condition = stacked([texts.negative, texts.prompt]) if guided else texts.prompt
         scheduler, options = self._scheduler, self._step_options(generators)
         sizes = self._sizes(latents, 2 if guided else 1)
+        asked = self.timesteps.to(self._device)  # all at once: a copy to the GPU waits for it
         for index, timestep in enumerate(self.timesteps):
             noisy = torch.cat([latents] * 2) if guided else latents  # (B or 2B, 4, h, w)
             noisy = scheduler.scale_model_input(noisy, timestep)
-            predicted = self._family.predict(noisy, timestep, condition, sizes, guidance=self._guidance)
+            predicted = self._family.predict(noisy, asked[index], condition, sizes, guidance=self._guidance)
+            followed = predicted
             if guided:
                 without, following = predicted.chunk(2)
-                predicted = without + self._guidance * (following - without)
-            latents = scheduler.step(predicted, timestep, latents, **options, return_dict=False)[0]
+                followed = without + self._guidance * (following - without)
+            latents = scheduler.step(followed, timestep, latents, **options, return_dict=False)[0]
             if kept is not None:
                 latents = (1 - kept.mask) * self._kept_at(kept, index + 1) + kept.mask * latents
             if after_step is not None:
-                after_step(latents)
+                after_step(Step(latents, noisy, timestep, predicted))
         return latents
 
     def _kept_at(self, kept: Kept, index: int) -> Tensor:
@@ -121,7 +140,8 @@ class Denoising:
     def _sizes(self, latents: Tensor, times: int) -> Tensor:
         """(times * B, 6) sizes in pixels as in ``data.training_set.Batch``, nothing cropped."""
         height, width = (side * self._family.latent_scale for side in latents.shape[-2:])
-        return torch.tensor([[height, width, 0, 0, height, width]]).repeat(times * len(latents), 1)
+        sizes = torch.tensor([[height, width, 0, 0, height, width]]).repeat(times * len(latents), 1)
+        return sizes.to(self._device)
 
     def _step_options(self, generators: list[torch.Generator]) -> dict[str, Any]:
         """What the scheduler's step takes beside the usual; ``eta`` 0 as in diffusers' pipelines."""

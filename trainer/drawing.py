@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.canvas import Canvas, make_canvas, size_like
-from trainer.denoising import Denoising, Kept, Texts
+from trainer.denoising import Denoising, Kept, Step, Texts
 from trainer.errors import UserError
 from trainer.families.base import Conditioning, Family, clip_skip_problem, stacked
 from trainer.inputs import input_size
@@ -27,12 +27,12 @@ class Progress:
     Attributes:
         done: denoising steps taken, over all passes.
         total: of so many.
-        latents: (B, 4, h, w) as they stand: noisy until the last step.
+        step: the last of them.
     """
 
     done: int
     total: int
-    latents: Tensor
+    step: Step
 
 
 OnStep = Callable[[Progress], None]
@@ -150,10 +150,10 @@ class _Drawing:
     def _run(self, denoising: Denoising, latents: Tensor, kept: Kept | None = None) -> Tensor:
         return denoising.run(latents, self._texts, self._generators, kept=kept, after_step=self._tell)
 
-    def _tell(self, latents: Tensor) -> None:
+    def _tell(self, step: Step) -> None:
         self._done += 1
         if self._on_step is not None:
-            self._on_step(Progress(self._done, self._total, latents))
+            self._on_step(Progress(self._done, self._total, step))
 
     def _noise(self, denoising: Denoising, shape: torch.Size) -> Tensor:
         return denoising.noise(shape, self._texts.prompt.hidden_states.dtype, self._generators)

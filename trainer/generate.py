@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft.tuners.lora import LoraLayer as LoraTunerLayer
@@ -19,10 +20,12 @@ from PIL import Image
 from torch import nn
 
 from trainer.config import ModelSettings
-from trainer.devices import compute_dtype, gpu_held, is_out_of_memory
+from trainer.devices import compute_dtype, give_back_memory, gpu_held, is_out_of_memory
 from trainer.drawing import OnStep, Progress, draw, size_of, step_count
 from trainer.errors import Problem, UserError
 from trainer.families import load_family
+from trainer.families.base import Family
+from trainer.graphs import GraphMaker, graph_maker
 from trainer.inputs import input_problems
 from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import LoraLayer
@@ -30,6 +33,7 @@ from trainer.lora.patches import WeightPatches, check_fits, layers_by_key, shape
 from trainer.lora.strengths import Strength
 from trainer.memory_savers import NO_SAVERS, Savers
 from trainer.pictures import LoraUse, PictureSettings, save_png
+from trainer.replaying import Replaying
 from trainer.resting_parts import arranged
 from trainer.runs.events import EventSink
 
@@ -41,17 +45,30 @@ class Painter:
     """A loaded model that draws. LoRAs stay in it as adapters, so that changing a weight costs nothing."""
 
     def __init__(
-        self, model: str, device: torch.device, events: EventSink | None = None, savers: Savers = NO_SAVERS
+        self,
+        model: str,
+        device: torch.device,
+        events: EventSink | None = None,
+        savers: Savers = NO_SAVERS,
+        make_graph: GraphMaker | None = None,
     ) -> None:
-        """Load the model; ``events`` are told while a single file is converted. Raises UserError for no model."""
+        """Load the model. Raises UserError for no model.
+
+        Args:
+            model: see ``ModelSettings.base``.
+            device: where it draws.
+            events: told while a single file is converted.
+            savers: what is done to save memory.
+            make_graph: captures the denoiser; None for what the device has.
+        """
         self.model = model
         self.device = device
         at_first = torch.device("cpu") if savers.texts_rest else device  # all of it at once may be too much
         self._whole = load_family(
             ModelSettings(base=model), device=at_first, dtype=compute_dtype("auto", device), events=events
         )
-        self.savers = savers
-        self.family = arranged(self._whole, device, savers)
+        self._make_graph = make_graph or graph_maker(device)
+        self._arrange(savers)
         self._modules = layers_by_key(self.family)
         self._paths = {
             self.family.lora_key(part, path): f"{part}.{path}"
@@ -79,8 +96,21 @@ class Painter:
     def save_memory(self, savers: Savers) -> None:
         """Draw with these savers from now on."""
         if savers != self.savers:
-            self.savers = savers
-            self.family = arranged(self._whole, self.device, savers)
+            self._arrange(savers)
+
+    @property
+    def replays(self) -> str:
+        """How the denoiser is captured and replayed where it can be, for people; empty where it cannot."""
+        return "" if self._replaying is None else self._replaying.in_words
+
+    def _arrange(self, savers: Savers) -> None:
+        """Graphs take memory, and need a denoiser that stays where it is."""
+        self.savers = savers
+        self.family: Family = arranged(self._whole, self.device, savers)
+        self._replaying: Replaying | None = None
+        if self._make_graph is not None and savers == NO_SAVERS:
+            self._replaying = Replaying(self.family, self._make_graph)
+            self.family = cast(Family, self._replaying)
 
     def use(self, loras: list[LoraUse]) -> None:
         """Make these the LoRAs in effect. Raises UserError, with every problem, when a file is not for this model."""
@@ -109,6 +139,15 @@ class Painter:
     ) -> list[Image.Image]:
         """One picture for each seed, in one batch. Raises UserError when the memory does not suffice."""
         with _told_when_memory_is_short():
+            if self._replaying is None:
+                return draw(self.family, settings, seeds, on_step=on_step)
+            try:
+                with self._replaying.picture():
+                    return draw(self.family, settings, seeds, on_step=on_step)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or not self._replaying.give_up("memory is short"):
+                    raise
+            give_back_memory(self.device)
             return draw(self.family, settings, seeds, on_step=on_step)
 
     def _parts(self) -> dict[str, nn.Module]:

@@ -113,6 +113,8 @@ class StudioInfo(BaseModel):
     """Of the GPU, or of the machine where there is none."""
     savers: list[str] = []
     """What is done to save memory, in words."""
+    replays: str = ""
+    """How the denoiser is captured for sizes that are drawn again, or why not, in words; nothing where no GPU draws."""
     since: float | None = None
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from trainer.drawing import OnStep, Progress
 from trainer.errors import UserError
 from trainer.generate import Painter, save_picture
-from trainer.live_picture import LivePicture
+from trainer.live_picture import save_live_picture
 from trainer.picture_pace import PicturePace
 from trainer.pictures import PictureSettings, save_png
 from trainer.studio import Answer, Request, Studio, waiting_paths, write_answer
@@ -123,15 +123,14 @@ class Drawing:
 
     def _draw(self, looks: list[PictureSettings]) -> list[Image.Image]:
         begun = time.monotonic()
-        with LivePicture(self._painter.family, looks[0].guidance) as live:
-            seeds = [look.seed for look in looks]
-            images = self._painter.draw_together(looks[0], seeds, self._after_step(live, len(looks)))
+        seeds = [look.seed for look in looks]
+        images = self._painter.draw_together(looks[0], seeds, self._after_step(looks))
         with suppress(OSError):  # a full disk is told of where the picture is saved
             seconds = (time.monotonic() - begun) / len(looks)
             PicturePace(self._studio.workspace).note(looks[0], self._painter.size(looks[0]), seconds)
         return images
 
-    def _after_step(self, live: LivePicture, together: int) -> OnStep:
+    def _after_step(self, looks: list[PictureSettings]) -> OnStep:
         """What is called after each denoising step: ends pictures nobody wants, tells how far this one is, shows it."""
         before, told, shown = self._answer.step, 0.0, time.monotonic()
         path = self._studio.live_path(self._request.id)
@@ -139,12 +138,13 @@ class Drawing:
         def after_step(progress: Progress) -> None:
             nonlocal told, shown
             check_wanted(self._studio, self._request)
-            self._answer.step = before + progress.done * together
+            self._answer.step = before + progress.done * len(looks)
             now = time.monotonic()
             with suppress(OSError):  # both are only to look at meanwhile
                 if now - shown > LIVE_EVERY_S:
                     shown = now
-                    self._answer.live = str(path) if live.save(path) else ""
+                    save_live_picture(path, self._painter.family, progress.step, looks[0].guidance)
+                    self._answer.live = str(path)
                 if now - told > PROGRESS_EVERY_S:
                     told = now
                     write_answer(self._studio.answers_dir, self._answer, durable=False)

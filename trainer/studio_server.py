@@ -220,6 +220,7 @@ class Server:
             device=str(self._device),
             loras=painter.loras if painter else [],
             savers=painter.savers.in_words if painter else [],
+            replays=painter.replays if painter else "",
             memory_bytes=held_memory_bytes(self._device),
             since=time.time(),
         )

@@ -353,7 +353,7 @@ def test_a_model_in_half_precision_draws_in_every_way(model: Model, start: dict[
         seen: list[Progress] = []
         (picture,) = draw(family, settings, [SEED], on_step=seen.append)
         assert np.asarray(picture).std() > 1
-        assert {each.latents.dtype for each in seen} == {dtype}
+        assert {each.step.latents.dtype for each in seen} == {dtype}
     assert family.denoiser.dtype == dtype and family.vae.dtype == torch.float32  # type: ignore[attr-defined]
 
 

@@ -12,10 +12,12 @@ from PIL import Image
 from torch.nn import functional
 
 from tests.tiny_models import tiny_model
+from trainer.denoising import Step
 from trainer.devices import seeded_generator
+from trainer.drawing import Progress
 from trainer.families.latent_colours import fit_colours, with_constant
 from trainer.generate import Painter
-from trainer.live_picture import LivePicture, denoised
+from trainer.live_picture import denoised, live_picture, save_live_picture
 from trainer.pictures import PictureSettings
 
 CPU = torch.device("cpu")
@@ -35,11 +37,11 @@ def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Painter:
 def shown(painter: Painter, settings: PictureSettings) -> tuple[Image.Image, list[Image.Image]]:
     """The picture, and what was shown of it after each step."""
     seen: list[Image.Image] = []
-    with LivePicture(painter.family, settings.guidance) as live:
-        assert live.image() is None
-        picture = painter.draw(settings, settings.seed, lambda *_: seen.append(live.image()))
-    assert live.image() is None
-    return picture, seen
+
+    def show(progress: Progress) -> None:
+        seen.append(live_picture(painter.family, progress.step, settings.guidance))
+
+    return painter.draw(settings, settings.seed, show), seen
 
 
 def distance(one: Image.Image, other: Image.Image) -> float:
@@ -62,24 +64,22 @@ def test_it_is_nearly_the_picture_halfway(painter: Painter, changes: dict[str, o
 def test_it_changes_nothing_of_the_picture(painter: Painter) -> None:
     picture, _ = shown(painter, STAR)
     assert np.array_equal(np.asarray(picture), np.asarray(painter.draw(STAR, STAR.seed)))
-    assert not painter.family.denoiser._forward_hooks
 
 
 def test_it_costs_next_to_nothing(painter: Painter, tmp_path: Path) -> None:
     """It is made twice a second at most; here after every step, of the smallest model there is."""
     spent = 0.0
 
-    def save(_: object) -> None:
+    def save(progress: Progress) -> None:
         nonlocal spent
         begun = time.thread_time()
-        assert live.save(tmp_path / "live.jpg")
+        save_live_picture(tmp_path / "live.jpg", painter.family, progress.step, native.guidance)
         spent += time.thread_time() - begun
 
     painter.family.rough_pixels(torch.zeros(1, 4, 2, 2))  # the map is fitted once a model
     native = STAR.model_copy(update={"width": None, "height": None, "steps": 10})
     begun = time.thread_time()
-    with LivePicture(painter.family, native.guidance) as live:
-        painter.draw(native, native.seed, save)
+    painter.draw(native, native.seed, save)
     assert spent < 0.1 * (time.thread_time() - begun - spent)
     assert Image.open(tmp_path / "live.jpg").size == (128, 128)
 
@@ -102,9 +102,9 @@ def test_the_noise_goes_out_exactly(painter: Painter, tiny_sdxl: Painter) -> Non
 def test_sdxl_and_several_at_once_are_shown_too(tiny_sdxl: Painter) -> None:
     picture, seen = shown(tiny_sdxl, STAR.model_copy(update={"steps": 2}))
     assert [image.size for image in seen] == [picture.size] * 2
-    with LivePicture(tiny_sdxl.family, 1.0) as live:
-        live._follow(tiny_sdxl.family.denoiser, (torch.zeros(3, 4, 4, 2), torch.tensor(5)), (torch.zeros(3, 4, 4, 2),))
-        assert live.image().size == (2 * 3 * tiny_sdxl.family.latent_scale, 4 * tiny_sdxl.family.latent_scale)
+    three = torch.zeros(3, 4, 4, 2)
+    row = live_picture(tiny_sdxl.family, Step(three, three, torch.tensor(5), three), 1.0)
+    assert row.size == (2 * 3 * tiny_sdxl.family.latent_scale, 4 * tiny_sdxl.family.latent_scale)
 
 
 def test_the_colours_of_latents_are_those_of_the_decoder(painter: Painter) -> None:

@@ -1,0 +1,171 @@
+"""What a CUDA graph cannot hold, found without a GPU; and a graph of the CPU that replays what was called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+Function = Callable[..., Tensor]
+_READS_NUMBERS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+_FROM_THE_HOST = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
+_INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
+
+
+class NotCapturable(RuntimeError):
+    """A graph would not hold this, or would not be right when it is replayed."""
+
+
+@dataclass
+class Call:
+    """An operation with its arguments and results, as they were."""
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    results: list[Any]
+
+    @property
+    def description(self) -> tuple[Any, ...]:
+        """What is the same in each run of a function that can be captured."""
+        leaves = tree_flatten((self.args, self.kwargs, self.results))[0]
+        return (str(self.operation), *(_described(each) for each in leaves))
+
+
+def _described(value: Any) -> Any:
+    return (tuple(value.shape), value.dtype, value.device) if isinstance(value, Tensor) else repr(value)
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps what is called within, and raises NotCapturable at the first operation that a graph cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        _check(func, args, kwargs)
+        result = func(*args, **kwargs)
+        results = tree_flatten(result)[0]
+        devices = {each.device for each in tree_flatten((args, results))[0] if isinstance(each, Tensor) and each.ndim}
+        if len(devices) > 1:
+            raise NotCapturable(f"{func} copies between devices")
+        self.calls.append(Call(func, args, kwargs, results))
+        return result
+
+
+def _check(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
+    if func in _FROM_THE_HOST:
+        raise NotCapturable(f"{func} makes a tensor of numbers of the host")
+    if torch.Tag.nondeterministic_seeded in func.tags and not _drops_nothing(func, args, kwargs):
+        raise NotCapturable(f"{func} draws random numbers")
+    by_mask = any(each.dtype in (torch.bool, torch.uint8) for each in tensors[1:])
+    if any(tag in func.tags for tag in _READS_NUMBERS) and (func not in _INDEXING or by_mask):
+        raise NotCapturable(f"{func} waits for numbers of the GPU")
+
+
+def _drops_nothing(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether it is attention that might drop out, but at a probability of 0."""
+    positions = {each.name: index for index, each in enumerate(func._schema.arguments)}
+    if "dropout_p" not in positions:
+        return False
+    position = positions["dropout_p"]
+    default = kwargs.get("dropout_p", func._schema.arguments[position].default_value)
+    return not (args[position] if position < len(args) else default)
+
+
+def recorded(function: Function, inputs: Sequence[Tensor]) -> tuple[list[Call], Tensor]:
+    """What a function calls, and its result. Raises NotCapturable."""
+    with Recorder() as recorder:
+        result = function(*inputs)
+    return recorder.calls, result
+
+
+def check_capturable(function: Function, inputs: Sequence[Tensor]) -> list[Call]:
+    """Run a function twice on the same buffers; returns the calls of a run. Raises NotCapturable."""
+    addresses = [each.data_ptr() for each in inputs]
+    first, _ = recorded(function, inputs)
+    second, _ = recorded(function, inputs)
+    if [call.description for call in first] != [call.description for call in second]:
+        raise NotCapturable("what is called, or with which shapes and numbers, differs from run to run")
+    if _read_from_outside(first) != _read_from_outside(second):
+        raise NotCapturable("what is read lies elsewhere in the second run")
+    if [each.data_ptr() for each in inputs] != addresses:
+        raise NotCapturable("an input has another storage than before")
+    return first
+
+
+def _read_from_outside(calls: list[Call]) -> list[int]:
+    """Addresses of the tensors that were not made within, in the order in which they are read."""
+    made: set[int] = set()
+    outside: list[int] = []
+    for call in calls:
+        given = [each for each in tree_flatten((call.args, call.kwargs))[0] if isinstance(each, Tensor)]
+        outside += [each.data_ptr() for each in given if id(each) not in made]
+        made |= {id(each) for each in call.results}
+    return outside
+
+
+_Frozen = tuple[Any, Any, Any, list[int]]
+
+
+class RecordedGraph:
+    """``trainer.graphs.Graph`` on the CPU. As in a CUDA graph, Python's numbers are what they were at the capture, and
+    tensors are read where they lay; it keeps none of them, and finds out when their memory was given back.
+    """
+
+    def __init__(self, function: Function, inputs: Sequence[Tensor]) -> None:
+        self._inputs = [each.clone() for each in inputs]
+        calls = check_capturable(function, self._inputs)
+        self._calls = _frozen(calls)
+        self._output = torch.empty_like(calls[-1].results[0])
+
+    def replay(self, inputs: Sequence[Tensor]) -> Tensor:
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        values: dict[int, Tensor] = {}
+        for operation, recorded_args, recorded_kwargs, names in self._calls:
+            read = partial(_Read.__call__, values=values)
+            args, kwargs = tree_map_only(_Read, read, (recorded_args, recorded_kwargs))
+            results = tree_flatten(operation(*args, **kwargs))[0]
+            values |= {name: each for name, each in zip(names, results, strict=True) if isinstance(each, Tensor)}
+        return self._output.copy_(values[self._calls[-1][3][0]])
+
+
+class _Read:
+    """Where a recorded argument is found: made within, or what lies outside where it lay."""
+
+    def __init__(self, tensor: Tensor, made: set[int]) -> None:
+        self._name = id(tensor)
+        self._made = self._name in made
+        self._storage = StorageWeakRef(tensor.untyped_storage())
+        self._dtype, self._layout = tensor.dtype, (tensor.storage_offset(), tensor.shape, tensor.stride())
+
+    def __call__(self, values: dict[int, Tensor]) -> Tensor:
+        if self._made:
+            return values[self._name]
+        if self._storage.expired():
+            raise NotCapturable("the graph reads memory that was given back")
+        storage = torch.UntypedStorage._new_with_weak_ptr(self._storage.cdata)
+        return torch.empty(0, dtype=self._dtype).set_(storage, *self._layout)
+
+
+def _frozen(calls: list[Call]) -> list[_Frozen]:
+    """The calls without their tensors."""
+    made: set[int] = set()
+    frozen: list[_Frozen] = []
+    for call in calls:
+        args, kwargs = tree_map_only(Tensor, partial(_Read, made=made), (call.args, call.kwargs))
+        results = [id(each) for each in call.results]
+        made |= set(results)
+        frozen.append((call.operation, args, kwargs, results))
+    return frozen
