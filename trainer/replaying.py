@@ -49,7 +49,7 @@ class Replaying:
         """For people."""
         if self._given_up:
             return f"The denoiser is not captured in graphs: {self._given_up}."
-        return f"The denoiser is captured for sizes that are drawn again: {len(self._graphs)} graphs."
+        return f"The denoiser is captured for sizes that are drawn again. CUDA graphs held: {len(self._graphs)}."
 
     @contextmanager
     def picture(self) -> Iterator[None]:

@@ -25,7 +25,8 @@ def held(info: StudioInfo) -> str:
         facts.append(f"{file_size(info.memory_bytes)} of memory")
     if loras:
         facts.append(f"LoRAs: {html.escape(', '.join(loras))}")
-    lines = [". ".join(facts) + ".", *map(html.escape, info.savers)]
+    told = [*info.savers, *filter(None, [info.replays])]
+    lines = [". ".join(facts) + ".", *map(html.escape, told)]
     return "".join(f"<p class='quiet'>{line}</p>" for line in lines)
 
 

@@ -151,7 +151,7 @@ def test_loras_that_are_forgotten_or_replaced(pair: Pair, monkeypatch: pytest.Mo
 def test_few_graphs_are_kept_those_used_last(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replaying, "MOST_GRAPHS", 2)
     assert [pair.captures(width=width) for width in (64, 72, 64, 80, 64, 72)] == [1, 1, 0, 1, 0, 1]
-    assert pair.maker.alive == 2 and "2 graphs" in pair.replayed.replays
+    assert pair.maker.alive == 2 and "held: 2" in pair.replayed.replays
     monkeypatch.setattr(replaying, "MOST_SEEN", 1)
     pair.check(1, width=88)
     pair.check(1, width=96)

@@ -26,6 +26,7 @@ from ui.studio_view import held, let_go
         ),
         (StudioInfo(state="drawing", model="<b>", device="cuda:0"), "Loaded: &lt;b&gt;, for the GPU."),
         (StudioInfo(state="ready", model="demo", device="cpu", savers=["In tiles."]), "<p class='quiet'>In tiles.</p>"),
+        (StudioInfo(state="ready", model="demo", replays="Not <1>."), "<p class='quiet'>Not &lt;1&gt;.</p>"),
     ],
 )
 def test_words(info: StudioInfo, words: str) -> None:
