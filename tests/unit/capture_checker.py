@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 Function = Callable[..., Tensor]
 _READS_NUMBERS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
@@ -25,18 +24,17 @@ class NotCapturable(RuntimeError):
 
 @dataclass
 class Call:
-    """An operation with its arguments and results, as they were."""
+    """An operation with what it was given, in one list, and with its results."""
 
     operation: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    given: list[Any]
+    layout: TreeSpec
     results: list[Any]
 
     @property
     def description(self) -> tuple[Any, ...]:
         """What is the same in each run of a function that can be captured."""
-        leaves = tree_flatten((self.args, self.kwargs, self.results))[0]
-        return (str(self.operation), *(_described(each) for each in leaves))
+        return (str(self.operation), *map(_described, self.given), *map(_described, self.results))
 
 
 def _described(value: Any) -> Any:
@@ -52,18 +50,23 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        _check(func, args, kwargs)
+        given, layout = tree_flatten((args, kwargs))
+        tensors = [each for each in given if isinstance(each, Tensor)]
+        _check(func, args, kwargs, tensors)
         result = func(*args, **kwargs)
-        results = tree_flatten(result)[0]
-        devices = {each.device for each in tree_flatten((args, results))[0] if isinstance(each, Tensor) and each.ndim}
-        if len(devices) > 1:
+        results = _leaves(result)
+        made = [each for each in results if isinstance(each, Tensor)]
+        if len({each.device for each in (*tensors, *made) if each.ndim}) > 1:
             raise NotCapturable(f"{func} copies between devices")
-        self.calls.append(Call(func, args, kwargs, results))
+        self.calls.append(Call(func, given, layout, results))
         return result
 
 
-def _check(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
+def _leaves(result: Any) -> list[Any]:
+    return [result] if isinstance(result, Tensor) else tree_flatten(result)[0]
+
+
+def _check(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
     if func in _FROM_THE_HOST:
         raise NotCapturable(f"{func} makes a tensor of numbers of the host")
     if torch.Tag.nondeterministic_seeded in func.tags and not _drops_nothing(func, args, kwargs):
@@ -90,10 +93,10 @@ def recorded(function: Function, inputs: Sequence[Tensor]) -> tuple[list[Call], 
     return recorder.calls, result
 
 
-def check_capturable(function: Function, inputs: Sequence[Tensor]) -> list[Call]:
-    """Run a function twice on the same buffers; returns the calls of a run. Raises NotCapturable."""
+def check_capturable(function: Function, inputs: Sequence[Tensor]) -> tuple[list[Call], Tensor]:
+    """Run a function twice on the same buffers; returns calls and result of a run. Raises NotCapturable."""
     addresses = [each.data_ptr() for each in inputs]
-    first, _ = recorded(function, inputs)
+    first, result = recorded(function, inputs)
     second, _ = recorded(function, inputs)
     if [call.description for call in first] != [call.description for call in second]:
         raise NotCapturable("what is called, or with which shapes and numbers, differs from run to run")
@@ -101,7 +104,7 @@ def check_capturable(function: Function, inputs: Sequence[Tensor]) -> list[Call]
         raise NotCapturable("what is read lies elsewhere in the second run")
     if [each.data_ptr() for each in inputs] != addresses:
         raise NotCapturable("an input has another storage than before")
-    return first
+    return first, result
 
 
 def _read_from_outside(calls: list[Call]) -> list[int]:
@@ -109,13 +112,12 @@ def _read_from_outside(calls: list[Call]) -> list[int]:
     made: set[int] = set()
     outside: list[int] = []
     for call in calls:
-        given = [each for each in tree_flatten((call.args, call.kwargs))[0] if isinstance(each, Tensor)]
-        outside += [each.data_ptr() for each in given if id(each) not in made]
+        outside += [each.data_ptr() for each in call.given if isinstance(each, Tensor) and id(each) not in made]
         made |= {id(each) for each in call.results}
     return outside
 
 
-_Frozen = tuple[Any, Any, Any, list[int]]
+_Frozen = tuple[Any, list[Any], TreeSpec, list[int]]
 
 
 class RecordedGraph:
@@ -125,20 +127,20 @@ class RecordedGraph:
 
     def __init__(self, function: Function, inputs: Sequence[Tensor]) -> None:
         self._inputs = [each.clone() for each in inputs]
-        calls = check_capturable(function, self._inputs)
+        calls, result = check_capturable(function, self._inputs)
         self._calls = _frozen(calls)
-        self._output = torch.empty_like(calls[-1].results[0])
+        self._result = id(result)
+        self._output = torch.empty_like(result)
 
     def replay(self, inputs: Sequence[Tensor]) -> Tensor:
         for mine, given in zip(self._inputs, inputs, strict=True):
             mine.copy_(given)
         values: dict[int, Tensor] = {}
-        for operation, recorded_args, recorded_kwargs, names in self._calls:
-            read = partial(_Read.__call__, values=values)
-            args, kwargs = tree_map_only(_Read, read, (recorded_args, recorded_kwargs))
-            results = tree_flatten(operation(*args, **kwargs))[0]
+        for operation, given, layout, names in self._calls:
+            args, kwargs = tree_unflatten([each(values) if isinstance(each, _Read) else each for each in given], layout)
+            results = _leaves(operation(*args, **kwargs))
             values |= {name: each for name, each in zip(names, results, strict=True) if isinstance(each, Tensor)}
-        return self._output.copy_(values[self._calls[-1][3][0]])
+        return self._output.copy_(values[self._result])
 
 
 class _Read:
@@ -164,8 +166,8 @@ def _frozen(calls: list[Call]) -> list[_Frozen]:
     made: set[int] = set()
     frozen: list[_Frozen] = []
     for call in calls:
-        args, kwargs = tree_map_only(Tensor, partial(_Read, made=made), (call.args, call.kwargs))
+        given = [_Read(each, made) if isinstance(each, Tensor) else each for each in call.given]
         results = [id(each) for each in call.results]
         made |= set(results)
-        frozen.append((call.operation, args, kwargs, results))
+        frozen.append((call.operation, given, call.layout, results))
     return frozen
