@@ -145,7 +145,7 @@ class Painter:
                 with self._replaying.picture():
                     return draw(self.family, settings, seeds, on_step=on_step)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or not self._replaying.give_up("memory is short"):
+                if not is_out_of_memory(error) or not self._replaying.make_room():
                     raise
             give_back_memory(self.device)
             return draw(self.family, settings, seeds, on_step=on_step)

@@ -9,9 +9,11 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from peft.tuners.lora import LoraLayer as LoraTunerLayer
 from torch import Tensor, nn
 
+from trainer.devices import is_out_of_memory
 from trainer.families.base import Conditioning, Family
 from trainer.graphs import Graph, GraphMaker
 from trainer.lora.scalings import Scalings, active_adapters
@@ -20,6 +22,8 @@ MOST_GRAPHS = 4
 """Each holds the memory of one call of the denoiser."""
 MOST_SEEN = 64
 
+_Shapes = tuple[tuple[str, ...], tuple[tuple[torch.Size, torch.dtype], ...]]
+_Key = tuple[Hashable, _Shapes]
 _log = logging.getLogger(__name__)
 
 
@@ -34,9 +38,10 @@ class Replaying:
         """``make_graph`` captures functions on the denoiser's device, where the denoiser has to stay."""
         self._family = family
         self._make_graph = make_graph
-        self._graphs: OrderedDict[Hashable, _Captured] = OrderedDict()
-        self._seen: OrderedDict[Hashable, None] = OrderedDict()
-        self._asked: set[Hashable] = set()
+        self._graphs: OrderedDict[_Key, _Captured] = OrderedDict()
+        self._seen: OrderedDict[_Key, None] = OrderedDict()
+        self._asked: set[_Key] = set()
+        self._too_large: set[_Shapes] = set()
         self._state: Hashable = None
         self._pictures = 0
         self._given_up = "it is told the guidance" if family.reads_guidance else ""
@@ -56,22 +61,23 @@ class Replaying:
         """Within, pictures are drawn together, and neither weights nor adapters change."""
         self._state = _state_of(self._family.denoiser)
         self._pictures += 1
+        self._asked.clear()
         try:
             yield
         finally:
             self._state = None
             self._seen.update(dict.fromkeys(self._asked))
-            self._asked.clear()
             while len(self._seen) > MOST_SEEN:
                 self._seen.popitem(last=False)
 
-    def give_up(self, reason: str) -> bool:
-        """Capture nothing any more; returns whether that lets go of memory."""
-        held = bool(self._graphs)
+    def make_room(self) -> bool:
+        """Let go of all graphs, and capture what the last picture needed no more; False where there are none."""
+        self._too_large |= {shapes for _, shapes in self._asked}
+        if not self._graphs:
+            return False
         self._graphs.clear()
-        self._given_up = reason
-        _log.warning(self.in_words)
-        return held
+        _log.warning("The memory does not suffice for CUDA graphs beside pictures of this size.")
+        return True
 
     def predict(
         self,
@@ -94,15 +100,16 @@ class Replaying:
         """The graph for such inputs; None where there is none to be."""
         if self._state is None or self._given_up:
             return None
-        key = (self._state, names, tuple((each.shape, each.dtype) for each in inputs))
+        shapes = (names, tuple((each.shape, each.dtype) for each in inputs))
+        key = (self._state, shapes)
         self._asked.add(key)
-        if key not in self._graphs and key in self._seen:
+        if key not in self._graphs and key in self._seen and shapes not in self._too_large:
             self._capture(key, names, inputs)
         if key in self._graphs:
             self._graphs.move_to_end(key)
         return self._graphs.get(key)
 
-    def _capture(self, key: Hashable, names: tuple[str, ...], inputs: list[Tensor]) -> None:
+    def _capture(self, key: _Key, names: tuple[str, ...], inputs: list[Tensor]) -> None:
         family, scalings = self._family, Scalings(self._family.denoiser)
 
         def predict(noisy: Tensor, timesteps: Tensor, states: Tensor, sizes: Tensor, *extra: Tensor) -> Tensor:
@@ -115,9 +122,17 @@ class Replaying:
             with scalings.in_place():
                 graph = self._make_graph(predict, inputs)
         except RuntimeError as error:
-            self.give_up(f"{type(error).__name__}: {error}".splitlines()[0])
+            if is_out_of_memory(error):
+                self.make_room()
+            else:
+                self._give_up(f"{type(error).__name__}: {error}".splitlines()[0])
         else:
             self._graphs[key] = _Captured(graph, scalings, self._pictures)
+
+    def _give_up(self, reason: str) -> None:
+        self._graphs.clear()
+        self._given_up = reason
+        _log.warning(self.in_words)
 
 
 class _Captured:

@@ -20,6 +20,7 @@ from tests.unit.capture_checker import Function, RecordedGraph
 from tests.unit.test_drawing import lora_for
 from trainer import generate, replaying
 from trainer.drawing import Progress
+from trainer.errors import UserError
 from trainer.generate import Painter
 from trainer.live_picture import live_picture
 from trainer.lora.file import LoraFile, read_lora, write_lora
@@ -175,19 +176,45 @@ def test_when_capturing_fails_it_is_told_once_and_all_goes_on(pair: Pair, caplog
     assert pair.maker.alive == 0
 
 
-def test_graphs_give_way_when_the_memory_runs_out(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_give_way_when_the_memory_runs_out(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those of other sizes too, but only what was too much is not captured any more."""
     family: Any = pair.replayed._whole
-    decode, short = type(family).decode_latents, [True]
+    decode = type(family).decode_latents
 
     def decode_with_room(latents: Tensor) -> Tensor:
-        if short[0] and pair.maker.alive:
+        if latents.shape[-1] == 9 and pair.maker.alive:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return decode(family, latents)
 
     monkeypatch.setattr(family, "decode_latents", decode_with_room)
-    assert pair.captures() == 1
-    assert pair.maker.alive == 0 and "memory" in pair.replayed.replays
+    assert pair.captures(width=64) == 1
+    assert pair.captures(width=72) == 0
+    assert pair.maker.alive == 0 and [each.levelname for each in caplog.records] == ["WARNING"]
+    assert pair.captures(width=64) == 1
+    assert pair.maker.alive == 1 and "held: 1" in pair.replayed.replays
+
+
+def test_memory_that_runs_out_in_a_capture(pair: Pair) -> None:
+    assert pair.captures(width=64) == 1
+    pair.maker.error = torch.OutOfMemoryError("CUDA out of memory")
+    assert pair.captures(width=80) == 0
+    assert pair.maker.alive == 0
+    pair.maker.error = None
+    assert [pair.captures(width=width) for width in (80, 64)] == [0, 1]
+
+
+def test_memory_that_runs_out_without_graphs_is_told(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(latents: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as short:
+        short.setattr(pair.replayed._whole, "decode_latents", no_room)
+        with pytest.raises(UserError, match="memory"):
+            pair.replayed.draw(STAR, 1)
     assert pair.captures() == 0
+    assert pair.captures(width=72) == 1
 
 
 def test_savers_move_the_model_so_nothing_is_captured(pair: Pair) -> None:
