@@ -150,14 +150,14 @@ def test_from_the_first_click_to_the_last_picture(
 
     # Merge: the preview follows the slider, then it is saved
     runs.press("merge")
-    pair = page.locator("#merge-pair .pair img")
-    expect(pair).to_have_count(2, timeout=SLOW_MS)
-    expect_loaded(pair.nth(1))
-    whole = pair.nth(1).get_attribute("src")
+    drawn, caption = page.locator("#merge-pair .drawn"), page.locator("#merge-pair figcaption")
+    expect(caption).to_contain_text("× 1", timeout=SLOW_MS)
+    expect_loaded(drawn)
+    whole = drawn.get_attribute("src")
     set_weight(page, "merge", "0.4")
-    expect(page.locator("#merge-pair")).to_contain_text("× 0.4", timeout=SLOW_MS)
-    assert pair.nth(1).get_attribute("src") != whole
-    expect_loaded(pair.nth(1))
+    expect(caption).to_contain_text("× 0.4", timeout=SLOW_MS)
+    assert drawn.get_attribute("src") != whole
+    expect_loaded(drawn)
     docs_shot("merge")
     page.locator("#merge-save").click()
     expect(page.locator("#merge-outcome")).to_contain_text("my-merge", timeout=SLOW_MS)
