@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,16 +129,23 @@ def test_strengths_change_without_a_capture(both: Pair) -> None:
 
 
 def test_weights_that_change_in_place_are_read_anew(pair: Pair) -> None:
-    """Strengths by block, and every kind of LoRA that is added into the weights."""
+    """Strengths by block, and DoRA, which is added into the weights as LoHa and LoKr are."""
     plain = pair.check(1)
     assert pair.captures() == 1
     seen = {plain}
     for weight in (0.5, 0.9, -2.0):
         pair.use((0, weight, "text_encoder:0,unet.mid_block:1.2"))
         seen.add(pair.check(1))
+    lora = read_lora(pair.loras[1])
+    layers = {
+        key: replace(layer, magnitude=torch.full((layer.up.shape[0], 1), 0.8)) for key, layer in lora.layers.items()
+    }
+    write_lora(pair.loras[1], LoraFile(layers, {}), precision=None)
+    pair.use((1, 1.0, ""))
+    seen.add(pair.check(1))
     pair.use()
     assert pair.check(1) == plain
-    assert len(seen) == 4 and len(pair.maker.graphs) == 1
+    assert len(seen) == 5 and len(pair.maker.graphs) == 1
 
 
 def test_loras_that_are_forgotten_or_replaced(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
