@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainer.errors import UserError
 from trainer.files import size_bytes
+from trainer.grids.store import grids_dir
 from trainer.runs.bin import Bin
 from trainer.runs.store import ALIVE, Workspace
 from trainer.single_file.cache import cache_dir as models_cache
@@ -27,9 +28,10 @@ def places(workspace: Workspace) -> list[Place]:
     """Where files go, most wanted first."""
     return [
         Place("Runs", "each with its settings, log, previews, checkpoints and finished LoRA", workspace.runs_dir),
-        Place("Bin", "deleted runs and checkpoints; emptied on the Runs tab", Bin(workspace.dir).dir),
+        Place("Bin", "deleted runs, checkpoints and pictures; emptied on the Runs tab", Bin(workspace.dir).dir),
         Place("Merged models", "what the Merge tab saves", workspace.models_dir),
         Place("Pictures", "what the Generate tab makes", workspace.pictures_dir),
+        Place("Grids", "pictures side by side, and their sheets", grids_dir(workspace)),
         Place("Pictures to start from", "what was given to the Generate tab", workspace.inputs_dir),
         Place("Datasets", "uploaded and generated pictures", workspace.datasets_dir),
         Place("Presets", "your own", workspace.dir / "presets"),
