@@ -13,10 +13,8 @@ from PIL import Image, ImageChops, ImageOps
 from trainer.data.image_files import PICTURE_ERRORS, as_rgb, read_alpha, read_grey, read_rgb, read_size, why_unreadable
 from trainer.errors import Problem, UserError
 from trainer.files import write_bytes
+from trainer.pictures import LARGEST_SIDE_PX
 from trainer.runs.store import Workspace
-
-LARGEST_SIDE_PX = 4096
-"""Larger pictures are made smaller when they are kept: nothing larger is drawn."""
 
 
 def keep_input(workspace: Workspace, image: Image.Image) -> Path:

@@ -25,6 +25,7 @@ from trainer.lora.strengths import Strength, parse_strength
 
 OUR_CHUNK = "lora_atelier"
 LARGEST_SIDE_PX = 4096
+"""Nothing larger is drawn, or kept to start from."""
 A1111_CHUNK = "parameters"
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 """Where the Exif standard (2.32, section 4.6.5) keeps a comment: eight bytes of encoding, then the text."""

@@ -20,6 +20,8 @@ import psutil
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 
+from trainer.runs.store import Workspace
+
 ROOT = Path(__file__).resolve().parents[2]
 MEASURES = "LORA_ATELIER_MEASURE" in os.environ
 """Whether the machine is idle, so that times can be held to what is promised; else only to what is absurd."""
@@ -79,6 +81,12 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     running.process.terminate()
     running.process.wait(timeout=20)
     _end_all_in(workspace)
+
+
+@pytest.fixture(scope="module")
+def workspace(app: App) -> Workspace:
+    """The app's workspace. Whatever works in it is ended with the app."""
+    return Workspace(app.workspace)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App
 from tests.browser.example_runs import open_tab, write_example_lora
 from tests.browser.test_accessibility import unfold_all
 from tests.browser.test_accessibility_open import findings, findings_on_a_phone
@@ -22,7 +21,6 @@ from trainer.inputs import keep_input
 from trainer.lora.file import read_lora, write_lora
 from trainer.pictures import read_settings, save_png
 from trainer.runs.store import Workspace
-from trainer.studio import Studio
 
 DROP = """(target, [name, data]) => {
     const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
@@ -32,13 +30,6 @@ DROP = """(target, [name, data]) => {
         target.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: transfer }));
     }
 }"""
-
-
-@pytest.fixture(scope="module")
-def workspace(app: App) -> Iterator[Workspace]:
-    workspace = Workspace(app.workspace)
-    yield workspace
-    Studio(workspace, 1).let_go()
 
 
 @pytest.fixture(scope="module")
@@ -173,11 +164,12 @@ def test_words_sizes_mask_and_queue(
     source.get_by_role("button", name="Remove", exact=True).click()
     fill(page, "steps", "100")
     fill(page, "count", "16")
-    for text in ("first", "second", "third"):
+    waiting = page.locator("#generate-work .waiting li .prompt")
+    for before_it, text in enumerate(("first", "second", "third")):
         fill(page, "prompt", text)
         page.locator("#generate").click()
         expect(page.locator("#generate-status")).to_contain_text("Drawing, step")
-    waiting = page.locator("#generate-work .waiting li .prompt")
+        expect(waiting).to_have_count(before_it)  # asked for, before the button is pressed again
     expect(waiting).to_have_text(["second", "third"])
     page.get_by_role("button", name="To the front: third").click()
     expect(waiting).to_have_text(["first", "second"])  # it gave way between two pictures

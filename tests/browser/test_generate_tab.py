@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,18 +11,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App, dismiss, toast
+from tests.browser.conftest import dismiss, toast
 from tests.browser.example_runs import example_run, open_tab, write_example_lora
 from trainer.pictures import read_settings
 from trainer.runs.store import Run, Workspace
-from trainer.studio import Studio
-
-
-@pytest.fixture(scope="module")
-def workspace(app: App) -> Iterator[Workspace]:
-    workspace = Workspace(app.workspace)
-    yield workspace
-    Studio(workspace, 1).let_go()
 
 
 @pytest.fixture(scope="module")

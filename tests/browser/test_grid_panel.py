@@ -6,10 +6,9 @@ import io
 import os
 import signal
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -21,13 +20,6 @@ from trainer.runs.store import Workspace
 from trainer.studio import Studio
 
 CELLS = "#grid-sheet .cell"
-
-
-@pytest.fixture(scope="module")
-def workspace(app: App) -> Iterator[Workspace]:
-    workspace = Workspace(app.workspace)
-    yield workspace
-    Studio(workspace, 1).let_go()
 
 
 def open_panel(page: Page) -> None:

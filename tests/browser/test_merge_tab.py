@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import MEASURES, App, dismiss
+from tests.browser.conftest import MEASURES, dismiss
 from tests.browser.example_runs import example_run, open_tab, write_example_lora
 from trainer.lora.file import read_lora
 from trainer.pictures import read_settings
 from trainer.runs.store import Run, Workspace
 from trainer.single_file.header import read_header
 from trainer.studio import Answer, Studio
-
-
-@pytest.fixture(scope="module")
-def workspace(app: App) -> Iterator[Workspace]:
-    workspace = Workspace(app.workspace)
-    yield workspace
-    Studio(workspace, 1).let_go()
 
 
 @pytest.fixture(scope="module")

@@ -29,11 +29,6 @@ STEPS = 3
 
 
 @pytest.fixture(scope="module")
-def workspace(app: App) -> Workspace:
-    return Workspace(app.workspace)
-
-
-@pytest.fixture(scope="module")
 def pictures(app: App) -> Path:
     return make_pictures(app.workspace / "datasets" / "three")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import App, dismiss
+from tests.browser.conftest import dismiss
 from tests.browser.example_runs import example_run, open_tab
 from tests.browser.test_dataset_tab import eventually
 from tests.recipe.tiny_runs import losses_of, make_pictures, of_type
@@ -28,11 +28,6 @@ window.Notification.requestPermission = async () => (window.Notification.permiss
 """
 LOOK_AWAY = "Object.defineProperty(document, 'visibilityState', { get: () => 'hidden', configurable: true })"
 LOOK_AGAIN = "delete document.visibilityState"
-
-
-@pytest.fixture(scope="module")
-def workspace(app: App) -> Workspace:
-    return Workspace(app.workspace)
 
 
 @pytest.fixture

@@ -45,11 +45,6 @@ SCROLL = """async node => {
 
 
 @pytest.fixture(scope="module")
-def workspace(app: App) -> Workspace:
-    return Workspace(app.workspace)
-
-
-@pytest.fixture(scope="module")
 def runs(workspace: Workspace) -> list[Run]:
     """Two runs of other settings: one with validation and losses that are no numbers, one that was resumed."""
     first, second = example_run(workspace, "plain"), example_run(workspace, "resumed", "stopped", steps=80)

@@ -22,11 +22,6 @@ FRESH_MS = 5000 if MEASURES else 60_000
 
 
 @pytest.fixture(scope="module")
-def workspace(app: App) -> Workspace:
-    return Workspace(app.workspace)
-
-
-@pytest.fixture(scope="module")
 def finished(workspace: Workspace) -> Run:
     return example_run(workspace, "my-character")
 

@@ -52,9 +52,7 @@ class Board:
 
     def __init__(self, desk: DatasetDesk) -> None:
         self._desk = desk
-        self.grid = custom(
-            "dataset-grid", css=("grid", "editor", "stage", "../paint/paint"), js=GRID_SCRIPTS, asks=questions(desk)
-        )
+        self.grid = custom("dataset-grid", css=GRID_STYLES, js=GRID_SCRIPTS, asks=questions(desk))
         self.job = custom("dataset-job", css=("job",), js=("job",))
         self.tools = gr.Column(visible=False, elem_id="dataset-tools", render=False)
         self.train_on = gr.Button(

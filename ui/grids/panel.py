@@ -52,7 +52,9 @@ class GridPanel:
                 value=self._filled(self._desk.last_axes()),
                 asks=[self._offering()],
             )
-            self.sheet = scripted("grid-sheet", css=("grids/sheet",), js=("dataset/dom", "grids/viewer", "grids/sheet"))
+            self.sheet = scripted(
+                "grid-sheet", css=("grids/sheet",), js=("dataset/dom", "wall/large", "grids/viewer", "grids/sheet")
+            )
         self._seen, self._chosen = kept(), kept()
         self._polled = [self._seen, self.sheet]
         self.filled = [self._fold, self._axes]

@@ -14,7 +14,9 @@ _STYLES = ("charts/charts", "wall/wall", "compare/compare")
 
 def build(board: RunsBoard) -> None:
     """Lay the comparison out; it is hidden until two runs are ticked in the list."""
-    comparison = scripted("run-compare", css=_STYLES, js=[*CHART_SCRIPTS, "wall/viewer", "compare/compare"])
+    comparison = scripted(
+        "run-compare", css=_STYLES, js=[*CHART_SCRIPTS, "wall/large", "wall/viewer", "compare/compare"]
+    )
 
     def version(overview: Overview) -> str:
         """Changes with the runs and with their evaluations."""

@@ -16,7 +16,7 @@ NONE_YET = "No previews yet. They appear as the run makes them; Sample now asks 
 def build(board: RunsBoard) -> None:
     """Lay the wall of pictures out."""
     gr.HTML("<h3>Previews</h3>", padding=False)
-    wall = scripted("sample-wall", css=["wall/wall"], js=["dataset/dom", "wall/viewer", "wall/wall"])
+    wall = scripted("sample-wall", css=["wall/wall"], js=["dataset/dom", "wall/large", "wall/viewer", "wall/wall"])
     board.add(Panel("previews", [wall], lambda shown: shown.view.wall_version, _updates))
 
 

@@ -1,4 +1,4 @@
-// Preview pictures and looking at one of them large. Runs inside gr.HTML after dom.js.
+// Preview pictures and looking at one of them large. Runs inside gr.HTML, after dom.js and large.js.
 // A picture is { run, name, stamp, prompt, step }; null where there is none.
 const addressOf = (picture, more = "") => `/atelier/runs/${encodeURIComponent(picture.run)}/samples/${encodeURIComponent(picture.name)}${more}`;
 const largeOf = (picture) => addressOf(picture, `?v=${picture.stamp}`);
@@ -17,14 +17,14 @@ function pictureButton(picture, onopen) {
 // go(picture, right, down) gives the next picture in a direction, first(picture) the one before training; null for none.
 function makeViewer(go, first) {
   const image = make("img", { alt: "" }), before = make("img", { alt: "Before training" });
-  const caption = make("span"), where = make("b"), facts = make("dl", { class: "sw-facts" });
+  const caption = make("span"), where = make("b");
   const save = make("a", { download: true }, "Save picture");
   const compare = button("Beside the start", () => { beside = !beside; show(shown); }, { "aria-pressed": "false", title: "Key: b" });
-  const settings = make("details", { ontoggle: () => settings.open && readSettings() }, make("summary", {}, "Settings"), facts);
+  const settings = settingsBelow(() => addressOf(shown, "/settings"));
   const dialog = make("dialog", { class: "viewer sw-viewer", "aria-label": "Preview picture" }, make("div", { class: "sw-pair" }, before, image), make("p", {}, where, " ", caption),
     make("nav", {}, button("‹", () => move(-1, 0), { "aria-label": "Earlier step" }), button("›", () => move(1, 0), { "aria-label": "Later step" }),
       button("↑", () => move(0, -1), { "aria-label": "Previous prompt" }), button("↓", () => move(0, 1), { "aria-label": "Next prompt" }),
-      compare, save, button("Close", () => dialog.close(), { "data-close": true })), settings);
+      compare, save, button("Close", () => dialog.close(), { "data-close": true })), settings.node);
   let shown = null, beside = false;
   element.parentElement.append(dialog); // beside the component: an update of it must not close this
 
@@ -42,26 +42,13 @@ function makeViewer(go, first) {
     compare.setAttribute("aria-pressed", String(beside));
     before.hidden = !beside || !start || start.name === picture.name;
     if (!before.hidden) before.src = largeOf(start);
-    if (settings.open) readSettings();
+    settings.read();
     if (!dialog.open) dialog.showModal();
   }
 
   const move = (right, down) => show(go(shown, right, down));
 
-  async function readSettings() {
-    const asked = shown;
-    const reply = await fetch(addressOf(asked, "/settings"));
-    const told = reply.ok ? await reply.json() : { problem: "The file is missing." };
-    if (asked !== shown) return;
-    facts.replaceChildren(...Object.entries(told).flatMap(([name, value]) =>
-      [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, typeof value === "object" ? JSON.stringify(value) : String(value))]));
-  }
-
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  dialog.addEventListener("keydown", (event) => {
-    const keys = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
-    if (keys[event.key]) { event.preventDefault(); move(...keys[event.key]); }
-    if (event.key === "b" && !compare.hidden) compare.click();
-  });
+  movesByKeys(dialog, move);
+  dialog.addEventListener("keydown", (event) => event.key === "b" && !compare.hidden && compare.click());
   return show;
 }
