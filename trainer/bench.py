@@ -1,4 +1,4 @@
-"""How fast training is: the recipe's own step on random weights and random latents."""
+"""How fast training is: the recipe's own step on random weights and random pictures."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ import torch
 from trainer.conditioning import caption_encoder
 from trainer.config import Config
 from trainer.data.buckets import resolutions
-from trainer.data.cache import text_row_bytes
-from trainer.data.text_plan import plan_texts
-from trainer.data.training_set import Batch
-from trainer.devices import compute_dtype, device_name, gpu_held, pick_device, seeded_generator, use_deterministic
+from trainer.data.random_set import random_training_set
+from trainer.data.training_set import Batch, TrainingSet
+from trainer.devices import compute_dtype, device_name, gpu_held, pick_device, use_deterministic
 from trainer.families import load_family, random_family
 from trainer.families.base import Family
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
 from trainer.parameter_groups import parameter_groups
+from trainer.plan_fixes import changed
+from trainer.profiling.growth import Growth, VariedStep, growth, variations
+from trainer.profiling.memory import memory_by_kind
+from trainer.profiling.profile import StepProfile, profile_step
+from trainer.profiling.spans import DATA, span
+from trainer.profiling.work import wait_for, work_of
 from trainer.quantize import quantize_denoiser
 from trainer.recipe import Ingredients, train_step
 from trainer.runs.events import EventSink
 from trainer.upkeep import set_training_mode
 
 WARM_UP_STEPS = 3
+BATCHES = 4
+"""Batches of an epoch of the random pictures."""
 PRECISIONS = {torch.float32: "no", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
@@ -56,6 +63,25 @@ class Measurement:
     torch: str
 
 
+@dataclass(frozen=True)
+class _Bench:
+    """A run's step, ready to be taken again and again."""
+
+    ingredients: Ingredients
+    learning: Learning
+    data: TrainingSet
+    load_s: float
+
+    def step(self) -> None:
+        """One optimizer step of the recipe."""
+        train_step(self.ingredients, self.learning, self._batch)
+        wait_for(self.ingredients.device)
+
+    def _batch(self, index: int) -> Batch:
+        with span(DATA):
+            return self.data.batch(index)
+
+
 def measure(config: Config, *, size: Literal["demo", "full"], model_given: bool, events: EventSink) -> Measurement:
     """Train ``config.train.max_steps`` steps and time them.
 
@@ -67,31 +93,63 @@ def measure(config: Config, *, size: Literal["demo", "full"], model_given: bool,
     """
     device = pick_device()
     with gpu_held(device, "measuring of the speed", events):
-        return _measured(config, size, model_given, device, events)
+        return _measured(_bench(config, size, model_given, device, events), "given" if model_given else size, events)
 
 
-def _measured(
+def measure_and_profile(
+    config: Config, *, size: Literal["demo", "full"], model_given: bool, events: EventSink, trace: Path | None
+) -> tuple[Measurement, StepProfile]:
+    """``measure``, and what ``profile_step`` finds in some more steps; ``trace`` is where the profiler's events go."""
+    device = pick_device()
+    with gpu_held(device, "measuring of the speed", events):
+        bench = _bench(config, size, model_given, device, events)
+        measured = _measured(bench, "given" if model_given else size, events)
+        events.emit("progress", what="profiling", done=0, total=1)
+        family, dtype = bench.ingredients.family, bench.ingredients.dtype
+        step_ms = measured.step_ms_median
+        return measured, profile_step(family, bench.step, device, dtype, step_ms=step_ms, trace=trace)
+
+
+def measure_growth(
+    config: Config, *, size: Literal["demo", "full"], model_given: bool, events: EventSink
+) -> list[Growth]:
+    """Measure what a step costs as batch, rank and resolution grow one at a time, against the settings as given."""
+    device, steps = pick_device(), []
+    with gpu_held(device, "measuring of the speed", events):
+        for what, changes in variations(config):
+            bench = _bench(changed(config, changes), size, model_given, device, events)
+            measured = _measured(bench, size, events)
+            work = work_of(bench.step)
+            memory = memory_by_kind(bench.ingredients.family, bench.step, device)
+            steps.append(VariedStep(what, measured.step_ms_median, measured.images_per_s, work, memory.peak))
+    return growth(steps)
+
+
+def _bench(
     config: Config, size: Literal["demo", "full"], model_given: bool, device: torch.device, events: EventSink
-) -> Measurement:
+) -> _Bench:
+    begun = time.perf_counter()
     use_deterministic(config.train.deterministic)
     dtype = compute_dtype(config.train.mixed_precision, device)
-    begun = time.perf_counter()
     family = _family(config, size, model_given, device, dtype)
     quantize_denoiser(family.denoiser, config.model.quantize)
     groups = parameter_groups(add_adapters(family, config.lora, seed=config.train.seed), config.train)
     limit, scaled = norm_limiter(family, config.lora), dtype == torch.float16
     learning = Learning(groups, config.train, config.train.max_steps, scaled=scaled, limit_norms=limit)
     set_training_mode(family, config.train)
-    batch = _random_batch(config, family)
-    texts = plan_texts(config, batch.captions, True, text_row_bytes(family, config.dataset.captions))
-    encode = caption_encoder(family, config, texts, Path(), events, lambda: None)
+    data = random_training_set(config, family, config.train.batch_size * BATCHES)
+    encode = caption_encoder(family, config, data.text_plan, Path(), events, lambda: None)
     ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
-    loaded = time.perf_counter()
+    return _Bench(ingredients, learning, data, time.perf_counter() - begun)
+
+
+def _measured(bench: _Bench, size: str, events: EventSink) -> Measurement:
+    config, device, family = bench.ingredients.config, bench.ingredients.device, bench.ingredients.family
     times = []
     for step in range(config.train.max_steps):
-        step_begun = time.perf_counter()
-        train_step(ingredients, learning, lambda index: batch)
-        times.append(time.perf_counter() - step_begun)
+        begun = time.perf_counter()
+        bench.step()
+        times.append(time.perf_counter() - begun)
         events.emit("progress", what="measuring", done=step + 1, total=config.train.max_steps)
     steady = sorted(times[WARM_UP_STEPS:] or times)
     median = statistics.median(steady)
@@ -101,18 +159,18 @@ def _measured(
         step_ms_median=round(median * 1000, 3),
         step_ms_p90=round(steady[min(len(steady) - 1, int(len(steady) * 0.9))] * 1000, 3),
         images_per_s=round(pictures / median, 3),
-        load_s=round(loaded - begun, 3),
+        load_s=round(bench.load_s, 3),
         compile_s=0.0,
         first_step_s=round(times[0], 3),
         peak_vram_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
         peak_rss_bytes=_peak_rss_bytes(),
         steps=len(times),
         family=family.name,
-        size="given" if model_given else size,
+        size=size,
         resolution=width if width == height else [width, height],
         batch=config.train.batch_size,
         rank=config.lora.rank,
-        precision=PRECISIONS[dtype],
+        precision=PRECISIONS[bench.ingredients.dtype],
         device=device_name(device),
         torch=torch.__version__,
     )
@@ -124,19 +182,6 @@ def _family(
     if model_given:
         return load_family(config.model, device=device, dtype=dtype, prediction_type=config.loss.prediction_type)
     return random_family(config.model, size, device=device, dtype=dtype)
-
-
-def _random_batch(config: Config, family: Family) -> Batch:
-    width, height = resolutions(config.dataset)[0]
-    count = config.train.batch_size
-    shape = (count, 4, height // family.latent_scale, width // family.latent_scale)
-    return Batch(
-        latents=torch.randn(shape, generator=seeded_generator(config.train.seed, "bench")),
-        captions=[f"a picture, number {number}" for number in range(count)],
-        loss_weights=torch.ones(count),
-        sizes=torch.tensor([[height, width, 0, 0, height, width]] * count),
-        paths=[],
-    )
 
 
 def _peak_rss_bytes() -> int:

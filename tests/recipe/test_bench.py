@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 
+from trainer.__main__ import command_parser
 from trainer.bench import Measurement, measure
 from trainer.commands import bench
+from trainer.config import Config
 from trainer.config_io import parse_config
 from trainer.devices import compute_dtype
+from trainer.errors import UserError
 from trainer.families import FAMILIES
 from trainer.families.base import Conditioning
+from trainer.profiling import growth
+from trainer.profiling import profile as profile_module
 from trainer.runs.events import Events
 
 KEYS = (
@@ -27,6 +37,47 @@ def test_the_answer_has_the_promised_keys() -> None:
     assert 0 < answer.step_ms_median <= answer.step_ms_p90
     assert answer.images_per_s > 0 and answer.peak_rss_bytes > 2**20
     assert "step_ms_median" in bench.describe(vars(answer))
+
+
+def asked(*options: str) -> dict[str, Any]:
+    """What the command answers on the smallest pictures."""
+    args = command_parser("bench", bench).parse_args(["--resolution", "64", "--steps", "4", *options])
+    return bench.run(args, Events())
+
+
+def test_a_profile_stands_beside_the_promised_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_module, "PROFILED_STEPS", 1)
+    trace = tmp_path / "trace.json"
+    answer = asked("--profile", "--trace", str(trace))
+    assert list(answer) == [*KEYS.split(), "profile"]
+    profile = answer["profile"]
+    json.dumps(answer)
+    phases = {phase["name"]: phase["ms"] for phase in profile["phases"]}
+    assert set(phases) >= {"data", "inputs", "forward", "loss", "backward", "clipping", "optimizer"}
+    assert phases["forward"] + phases["backward"] > 0.5 * profile["profiled_step_ms"]
+    assert 0 < profile["matrix_share"] < 1 and profile["kernels"] is None and profile["operations"] > 1000
+    memory = profile["memory"]
+    assert memory["gradients"] == memory["lora"] and memory["optimizer"] >= 2 * memory["lora"]
+    assert memory["activations"] > 0 and memory["peak"] >= memory["denoiser"] + memory["activations"]
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert "attn" in bench.describe(answer) and "layer" in bench.describe(answer)
+    with pytest.raises(UserError, match="is there already"):
+        asked("--trace", str(trace))
+
+
+def test_the_table_of_a_growing_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "_BATCHES", (2,))
+    monkeypatch.setattr(growth, "_SIDES", (2,))
+    ranks = [changes["lora.rank"] for _, changes in growth.variations(Config()) if "lora.rank" in changes]
+    assert ranks == [4, 64, 128], "each is measured against the default of 16"
+    monkeypatch.setattr(growth, "_RANKS", ())
+    answer = asked("--table")
+    rows = {row["what"]: row for row in answer["rows"]}
+    assert list(rows) == ["batch 1, rank 16, 64 x 64", "batch 2", "128 x 128"]
+    assert rows["batch 2"]["flops"] == pytest.approx(2.0, rel=0.05) and rows["128 x 128"]["flops"] > 3.5
+    assert rows["128 x 128"]["operations"] == pytest.approx(1.0, abs=0.05)
+    assert rows["128 x 128"]["memory"] > 1.1
+    assert "128 x 128" in bench.describe(answer)
 
 
 def test_gradient_checkpointing_and_precision_change_only_rounding() -> None:

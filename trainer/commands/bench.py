@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from trainer.config import Config
 from trainer.config_io import apply_override, parse_config
 from trainer.errors import UserError
+from trainer.profiling.growth import growth_lines
+from trainer.profiling.report import profile_lines
 from trainer.runs.events import EventSink
 
 
@@ -20,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rank", type=int, default=16, help="rank of the LoRA")
     parser.add_argument("--steps", type=int, default=20, help="steps to measure, or of a picture")
     parser.add_argument("--precision", default="auto", help="auto, no, fp16 or bf16")
+    parser.add_argument("--profile", action="store_true", help="also say where a step's time and memory go")
+    parser.add_argument("--trace", type=Path, metavar="FILE.json", help="the profile's events, for ui.perfetto.dev")
+    parser.add_argument("--table", action="store_true", help="how a step grows with batch, rank and resolution")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="change one setting")
 
 
@@ -38,14 +46,33 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     for override in args.set:
         apply_override(values, override)
     config = parse_config(values)
-    from trainer.bench import measure
+    _check_trace(args.trace)
+    return _run_training(args, config, events)
 
-    return vars(measure(config, size=args.size, model_given="base" in values["model"], events=events))
+
+def _run_training(args: argparse.Namespace, config: Config, events: EventSink) -> dict[str, Any]:
+    from trainer.bench import measure, measure_and_profile, measure_growth
+
+    what: Any = {"size": args.size, "model_given": "base" in config.model.model_fields_set, "events": events}
+    if args.table:
+        return {"rows": [vars(row) for row in measure_growth(config, **what)]}
+    if not args.profile and args.trace is None:
+        return vars(measure(config, **what))
+    measured, profile = measure_and_profile(config, trace=args.trace, **what)
+    return vars(measured) | {"profile": asdict(profile)}
+
+
+def _check_trace(path: Path | None) -> None:
+    """Raise UserError where a file would be overwritten."""
+    if path is not None and path.exists():
+        raise UserError("bench.trace", f"--trace: {path} is there already.", "Give another name.", "trace")
 
 
 def _run_pictures(args: argparse.Namespace, resolution: int, events: EventSink) -> dict[str, Any]:
-    if args.set:
-        raise UserError("bench.set", "--set: these are settings of training.", "Leave --set or --pictures out.", "set")
+    for name in ("set", "profile", "trace", "table"):
+        if vars(args)[name]:
+            message = f"--{name} is about training, --pictures about drawing."
+            raise UserError("bench.pictures", message, f"Leave --{name} or --pictures out.", name)
     from trainer.picture_bench import measure_pictures
 
     return vars(
@@ -62,5 +89,8 @@ def _run_pictures(args: argparse.Namespace, resolution: int, events: EventSink) 
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """One measure a line."""
-    return "\n".join(f"{name:<18} {value}" for name, value in answer.items())
+    """One measure a line, and the tables of a profile; or the table of a step's growth."""
+    if "rows" in answer:
+        return "\n".join(growth_lines(answer["rows"]))
+    lines = [f"{name:<18} {value}" for name, value in answer.items() if name != "profile"]
+    return "\n".join([*lines, *(["", *profile_lines(answer["profile"])] if "profile" in answer else [])])
