@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoPipelineForInpainting,
     DDIMScheduler,
+    DiffusionPipeline,
     EulerDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
@@ -60,11 +62,23 @@ def tiny_model(kind: str, folder: Path) -> Path:
     return folder
 
 
+def tiny_inpainting_model(kind: str, folder: Path) -> Path:
+    """A model of one of ``KINDS`` whose denoiser reads a mask, and the picture without what is masked."""
+    plain = plain_pipeline(tiny_model(kind, folder / "ordinary"))
+    unet = UNet2DConditionModel.from_config({**plain.unet.config, "in_channels": 9})
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    options = {"requires_safety_checker": False} if kind.startswith("sd1") else {}
+    pipeline = AutoPipelineForInpainting.from_pipe(plain, unet=unet, **options)
+    pipeline.save_pretrained(folder / "model")
+    return folder / "model"
+
+
 def plain_pipeline(folder: Path) -> Any:
     """The model as diffusers itself loads it, in float32."""
-    kind = StableDiffusionXLPipeline if (folder / "text_encoder_2").is_dir() else StableDiffusionPipeline
     options = {} if (folder / "text_encoder_2").is_dir() else {"safety_checker": None}
-    pipeline = kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True, **options)
+    pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True, **options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -42,11 +42,24 @@ class Canvas:
     @property
     def mask_cells(self) -> torch.Tensor | None:
         """(1, 1, H/8, W/8): 1 for the latent cells that are drawn anew, 0 for the others."""
+        mask = self._mask_pixels
+        if mask is None:
+            return None
+        return torch.nn.functional.interpolate(mask, size=(self.size[1] // 8, self.size[0] // 8))
+
+    @property
+    def kept_pixels(self) -> torch.Tensor:
+        """(1, 3, H, W): ``pixels``, grey where they are drawn anew."""
+        mask, pixels = self._mask_pixels, self.pixels
+        return torch.zeros_like(pixels) if mask is None else pixels * (mask < 0.5)
+
+    @property
+    def _mask_pixels(self) -> torch.Tensor | None:
+        """(1, 1, H, W) of 0 and 1."""
         if self.mask is None:
             return None
         processor = VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
-        mask = self._prepared(processor, self.mask)
-        return torch.nn.functional.interpolate(mask, size=(self.size[1] // 8, self.size[0] // 8))
+        return self._prepared(processor, self.mask)
 
     def finished(self, drawn: Image.Image) -> Image.Image:
         """The picture with what was drawn in it: outside the mask every pixel is that of ``image``."""

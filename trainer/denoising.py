@@ -61,7 +61,12 @@ class Step:
 
 
 class Denoising:
-    """A sampler's steps for pictures that are drawn together."""
+    """A sampler's steps for pictures that are drawn together.
+
+    Attributes:
+        timesteps: of the steps that are taken.
+        from_the_start: whether they begin at pure noise: nothing of a picture to start from is then wanted.
+    """
 
     def __init__(self, family: Family, settings: Prompt, *, steps: int, strength: float | None = None) -> None:
         """Prepare the steps.
@@ -80,7 +85,7 @@ class Denoising:
         self._scheduler.set_timesteps(steps, device="cpu")  # on a GPU each look at them would wait for it
         begin = 0 if strength is None else _left_out(steps, strength) * self._scheduler.order
         self.timesteps: Tensor = self._scheduler.timesteps[begin:]
-        self._from_the_start = strength is None or strength == 1
+        self.from_the_start = strength is None or strength == 1
         if hasattr(self._scheduler, "set_begin_index"):
             self._scheduler.set_begin_index(begin)
 
@@ -98,7 +103,7 @@ class Denoising:
 
     def from_masked_picture(self, latents: Tensor, noise: Tensor) -> Tensor:
         """The start under a mask, where at full strength nothing of the picture is wanted."""
-        return self.from_noise(noise) if self._from_the_start else self.from_picture(latents, noise)
+        return self.from_noise(noise) if self.from_the_start else self.from_picture(latents, noise)
 
     @torch.no_grad()
     def run(
@@ -108,18 +113,30 @@ class Denoising:
         generators: list[torch.Generator],
         *,
         kept: Kept | None = None,
+        beside: Tensor | None = None,
         after_step: Callable[[Step], None] | None = None,
     ) -> Tensor:
-        """Take the steps; returns latents (B, 4, h, w). ``after_step`` may raise to end it there."""
+        """Take the steps; returns latents (B, 4, h, w).
+
+        Args:
+            latents: (B, 4, h, w) the start.
+            texts: what to show and to avoid.
+            generators: one for each picture, of samplers that draw noise.
+            kept: what stays as it is under a mask.
+            beside: (B, C, h, w) channels that the denoiser reads behind the noisy latents.
+            after_step: hears of each step, and may raise to end it there.
+        """
         guided = self._guidance > 1 and not self._family.reads_guidance
         condition = stacked([texts.negative, texts.prompt]) if guided else texts.prompt
         scheduler, options = self._scheduler, self._step_options(generators)
         sizes = self._sizes(latents, 2 if guided else 1)
+        behind = [] if beside is None else [torch.cat([beside] * 2) if guided else beside]
         asked = self.timesteps.to(self._device)  # all at once: a copy to the GPU waits for it
         for index, timestep in enumerate(self.timesteps):
             noisy = torch.cat([latents] * 2) if guided else latents  # (B or 2B, 4, h, w)
             noisy = scheduler.scale_model_input(noisy, timestep)
-            predicted = self._family.predict(noisy, asked[index], condition, sizes, guidance=self._guidance)
+            given = torch.cat([noisy, *behind], dim=1) if behind else noisy
+            predicted = self._family.predict(given, asked[index], condition, sizes, guidance=self._guidance)
             followed = predicted
             if guided:
                 without, following = predicted.chunk(2)

@@ -18,7 +18,7 @@ import torch
 from trainer.errors import UserError
 from trainer.runs.events import EventSink
 from trainer.runs.store import Workspace
-from trainer.runs.turns import WAITING_HINT, Turn, busy_words, cpu_turn, gpu_turn, holding
+from trainer.runs.turns import Turn, busy_words, cpu_turn, gpu_turn, holding, waiting_hint
 
 MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -92,10 +92,15 @@ def gpu_uuid(device: torch.device) -> str | None:
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 
-def turn_on(device: torch.device, workspace: Workspace, what: str) -> Turn:
-    """One job at a time: on a GPU in the whole machine, on the CPU in the workspace. ``what`` it is, for the others."""
+def turn_on(device: torch.device, workspace: Workspace, what: str, *, share_gpu: bool | None = False) -> Turn | None:
+    """One job at a time: on a GPU in the whole machine, on the CPU in the workspace. ``what`` it is, for the others.
+
+    With ``share_gpu`` there is none for a GPU: the job computes beside whatever has it.
+    """
     uuid = gpu_uuid(device)
-    return cpu_turn(workspace, what) if uuid is None else gpu_turn(uuid, what)
+    if uuid is None:
+        return cpu_turn(workspace, what)
+    return None if share_gpu else gpu_turn(uuid, what)
 
 
 @contextmanager
@@ -112,8 +117,20 @@ def gpu_held(device: torch.device, what: str, events: EventSink, *, share: bool 
     if uuid is None or share:
         yield
         return
-    hint = WAITING_HINT if share is None else f"{WAITING_HINT} --share-gpu goes on beside it."
-    with holding(gpu_turn(uuid, what), str(device), events, hint):
+    with holding(gpu_turn(uuid, what), str(device), events, waiting_hint(share)):
+        yield
+
+
+@contextmanager
+def device_held(
+    device: torch.device, workspace: Workspace, what: str, events: EventSink, *, share: bool | None = None
+) -> Iterator[None]:
+    """Have a device for a job alone meanwhile: a GPU as ``gpu_held`` says, the CPU as far as the workspace goes."""
+    if gpu_uuid(device) is not None:
+        with gpu_held(device, what, events, share=share):
+            yield
+        return
+    with holding(cpu_turn(workspace, what), str(device), events):
         yield
 
 

@@ -111,26 +111,46 @@ class _Drawing:
         if self._settings.init_image:
             return self._from_canvas(make_canvas(self._settings, self._size))
         first = self._passes[0]
-        scale = self._family.latent_scale
-        shape = torch.Size([len(self._generators), 4, self._size[1] // scale, self._size[0] // scale])
-        latents = self._run(first, first.from_noise(self._noise(first, shape)))
+        latents = self._run(first, first.from_noise(self._noise(first, self._shape)))
         return self._enlarged(latents) if len(self._passes) > 1 else self._decoded(latents)
 
     def _from_canvas(self, canvas: Canvas) -> list[Image.Image]:
         (only,) = self._passes
         if not len(only.timesteps):  # strength 0: not even the VAE may change it
             return [canvas.image.copy() for _ in self._generators]
+        if self._family.reads_masks:
+            return [canvas.finished(each) for each in self._decoded(self._inpainted(only, canvas))]
         latents = self._encoded([canvas.pixels] * len(self._generators))
         noise = self._noise(only, latents.shape)
         mask = canvas.mask_cells
         if mask is None:
             return self._decoded(self._run(only, only.from_picture(latents, noise)))
-        # diffusers also encodes the picture without what is masked, which only inpainting models read: one more draw
+        # diffusers also encodes the picture without what is masked, which is not looked at here: one more draw
         self._noise(only, latents.shape)
         latents = latents.contiguous()  # as diffusers has it here: in another layout convolutions round otherwise
         kept = Kept(latents, noise, mask.to(latents))
         drawn = self._decoded(self._run(only, only.from_masked_picture(latents, noise), kept))
         return [canvas.finished(each) for each in drawn]
+
+    def _inpainted(self, only: Denoising, canvas: Canvas) -> Tensor:
+        """Latents by a model that reads the mask; without one all of the picture is drawn anew, as A1111 does it."""
+        if only.from_the_start:
+            latents = only.from_noise(self._noise(only, self._shape))
+        else:
+            latents = self._encoded([canvas.pixels] * len(self._generators)).contiguous()  # as diffusers has it here
+            latents = only.from_picture(latents, self._noise(only, latents.shape))
+        return self._run(only, latents, beside=self._beside(canvas.kept_pixels, canvas.mask_cells))
+
+    def _beside(self, kept: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, 5, h, w) what an inpainting model reads beside noisy latents.
+
+        Args:
+            kept: (1, 3, H, W) the pixels that stay, grey where they are masked.
+            mask: (1, 1, h, w); None where all of them are.
+        """
+        latents = self._encoded([kept] * len(self._generators))
+        cells = torch.ones_like(latents[:1, :1]) if mask is None else mask.to(latents)
+        return torch.cat([cells.expand(len(latents), -1, -1, -1), latents], dim=1)
 
     def _enlarged(self, latents: Tensor) -> list[Image.Image]:
         """The second pass."""
@@ -147,8 +167,20 @@ class _Drawing:
             latents = self._run(second, second.from_picture(latents, self._noise(second, latents.shape)))
         return self._decoded(latents)
 
-    def _run(self, denoising: Denoising, latents: Tensor, kept: Kept | None = None) -> Tensor:
-        return denoising.run(latents, self._texts, self._generators, kept=kept, after_step=self._tell)
+    @property
+    def _shape(self) -> torch.Size:
+        """Of the latents that are drawn at first."""
+        width, height = (side // self._family.latent_scale for side in self._size)
+        return torch.Size([len(self._generators), 4, height, width])
+
+    def _run(
+        self, denoising: Denoising, latents: Tensor, kept: Kept | None = None, beside: Tensor | None = None
+    ) -> Tensor:
+        if beside is None and self._family.reads_masks:  # there is no picture: nothing is kept
+            height, width = (side * self._family.latent_scale for side in latents.shape[-2:])
+            # laid out as pictures are that were read: in another layout convolutions round otherwise
+            beside = self._beside(torch.zeros(1, height, width, 3).movedim(-1, 1))
+        return denoising.run(latents, self._texts, self._generators, kept=kept, beside=beside, after_step=self._tell)
 
     def _tell(self, step: Step) -> None:
         self._done += 1

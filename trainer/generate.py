@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -64,8 +65,9 @@ class Painter:
         self.model = model
         self.device = device
         at_first = torch.device("cpu") if savers.texts_rest else device  # all of it at once may be too much
+        dtype = compute_dtype("auto", device)
         self._whole = load_family(
-            ModelSettings(base=model), device=at_first, dtype=compute_dtype("auto", device), events=events
+            ModelSettings(base=model), device=at_first, dtype=dtype, events=events, inpainting=True
         )
         self._make_graph = make_graph or graph_maker(device)
         self._arrange(savers)
@@ -92,6 +94,11 @@ class Painter:
     def steps(self, settings: PictureSettings) -> int:
         """How many denoising steps a picture takes: see ``drawing.step_count``."""
         return step_count(self.family, settings)
+
+    def decodes_in_tiles(self, settings: PictureSettings) -> bool:
+        """Whether pictures of these settings are put together from tiles: asked for, or to save memory."""
+        largest = max(settings.enlarged(self.size(settings)))
+        return (self.savers.tiles or settings.tiled_decoding) and largest > self.family.tile_px
 
     def save_memory(self, savers: Savers) -> None:
         """Draw with these savers from now on."""
@@ -138,6 +145,7 @@ class Painter:
         self, settings: PictureSettings, seeds: list[int], on_step: OnStep | None = None
     ) -> list[Image.Image]:
         """One picture for each seed, in one batch. Raises UserError when the memory does not suffice."""
+        self.family.tile_decoding(self.savers.tiles or settings.tiled_decoding)
         with _told_when_memory_is_short():
             if self._replaying is None:
                 return draw(self.family, settings, seeds, on_step=on_step)
@@ -281,9 +289,13 @@ def save_picture(painter: Painter, image: Image.Image, settings: PictureSettings
 
 
 def exact_settings(painter: Painter, settings: PictureSettings, seed: int) -> PictureSettings:
-    """Settings that make exactly one picture again, whatever the model's own size is."""
+    """Settings that make exactly one picture again, whatever the model's own size is and however much memory there is.
+
+    Raises UserError when a picture to start from cannot be read.
+    """
     width, height = painter.size(settings)
-    return settings.model_copy(update={"seed": seed, "count": 1, "batch_size": 1, "width": width, "height": height})
+    exact = {"seed": seed, "count": 1, "batch_size": 1, "width": width, "height": height}
+    return settings.model_copy(update={**exact, "tiled_decoding": painter.decodes_in_tiles(settings)})
 
 
 def next_number(folder: Path) -> int:
@@ -297,13 +309,24 @@ def check_files(settings: PictureSettings) -> None:
     problems = input_problems(settings.init_image, settings.mask)
     for index, use in enumerate(settings.loras):
         try:
-            if not Path(use.path).is_file():
+            path = Path(use.path)
+            if not path.is_file():
                 raise UserError("lora.missing", f"There is no LoRA file {use.path}.", "Check the path.")
-            read_lora(Path(use.path))
+            stat = path.stat()
+            _check_lora(path, stat.st_size, stat.st_mtime_ns)
         except UserError as error:
             problems += [Problem(p.code, p.message, p.hint, f"loras.{index}.path") for p in error.problems]
     if problems:
         raise UserError.many(problems)
+
+
+@lru_cache(maxsize=256)
+def _check_lora(path: Path, size_bytes: int, mtime_ns: int) -> None:
+    """Raise UserError where a LoRA cannot be read; one that could, and has not changed, is not read again.
+
+    A slider that moves asks with each of its places.
+    """
+    read_lora(path)
 
 
 def _adapter_name(path: Path) -> str:

@@ -55,7 +55,7 @@ _AUTOMATIC: dict[Sampler, NoiseSchedule] = {
 _READ = (
     *("Steps", "Sampler", "Schedule type", "Schedule", "CFG scale", "Seed", "Size", "Clip skip", "Model", "Emphasis"),
     *("Denoising strength", "Hires upscale", "Hires resize", "Hires steps"),
-    *("Mask blur", "Inpaint area", "Masked area padding"),
+    *("Mask blur", "Inpaint area", "Masked area padding", "Tiled decoding"),
 )
 _UPSCALERS = {"latent": "Latent", "lanczos": "Lanczos"}
 _IDLE = ("Model hash", "Version", "Lora hashes", "App", "Backend", "Created Date", "Hashes", "Pipeline", "Parser")
@@ -116,6 +116,7 @@ def read_infotext(text: str) -> Infotext:
         "guidance": _number(values.get("CFG scale"), float),
         "seed": _number(values.get("Seed"), int),
         "clip_skip": _number(values.get("Clip skip"), int),
+        "tiled_decoding": True if values.get("Tiled decoding") == "True" else None,
         **_sampling(values),
         **_size(values.get("Size", "")),
         **_second_pass(values),
@@ -146,6 +147,7 @@ def _values_of(settings: dict[str, Any]) -> list[tuple[str, Any]]:
         ("Size", f"{settings['width']}x{settings['height']}" if settings.get("width") else None),
         ("Model", Path(str(settings["model"])).name if settings.get("model") else None),
         ("Clip skip", clip_skip if clip_skip not in (None, 1) else None),
+        ("Tiled decoding", settings.get("tiled_decoding") or None),
         *_second_values(settings),
         ("Version", _OURS),
     ]

@@ -19,7 +19,7 @@ from trainer.lora.layer_ranks import layer_rank
 from trainer.lora.sizes import adapter_parameters
 from trainer.single_file.cache import converted_folder, looks_like_a_file
 from trainer.single_file.header import Shapes
-from trainer.single_file.kinds import part_shapes
+from trainer.single_file.kinds import INPAINTING_CHANNELS, inpainting_refused, part_shapes
 from trainer.usual_models import CHANNELS, VAE_PARAMETERS, usual_model
 from trainer.weight_files import weights_in
 
@@ -63,9 +63,12 @@ class ModelSizes:
     name: str = ""
 
 
-def model_sizes(model: ModelSettings, lora: LoraSettings) -> ModelSizes:
-    """The sizes of the settings' model. Raises UserError(field="model.base") when the base cannot be a model."""
-    parts = _file_shapes(model) or _folder_shapes(model)
+def model_sizes(model: ModelSettings, lora: LoraSettings, *, inpainting: bool = False) -> ModelSizes:
+    """The sizes of the settings' model. Raises UserError(field="model.base") when the base cannot be a model.
+
+    ``inpainting``: whether an inpainting model will do, which can only be drawn with.
+    """
+    parts = _file_shapes(model, inpainting) or _folder_shapes(model)
     if parts is None:
         usual = usual_model(model.base)
         return ModelSizes(
@@ -83,11 +86,13 @@ def model_sizes(model: ModelSettings, lora: LoraSettings) -> ModelSizes:
     unet = parts["unet"]
     texts = {part: shapes for part, shapes in parts.items() if part.startswith("text_encoder")}
     try:
-        channels = unet["conv_in.weight"][0]
+        channels, inputs = (unet["conv_in.weight"][side] for side in (0, 1))
         text_width = sum(_text_width(shapes) for shapes in texts.values())
     except (KeyError, IndexError, StopIteration) as error:
         message = f"model.base: {model.base} lacks weights that every such model has ({error})."
         raise UserError("model.broken", message, "Get the model again.", "model.base") from error
+    if inputs == INPAINTING_CHANNELS and not inpainting:
+        raise inpainting_refused(model.base, "model.base")
     parameters, adapted = _lora_sizes(unet, texts, lora)
     return ModelSizes(
         denoiser=_parameters(unet),
@@ -142,10 +147,11 @@ def local_folder(model: ModelSettings) -> Path | None:
     return cached_folder(model.base, model.revision)
 
 
-def _file_shapes(model: ModelSettings) -> dict[str, Shapes] | None:
+def _file_shapes(model: ModelSettings, inpainting: bool) -> dict[str, Shapes] | None:
     """Shapes by part of a model that comes as a single .safetensors file; None for any other."""
     path = Path(model.base).expanduser()
-    return part_shapes(path) if path.is_file() and path.suffix.lower() == ".safetensors" else None
+    is_readable = path.is_file() and path.suffix.lower() == ".safetensors"
+    return part_shapes(path, inpainting=inpainting) if is_readable else None
 
 
 def _folder_shapes(model: ModelSettings) -> dict[str, Shapes] | None:

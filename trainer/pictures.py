@@ -73,6 +73,8 @@ class PictureSettings(Prompt):
     """Pictures to make; each next one has the next seed."""
     batch_size: int = Field(1, ge=1, le=16)
     """Pictures drawn at once: faster on a GPU, for more memory. They may differ by rounding from ones drawn alone."""
+    tiled_decoding: bool = False
+    """Decode large pictures in overlapping tiles: less memory, a slightly other picture. Done unasked where needed."""
 
     init_image: str | None = None
     """A picture to start from. Width and height empty: its shape, in the model's size."""

@@ -79,8 +79,10 @@ class Ingredients:
     alphas: Tensor
 
 
-def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
+def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool | None = None) -> Outcome:
     """Train a run from its newest checkpoint, or from nothing, to its end.
+
+    Waits for a device that another job uses, unless ``share_gpu``; None where that cannot be asked for.
 
     Raises:
         UserError: what the user gave is wrong. The run is then ``failed``.
@@ -88,7 +90,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink) -> Outcome:
         JobFailed: anything else. The run is ``failed``, with the reason in ``run.json``, events and log.
     """
     begun = time.monotonic()
-    with open_session(run, workspace, events) as session, tracked(session, run.config()):
+    with open_session(run, workspace, events, share_gpu) as session, tracked(session, run.config()):
         config, device, events = run.config(), session.device, session.events
         allowed_optimizers = read_settings(workspace).allowed_optimizers
         use_deterministic(config.train.deterministic)

@@ -24,7 +24,7 @@ from trainer.runs import control
 from trainer.runs.control import Request
 from trainer.runs.events import EventLog, Events, EventSink
 from trainer.runs.store import Run, State, Workspace, this_process
-from trainer.runs.turns import BUSY, WAITING_HINT, Holder, Turn, busy_words, wait_for
+from trainer.runs.turns import BUSY, Holder, Turn, busy_words, wait_for, waiting_hint
 from trainer.terminal import TerminalEvents
 
 LOOK_SECONDS = 0.2
@@ -42,11 +42,15 @@ class Session:
         events: events go to the run's own file and to whoever started the process.
     """
 
-    def __init__(self, run: Run, device: torch.device, turn: Turn, events: EventSink) -> None:
+    def __init__(
+        self, run: Run, device: torch.device, turn: Turn | None, events: EventSink, share_gpu: bool | None = None
+    ) -> None:
+        """``turn`` None computes beside whatever has the device; ``share_gpu`` None where that cannot be asked for."""
         self.run = run
         self.device = device
         self.events = events
         self._turn = turn
+        self._share_gpu = share_gpu
         self._asked: set[Request] = set()
         self._signals = 0
         self._updated = 0.0
@@ -85,13 +89,19 @@ class Session:
         """Wait until no other job uses the device. Raises StoppedOnRequest when asked to stop meanwhile."""
 
         def tell(holder: Holder | None) -> None:
-            self.warn(BUSY, busy_words(str(self.device), holder), WAITING_HINT)
+            self.warn(BUSY, busy_words(str(self.device), holder), waiting_hint(self._share_gpu))
 
-        wait_for(self._turn, tell, self.check_stop)
+        if self._turn is not None:
+            wait_for(self._turn, tell, self.check_stop)
+
+    def let_device_go(self) -> None:
+        """Let other jobs have the device."""
+        if self._turn is not None:
+            self._turn.give_back()
 
     def wait_while_paused(self) -> None:
         """Let other jobs have the device until ``resume`` or ``stop`` is asked for; after a stop it is not held."""
-        self._turn.give_back()
+        self.let_device_go()
         self.enter("paused")
         while not self._look() & {"resume", "stop"}:
             time.sleep(LOOK_SECONDS)
@@ -127,8 +137,10 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(run: Run, workspace: Workspace, events: EventSink) -> Iterator[Session]:
+def open_session(run: Run, workspace: Workspace, events: EventSink, share_gpu: bool | None = None) -> Iterator[Session]:
     """Hold the run and a device, and see to it that every end is written down.
+
+    With ``share_gpu`` the run computes beside whatever has the GPU; None where that cannot be asked for.
 
     Raises:
         UserError: another process has the run, or what the user gave turned out wrong.
@@ -138,7 +150,8 @@ def open_session(run: Run, workspace: Workspace, events: EventSink) -> Iterator[
     device = pick_device()
     with _only_process(run), _log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
         sinks = Events(own_events, events, *log_events)
-        session = Session(run, device, turn_on(device, workspace, f"training of {run.read().name}"), sinks)
+        turn = turn_on(device, workspace, f"training of {run.read().name}", share_gpu=share_gpu)
+        session = Session(run, device, turn, sinks, share_gpu)
         with _signals_to(session.on_signal):
             try:
                 session.enter("starting", **_beginning(run, device))
@@ -156,7 +169,7 @@ def open_session(run: Run, workspace: Workspace, events: EventSink) -> Iterator[
                 session.end("failed", 1, (problem,))
                 raise JobFailed(problem, run.log_path) from error
             finally:
-                session._turn.give_back()
+                session.let_device_go()
 
 
 def _beginning(run: Run, device: torch.device) -> dict[str, object]:

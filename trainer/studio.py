@@ -184,13 +184,6 @@ class Studio:
         self.ensure()
         return answer
 
-    def wait(self, request_id: str, timeout_s: float) -> Answer:
-        """The answer once it is final, or as it stands after ``timeout_s``."""
-        end = time.monotonic() + timeout_s
-        while not (answer := self.answer(request_id)).final and time.monotonic() < end:
-            time.sleep(0.05)
-        return answer
-
     def cancel(self, request_id: str) -> None:
         """Ask for an end of a request; its answer says when that has happened."""
         if (self.requests_dir / f"{_checked(request_id)}.json").exists():

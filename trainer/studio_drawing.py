@@ -12,7 +12,7 @@ from PIL import Image
 
 from trainer.drawing import OnStep, Progress
 from trainer.errors import UserError
-from trainer.generate import Painter, save_picture
+from trainer.generate import Painter, exact_settings, save_picture
 from trainer.live_picture import save_live_picture
 from trainer.picture_pace import PicturePace
 from trainer.pictures import PictureSettings, save_png
@@ -164,7 +164,7 @@ class Drawing:
         if self._request.kind != "preview":
             return save_picture(self._painter, image, look, look.seed, self._studio.workspace.pictures_dir)
         path = self._studio.previews_dir / f"{self._request.id}-{len(self._answer.pictures)}.png"
-        save_png(image, path, look.model_dump())
+        save_png(image, path, exact_settings(self._painter, look, look.seed).model_dump())
         return path
 
     def _count_steps(self) -> None:

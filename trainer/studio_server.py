@@ -194,7 +194,7 @@ class Server:
             self._answers.tell(answer)
             self._forget_model()
             self._say("loading", wanted)
-            self._sizes = model_sizes(ModelSettings(base=wanted), LoraSettings())
+            self._sizes = model_sizes(ModelSettings(base=wanted), LoraSettings(), inpainting=True)
             self._painter = Painter(wanted, self._device, savers=self._savers(request.settings))
         self._painter.save_memory(self._savers(request.settings))
         answer.notes = self._painter.savers.in_words

@@ -79,7 +79,7 @@ class Upkeep:
         self._let_texts_rest()
         set_training_mode(self._family, self._config.train)
         step = self._learning.step
-        self._history.go_on(step, self._max_steps)
+        self._history.go_on(step, self._max_steps, self._session.run.read().length_asked)
         self._session.at_step(step, self._epoch)
         batches = self._data.batches_per_epoch
         self._session.enter("training", max_steps=self._max_steps, extend_to=None, batches_per_epoch=batches)
@@ -121,7 +121,7 @@ class Upkeep:
         """Validate, save the last checkpoint and the LoRA, draw the last previews, and end. Returns the LoRA's path."""
         self._metrics.flush()
         self._validate()
-        self._history.end_at(self._max_steps)
+        self._history.end_at(self._max_steps, self._session.run.read().length_asked)
         self._take_new_prompts()
         output = self._save_all()
         if self._rhythms.sampling.ever:

@@ -7,7 +7,17 @@ resumed decides as one that nobody touched.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class _Length(NamedTuple):
+    """How many steps a run was to have, and when that was asked for: not known of runs of older versions."""
+
+    max_steps: int
+    asked: float | None
+
+    def is_the_same(self, other: _Length) -> bool:
+        return self.max_steps == other.max_steps and self.asked in (None, other.asked)
 
 
 class ValidationHistory:
@@ -22,7 +32,7 @@ class ValidationHistory:
         self._patience = patience
         self._losses: dict[int, float] = {}
         self._waiting_since = 0
-        self._ended_at_max_steps: int | None = None
+        self._ended: _Length | None = None
 
     def add(self, step: int, loss: float) -> None:
         """Take the loss of a step."""
@@ -59,21 +69,32 @@ class ValidationHistory:
         """The loss of a step that was validated."""
         return self._losses[step]
 
-    def end_at(self, max_steps: int) -> None:
-        """Note that the run ends, early or not, of this many steps that it was to have."""
-        self._ended_at_max_steps = max_steps
+    def end_at(self, max_steps: int, asked: float) -> None:
+        """Note that the run ends, early or not.
 
-    def go_on(self, step: int, max_steps: int) -> None:
-        """A run that had ended goes on at ``step``: where it was given another length, patience starts anew."""
-        if self._ended_at_max_steps not in (None, max_steps):
-            self._waiting_since, self._ended_at_max_steps = step, None
+        Args:
+            max_steps: that it was to have.
+            asked: when it was given that length, in Unix seconds.
+        """
+        self._ended = _Length(max_steps, asked)
+
+    def go_on(self, step: int, max_steps: int, asked: float) -> None:
+        """A run that had ended goes on at ``step``: where it was given a length anew, patience starts anew.
+
+        That may be the length it had: a run that stopped early did not come to it. A run that was merely interrupted
+        while it ended, ends.
+        """
+        if self._ended is not None and not self._ended.is_the_same(_Length(max_steps, asked)):
+            self._waiting_since, self._ended = step, None
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
         losses = [[step, loss] for step, loss in sorted(self._losses.items())]
-        return {"losses": losses, "waiting_since": self._waiting_since, "ended_at": self._ended_at_max_steps}
+        max_steps, asked = (None, None) if self._ended is None else self._ended
+        return {"losses": losses, "waiting_since": self._waiting_since, "ended_at": max_steps, "asked": asked}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint's state."""
         self._losses = {int(step): float(loss) for step, loss in state["losses"]}
-        self._waiting_since, self._ended_at_max_steps = state["waiting_since"], state["ended_at"]
+        self._waiting_since, ended_at = state["waiting_since"], state["ended_at"]
+        self._ended = None if ended_at is None else _Length(ended_at, state.get("asked"))

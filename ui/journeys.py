@@ -14,7 +14,6 @@ from ui import demo_tour
 from ui.context import AppContext
 from ui.dataset.board import sent
 from ui.generate.desk import settings_like
-from ui.lora_tools.panel import TELLING
 from ui.messages import tells_problems
 from ui.run_list import RunListReader
 from ui.runs.waiting import start_word
@@ -25,8 +24,7 @@ from ui.tabs.runs import RunsTab
 from ui.tabs.train import TrainTab
 from ui.train_view import key_beside_runs
 from ui.welcome import Welcome
-
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+from ui.wiring import IN_TURN, TELLING
 
 
 def from_card(context: AppContext, card: Welcome, train: TrainTab, runs: RunsTab) -> None:
@@ -36,10 +34,10 @@ def from_card(context: AppContext, card: Welcome, train: TrainTab, runs: RunsTab
             _try_demo(context, concept, card, train),
             None,
             [train.run_started, *card.outputs, *train.handlers.filled],
-            **QUIET,
+            **IN_TURN,
         )
         _then_show_run(context, started, train, runs)
-    card.watch.click(lambda: _shown(runs, _demo_run(context)), None, _seen(context, runs), **QUIET)
+    card.watch.click(lambda: _shown(runs, _demo_run(context)), None, _seen(context, runs), **IN_TURN)
 
 
 def from_train(context: AppContext, train: TrainTab, runs: RunsTab) -> None:
@@ -56,7 +54,7 @@ def from_dataset(context: AppContext, dataset: DatasetTab, train: TrainTab) -> N
         return {**updates, context.page.tabs: gr.Tabs(selected="train")}
 
     inputs = {dataset.folder, *train.handlers.given}
-    dataset.train_on.click(train_on, inputs, [context.page.tabs, *train.handlers.filled], **QUIET)
+    dataset.train_on.click(train_on, inputs, [context.page.tabs, *train.handlers.filled], **IN_TURN)
 
 
 def from_runs(context: AppContext, runs: RunsTab, train: TrainTab) -> None:
@@ -67,7 +65,7 @@ def from_runs(context: AppContext, runs: RunsTab, train: TrainTab) -> None:
         filled = train.handlers.change_run(context.workspace.run(run_id))
         return {**filled, context.page.tabs: gr.Tabs(selected="train")}
 
-    runs.edit.click(edit, runs.selected, [context.page.tabs, *train.handlers.everything], **QUIET)
+    runs.edit.click(edit, runs.selected, [context.page.tabs, *train.handlers.everything], **IN_TURN)
 
 
 def with_lora(context: AppContext, card: Welcome, runs: RunsTab, generate: GenerateTab, merge: MergeTab) -> None:
@@ -83,9 +81,9 @@ def with_lora(context: AppContext, card: Welcome, runs: RunsTab, generate: Gener
 
     to_generate, to_merge = leading_to("generate", generate.use_lora), leading_to("merge", merge.use_lora)
     generated = [context.page.tabs, *generate.filled]
-    runs.generate.click(to_generate, runs.selected, generated, **QUIET)
-    card.generate.click(lambda: to_generate(_demo_run(context)), None, generated, **QUIET)
-    runs.merge.click(to_merge, runs.selected, [context.page.tabs, *merge.filled], **QUIET).then(**merge.preview)
+    runs.generate.click(to_generate, runs.selected, generated, **IN_TURN)
+    card.generate.click(lambda: to_generate(_demo_run(context)), None, generated, **IN_TURN)
+    runs.merge.click(to_merge, runs.selected, [context.page.tabs, *merge.filled], **IN_TURN).then(**merge.preview)
 
     @tells_problems
     def try_merged(model: str) -> list[Any]:
@@ -108,7 +106,7 @@ def from_checkpoints(context: AppContext, runs: RunsTab, generate: GenerateTab) 
         return [gr.Tabs(selected="generate"), *generate.use_lora(lora, config.model.base, settings_like(config))]
 
     for listed in (runs.checkpoints, runs.evaluation):
-        listed.generate(draw_with, None, [context.page.tabs, *generate.filled], **QUIET)
+        listed.generate(draw_with, None, [context.page.tabs, *generate.filled], **IN_TURN)
 
 
 def to_grid(context: AppContext, runs: RunsTab, generate: GenerateTab) -> None:
@@ -122,7 +120,7 @@ def to_grid(context: AppContext, runs: RunsTab, generate: GenerateTab) -> None:
         return [gr.Tabs(selected="generate"), *axes, *form]
 
     outputs = [context.page.tabs, *generate.grids.filled, *generate.filled]
-    runs.grid.click(lead, runs.selected, outputs, **QUIET).then(
+    runs.grid.click(lead, runs.selected, outputs, **IN_TURN).then(
         None, None, None, js="() => document.getElementById('grid-panel').scrollIntoView({ behavior: 'smooth' })"
     )
 
@@ -145,7 +143,7 @@ def _then_show_run(context: AppContext, started: Any, train: TrainTab, runs: Run
             gr.Info(start_word(queue.read(), run_id), title="In the queue", duration=8)
         return _shown(runs, run_id)
 
-    started.success(show, train.run_started, _seen(context, runs), **QUIET)
+    started.success(show, train.run_started, _seen(context, runs), **IN_TURN)
 
 
 def _shown(runs: RunsTab, run_id: str) -> list[Any]:

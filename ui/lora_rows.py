@@ -13,9 +13,9 @@ from ui.lora_blocks import blocks_of
 from ui.lora_choices import LoraShelf, RowUse, check_lora
 from ui.messages import as_text
 from ui.scripted import kept, scripted
+from ui.wiring import QUIET
 
 ROWS = 6
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 TELL_FILE = "(file, parts) => [{ ...parts, file }]"
 TELL_WEIGHT = "(weight, parts) => [{ ...parts, weight }]"
 """Tell the sliders for parts and blocks, in the browser alone, what the rest of their row says."""

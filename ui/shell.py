@@ -15,6 +15,7 @@ from ui.page import Handler, due, joined
 from ui.tabs import dataset, generate, merge, runs, settings, train
 from ui.theme import asset
 from ui.welcome import Welcome
+from ui.wiring import QUIET
 
 TABS: dict[str, ModuleType] = {
     "Dataset": dataset,
@@ -24,12 +25,7 @@ TABS: dict[str, ModuleType] = {
     "Generate": generate,
     "Settings": settings,
 }
-_UNSEEN: dict[str, Any] = {
-    "queue": False,
-    "show_progress": "hidden",
-    "concurrency_limit": None,
-    "api_visibility": "private",
-}
+_UNSEEN = {**QUIET, "concurrency_limit": None}
 MARK = (
     '<svg class="mark" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2" aria-hidden="true">'
     '<rect x="3" y="3" width="18" height="18" rx="4"/><path d="M8 8v8h8"/><circle cx="15.5" cy="8.5" r="1.5"/></svg>'

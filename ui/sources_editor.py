@@ -14,6 +14,7 @@ from gradio.components import Component
 from trainer.config import Source
 from trainer.errors import UserError
 from ui.fields import Field, fields_of
+from ui.wiring import QUIET
 
 ROWS = 8
 _SCALES = {"path": 5, "class_prompt": 3}
@@ -116,10 +117,9 @@ class SourcesEditor:
         def add_row(*shown: Any) -> list[Any]:
             return self.visible_rows(list(shown), one_more=True)
 
-        quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        add.click(add_row, self.components, self.extra_outputs, **quick)
+        add.click(add_row, self.components, self.extra_outputs, **QUIET)
         for number, button in enumerate(removers):
-            button.click(self._remover(number), self.components, [*self.components, *self.extra_outputs], **quick)
+            button.click(self._remover(number), self.components, [*self.components, *self.extra_outputs], **QUIET)
 
     def _remover(self, number: int) -> Any:
         def remove(*shown: Any) -> list[Any]:

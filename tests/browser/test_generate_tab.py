@@ -106,11 +106,14 @@ def test_cancel(page: Page, workspace: Workspace) -> None:
     fill(page, "prompt", "a very slow star")
     fill(page, "steps", "100")
     fill(page, "count", "16")
-    page.locator("#generate").click()
+    page.evaluate("() => { for (let press = 0; press < 3; press++) document.querySelector('#generate').click(); }")
     expect(page.locator("#generate-status")).to_contain_text("Drawing, step", timeout=60_000)
-    page.locator("#generate-cancel").click()
+    waiting = page.locator("#generate-work .waiting")
+    expect(waiting.get_by_role("listitem")).to_have_count(2)  # each press counts, however quick
+    waiting.get_by_role("button", name="Cancel all").click()
     expect(page.locator("#generate-status")).to_contain_text("Cancelled", timeout=60_000)
     expect(page.locator("#generate-cancel")).to_be_hidden()
+    expect(waiting).to_be_hidden()
     assert len(list(workspace.pictures_dir.glob("*.png"))) < before + 16
 
 

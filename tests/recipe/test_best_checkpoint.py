@@ -125,10 +125,11 @@ def test_interrupted_at_any_moment_it_decides_alike(plain: Run, make_run) -> Non
         assert run.output_path.read_bytes() == plain.output_path.read_bytes()
 
 
-def test_extended_it_is_patient_again(copy: Run) -> None:
+@pytest.mark.parametrize("steps", [40, 20], ids=["longer", "as long as it was to be"])
+def test_extended_it_is_patient_again(copy: Run, steps: int) -> None:
     ended = copy.read().step
-    assert main(["resume", str(copy.dir), "--max-steps", "40", "--json"]) == 0
-    assert copy.read().step == max(ended, best_of(copy)) + PATIENCE
+    assert main(["resume", str(copy.dir), "--max-steps", str(steps), "--json"]) == 0
+    assert copy.read().step == min(steps, max(ended, best_of(copy)) + PATIENCE) > ended
     assert read_lora(copy.output_path).metadata["ss_steps"] == str(best_of(copy))
 
 

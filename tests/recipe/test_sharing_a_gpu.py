@@ -116,6 +116,32 @@ def test_who_waits_goes_on_when_the_other_is_killed_and_keeps_third_ones_off(
     third.give_back()
 
 
+def test_a_training_and_its_evaluation_go_on_beside_it_when_asked_to(
+    tmp_path: Path, holder: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    other, folder = holder(UNTIL_KILLED), tmp_path / "run"
+    settings = {"train.max_steps": 1, "train.batch_size": 1, "dataset.resolution": 64, "samples.every_steps": 0}
+    config = tmp_path / "config.yaml"
+    config.write_text(f"dataset: {{sources: [{{path: {make_pictures(tmp_path / 'cats', 1)}}}]}}\n")
+    place = ["--workspace", str(tmp_path / "workspace"), "--share-gpu"]
+    given = [f"--set={name}={value}" for name, value in settings.items()]
+    assert _run(tmp_path, ["train", str(config), "--run-dir", str(folder), *given, *place]) == []
+    assert _run(tmp_path, ["resume", str(folder), "--max-steps", "2", *place]) == []
+    assert _run(tmp_path, ["evaluate", str(folder), "--metrics", "validation", *place]) == []
+    assert other.poll() is None
+
+
+def test_a_training_says_that_it_need_not_wait(
+    tmp_path: Path, holder: Callable[[str], subprocess.Popen[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    config, other = tmp_path / "config.yaml", holder(UNTIL_ASKED)
+    config.write_text(f"dataset: {{sources: [{{path: {make_pictures(tmp_path / 'cats', 1)}}}]}}\n")
+    place = ["--workspace", str(tmp_path / "workspace"), "--set=train.max_steps=1", "--set=dataset.resolution=64"]
+    told = _run(tmp_path, ["train", str(config), *place])
+    assert told[0].startswith("device.busy:") and other.wait(30) == 0
+    assert "--share-gpu goes on beside it." in capfd.readouterr().err
+
+
 def test_a_tool_takes_the_processor_where_the_gpu_is_in_use_and_the_gpu_where_it_is_not(
     tmp_path: Path, holder: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.studio_answers import awaited
 from tests.unit.test_studio import FAST, QUERY, pixels, until
 from trainer.demo import MODEL_DIR
 from trainer.generate import Painter
@@ -70,7 +71,7 @@ def a_truncated_lora(scene: Scene) -> str:
 
 def a_lora_removed_while_it_is_used(scene: Scene) -> str:
     path = scene.make_lora("gone.safetensors", seed=2)
-    assert scene.studio.wait(scene.studio.generate(scene.with_lora(path)), 120).state == "done"
+    assert awaited(scene.studio, scene.studio.generate(scene.with_lora(path)), 120).state == "done"
     path.unlink()
     return scene.studio.generate(scene.with_lora(path))
 
@@ -168,11 +169,11 @@ def test_it_is_told_and_the_next_picture_is_right(
     pid = scene.studio.info().pid
     answer_to = case(scene)
     try:
-        told_while_short = scene.studio.wait(answer_to, 120 if case is not no_room_for_anything else 0)
+        told_while_short = awaited(scene.studio, answer_to, 120 if case is not no_room_for_anything else 0)
     finally:
         _limit(scene, resource.RLIMIT_AS, resource.RLIM_INFINITY)
         _limit(scene, resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
-    answer = told_while_short if told_while_short.final else scene.studio.wait(answer_to, 60)
+    answer = told_while_short if told_while_short.final else awaited(scene.studio, answer_to, 60)
     code, words, field = CASES[case]
     assert answer.state == "failed"
     (problem,) = answer.error
@@ -191,7 +192,7 @@ def test_a_lora_that_changes_while_it_is_used_is_read_again(scene: Scene, right:
 
 
 def _drawn(scene: Scene, lora: Path) -> np.ndarray:
-    answer = scene.studio.wait(scene.studio.generate(scene.with_lora(lora)), 120)
+    answer = awaited(scene.studio, scene.studio.generate(scene.with_lora(lora)), 120)
     assert answer.state == "done", answer.error
     return pixels(answer.pictures[0])
 

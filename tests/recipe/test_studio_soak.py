@@ -22,6 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.studio_answers import awaited
 from tests.tiny_models import tiny_model
 from tests.unit.test_studio import pixels, until
 from trainer.config import ModelSettings
@@ -99,7 +100,7 @@ def _drawn(studio: Studio, wanted: list[PictureSettings]) -> list[Path]:
     for settings in wanted[::10]:
         studio.preview(settings, prompts=["a green box"], compare=True)
     studio.cancel(unwanted)
-    answers = [studio.wait(request, 600) for request in requests]
+    answers = [awaited(studio, request, 600) for request in requests]
     assert [answer.error for answer in answers] == [[]] * len(requests)
     until(lambda: studio.answer(unwanted).state in FINAL)
     return [Path(picture) for answer in answers for picture in answer.pictures]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from trainer import generate
 from trainer.__main__ import main
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
-from trainer.generate import Painter
-from trainer.lora.file import LoraFile, LoraLayer, write_lora
+from trainer.generate import Painter, check_files, save_picture
+from trainer.lora.file import LoraFile, LoraLayer, read_lora, write_lora
 from trainer.lora.keys import kohya_key
+from trainer.memory_savers import Savers
 from trainer.pictures import LoraUse, PictureSettings, read_settings
 
 TARGETS = ("attn2.to_q", "attn1.to_out.0", "proj_in", "q_proj", "k_proj", "v_proj", "out_proj", "mlp.fc1")
@@ -236,3 +239,37 @@ def test_clip_skip_beyond_the_model(painter: Painter) -> None:
 def test_model_that_is_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--prompt", "x", "--out", str(tmp_path / "o"), "--model", str(tmp_path), "--json"]) == 2
     assert json.loads(capfd.readouterr().out)["error"][0]["field"] == "model.base"
+
+
+def test_a_lora_is_read_again_only_when_it_has_changed(
+    loras: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check before each picture must cost nothing while a slider moves."""
+    read: list[Path] = []
+    monkeypatch.setattr(generate, "read_lora", lambda path: (read.append(path), read_lora(path)))
+    path = Path(shutil.copyfile(loras[1], tmp_path / "a.safetensors"))
+    for weight in (0.1, 0.2, 0.3):
+        check_files(FAST.model_copy(update={"loras": [LoraUse(path=str(path), weight=weight)]}))
+    assert read == [path]
+    shutil.copyfile(loras[0], path)
+    check_files(FAST.model_copy(update={"loras": [LoraUse(path=str(path))]}))
+    assert read == [path, path]
+    path.write_bytes(b"no LoRA")
+    for _ in range(2):
+        with pytest.raises(UserError):
+            check_files(FAST.model_copy(update={"loras": [LoraUse(path=str(path))]}))
+
+
+def test_a_picture_says_that_it_was_decoded_in_tiles(tmp_path: Path) -> None:
+    """They are seen in it: its settings make the very same picture again, also where there is memory enough."""
+    large = FAST.model_copy(update={"width": 160, "height": 64})
+    whole, short = Painter("demo", CPU), Painter("demo", CPU, savers=Savers(tiles=True))
+    pictures = {each: each.draw(large, 7) for each in (short, whole)}
+    assert pictures[short].tobytes() != pictures[whole].tobytes()
+    told = read_settings(save_picture(short, pictures[short], large, 7, tmp_path))
+    assert told["tiled_decoding"] is True
+    assert whole.draw(PictureSettings.model_validate(told), 7).tobytes() == pictures[short].tobytes()
+    assert whole.draw(large, 7).tobytes() == pictures[whole].tobytes()
+    for painter, settings in ((whole, large), (short, FAST)):
+        told = read_settings(save_picture(painter, pictures[painter], settings, 7, tmp_path))
+        assert told["tiled_decoding"] is False, "not asked for, or nothing larger than a tile"

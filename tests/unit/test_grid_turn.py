@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.studio_answers import awaited
 from tests.unit.test_studio import FAST, request_without_process, server_without_process, until
 from trainer.errors import StoppedOnRequest
 from trainer.grids.drawing import draw_grid
@@ -67,10 +68,10 @@ def test_killed_it_ends_complete_and_the_same(studio: Studio, tmp_path: Path) ->
     end_the_hard_way(studio)
     assert grid.progress(spec).left > 0
     until(lambda: studio.answer(request) and studio.info().state == "drawing", 120)
-    preview = studio.wait(studio.preview(FAST), 60)
+    preview = awaited(studio, studio.preview(FAST), 60)
     assert (preview.state, grid.progress(spec).left > 0) == ("done", True)
 
-    assert studio.wait(request, 120).state == "done"
+    assert awaited(studio, request, 120).state == "done"
     assert grid.progress(spec).drawn == 25
     assert grid.sheet_path.is_file()
     whole = create_grid(tmp_path / "whole", spec)
@@ -84,7 +85,7 @@ def test_cancelled_it_keeps_what_is_there_and_goes_on_when_asked(studio: Studio)
     grid, request = ask(studio, spec)
     until(lambda: grid.progress(spec).drawn >= 2)
     studio.cancel(request)
-    assert studio.wait(request, 60).state == "cancelled"
+    assert awaited(studio, request, 60).state == "cancelled"
     drawn = grid.progress(spec).drawn
     assert 2 <= drawn < 25
     assert grid.sheet_path.is_file()
@@ -92,7 +93,7 @@ def test_cancelled_it_keeps_what_is_there_and_goes_on_when_asked(studio: Studio)
     again = studio.draw_grid(grid.id, spec.base)
     until(lambda: grid.progress(spec).drawn > drawn)
     studio.cancel(again)
-    studio.wait(again, 60)
+    awaited(studio, again, 60)
     assert all(grid.cells_dir.joinpath(name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
     assert read_settings(grid.picture(Cell(0, 0, 0)))["guidance"] == 1
 

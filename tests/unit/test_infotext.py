@@ -322,6 +322,13 @@ def test_second_passes_and_masks_of_a1111(told: str, expected: dict[str, object]
     parse_settings(read.settings)
 
 
+def test_that_it_was_decoded_in_tiles_comes_back() -> None:
+    text = write_infotext({"prompt": "a fox", "steps": 20, "tiled_decoding": True})
+    read = read_infotext(text)
+    assert "Tiled decoding: True" in text and read.settings["tiled_decoding"] is True and not read.unused
+    assert "Tiled" not in write_infotext({"prompt": "a fox", "steps": 20, "tiled_decoding": False})
+
+
 @pytest.mark.parametrize(("text", "expected"), [case[1:] for case in OTHERS], ids=[case[0] for case in OTHERS])
 def test_texts_of_other_programs(text: str, expected: Infotext) -> None:
     read = read_infotext(text)

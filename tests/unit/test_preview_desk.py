@@ -105,9 +105,19 @@ def test_how_a_request_stands(context: AppContext, studio: Studio, desk: Preview
     picture.parent.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(picture)
     live = str(studio.live_path(request))
-    answered(studio, request, state="running", what="drawing", step=6, steps=10, pictures=[str(picture)], live=live)
+    answered(
+        studio,
+        request,
+        state="running",
+        what="drawing",
+        step=6,
+        steps=10,
+        pictures=[str(picture)],
+        live=live,
+        notes=["In tiles."],
+    )
     running = desk.standing(request)
-    assert (running["words"], running["share"]) == ("Drawing", 0.6)
+    assert (running["words"], running["share"], running["notes"]) == ("Drawing", 0.6, ["In tiles."])
     assert running["live"].startswith(f"/atelier/live/{request}.jpg?v=")
     assert running["pictures"][0].startswith(f"/atelier/previews/{picture.name}?v=")
     begun = time.monotonic()

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.studio_answers import awaited
 from trainer import studio_server
 from trainer.errors import UserError
 from trainer.generate import Painter
@@ -65,7 +66,7 @@ def with_weight(lora: Path, weight: float, **changes: object) -> PictureSettings
 
 
 def test_generates_what_a_fresh_process_would(studio: Studio, lora: Path) -> None:
-    answer = studio.wait(studio.generate(with_weight(lora, 0.7, count=2)), 120)
+    answer = awaited(studio, studio.generate(with_weight(lora, 0.7, count=2)), 120)
     assert (answer.state, answer.step, answer.steps) == ("done", 6, 6)
     painter = Painter("demo", torch.device("cpu"))
     painter.use([LoraUse(path=str(lora), weight=0.7)])
@@ -79,13 +80,13 @@ def test_generates_what_a_fresh_process_would(studio: Studio, lora: Path) -> Non
 
 def test_ten_quick_moves_end_in_one_picture_of_the_last(studio: Studio, lora: Path) -> None:
     """The goal on two cores: under 3 s from a move to its preview, once the model is loaded."""
-    studio.wait(studio.preview(with_weight(lora, 0.0), compare=True), 120)
+    awaited(studio, studio.preview(with_weight(lora, 0.0), compare=True), 120)
     moves = []
     for tenth in range(10):
         moves.append(studio.preview(with_weight(lora, tenth / 10, steps=8), compare=True))
         time.sleep(0.05)
     begun = time.monotonic()
-    last = studio.wait(moves[-1], 60)
+    last = awaited(studio, moves[-1], 60)
     assert time.monotonic() - begun < 45  # generous: other programs may use this machine
     assert last.state == "done"
     assert read_settings(Path(last.pictures[1]))["loras"][0]["weight"] == 0.9
@@ -101,8 +102,8 @@ def test_ten_quick_moves_end_in_one_picture_of_the_last(studio: Studio, lora: Pa
 
 
 def test_comparing_uses_the_plain_picture_again(studio: Studio, lora: Path) -> None:
-    first = studio.wait(studio.preview(with_weight(lora, 1.0), compare=True), 60)
-    second = studio.wait(studio.preview(with_weight(lora, -1.0), compare=True), 60)
+    first = awaited(studio, studio.preview(with_weight(lora, 1.0), compare=True), 60)
+    second = awaited(studio, studio.preview(with_weight(lora, -1.0), compare=True), 60)
     assert first.pictures[0] == second.pictures[0]
     assert first.pictures[1] != second.pictures[1]
 
@@ -113,10 +114,10 @@ def test_a_preview_goes_before_waiting_pictures(studio: Studio) -> None:
     until(lambda: studio.answer(long).step > 0)
     preview = studio.preview(FAST)
     studio.cancel(long)
-    assert studio.wait(preview, 60).state == "done"
+    assert awaited(studio, preview, 60).state == "done"
     assert studio.answer(long).state == "cancelled"
     assert studio.answer(long).pictures == []
-    assert studio.wait(later, 60).ended > studio.answer(preview).ended
+    assert awaited(studio, later, 60).ended > studio.answer(preview).ended
 
 
 def test_killed_it_is_started_again_and_loses_nothing(studio: Studio) -> None:
@@ -125,7 +126,7 @@ def test_killed_it_is_started_again_and_loses_nothing(studio: Studio) -> None:
     pid = studio.info().pid
     os.kill(pid, signal.SIGKILL)
     until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    assert [studio.wait(request, 120).state for request in requests] == ["done", "done"]
+    assert [awaited(studio, request, 120).state for request in requests] == ["done", "done"]
     assert studio.info().pid != pid
     assert [len(studio.answer(request).pictures) for request in requests] == [1, 1]
 
@@ -142,11 +143,11 @@ def test_problems_are_answers_and_the_process_lives_on(studio: Studio, lora: Pat
         with_weight(other, 1.0),
         FAST.model_copy(update={"model": str(tmp_path)}),
     ]
-    answers = [studio.wait(studio.generate(settings), 60) for settings in wrong]
+    answers = [awaited(studio, studio.generate(settings), 60) for settings in wrong]
     assert [answer.state for answer in answers] == ["failed"] * 4
     assert [answer.error[0]["field"] for answer in answers] == ["loras.0.path"] * 3 + ["model.base"]
     assert answers[0].error[0]["code"] == "lora.missing"
-    assert studio.wait(studio.generate(FAST), 60).state == "done"
+    assert awaited(studio, studio.generate(FAST), 60).state == "done"
     assert studio.info().pid == pid
 
 

@@ -52,14 +52,33 @@ def test_patience(losses: dict[int, float], waited: int) -> None:
 def test_a_state_decides_as_the_original() -> None:
     losses = {0: 1.0, 10: 0.9, 20: 0.95, 30: 0.93}
     original = history(losses, 2)
-    original.end_at(100)
+    original.end_at(100, asked=1.5)
     copy = ValidationHistory(2)
     copy.load_state(original.state())
     assert copy.enough and copy.best_step == 10 and copy.relative(30) == 0.93 and 30 in copy and 31 not in copy
-    copy.go_on(30, 100)
+    copy.go_on(30, 100, asked=1.5)
     assert copy.enough, "the same length: it was merely interrupted while ending"
-    copy.go_on(30, 200)
+    copy.go_on(30, 200, asked=1.5)
     assert not copy.enough and copy.best_step == 10
     copy.add(40, 0.94)
     copy.add(50, 0.94)
     assert copy.enough, "patience counts from the extension"
+
+
+def test_extended_to_the_length_it_had_it_is_patient_again() -> None:
+    ended = history({10: 0.9, 20: 0.95, 30: 0.93}, 2)
+    ended.end_at(100, asked=1.5)
+    extended = ValidationHistory(2)
+    extended.load_state(ended.state())
+    extended.go_on(30, 100, asked=2.5)
+    assert not extended.enough and extended.waited == 0
+
+
+def test_a_state_of_an_older_version_knows_its_length_alone() -> None:
+    old = history({10: 0.9, 20: 0.95, 30: 0.93}, 2).state() | {"ended_at": 100}
+    del old["asked"]
+    for max_steps, enough in ((100, True), (200, False)):
+        found = ValidationHistory(2)
+        found.load_state(old)
+        found.go_on(30, max_steps, asked=2.5)
+        assert found.enough == enough

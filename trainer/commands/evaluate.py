@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.commands.arguments import add_gpu_sharing, add_workspace, workspace_of
 from trainer.evaluating.results import BASE_STEP
 from trainer.evaluating.settings import METRICS, parse_evaluation
 from trainer.runs.events import EventSink
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pictures", type=int, help="pictures drawn of each checkpoint")
     add("--steps", type=int, help="denoising steps; without: those of the prompts")
     add("--drift-prompt", action="append", metavar="P", help="a prompt without the trigger; may be given several times")
+    add_gpu_sharing(parser)
     add_workspace(parser)
 
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
 
     in_workspace = known_run.dir.parent.name == "runs" and args.workspace is None
     workspace = known_run.workspace if in_workspace else workspace_of(args)
-    found = evaluate(known_run, settings, args.checkpoint, workspace=workspace, events=events)
+    found = evaluate(known_run, settings, args.checkpoint, workspace=workspace, events=events, share_gpu=args.share_gpu)
     return {"run": known_run.id, **found.model_dump()}
 
 

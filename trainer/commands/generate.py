@@ -16,6 +16,7 @@ from trainer.runs.events import EventSink
 
 _TEXTS = ("model", "negative", "sampler", "schedule", "fit", "inpaint_area", "hires_upscaler")
 _FILES = ("init_image", "mask")
+_SWITCHES = ("weighted", "tiled_decoding")
 _NUMBERS = (
     *("steps", "guidance", "seed", "width", "height", "count", "batch_size", "clip_skip", "max_token_length"),
     *("strength", "mask_blur", "mask_padding", "hires_scale", "hires_steps", "hires_strength"),
@@ -36,8 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in (*_TEXTS, *_FILES, *_NUMBERS):
         described = (PictureSettings.model_fields[name].description or "").split("\n")[0]
         parser.add_argument(f"--{name.replace('_', '-')}", help=described.replace("%", "%%"))
-    described = str(PictureSettings.model_fields["weighted"].description)
-    parser.add_argument("--weighted", action="store_true", help=described[:1].lower() + described[1:])
+    for name in _SWITCHES:
+        described = str(PictureSettings.model_fields[name].description)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, action="store_true", help=described[:1].lower() + described[1:])
     add_gpu_sharing(parser)
 
 
@@ -66,7 +69,7 @@ def describe(answer: dict[str, Any]) -> str:
 
 def _settings(args: argparse.Namespace) -> PictureSettings:
     """The settings that the arguments give. Raises UserError with everything that is wrong about them."""
-    values: dict[str, Any] = {"prompt": args.prompt, "weighted": args.weighted}
+    values: dict[str, Any] = {"prompt": args.prompt, **{name: getattr(args, name) for name in _SWITCHES}}
     given = {name: text for name, text in vars(args).items() if text is not None}
     values |= {name: given[name] for name in _TEXTS if name in given}
     values |= {name: str(Path(given[name]).expanduser().resolve()) for name in _FILES if name in given}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.commands.arguments import add_gpu_sharing, add_workspace, workspace_of
 from trainer.commands.train import answer_of, describe
 from trainer.config_io import save_config
 from trainer.errors import UserError
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run and how far to go."""
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--max-steps", type=int, default=None, help="go on to this many steps")
+    add_gpu_sharing(parser)
     add_workspace(parser)
 
 
@@ -33,7 +35,8 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
 
     in_workspace = known_run.dir.parent.name == "runs" and args.workspace is None
     workspace = known_run.workspace if in_workspace else workspace_of(args)
-    return answer_of(known_run, vars(train(known_run, workspace=workspace, events=events)))
+    asked = args.share_gpu if known_run.read().queue_device is None else None  # the queue's runs take turns
+    return answer_of(known_run, vars(train(known_run, workspace=workspace, events=events, share_gpu=asked)))
 
 
 def take_over(run: Run, max_steps: int | None = None) -> None:
@@ -56,6 +59,6 @@ def take_over(run: Run, max_steps: int | None = None) -> None:
             config = run.config()
             config.train.max_steps, config.train.epochs = max_steps, None
             save_config(config, run.config_path)
-            run.update_locked(max_steps=max_steps, extend_to=None)
+            run.update_locked(max_steps=max_steps, extend_to=None, extended=time.time())
         if not started_by_queue:  # no worker may start it while this process loads what it needs
             run.update_locked(state="starting", queue_device=None, interrupted=None, **this_process())

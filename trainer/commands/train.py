@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.commands.arguments import add_gpu_sharing, add_workspace, workspace_of
 from trainer.config_io import load_config
 from trainer.errors import UserError
 from trainer.runs.events import EventSink
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="change one setting")
     add_workspace(parser)
     parser.add_argument("--run-dir", type=Path, default=None, help="folder for the run, in place of a new one")
+    add_gpu_sharing(parser)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     run_dir = args.run_dir.expanduser().resolve() if args.run_dir else None
     new_run = workspace.create_run(config, run_dir, queued=False)
     try:
-        outcome = train(new_run, workspace=workspace, events=events)
+        outcome = train(new_run, workspace=workspace, events=events, share_gpu=args.share_gpu)
     except UserError:
         if new_run.read().step == 0:
             workspace.delete_run(new_run)

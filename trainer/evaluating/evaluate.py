@@ -12,7 +12,7 @@ from typing import Any
 from trainer.checkpoint_folders import LORA, checkpoints, is_valid, read_manifest, step_of
 from trainer.config import Config
 from trainer.data.epoch import lay_out
-from trainer.devices import is_out_of_memory, pick_device, turn_on
+from trainer.devices import device_held, is_out_of_memory, pick_device
 from trainer.errors import UserError
 from trainer.evaluating.examiner import Examiner
 from trainer.evaluating.results import BASE_STEP, Evaluated, Evaluation, EvaluationFolder, evaluation_of
@@ -20,12 +20,17 @@ from trainer.evaluating.settings import EvaluationSettings
 from trainer.evaluating.verdict import best_of, hints_of
 from trainer.runs.events import EventSink, read_events
 from trainer.runs.store import Run, Workspace
-from trainer.runs.turns import holding
 from trainer.tracking.evaluations import track_evaluation
 
 
 def evaluate(
-    run: Run, settings: EvaluationSettings, steps: Sequence[int], *, workspace: Workspace, events: EventSink
+    run: Run,
+    settings: EvaluationSettings,
+    steps: Sequence[int],
+    *,
+    workspace: Workspace,
+    events: EventSink,
+    share_gpu: bool = False,
 ) -> Evaluation:
     """Measure checkpoints of a run, those that were measured already only if something changed, and compare them all.
 
@@ -35,6 +40,7 @@ def evaluate(
         steps: which checkpoints; empty for all there are.
         workspace: whose caches are used.
         events: get ``progress``, and an ``evaluation`` event for each checkpoint.
+        share_gpu: whether to compute beside whatever has the GPU instead of waiting.
 
     Raises UserError when there is no such checkpoint, when the run is being evaluated already, or when model, pictures
     or memory do not suffice.
@@ -50,8 +56,7 @@ def evaluate(
         summary = folder.read_summary()
         if missing or summary is None or summary.key != key:
             device = pick_device()
-            turn = turn_on(device, workspace, f"evaluation of {run.read().name}")
-            with holding(turn, str(device), events):
+            with device_held(device, workspace, f"evaluation of {run.read().name}", events, share=share_gpu):
                 lora = next(iter(chosen.values())) / LORA
                 with _memory_told():
                     examiner = Examiner(

@@ -24,7 +24,7 @@ from trainer.hub_errors import HubModel
 from trainer.runs.events import EventSink
 from trainer.single_file.cache import looks_like_a_file
 from trainer.single_file.convert import ORIGIN_FILE, model_folder_of, vae_folder_of
-from trainer.single_file.kinds import guess_warning
+from trainer.single_file.kinds import INPAINTING_CHANNELS, guess_warning, inpainting_refused
 
 FAMILIES: dict[str, FamilyLoader] = {"sd1": SdLoader(SD1), "sd2": SdLoader(SD2), "sdxl": SdxlLoader()}
 
@@ -42,6 +42,7 @@ def load_family(
     prediction_type: str = "auto",
     zero_terminal_snr: bool = False,
     events: EventSink | None = None,
+    inpainting: bool = False,
 ) -> Family:
     """Load the model of the settings, frozen, its denoiser and text encoders in ``dtype``, its VAE in float32.
 
@@ -52,12 +53,19 @@ def load_family(
         prediction_type: ``auto`` for the model's own, or ``epsilon`` or ``v_prediction``.
         zero_terminal_snr: rescale the noise schedule so that its last step is pure noise.
         events: gets the progress when a single file is made into a model folder.
+        inpainting: whether a model that reads a mask will do: it is drawn with, and not trained.
 
     Raises UserError(field="model.base", "model.family" or "model.vae") when something is missing, broken or of another
     family than the settings say.
     """
-    folder = model_folder(model.base, model.revision, check=lambda found: _loader_for(found, model), events=events)
-    loader = _loader_for(folder, model)
+
+    def loader_of(found: Path) -> FamilyLoader:
+        if not inpainting and reads_masks(found):
+            raise inpainting_refused(model.base, "model.base")
+        return _loader_for(found, model)
+
+    folder = model_folder(model.base, model.revision, check=loader_of, events=events, inpainting=inpainting)
+    loader = loader_of(folder)
     vae = _vae_folder(model.vae, folder, events) if model.vae else None
     if prediction_type == "auto" and events is not None:
         _tell_of_guess(model.base, folder, events)
@@ -92,6 +100,7 @@ def model_folder(
     field: str = "model.base",
     check: Check | None = None,
     events: EventSink | None = None,
+    inpainting: bool = False,
 ) -> Path:
     """The folder on this machine that ``demo``, a path or a hub id stands for.
 
@@ -103,18 +112,24 @@ def model_folder(
         field: the setting that named it, for messages. For ``model.vae`` a folder may hold a VAE alone.
         check: looks at a hub model's settings before its weights are downloaded; raises UserError to refuse it.
         events: gets the progress and warnings.
+        inpainting: whether a single file of an inpainting model will do.
 
     Raises UserError when it is none of these, or when what it names carries its own code.
     """
     path = MODEL_DIR if base == "demo" else Path(base).expanduser()
     if path.is_file():
-        return model_folder_of(path, field=field, events=events)
+        return model_folder_of(path, field=field, events=events, inpainting=inpainting)
     if not path.is_dir():
         return _hub_folder(base, revision, field, check, events)
     _refuse_own_code(path, field)
     if field != "model.vae" and not (path / "model_index.json").is_file():
         raise UserError("model.not_a_model", f"{field}: {base} is a folder, but not a model.", _LAYOUT_HINT, field)
     return path
+
+
+def reads_masks(folder: Path) -> bool:
+    """Whether a model folder is of an inpainting model, whose denoiser reads a mask beside the picture."""
+    return _read_json(folder / "unet" / "config.json").get("in_channels") == INPAINTING_CHANNELS
 
 
 def family_of(folder: Path) -> str | None:

@@ -84,6 +84,18 @@ class Family(Protocol):
         """Pixels per latent cell: 8."""
 
     @property
+    def reads_masks(self) -> bool:
+        """Whether the denoiser is one for inpainting.
+
+        Beside the four channels of the noisy latents it reads the mask, 1 for what is drawn anew, and the four of the
+        picture without what is masked.
+        """
+
+    @property
+    def tile_px(self) -> int:
+        """Side in pixels of the tiles of ``tile_decoding``: no picture within one is cut."""
+
+    @property
     def fingerprint_vae(self) -> str:
         """Changes when the VAE changes: part of the latent cache's key."""
 
@@ -101,7 +113,7 @@ class Family(Protocol):
         """Scaled latents (B, 4, h, w) to pixels (B, 3, 8h, 8w) in [-1, 1], float32."""
 
     def tile_decoding(self, wanted: bool) -> None:
-        """Decode what is larger than the VAE's own size in overlapping tiles: less memory, other pixels by a little."""
+        """Decode and encode what exceeds ``tile_px`` in overlapping tiles: less memory, other pixels by a little."""
 
     def rough_pixels(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) to about the colour of each cell, (B, 3, h, w) float32, at next to no cost.
@@ -132,8 +144,9 @@ class Family(Protocol):
     ) -> Tensor:
         """The denoiser's output for (B, 4, h, w) noisy latents and (B,) int64 timesteps, or one timestep for all.
 
-        ``sizes`` are those of ``data.training_set.Batch``; families without size conditioning do not look at them, nor
-        denoisers at ``guidance`` that do not read it.
+        Noisy latents come as (B, 9, h, w), with what ``reads_masks`` says, where that is so. ``sizes`` are those of
+        ``data.training_set.Batch``; families without size conditioning do not look at them, nor denoisers at
+        ``guidance`` that do not read it.
         """
 
     def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:

@@ -195,7 +195,7 @@ class SdLoader:
             index, unet = read_json(folder / "model_index.json"), read_json(folder / "unet" / "config.json")
         except (OSError, ValueError):
             return False
-        if index.get("_class_name") != "StableDiffusionPipeline":
+        if index.get("_class_name") not in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
             return False
         second = unet.get("use_linear_projection") or unet.get("cross_attention_dim") == _SD2_TEXT_WIDTH
         return bool(second) == (self._kind is SD2)

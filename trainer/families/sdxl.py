@@ -140,7 +140,7 @@ class SdxlLoader:
             index = read_json(folder / "model_index.json")
         except (OSError, ValueError):
             return False
-        return index.get("_class_name") == "StableDiffusionXLPipeline"
+        return index.get("_class_name") in ("StableDiffusionXLPipeline", "StableDiffusionXLInpaintPipeline")
 
     def versions(self, prediction_type: str) -> tuple[str, str]:
         """See ``families.base.FamilyLoader``."""

@@ -18,6 +18,7 @@ from trainer.families.base import clip_skip_problem
 from trainer.families.clip import ClipText
 from trainer.families.latent_colours import fit_colours, with_constant
 from trainer.families.parts import fingerprint
+from trainer.single_file.kinds import INPAINTING_CHANNELS
 
 _ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
 _TRANSFORMER = re.compile(r"\.(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)$")
@@ -58,6 +59,14 @@ class UnetFamily:
     @property
     def latent_scale(self) -> int:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def reads_masks(self) -> bool:
+        return self.denoiser.config.in_channels == INPAINTING_CHANNELS
+
+    @property
+    def tile_px(self) -> int:
+        return self.vae.config.sample_size
 
     @functools.cached_property
     def fingerprint_vae(self) -> str:

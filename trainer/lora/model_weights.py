@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import UserError
-from trainer.families import FAMILIES, family_of, model_folder
+from trainer.families import FAMILIES, family_of, model_folder, reads_masks
 from trainer.families.parts import read_scheduler
 from trainer.files import read_json
 from trainer.lora.keys import PREFIXES, kohya_key
@@ -24,7 +24,7 @@ from trainer.lora.layers import Shape
 from trainer.runs.events import EventSink
 from trainer.single_file.cache import SUFFIXES
 from trainer.single_file.configs import standard
-from trainer.single_file.kinds import identify, prediction
+from trainer.single_file.kinds import identify, inpainting_refused, prediction
 from trainer.single_file.names import Source
 from trainer.single_file.tensors import Checkpoint, open_checkpoint, unsupported
 from trainer.weight_files import weights_in
@@ -156,6 +156,8 @@ def _folder(folder: Path, model: str, field: str, stack: ExitStack) -> ModelWeig
         known = ", ".join(loader.title for loader in FAMILIES.values())
         message = f"{field}: {model} is no model of a kind that is known here."
         raise UserError("model.family", message, f"Choose a model of {known}: a folder or a single file.", field)
+    if reads_masks(folder):
+        raise inpainting_refused(model, field)
     weights: dict[tuple[str, str], Weight] = {}
     files: dict[str, Path] = {}
     for part in (part for part in PREFIXES if (folder / part).is_dir()):

@@ -67,6 +67,8 @@ class RunInfo(BaseModel):
     """What a failed run's process ended with: the machine, or by itself and without a word; None for a told reason."""
     extend_to: int | None = None
     """Steps that the queue was asked to go on to."""
+    extended: float | None = None
+    """When the run was last given another length than that of its first config."""
     versions: dict[str, str] = {}
     note: str = ""
     """What the user wrote about the run."""
@@ -74,6 +76,11 @@ class RunInfo(BaseModel):
     """Id of the run whose settings this one's were made of."""
     begun_from: str | None = None
     """The run and step whose checkpoint this one goes on from: ``20261123-081500-my-lora-3f2a91c7 step 40``."""
+
+    @property
+    def length_asked(self) -> float:
+        """When somebody last said how many steps it is to have."""
+        return self.extended or self.created
 
 
 @dataclass(frozen=True)

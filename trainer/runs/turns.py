@@ -178,6 +178,11 @@ def holding(turn: Turn, device: str, events: EventSink, hint: str = WAITING_HINT
         turn.give_back()
 
 
+def waiting_hint(share: bool | None) -> str:
+    """What can be done about it. ``share``: None where to compute beside the other job cannot be asked for."""
+    return WAITING_HINT if share is None else f"{WAITING_HINT} --share-gpu goes on beside it."
+
+
 def busy_words(device: str, holder: Holder | None) -> str:
     """That a job has to wait, and for what."""
     return f"Another job is using {device}{'' if holder is None else f' ({holder})'}."

@@ -29,7 +29,7 @@ from trainer.runs.events import EventSink
 from trainer.single_file.cache import SUFFIXES, cache_dir, folder_of, outdated_folders
 from trainer.single_file.configs import part_configs, standard, vae_config
 from trainer.single_file.header import Shapes, broken
-from trainer.single_file.kinds import LATENT_CHANNELS, VAE, Layout, identify, is_vae, prediction
+from trainer.single_file.kinds import INPAINTING_CHANNELS, LATENT_CHANNELS, VAE, Layout, identify, is_vae, prediction
 from trainer.single_file.names import Names, Source, target_shapes, vae_names
 from trainer.single_file.tensors import Checkpoint, open_checkpoint, unsupported
 from trainer.single_file.tokenizer import VOCABULARY_SIZE, write_tokenizer
@@ -99,13 +99,16 @@ class _Job:
             self.events.emit("progress", what="converting the model file", done=self.done, total=self.total)
 
 
-def model_folder_of(path: Path, *, field: str = "model.base", events: EventSink | None = None) -> Path:
+def model_folder_of(
+    path: Path, *, field: str = "model.base", events: EventSink | None = None, inpainting: bool = False
+) -> Path:
     """The model folder made of a single file; the first time it is made, which takes as much disk as the file.
 
     Args:
         path: ``.safetensors`` or ``.ckpt``.
         field: the setting that named it, for messages.
         events: gets the progress.
+        inpainting: whether an inpainting model will do; one that was made before is not looked at again.
 
     Raises UserError(field) when the file is broken, is something else than a model, or the disk is too full.
     """
@@ -114,7 +117,7 @@ def model_folder_of(path: Path, *, field: str = "model.base", events: EventSink 
     with _made_once(target, "model_index.json", path, field) as folder:
         if folder is not None:
             with open_checkpoint(path, field=field) as checkpoint:
-                layout = identify(path, checkpoint.shapes, field=field)
+                layout = identify(path, checkpoint.shapes, field=field, inpainting=inpainting)
                 _write_model(folder, _Job(path, checkpoint, field, events), layout)
     return target
 
@@ -159,7 +162,10 @@ def _write_model(folder: Path, job: _Job, layout: Layout) -> None:
             write_tokenizer(tokenizer, pad_token=pad_token, max_tokens=values.config["max_position_embeddings"])
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     write_json(folder / ORIGIN_FILE, {"made_of": str(job.path.resolve()), "guess": guess})
-    write_json(folder / "model_index.json", standard(layout.family, "model_index"))
+    index = standard(layout.family, "model_index")
+    if configs["unet"]["in_channels"] == INPAINTING_CHANNELS:
+        index["_class_name"] = index["_class_name"].replace("Pipeline", "InpaintPipeline")
+    write_json(folder / "model_index.json", index)
 
 
 def _write_vae(folder: Path, job: _Job, scaling_factor: float) -> None:

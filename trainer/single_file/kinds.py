@@ -94,13 +94,18 @@ _STRANGERS: tuple[tuple[str, str, str], ...] = (
 )
 """Pattern at the start of any name in the file, what the file is, what to do: the first that is found counts."""
 
-_CHANNELS = {9: "an inpainting", 8: "an edit (InstructPix2Pix)", 5: "a depth-to-image", 7: "an upscaling"}
+_CHANNELS = {8: "an edit (InstructPix2Pix)", 5: "a depth-to-image", 7: "an upscaling"}
 LATENT_CHANNELS = 4
+INPAINTING_CHANNELS = 9
+"""Beside the four noisy ones a mask, and the four of the picture without what is masked."""
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
-def identify(path: Path, shapes: Shapes, *, field: str = "model.base") -> Layout:
-    """The layout of a model that can be trained. Raises UserError(field) that says what the file is otherwise."""
+def identify(path: Path, shapes: Shapes, *, field: str = "model.base", inpainting: bool = False) -> Layout:
+    """The layout of a model that can be trained. Raises UserError(field) that says what the file is otherwise.
+
+    ``inpainting``: whether an inpainting model will do, which can only be drawn with.
+    """
     for pattern, what, hint in _STRANGERS:
         search = re.compile(pattern)
         if any(search.match(name) or (pattern.startswith("lora_") and search.search(name)) for name in shapes):
@@ -110,7 +115,7 @@ def identify(path: Path, shapes: Shapes, *, field: str = "model.base") -> Layout
         what = "is only a VAE" if is_vae(shapes) else "is only a text encoder" if _is_text(shapes) else _unknown(shapes)
         hint = "Give it as model.vae, beside a base model." if is_vae(shapes) else _BASE_HINT
         raise _refused(path, what, hint, field)
-    _refuse_other_inputs(path, shapes, field)
+    _refuse_other_inputs(path, shapes, field, inpainting=inpainting)
     layout = next((each for each in LAYOUTS if _has(shapes, each.parts["text_encoder"][0])), None)
     if layout is None:
         raise _refused(path, "holds a UNet but no text encoder that is known here", _BASE_HINT, field)
@@ -120,13 +125,13 @@ def identify(path: Path, shapes: Shapes, *, field: str = "model.base") -> Layout
     return layout
 
 
-def part_shapes(path: Path, *, field: str = "model.base") -> dict[str, Shapes]:
+def part_shapes(path: Path, *, field: str = "model.base", inpainting: bool = False) -> dict[str, Shapes]:
     """The weights' shapes in the model folder that a .safetensors file would become, by part, read off its header.
 
-    Raises UserError(field) when the file is broken or is no model.
+    Raises UserError(field) when the file is broken or is no model that will do, see ``identify``.
     """
     shapes = read_header(path, field=field).shapes
-    names = identify(path, shapes, field=field).names(shapes)
+    names = identify(path, shapes, field=field, inpainting=inpainting).names(shapes)
     return {part: target_shapes(mapped, shapes) for part, mapped in names.items()}
 
 
@@ -183,10 +188,21 @@ def is_vae(shapes: Shapes) -> bool:
     return "decoder.conv_in.weight" in shapes and "encoder.conv_in.weight" in shapes
 
 
-def _refuse_other_inputs(path: Path, shapes: Shapes, field: str) -> None:
+def inpainting_refused(name: str, field: str) -> UserError:
+    """What is told where an inpainting model was given for what it cannot do."""
+    what = f"is an inpainting model ({INPAINTING_CHANNELS} input channels instead of {LATENT_CHANNELS})"
+    hint = "Choose the ordinary model it was made from; LoRAs for that one can be drawn with here too."
+    return UserError("model.wrong_kind", f"{field}: {name} {what}.", hint, field)
+
+
+def _refuse_other_inputs(path: Path, shapes: Shapes, field: str, *, inpainting: bool) -> None:
     shape = shapes.get(f"{UNET}input_blocks.0.0.weight")
     if shape is None or len(shape) != 4:
         raise _refused(path, "holds a denoiser of an unknown kind", _BASE_HINT, field)
+    if shape[1] == INPAINTING_CHANNELS:
+        if inpainting:
+            return
+        raise inpainting_refused(path.name, field)
     if shape[1] != LATENT_CHANNELS:
         what = f"is {_CHANNELS.get(shape[1], 'a special')} model ({shape[1]} input channels instead of 4)"
         raise _refused(path, what, "Choose the ordinary model it was made from.", field)

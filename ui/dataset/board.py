@@ -20,8 +20,8 @@ from ui.dataset.picture_facts import Question, questions
 from ui.form import make_component
 from ui.messages import tells_problems
 from ui.scripted import kept, scripted
+from ui.wiring import TELLING
 
-QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 IN_ORDER: dict[str, Any] = {
     "show_progress": "hidden",
     "api_visibility": "private",
@@ -141,7 +141,7 @@ class Board:
             order(view, *values)
             return self.job_updates(folder, "") or [gr.skip(), gr.skip()]
 
-        button.click(tells_problems(start), [self.grid, self.folder, *inputs], [self.job, self.job_shown], **QUICK)
+        button.click(tells_problems(start), [self.grid, self.folder, *inputs], [self.job, self.job_shown], **TELLING)
 
 
 def custom(elem_id: str, *, css: Sequence[str], js: Sequence[str], asks: Sequence[Question] = ()) -> gr.HTML:

@@ -8,9 +8,10 @@ import gradio as gr
 
 from trainer.errors import UserError
 from ui.context import AppContext
-from ui.dataset.board import IN_ORDER, QUICK, Board, sent
+from ui.dataset.board import IN_ORDER, Board, sent
 from ui.dataset.desk import DatasetDesk, View
 from ui.messages import tells_problems
+from ui.wiring import TELLING
 
 
 def actions(board: Board) -> None:
@@ -62,5 +63,5 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     context.page.load(lambda: [desk.memory.resolution], outputs=[board.resolution])
     board.job.refresh(refresh, board.grid, board.outputs, **IN_ORDER)
     board.job.open(open_result, None, board.outputs, **IN_ORDER)
-    board.job.cancel(cancel, None, None, **QUICK)
+    board.job.cancel(cancel, None, None, **TELLING)
     context.page.poll(board.job_updates, [board.folder, board.job_shown], [board.job, board.job_shown])

@@ -15,7 +15,7 @@ from trainer.captioners.prompts import TEMPLATES
 from trainer.captioners.vision_language import ChatOptions
 from trainer.captioners.wording import Wording
 from ui.dataset import caption_orders, review
-from ui.dataset.board import QUICK, Board, sent
+from ui.dataset.board import Board, sent
 from ui.dataset.caption_orders import HANDLINGS, TRIED, TRIGGER, CaptionRequest
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.edits import SCOPES
@@ -23,6 +23,7 @@ from ui.dataset.fields import FIELD, choice, folded
 from ui.fields import Field, fields_of
 from ui.form import make_component
 from ui.messages import tells_problems
+from ui.wiring import TELLING
 
 
 def build(desk: DatasetDesk, board: Board) -> None:
@@ -58,11 +59,11 @@ def build(desk: DatasetDesk, board: Board) -> None:
         return board.job_updates(folder, "") or [gr.skip(), gr.skip()]
 
     desk.tells("caption", caption_orders.report, goes_on=True)
-    board.job.resume(resume, [board.grid, board.folder], [board.job, board.job_shown], **QUICK)
+    board.job.resume(resume, [board.grid, board.folder], [board.job, board.job_shown], **TELLING)
     board.start(write, lambda view, *values: order(view, values), panel.inputs)
     board.start(draft, lambda view, *values: order(view, values, review=True), panel.inputs)
     board.start(attempt, lambda view, *values: order(view, values, review=True, limit=TRIED), panel.inputs)
-    show.click(show_command, [board.grid, *panel.inputs], command, **QUICK)
+    show.click(show_command, [board.grid, *panel.inputs], command, **TELLING)
     desk.context.page.load(lambda: panel.restored(caption_orders.remembered(desk)), outputs=panel.outputs)
     review.build(desk, board, panel.request, panel.inputs)
 
@@ -173,7 +174,7 @@ class CaptionPanel:
         return self._parts[name].of("prompt") if _takes_templates(name) else None
 
 
-_AT_ONCE: dict[str, Any] = {**QUICK, "queue": False}
+_AT_ONCE: dict[str, Any] = {**TELLING, "queue": False}
 _UNDO = "Undo brings the old captions back."
 
 

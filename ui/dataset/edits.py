@@ -10,12 +10,13 @@ import gradio as gr
 from trainer.curation.caption_edits import count_tags
 from trainer.curation.operations import OPERATIONS, Operation, operation
 from trainer.curation.steps import Change
-from ui.dataset.board import IN_ORDER, QUICK, Board, custom, sent, tell
+from ui.dataset.board import IN_ORDER, Board, custom, sent, tell
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.differences import differences, fingerprint
 from ui.dataset.fields import choice, folded
 from ui.dataset.option_fields import OptionFields
 from ui.messages import tells_problems
+from ui.wiring import TELLING
 
 SCOPES = [("All pictures", "all"), ("Pictures shown by the filter", "shown"), ("Selected pictures", "selected")]
 _CHANGED_SINCE = "This is not what you looked at: captions or settings changed since. Look again, then apply."
@@ -66,7 +67,7 @@ def build(desk: DatasetDesk, board: Board) -> None:
         return [{}, "", *board.updates(after)]
 
     form = [chosen, scope, *options.components]
-    chosen.input(describe, chosen, [chosen, result, looked_at, *options.columns], queue=False, **QUICK)
+    chosen.input(describe, chosen, [chosen, result, looked_at, *options.columns], queue=False, **TELLING)
     preview.click(show, [board.grid, *form], [result, looked_at], **IN_ORDER)
     result.turn(turn, [board.grid, *form], [result, looked_at], **IN_ORDER)
     apply.click(do, [board.grid, looked_at, *form], [result, looked_at, *board.outputs], **IN_ORDER)

@@ -9,12 +9,13 @@ import gradio as gr
 from gradio.blocks import Block
 
 from trainer.errors import UserError
-from ui.dataset.board import IN_ORDER, QUICK, Board, custom, sent, tell
+from ui.dataset.board import IN_ORDER, Board, custom, sent, tell
 from ui.dataset.caption_orders import CaptionRequest
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.review_desk import Review, ReviewDesk
 from ui.messages import tells_problems
 from ui.scripted import kept
+from ui.wiring import TELLING
 
 
 def build(
@@ -76,7 +77,7 @@ def build(
     panel.decidemany(decide_many, board.grid, outputs, **IN_ORDER)
     panel.write(write, board.grid, [*outputs, *board.outputs], **IN_ORDER)
     panel.discard(discard, board.grid, outputs, **IN_ORDER)
-    panel.again(again, [board.grid, board.folder, *inputs], [board.job, board.job_shown], **QUICK)
+    panel.again(again, [board.grid, board.folder, *inputs], [board.job, board.job_shown], **TELLING)
     desk.context.page.poll(poll, [board.folder, shown], outputs)
 
 

@@ -18,10 +18,11 @@ from trainer.data.folders import repeats_folder
 from trainer.errors import UserError
 from ui.context import AppContext
 from ui.dataset import importing
-from ui.dataset.board import IN_ORDER, QUICK, Board, custom, sent
+from ui.dataset.board import IN_ORDER, Board, custom, sent
 from ui.dataset.desk import DatasetDesk, Shown
 from ui.dataset.fields import text
 from ui.messages import tells_problems
+from ui.wiring import LAST_COUNTS, TELLING
 
 _NAMED = 10
 _NEW = "my-pictures"
@@ -81,13 +82,13 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         choices = gr.update(choices=desk.choices(), value=None)
         return [choices if output is board.choice else gr.skip() for output in board.outputs]
 
-    board.choice.input(open_folder, board.choice, board.outputs, trigger_mode="always_last", **QUICK)
-    open_button.click(open_folder, path, board.outputs, **QUICK)
-    path.submit(open_folder, path, board.outputs, **QUICK)
+    board.choice.input(open_folder, board.choice, board.outputs, **TELLING, **LAST_COUNTS)
+    open_button.click(open_folder, path, board.outputs, **TELLING)
+    path.submit(open_folder, path, board.outputs, **TELLING)
     add.click(add_files, [files, name], [files, *board.outputs], api_visibility="private")
     taken = drop.dropped(add_dropped, [board.folder, name], board.outputs, **IN_ORDER)
-    taken.then(lambda: {"done": time.time()}, None, drop, **QUICK)  # also after a refusal: the page waits for it
-    drop.refused(refused, None, None, **QUICK)
+    taken.then(lambda: {"done": time.time()}, None, drop, **TELLING)  # also after a refusal: the page waits for it
+    drop.refused(refused, None, None, **TELLING)
     context.page.load(restore, outputs=board.outputs)
 
 

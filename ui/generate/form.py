@@ -15,8 +15,8 @@ from ui.generate.hints import SizeHints, WordHints
 from ui.generate.source import SOURCE_FIELDS, SourcePanel
 from ui.lora_choices import RowUse, known_models
 from ui.lora_rows import LoraRows
+from ui.wiring import QUIET
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _FIELD: dict[str, Any] = {"interactive": True, "elem_classes": ["field"]}
 _RANGES = {"steps": (1, 100), "guidance": (0, 20), "count": (1, 16), "batch_size": (1, 8)}
 """What the sliders span; they grow for a picture that was made with more."""
@@ -146,6 +146,13 @@ class Form:
             label="Weighted prompt",
             info="Read (word:1.3), (word) and [word] as emphasis.",
             elem_id="generate-weighted",
+            **_FIELD,
+        )
+        self.fields["tiled_decoding"] = gr.Checkbox(
+            False,
+            label="Decode in tiles",
+            info="Large pictures take less memory, and look a little different. Done unasked where memory is short.",
+            elem_id="generate-tiled-decoding",
             **_FIELD,
         )
         self.fields["batch_size"] = self._slider(

@@ -15,13 +15,8 @@ from ui.context import AppContext
 from ui.generate.native_size import native_side
 from ui.lora_choices import check_model
 from ui.scripted import scripted
+from ui.wiring import LAST_COUNTS, QUIET
 
-QUIET: dict[str, Any] = {
-    "queue": False,
-    "show_progress": "hidden",
-    "api_visibility": "private",
-    "trigger_mode": "always_last",
-}
 MOST_TAGS = 24
 _SURE = 0.3
 """Triggers that are less likely are no better than tags."""
@@ -36,7 +31,7 @@ class WordHints:
 
     def follow(self, files: list[gr.Dropdown]) -> None:
         """Show the words of the LoRAs that these fields name, whoever fills them."""
-        gr.on([file.change for file in files], self._shown, files, self._panel, **QUIET)
+        gr.on([file.change for file in files], self._shown, files, self._panel, **QUIET, **LAST_COUNTS)
 
     def _shown(self, *files: Any) -> dict[str, str]:
         chosen = dict.fromkeys(str(file) for file in files if file)
@@ -61,7 +56,7 @@ class SizeHints:
 
     def follow(self, model: gr.Dropdown) -> None:
         """Show the sizes of the model that this field names, whoever fills it."""
-        model.change(self._size, model, self._panel, **QUIET)
+        model.change(self._size, model, self._panel, **QUIET, **LAST_COUNTS)
 
     def _size(self, model: str | None) -> dict[str, Any]:
         try:

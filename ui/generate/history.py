@@ -25,9 +25,8 @@ from ui.generate.cards import cards
 from ui.messages import tells_problems
 from ui.runs.trash import listed, tell_freed
 from ui.scripted import kept, scripted
+from ui.wiring import TELLING
 
-TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
 MOST_PER_PAGE = 200
 _ZIPS_LIVE_S = 3600
 

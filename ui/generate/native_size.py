@@ -44,7 +44,7 @@ def _of_folder(folder: Path) -> int:
 
 def _of_file(path: Path) -> int:
     header = read_header(path)
-    layout = identify(path, header.shapes)
+    layout = identify(path, header.shapes, inpainting=True)
     said = {"prediction_type": "epsilon", **layout.guess, **prediction(header.shapes, header.metadata)}
     usual = standard(layout.family, "unet")["sample_size"]
     return int(layout.sample_sizes.get(said["prediction_type"], usual)) * VAE_SCALE

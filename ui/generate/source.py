@@ -22,8 +22,8 @@ from ui.context import AppContext
 from ui.dataset.board import sent
 from ui.messages import tells_problems
 from ui.scripted import scripted
+from ui.wiring import TELLING
 
-TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 SOURCE_FIELDS = (
     "init_image",
     "strength",

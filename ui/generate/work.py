@@ -20,9 +20,8 @@ from ui.media import live_url
 from ui.messages import tells_problems
 from ui.run_view import duration
 from ui.scripted import kept, scripted
+from ui.wiring import LAST_COUNTS, QUIET, TELLING
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 _LONGEST_PROMPT = 120
 
 
@@ -41,7 +40,13 @@ class Work:
         panel = scripted("generate-work", css=("generate/work",), js=("dataset/dom", "generate/work"))
         seen = kept()
         outputs = [seen, panel]
-        self.refreshing: dict[str, Any] = {"fn": self._refresh, "inputs": seen, "outputs": outputs, **QUIET}
+        self.refreshing: dict[str, Any] = {
+            "fn": self._refresh,
+            "inputs": seen,
+            "outputs": outputs,
+            **QUIET,
+            **LAST_COUNTS,
+        }
         context.page.poll(self._poll, [seen], outputs)
         panel.cancel(self._cancel, None, None, **TELLING).then(**self.refreshing)
         panel.front(self._front, None, None, **TELLING).then(**self.refreshing)

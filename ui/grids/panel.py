@@ -23,10 +23,8 @@ from ui.grids.offers import checkpoint_axes, offers
 from ui.grids.routes import add_routes
 from ui.messages import as_text, tells_problems
 from ui.scripted import kept, scripted
+from ui.wiring import QUIET, TELLING
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
 KIND_LIST = json.dumps([{"name": name, **asdict(kind)} for name, kind in KINDS.items()])
 
 

@@ -14,9 +14,10 @@ from ui.lora_choices import check_lora
 from ui.lora_tools import plans
 from ui.lora_tools.desk import Order, ToolDesk
 from ui.lora_tools.inspection import inspection_html
-from ui.lora_tools.panel import QUIET, panel, wire
+from ui.lora_tools.panel import panel, wire
 from ui.lora_tools.pickers import bring_button, lora_picker
 from ui.lora_tools.recipes import recipe_rows
+from ui.wiring import QUIET
 
 INTRO = (
     "<h3>What is in a file</h3><p>Family, ranks, where it acts and how strongly, words it was trained on, and whether "

@@ -16,8 +16,9 @@ from ui.lora_rows import LoraRows
 from ui.lora_tools import plans
 from ui.lora_tools.desk import ToolDesk
 from ui.lora_tools.merge_orders import Merge, merge_of, merge_order, merge_plan, merge_report
-from ui.lora_tools.panel import FIELD, PRECISIONS, QUIET, Panel, output_name, panel, wire
+from ui.lora_tools.panel import FIELD, PRECISIONS, Panel, output_name, panel, wire
 from ui.scripted import kept
+from ui.wiring import QUIET
 
 TARGETS = [
     ("One LoRA file", "lora"),

@@ -12,10 +12,8 @@ from ui.context import AppContext
 from ui.lora_tools.desk import Order, ToolDesk
 from ui.messages import tells_problems
 from ui.scripted import kept, scripted
+from ui.wiring import QUIET, TELLING
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
 FIELD: dict[str, Any] = {"interactive": True, "elem_classes": ["field"]}
 PRECISIONS = [("As the input", ""), ("fp16", "fp16"), ("bf16", "bf16"), ("float32", "float")]
 

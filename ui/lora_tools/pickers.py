@@ -15,9 +15,10 @@ from trainer.runs.store import Workspace
 from ui.context import AppContext
 from ui.lora_choices import LoraShelf, known_models
 from ui.lora_tools.desk import name_problems
-from ui.lora_tools.panel import FIELD, TELLING
+from ui.lora_tools.panel import FIELD
 from ui.messages import tells_problems
 from ui.scripted import kept
+from ui.wiring import TELLING
 
 
 def lora_picker(context: AppContext, tool: str, label: str = "LoRA") -> gr.Dropdown:

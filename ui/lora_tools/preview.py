@@ -20,9 +20,10 @@ from ui.lora_choices import RowUse, known_models
 from ui.lora_rows import LoraRows
 from ui.lora_tools.merge_orders import merge_of
 from ui.lora_tools.merging import MergeForm
-from ui.lora_tools.panel import FIELD, QUIET
+from ui.lora_tools.panel import FIELD
 from ui.lora_tools.preview_desk import PreviewDesk
 from ui.scripted import scripted
+from ui.wiring import QUIET
 
 EXAMPLE_PROMPT = "a red star on a blue background"
 MOVED = "(stage, ...values) => [{ ...stage, moved: JSON.stringify(values), at: performance.now() }]"

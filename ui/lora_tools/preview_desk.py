@@ -81,6 +81,7 @@ class PreviewDesk:
             "words": _doing(answer),
             "share": answer.step / answer.steps if answer.steps else 0.0,
             "pictures": [picture_url(workspace, Path(path)) for path in answer.pictures],
+            "notes": answer.notes,
             "live": live_url(Path(answer.live)) if answer.live else "",
             "problems": [f"{each['message']} {each['hint']}".strip() for each in answer.error],
         }

@@ -11,9 +11,10 @@ from ui.context import AppContext
 from ui.lora_choices import check_lora
 from ui.lora_tools import plans
 from ui.lora_tools.desk import Order, ToolDesk, name_problems, saved
-from ui.lora_tools.panel import FIELD, QUIET, output_name, panel, wire
+from ui.lora_tools.panel import FIELD, output_name, panel, wire
 from ui.lora_tools.pickers import lora_picker
 from ui.run_view import file_size
+from ui.wiring import QUIET
 
 INTRO = (
     "<h3>A smaller rank</h3><p>Keeps the strongest directions of each layer; the file shrinks with the rank, and its "

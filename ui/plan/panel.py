@@ -24,8 +24,8 @@ from ui.plan.pictures import PlanPictures
 from ui.plan.report import measuring_html, report_html, running_html
 from ui.scripted import kept
 from ui.theme import asset
+from ui.wiring import IN_TURN
 
-QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 NOTHING: dict[str, Any] = {"html": ""}
 _LEFT_BEHIND_S = 3600.0
 
@@ -109,10 +109,10 @@ class PlanPanel:
         outputs = [*handlers.filled, self._job, self.report, self._undo]
         check, measure = starting(running_html()), starting(measuring_html(), "--measure")
         self.check.click(check, {*form.components}, shown, show_progress="hidden")
-        self.report.measure(measure, {*form.components}, shown, **QUICK)
-        self.report.cancel(self._cancel, self._job, None, **QUICK)
-        self.report.apply(apply, inputs, outputs, **QUICK)
-        self.report.undo(take_back, inputs, outputs, **QUICK)
+        self.report.measure(measure, {*form.components}, shown, **IN_TURN)
+        self.report.cancel(self._cancel, self._job, None, **IN_TURN)
+        self.report.apply(apply, inputs, outputs, **IN_TURN)
+        self.report.undo(take_back, inputs, outputs, **IN_TURN)
         self._context.page.poll(self._poll, [self._job, self._undo], shown[:3])
 
     def _changed(

@@ -9,10 +9,11 @@ import gradio as gr
 from trainer.runs import actions
 from ui.dataset.board import sent
 from ui.messages import tells_problems
-from ui.runs.board import QUIET, TELLING, Panel, RunsBoard
+from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Shown
 from ui.runs.origin import origin_of
 from ui.scripted import scripted
+from ui.wiring import QUIET, TELLING
 
 
 def build(board: RunsBoard) -> None:

@@ -14,9 +14,10 @@ from trainer.runs.store import ENDED, RunInfo
 from trainer.runs.worker import enqueue
 from ui import media
 from ui.messages import tells_problems
-from ui.runs.board import QUIET, TELLING, Panel, RunsBoard
+from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import RunsDesk, Shown
 from ui.scripted import kept
+from ui.wiring import QUIET, TELLING
 
 MORE_STEPS = 100
 """That a run is extended by unless somebody says otherwise."""

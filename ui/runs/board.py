@@ -15,10 +15,7 @@ from gradio.components import Component
 from ui.context import AppContext
 from ui.runs.desk import Overview, RunsDesk, Shown
 from ui.scripted import kept
-
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
+from ui.wiring import QUIET
 
 _RUN = "/run"
 """Under which the shown run's id is kept beside what each panel shows; no panel is called so."""

@@ -11,9 +11,10 @@ from ui import media
 from ui.dataset.board import sent
 from ui.messages import tells_problems
 from ui.run_view import file_size
-from ui.runs.board import TELLING, Panel, RunsBoard
+from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Shown
 from ui.scripted import scripted
+from ui.wiring import TELLING
 
 
 def build(board: RunsBoard) -> gr.HTML:

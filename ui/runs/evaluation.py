@@ -16,9 +16,10 @@ from ui.context import AppContext
 from ui.dataset.board import sent
 from ui.evaluation_view import EvaluationReader
 from ui.messages import tells_problems
-from ui.runs.board import TELLING, Panel, RunsBoard
+from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Shown
 from ui.scripted import scripted
+from ui.wiring import TELLING
 
 
 def build(context: AppContext, board: RunsBoard) -> gr.HTML:

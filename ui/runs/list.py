@@ -7,9 +7,10 @@ from typing import Any
 import gradio as gr
 
 from ui import run_html
-from ui.runs.board import QUIET, Panel, RunsBoard
+from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Overview
 from ui.theme import asset
+from ui.wiring import QUIET
 
 
 def build(board: RunsBoard) -> None:

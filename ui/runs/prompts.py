@@ -14,9 +14,10 @@ from trainer.runs.control import PROMPTS
 from trainer.runs.store import ALIVE, Run
 from ui.dataset.board import sent
 from ui.messages import tells_problems
-from ui.runs.board import TELLING, Panel, RunsBoard
+from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Shown
 from ui.scripted import scripted
+from ui.wiring import TELLING
 
 _DEFAULTS = SamplePrompt.model_validate({}).model_dump()
 

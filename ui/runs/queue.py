@@ -13,11 +13,12 @@ from trainer.runs import interrupted, queue
 from trainer.runs.store import ALIVE, RunInfo, Workspace
 from trainer.runs.worker import ensure_workers
 from ui.messages import tells_problems
-from ui.runs.board import QUIET, TELLING, Panel, RunsBoard
+from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Overview
 from ui.runs.paces import Paces
 from ui.runs.waiting import queue_view
 from ui.theme import asset
+from ui.wiring import QUIET, TELLING
 
 
 def build(board: RunsBoard) -> None:

@@ -12,8 +12,9 @@ from trainer.runs.bin import Bin, BinItem
 from ui.dataset.board import sent
 from ui.messages import tells_problems
 from ui.run_view import file_size
-from ui.runs.board import TELLING, Panel, RunsBoard
+from ui.runs.board import Panel, RunsBoard
 from ui.scripted import scripted
+from ui.wiring import TELLING
 
 
 def build(board: RunsBoard) -> None:

@@ -21,10 +21,8 @@ from ui.generate.history import History
 from ui.generate.work import Work
 from ui.grids.panel import GridPanel
 from ui.scripted import scripted
+from ui.wiring import EVERY_TIME, LAST_COUNTS, QUIET, TELLING
 
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
 UseLora = Callable[[Path, str, PictureSettings | None], list[Any]]
 
 
@@ -80,12 +78,13 @@ def _wire(handlers: GenerateHandlers, form: Form, side: _Side, grids: GridPanel)
     found = gr.Textbox("", visible=False)
     """What a handler that may fail hands on: Gradio marks the outputs of a failed one as wrong."""
     for event in (side.generate.click, form.fields["prompt"].submit):
-        asked = event(handlers.generate, form.inputs, found, **TELLING)
-        asked.success(lambda seed: seed, found, form.fields["seed"], **QUIET).then(**side.work.refreshing)
-    picked = side.history.panel.pick(handlers.pick, None, found, **TELLING)
+        asked = event(handlers.generate, form.inputs, found, **TELLING, **EVERY_TIME)
+        asked.success(lambda seed: seed, found, form.fields["seed"], **QUIET, **LAST_COUNTS)
+        asked.then(**side.work.refreshing)
+    picked = side.history.panel.pick(handlers.pick, None, found, **TELLING, **EVERY_TIME)
     dropped = side.drop.dropped(handlers.open_picture, None, found, **TELLING)
     cell = grids.sheet.use(grids.use_cell, None, found, **TELLING)
     for shown in (picked, dropped, cell):
-        shown.success(handlers.show_found, found, form.outputs, **QUIET)
+        shown.success(handlers.show_found, found, form.outputs, **QUIET, **LAST_COUNTS)
     picked.then(**side.work.refreshing)
     grids.wire(form.inputs, handlers.read)

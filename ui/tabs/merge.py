@@ -18,12 +18,12 @@ from ui.lora_tools import convert, extract, inspect, resize
 from ui.lora_tools.desk import ToolDesk
 from ui.lora_tools.inspect import InspectTool
 from ui.lora_tools.merging import MergeForm, how_updates, merge_form, wire_merge
-from ui.lora_tools.panel import TELLING
 from ui.lora_tools.pickers import bring_button
 from ui.lora_tools.preview import Look, Preview, look_fields
 from ui.lora_tools.recipes import find_sources
 from ui.messages import tells_problems
 from ui.tabs.generate import UseLora
+from ui.wiring import TELLING
 
 TOOLS = {"Extract": extract, "Resize": resize, "Convert": convert}
 

@@ -22,10 +22,10 @@ from ui.context import AppContext
 from ui.messages import as_html, tells_problems
 from ui.run_view import file_size
 from ui.scripted import kept
+from ui.wiring import IN_TURN
 
 THEMES = {"system": "As the system", "light": "Light", "dark": "Dark"}
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-KEPT: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
+KEPT: dict[str, Any] = {**IN_TURN, "trigger_mode": "always_last"}
 """For fields: what is chosen while the choice before is still being kept is kept too."""
 
 
@@ -135,8 +135,8 @@ def _folders(context: AppContext) -> gr.HTML:
         remove_folder(context.workspace, folder or "")
         return shown()
 
-    gr.on([add.click, path.submit], on_add, path, [listing, known, problem, path], **QUIET)
-    remove.click(on_remove, known, [listing, known, problem], **QUIET)
+    gr.on([add.click, path.submit], on_add, path, [listing, known, problem, path], **IN_TURN)
+    remove.click(on_remove, known, [listing, known, problem], **IN_TURN)
     context.page.load(shown, outputs=[listing, known, problem])
     return listing
 
@@ -187,7 +187,7 @@ def _studio(context: AppContext) -> None:
         return None if now == shown else [now, now]
 
     gr.on([minutes.blur, minutes.submit], on_change, minutes, problem, **KEPT)
-    go.click(tells_problems(lambda: studio_view.let_go(studio)), None, None, **QUIET)
+    go.click(tells_problems(lambda: studio_view.let_go(studio)), None, None, **IN_TURN)
     context.page.poll(look, [seen], [seen, held])
 
 
@@ -224,7 +224,7 @@ def _machine() -> None:
         _title("This machine", "")
         table = gr.HTML("", elem_id="machine", padding=False)
         look = gr.Button("Look again", size="sm", elem_classes=["fold"])
-    gr.on([look.click, _this_tab().select], lambda: _table(machine.facts()), None, table, **QUIET)
+    gr.on([look.click, _this_tab().select], lambda: _table(machine.facts()), None, table, **IN_TURN)
 
 
 def _disk(context: AppContext) -> None:
@@ -244,9 +244,9 @@ def _disk(context: AppContext) -> None:
 
         return on_clear
 
-    clear.click(clearing(disk_use.clear_caches), None, table, **QUIET)
-    models.click(clearing(disk_use.clear_converted_models), None, table, **QUIET)
-    _this_tab().select(lambda: _disk_html(context.workspace), None, table, **QUIET)
+    clear.click(clearing(disk_use.clear_caches), None, table, **IN_TURN)
+    models.click(clearing(disk_use.clear_converted_models), None, table, **IN_TURN)
+    _this_tab().select(lambda: _disk_html(context.workspace), None, table, **IN_TURN)
 
 
 def _this_tab() -> gr.Tab:

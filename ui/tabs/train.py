@@ -42,8 +42,7 @@ from ui.train.import_panel import (
 from ui.train.preset_panel import PresetPanel
 from ui.train.text_panel import TextPanel
 from ui.train.yaml_lines import with_lines
-
-QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+from ui.wiring import IN_TURN, LAST_COUNTS, QUIET
 
 
 @dataclass(frozen=True)
@@ -114,16 +113,15 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
 
 
 def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     chosen: set[Block] = {choosing.choice, *form.components}
-    choosing.choice.input(handlers.use_preset, chosen, handlers.everything, trigger_mode="always_last", **quiet)
+    choosing.choice.input(handlers.use_preset, chosen, handlers.everything, **IN_TURN, **LAST_COUNTS)
     choosing.wire(form)
     with_report = [*handlers.filled, side.imports.report]
-    side.text.apply.click(handlers.use_text, side.text.yaml, with_report, **quiet)
+    side.text.apply.click(handlers.use_text, side.text.yaml, with_report, **IN_TURN)
     for button in (side.text.file, side.imports.file):
-        button.upload(handlers.use_file, button, with_report, **quiet)
-    side.changes.revert(handlers.revert, handlers.given, handlers.filled, trigger_mode="multiple", **quiet)
-    side.changes.before(handlers.bring_back, None, handlers.everything, **quiet)
+        button.upload(handlers.use_file, button, with_report, **IN_TURN)
+    side.changes.revert(handlers.revert, handlers.given, handlers.filled, trigger_mode="multiple", **IN_TURN)
+    side.changes.before(handlers.bring_back, None, handlers.everything, **IN_TURN)
 
 
 def _wire_form(

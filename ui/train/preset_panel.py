@@ -20,8 +20,8 @@ from ui.context import AppContext
 from ui.form import SchemaForm, problems_html
 from ui.messages import tells_problems
 from ui.presets import Preset
+from ui.wiring import IN_TURN
 
-_QUICK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _REPLACE = "Replace "
 _BRING_BACK = "Bring back "
 
@@ -83,12 +83,12 @@ class PresetPanel:
             asked = str(values[self._replace]).removeprefix(_REPLACE)
             return self._saved(form, values, asked, replace=True)
 
-        self._save.click(save, settings, outputs, **_QUICK)
-        self._replace.click(replace, {self._replace, *form.components}, outputs, **_QUICK)
-        self._rename.click(tells_problems(self._renamed), [self.choice, self._name], self.outputs, **_QUICK)
-        self._delete.click(tells_problems(self._deleted), self.choice, self.outputs, **_QUICK)
-        self._undo.click(tells_problems(self._brought_back), self._undo, self.outputs, **_QUICK)
-        self._import.upload(tells_problems(self._imported), self._import, self.outputs, **_QUICK)
+        self._save.click(save, settings, outputs, **IN_TURN)
+        self._replace.click(replace, {self._replace, *form.components}, outputs, **IN_TURN)
+        self._rename.click(tells_problems(self._renamed), [self.choice, self._name], self.outputs, **IN_TURN)
+        self._delete.click(tells_problems(self._deleted), self.choice, self.outputs, **IN_TURN)
+        self._undo.click(tells_problems(self._brought_back), self._undo, self.outputs, **IN_TURN)
+        self._import.upload(tells_problems(self._imported), self._import, self.outputs, **IN_TURN)
 
     def shown(
         self, preset: Preset | None, left_out: Sequence[Problem] = (), told: str = "", ask: str = ""

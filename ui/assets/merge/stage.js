@@ -12,10 +12,11 @@ let figures = []; // one for each prompt
 
 const words = make("span", { class: "doing", role: "status" }), bar = make("i"), progress = make("div", { class: "progress", role: "progressbar", "aria-label": "Drawing", "aria-valuemin": 0, "aria-valuemax": 100 }, bar);
 const problems = make("ul", { class: "problems", role: "alert", hidden: true });
+const notes = make("ul", { class: "notes quiet", hidden: true }); // how it is drawn where memory is short
 const pictures = make("div", { class: "figures" });
 const add = button("Add a prompt", () => { addFigure(""); figures.at(-1).field.focus(); });
 const views = ["slide", "side"].map((view) => button({ slide: "Divider", side: "Side by side" }[view], () => chooseView(view), { "data-view": view }));
-element.replaceChildren(make("div", { class: "head" }, make("div", { class: "views", role: "group", "aria-label": "How the pictures are compared" }, ...views), words, add), progress, problems, pictures);
+element.replaceChildren(make("div", { class: "head" }, make("div", { class: "views", role: "group", "aria-label": "How the pictures are compared" }, ...views), words, add), progress, problems, notes, pictures);
 
 function chooseView(view) {
   localStorage.setItem(VIEW, view);
@@ -107,7 +108,9 @@ async function follow(request, drawn, prompts, sum) {
 
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-function showPictures({ pictures: done, live }, drawn, prompts, sum) {
+function showPictures({ pictures: done, live, notes: told }, drawn, prompts, sum) {
+  notes.hidden = !told.length;
+  notes.replaceChildren(...told.map((note) => make("li", {}, note)));
   drawn.forEach(({ compare, caption, enlarge, node }, number) => {
     const pair = [done[2 * number], done[2 * number + 1]];
     const underWay = Math.floor(done.length / 2) === number;

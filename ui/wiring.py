@@ -1,0 +1,16 @@
+"""How handlers are wired: the keyword arguments that an event of Gradio gets, by what its handler is like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""For quick handlers that raise nothing."""
+TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+"""For handlers that may raise: Gradio shows what went wrong only for events that go through its queue."""
+IN_TURN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""For handlers that may raise, and of which the next call is to wait for the one before."""
+EVERY_TIME: dict[str, Any] = {"trigger_mode": "multiple"}
+"""Beside one of these: each press counts, also while the one before is on its way. Gradio drops it otherwise."""
+LAST_COUNTS: dict[str, Any] = {"trigger_mode": "always_last"}
+"""Beside one of these: what comes while the one before is on its way is done once more, as things stand then."""
