@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import App, expect_to_fit, settled
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import App, expect_to_fit, settled
 from tests.browser.example_runs import example_run, open_tab
 from tests.browser.test_dataset_tab import make_dataset, open_folder
 from trainer.runs.store import Workspace

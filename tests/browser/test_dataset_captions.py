@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App, dismiss, frozen, wait_until_open
 from playwright.sync_api import Locator, Page, expect
-from test_dataset_tab import HOSTILE, cards, eventually, field, open_folder, unfold
 
 from tests import tiny_blip
+from tests.browser.conftest import App, dismiss, frozen, wait_until_open
+from tests.browser.test_dataset_tab import HOSTILE, cards, eventually, field, open_folder, unfold
 
 RED, BLUE = "a photo of a red picture", "a photo of a blue picture"
 JOB_MS = 180_000

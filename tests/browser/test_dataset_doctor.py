@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import App
 from playwright.sync_api import Locator, Page, expect
-from test_dataset_tab import HOSTILE, cards, eventually, open_folder, unfold
 
+from tests.browser.conftest import App
+from tests.browser.test_dataset_tab import HOSTILE, cards, eventually, open_folder, unfold
 from tests.unit.doctor_samples import sharp, write
 
 

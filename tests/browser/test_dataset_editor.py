@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import App
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
-from test_dataset_tab import caption_box, cards, eventually, field, open_folder, state
 
+from tests.browser.conftest import App
+from tests.browser.test_dataset_tab import caption_box, cards, eventually, field, open_folder, state
 from tests.unit.dataset_samples import Recorded, never_stop, noise_picture
 from trainer.config_io import parse_config
 from trainer.curation.crops import read_crops

@@ -8,10 +8,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MEASURES, App, toast, wait_until_open
 from playwright.sync_api import BrowserContext, Page, expect
-from test_dataset_tab import caption_box, cards, eventually, field, make_dataset, open_folder, state, text_of, unfold
 
+from tests.browser.conftest import MEASURES, App, toast, wait_until_open
+from tests.browser.test_dataset_tab import (
+    caption_box,
+    cards,
+    eventually,
+    field,
+    make_dataset,
+    open_folder,
+    state,
+    text_of,
+    unfold,
+)
 from trainer.curation.operations import OPERATIONS
 
 CAPTIONS = ["red_hair, cat, 1girl, cat", "Red Hair,  dog | sitting\r\nsecond line, cat\r\n", "", "cat"]

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import MEASURES, App, expect_to_fit, wait_until_open
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
-from test_dataset_tab import cards, eventually, field, make_dataset, open_folder
+
+from tests.browser.conftest import MEASURES, App, expect_to_fit, wait_until_open
+from tests.browser.test_dataset_tab import cards, eventually, field, make_dataset, open_folder
 
 MANY = 10_000
 OPEN_SECONDS = 3.0

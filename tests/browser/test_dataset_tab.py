@@ -8,9 +8,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import App, dismiss, toast
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import App, dismiss, toast
 
 COLOURS = ("red", "green", "blue", "yellow")
 HOSTILE = (

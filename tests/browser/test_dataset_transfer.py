@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App, dismiss, toast
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
-from test_dataset_tab import cards, eventually, field, make_dataset, open_folder, unfold
+
+from tests.browser.conftest import App, dismiss, toast
+from tests.browser.test_dataset_tab import cards, eventually, field, make_dataset, open_folder, unfold
 
 JOB_MS = 120_000
 

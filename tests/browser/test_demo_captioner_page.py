@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import App
 from playwright.sync_api import Page, expect
-from test_dataset_tab import cards, open_folder, unfold
 
+from tests.browser.conftest import App
+from tests.browser.test_dataset_tab import cards, open_folder, unfold
 from trainer.demo import world
 from trainer.demo.world import Scene
 

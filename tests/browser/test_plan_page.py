@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import App
-from conftest import app as app_fixture
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import App
+from tests.browser.conftest import app as app_fixture
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import App, _start, expect_to_fit, free_port, toast, wait_until_open
-from example_runs import example_run, open_tab
 from playwright.sync_api import BrowserContext, Locator, Page, expect
-from test_dataset_tab import eventually
 
+from tests.browser.conftest import App, _start, expect_to_fit, free_port, toast, wait_until_open
+from tests.browser.example_runs import example_run, open_tab
+from tests.browser.test_dataset_tab import eventually
 from tests.recipe.tiny_runs import SIDE, make_pictures
 from trainer.config import Config
 from trainer.demo import MODEL_DIR

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import MEASURES, App, expect_to_fit, wait_until_open
-from example_runs import example_run, metrics, open_tab, tell
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser.conftest import MEASURES, App, expect_to_fit, wait_until_open
+from tests.browser.example_runs import example_run, metrics, open_tab, tell
 from trainer.config import Config
 from trainer.runs.store import Run, Workspace
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App, expect_to_fit, settled, wait_until_open
 from playwright.sync_api import BrowserContext, Page, Route, expect
-from test_dataset_tab import eventually
 
+from tests.browser.conftest import App, expect_to_fit, settled, wait_until_open
+from tests.browser.test_dataset_tab import eventually
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
 

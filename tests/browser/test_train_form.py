@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import App, toast, wait_until_open
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser.conftest import App, toast, wait_until_open
 from tests.browser.test_train_tab import field, use_text
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import App
 
 
 @pytest.fixture(autouse=True)

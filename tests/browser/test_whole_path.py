@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import App, settled
 from PIL import Image, ImageChops
 from playwright.sync_api import Locator, Page, expect
-from test_dataset_tab import eventually
 
+from tests.browser.conftest import App, settled
+from tests.browser.test_dataset_tab import eventually
 from trainer.config_io import PRESETS_DIR, load_config
 from trainer.runs.events import read_events
 from trainer.runs.store import Run, Workspace

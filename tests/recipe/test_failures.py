@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.recipe.test_kill import ROOT, start
+from tests.forked import ROOT
+from tests.recipe.test_kill import start
 from tests.recipe.tiny_runs import Watcher, losses_of, make_pictures, of_type, train_here
 from trainer import recipe, sampling
 from trainer.checkpoint_folders import step_of
@@ -53,7 +54,7 @@ def test_the_command_line_says_it_in_json_with_exit_code_2(tmp_path: Path, confi
     save_config(config_of(model__base=str(tmp_path)), tmp_path / "config.yaml")
     process = start("train", str(tmp_path / "config.yaml"), "--workspace", str(workspace.dir))
     answer, log = process.communicate(timeout=300)
-    assert process.returncode == 2
+    assert process.poll() == 2
     assert json.loads(answer)["error"][0]["field"] == "model.base"
     assert "Traceback" not in log
     assert log.count("error: model.base") == 1, log

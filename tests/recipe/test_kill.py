@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.recipe.tiny_runs import losses_of, of_type, states_of, train_here
 from trainer.config_io import save_config
 from trainer.lora.file import read_lora
 from trainer.runs.store import Run, Workspace
 
-ROOT = Path(__file__).resolve().parents[2]
 PROMPT = {"prompt": "a red circle", "steps": 6, "width": 64, "height": 64}
 DEADLINE_SECONDS = 300
 
@@ -37,23 +34,19 @@ def configured(config_of, tmp_path: Path) -> Path:
     return tmp_path / "config.yaml"
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "trainer", *arguments, "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(*arguments: str) -> forked.Command:
+    return forked.start(*arguments, "--json", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
 
 
-def kill_when(process: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
+def kill_when(process: forked.Command, moment: Callable[[], bool]) -> None:
     """Kill the process at a moment; it must not have ended by itself before."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not moment():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.0005)
-    process.kill()
-    process.communicate()
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
 
 
 def test_killed_again_and_again(configured: Path, workspace: Workspace, tmp_path: Path) -> None:
@@ -91,7 +84,7 @@ def test_sigterm_saves_and_the_answer_is_json(configured: Path, workspace: Works
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     answer, log = process.communicate(timeout=DEADLINE_SECONDS)
-    assert process.returncode == 3, log
+    assert process.poll() == 3, log
     assert "stopped at step" in json.loads(answer)["stopped"]
     info = run.read()
     assert (info.state, info.exit_code, info.error) == ("stopped", 3, None)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests import tiny_blip
-from trainer.__main__ import command_parser
+from tests import forked, tiny_blip
+from trainer.__main__ import command_parser, main
 from trainer.captioners.drafts import DraftFile
 from trainer.captioners.folder import CaptionOrder, CaptionReport, Drafter, Writer, caption_pictures, subjects
 from trainer.captioners.wording import Wording
@@ -364,17 +362,15 @@ def test_names_that_are_not_in_the_folder_are_told(place: Place, tmp_path: Path)
 
 
 def command(folder: Path, *more: str) -> list[str]:
-    start = [sys.executable, "-m", "trainer", "caption", str(folder), "--workspace", str(folder.parent / "workspace")]
-    return [*start, *more]
+    return ["caption", str(folder), "--workspace", str(folder.parent / "workspace"), *more]
 
 
-def test_the_command(place: Place, tmp_path: Path) -> None:
+def test_the_command(place: Place, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (place.folder / "sub" / "d.png").write_bytes(b"broken")
     model = tiny_blip.build(tmp_path / "blip")
     arguments = ("--captioner", "blip", "--model", str(model), "--trigger", "ohwx", "--json")
-    done = subprocess.run(command(place.folder, *arguments), capture_output=True, text=True)
-    answer = json.loads(done.stdout)
-    assert done.returncode == 0
+    assert main(command(place.folder, *arguments)) == 0
+    answer = json.loads(capfd.readouterr().out)
     assert (answer["written"], answer["kept"]) == (2, 1)
     assert answer["skipped"] == [{"path": "sub/d.png", "reason": "it is not a picture, or damaged"}]
     assert place.captions["sub/c.txt"] == "ohwx, a photo of a blue picture"
@@ -383,9 +379,11 @@ def test_the_command(place: Place, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [("--captioner", "nobody"), ("--captioner", "fixed"), ("--captioner", "blip", "--model", "/no")]
 )
-def test_wrong_input_has_exit_code_2(arguments: tuple[str, ...], place: Place) -> None:
-    done = subprocess.run(command(place.folder, *arguments), capture_output=True, text=True)
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+def test_wrong_input_has_exit_code_2(
+    arguments: tuple[str, ...], place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(place.folder, *arguments)) == 2
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def many_pictures(folder: Path, count: int) -> Path:
@@ -399,13 +397,12 @@ def many_pictures(folder: Path, count: int) -> Path:
 
 def ended_by(kind: int, arguments: list[str], is_under_way: Callable[[], bool]) -> int:
     """Start a command, signal it as soon as it is under way, and answer with its exit code."""
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE)
+    process = forked.start(*arguments)
     deadline = time.monotonic() + 60
     while not is_under_way() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(kind)
-    process.communicate()
-    return process.returncode
+    return process.wait()
 
 
 def test_a_signal_between_pictures_ends_with_code_3(tmp_path: Path) -> None:
@@ -419,7 +416,7 @@ def test_a_signal_between_pictures_ends_with_code_3(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["--overwrite", "--append", "--review"])
-def test_a_killed_job_goes_on_where_it_was(mode: str, tmp_path: Path) -> None:
+def test_a_killed_job_goes_on_where_it_was(mode: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = many_pictures(tmp_path / "many", 400)
     for number in range(400):
         (folder / f"{number}.txt").write_text("old", encoding="utf-8")
@@ -438,7 +435,8 @@ def test_a_killed_job_goes_on_where_it_was(mode: str, tmp_path: Path) -> None:
     whole = {"old"} if mode == "--review" else {"old", "old, new" if mode == "--append" else "new"}
     assert set(captions(folder).values()) == whole
 
-    answer = json.loads(subprocess.run([*arguments, "--json"], capture_output=True, text=True).stdout)
+    assert main([*arguments, "--json"]) == 0
+    answer = json.loads(capfd.readouterr().out)
     assert answer["kept"] in (before, before + 1)  # one may have been finished between the count and the kill
     assert answer["kept"] + answer["written"] + answer["drafted"] == 400
     assert done() == 400

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageDraw
 
+from tests import forked
 from tests.unit.dataset_samples import Recorded, cut_off, noise_picture, write_picture
+from trainer.__main__ import main
 from trainer.config import DatasetSettings, Source
 from trainer.curation.conversion import Conversion, ConversionOptions, convert_pictures
 from trainer.curation.crops import Box, write_crop
@@ -27,7 +26,6 @@ from trainer.data.resample import resize
 from trainer.errors import UserError
 from trainer.runs.store import Workspace
 
-ROOT = Path(__file__).resolve().parents[2]
 AS_IS = Framing()
 
 
@@ -243,11 +241,7 @@ def test_what_cannot_be_is_told_all_at_once(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def trainer(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "trainer", *arguments]
-
-
-def test_the_command_and_a_kill_in_the_middle(tmp_path: Path) -> None:
+def test_the_command_and_a_kill_in_the_middle(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Killed: nothing under the name that was asked for. Run again: all of it, and no rest of the first."""
     folder, workspace = tmp_path / "in", Workspace(tmp_path / "workspace")
     for number in range(60):
@@ -255,22 +249,22 @@ def test_the_command_and_a_kill_in_the_middle(tmp_path: Path) -> None:
     write_crop(workspace, folder, "0.png", Box(0, 0, 0.5, 0.5))
     out = tmp_path / "parent" / "out"
     options = ["--crop", "hand", "--exact", "64x64", "--format", "webp", "--json", f"--workspace={workspace.dir}"]
-    command = trainer("pictures", str(folder), "--out", str(out), *options)
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["pictures", str(folder), "--out", str(out), *options]
+    process = forked.start(*command)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("parent/.out.*.tmp/*.webp")):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
     assert len(names(folder)) == 120
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    answer = json.loads(done.stdout)
+    assert main(command) == 0
+    answer = json.loads(capfd.readouterr().out)
     assert (answer["pictures"], answer["captions"], answer["skipped"]) == (60, 60, [])
     assert len(names(out)) == 120
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     assert (out / "0.webp").read_bytes() != (out / "3.webp").read_bytes(), "the same picture, but with a box"
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (again.returncode, json.loads(again.stdout)["error"][0]["code"]) == (2, "out.exists")
+    assert main(command) == 2
+    assert json.loads(capfd.readouterr().out)["error"][0]["code"] == "out.exists"

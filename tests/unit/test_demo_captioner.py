@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from trainer.__main__ import main
 from trainer.captioners import CAPTIONERS
 from trainer.demo import build_captioner
 from trainer.demo.world import Scene
@@ -24,16 +23,15 @@ def count_right(captions: list[str], scenes: list[Scene]) -> int:
     return sum(f" {scene.colour} {scene.shape} on " in text for scene, text in zip(scenes, captions, strict=True))
 
 
-def test_the_command_captions_a_folder_right(tmp_path: Path) -> None:
+def test_the_command_captions_a_folder_right(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     pictures, scenes = build_captioner.held_out(SEED, PICTURES)
     for number, picture in enumerate(pictures):
         picture.save(folder / f"{number:02d}.png")
     arguments = ["caption", str(folder), "--captioner", "demo", "--json", "--workspace", str(tmp_path / "workspace")]
-    done = subprocess.run([sys.executable, "-m", "trainer", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["written"] == PICTURES
+    assert main(arguments) == 0
+    assert json.loads(capfd.readouterr().out)["written"] == PICTURES
     told = [path.read_text(encoding="utf-8").strip() for path in sorted(folder.glob("*.txt"))]
     assert count_right(told, scenes) >= 11, told
 

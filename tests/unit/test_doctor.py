@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
+from trainer.__main__ import main
 from trainer.curation import similar
 from trainer.curation.doctor import Finding, Report, examine
 from trainer.errors import UserError
@@ -226,19 +225,19 @@ def test_copies_are_alike_and_others_are_not() -> None:
     assert similar.alike(prints[:1]) == []
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "good.png", 1, "a cat")
     not_a_picture(tmp_path / "bad")
-    command = [sys.executable, "-m", "trainer", "dataset", str(tmp_path), "--resolution", "128"]
-    command.append(f"--workspace={tmp_path / 'workspace'}")
-    answer = subprocess.run([*command, "--json"], capture_output=True, text=True)
-    report = json.loads(answer.stdout)
-    assert answer.returncode == 0
+    command = ["dataset", str(tmp_path), "--resolution", "128", f"--workspace={tmp_path / 'workspace'}"]
+    assert main([*command, "--json"]) == 0
+    answer = capfd.readouterr()
+    report = json.loads(answer.out)
     assert report["findings"][0]["code"] == "picture.unreadable"
     assert set(report["findings"][0]) >= {"code", "severity", "paths", "message", "hint"}
-    assert "looking at pictures" in answer.stderr
-    text = subprocess.run(command, capture_output=True, text=True).stdout
+    assert "looking at pictures" in answer.err
+    assert main(command) == 0
+    text = capfd.readouterr().out
     assert "2 pictures, 1 with a caption" in text
     assert "bad.png" in text
-    missing = subprocess.run([*command[:4], str(tmp_path / "no")], capture_output=True, text=True)
-    assert (missing.returncode, "Traceback" in missing.stderr) == (2, False)
+    assert main(["dataset", str(tmp_path / "no")]) == 2
+    assert "Traceback" not in capfd.readouterr().err

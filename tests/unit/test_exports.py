@@ -6,8 +6,6 @@ import codecs
 import csv
 import hashlib
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.unit.dataset_samples import Recorded, cut_off, write_picture
+from trainer.__main__ import main
 from trainer.config import DatasetSettings, Source
 from trainer.curation.exports import FORMATS, Export, ExportOptions, Format, export
 from trainer.curation.intake import Upload, take_in
@@ -199,18 +198,13 @@ def test_what_cannot_be_is_told_and_nothing_is_written(folder: Path, tmp_path: P
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_command(folder: Path, tmp_path: Path) -> None:
+def test_the_command(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     painted = write_picture(folder / ".atelier" / "masks" / "plain.png", seed=50)
     command = ["export", str(folder), "--to", "imagefolder", "--out", str(tmp_path / "out"), "--zip", "--json"]
     answers = []
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-m", "trainer", *command],
-            cwd=Path(__file__).resolve().parents[2],
-            capture_output=True,
-            text=True,
-        )
-        answers.append((done.returncode, json.loads(done.stdout)))
+        code = main(command)
+        answers.append((code, json.loads(capfd.readouterr().out)))
     assert (answers[0][0], answers[0][1]["out"], answers[0][1]["pictures"]) == (0, str(tmp_path / "out.zip"), 9)
     assert (answers[1][0], answers[1][1]["error"][0]["code"]) == (2, "out.exists")
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:

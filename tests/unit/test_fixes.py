@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ from dataset_samples import Recorded, cut_off, noise_picture
 from doctor_samples import linear_profile, sharp, write, write_mask
 from PIL import Image
 
+from tests import forked
 from trainer.curation.doctor import Finding, examine
 from trainer.curation.edit_log import EditLog
 from trainer.curation.fixes.offers import BACKGROUNDS, CAPTION, FIXES, OFFERS, SAFE
@@ -304,13 +302,13 @@ def test_a_killed_job_leaves_whole_files_and_can_be_undone(folder: Path, log: Ed
     before = files_of(folder)
     names = tmp_path / "names.txt"
     names.write_text("\n".join(name for name in before if name.endswith(".jpg")), encoding="utf-8")
-    command = [sys.executable, "-m", "trainer", "fix", str(folder), "--fix=to_srgb", f"--names={names}"]
-    process = subprocess.Popen([*command, f"--workspace={tmp_path / 'workspace'}"], stderr=subprocess.DEVNULL)
+    options = ["--fix=to_srgb", f"--names={names}", f"--workspace={tmp_path / 'workspace'}"]
+    process = forked.start("fix", str(folder), *options)
     deadline = time.monotonic() + 60
     while len(list((folder / ".atelier").glob("aside/*/*"))) < 5:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)
     process.wait()
     modes = []
     for path in folder.glob("c*.jpg"):

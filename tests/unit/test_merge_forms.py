@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tests import forked
 from tests.conftest import ROOT
 from tests.unit.single_file_samples import (
     Weights,
@@ -453,9 +454,9 @@ def test_memory_stays_small_next_to_the_model(tmp_path: Path) -> None:
 def test_a_killed_merge_leaves_no_result_and_the_next_one_clears_up(tmp_path: Path) -> None:
     base, lora = large_model(tmp_path, tensors=6, side=2048)
     out = tmp_path / "out.safetensors"
-    command = [sys.executable, "-m", "trainer", "merge", "--base", str(base), "--lora", f"{lora}=1", "--out", str(out)]
+    command = ["merge", "--base", str(base), "--lora", f"{lora}=1", "--out", str(out)]
     for number, exit_code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 3)):
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        process = forked.start(*command)
         while not [path for path in tmp_path.glob(".out*.tmp") if f".{process.pid}." in path.name]:
             assert process.poll() is None, "it ended before it could be disturbed"
             time.sleep(0.002)

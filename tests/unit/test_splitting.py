@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +11,13 @@ import pytest
 from PIL import Image
 
 from tests.unit.dataset_samples import Recorded, config_for, write_picture
+from trainer.__main__ import main
 from trainer.curation.edit_log import EditLog
 from trainer.curation.picture_sets import path_within, read_set
 from trainer.curation.splitting import Split, bring_back, choose, split_off, validation_folder
 from trainer.data.epoch import lay_out
 from trainer.errors import UserError
 from trainer.runs.store import Workspace
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -166,12 +163,10 @@ def test_what_cannot_be_is_told_and_nothing_is_moved(folder: Path) -> None:
     assert problem(same, 0.25) == "split.alike"
 
 
-def test_the_command(folder: Path) -> None:
+def test_the_command(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def run(*options: str) -> tuple[int, dict[str, object]]:
-        command = [sys.executable, "-m", "trainer", "split", str(folder), *options, "--json"]
-        command.append(f"--workspace={folder.parent / 'workspace'}")
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        return done.returncode, json.loads(done.stdout)
+        code = main(["split", str(folder), *options, "--json", f"--workspace={folder.parent / 'workspace'}"])
+        return code, json.loads(capfd.readouterr().out)
 
     code, answer = run("--share", "0.1")
     assert (code, answer["moved"], answer["left"]) == (0, 3, 27)
