@@ -81,14 +81,19 @@ class LoraRows:
             if file and str(file).strip()
         ]
 
+    def values(self, uses: Sequence[RowUse]) -> list[Any]:
+        """What ``read`` reads these from."""
+        filled = [*uses[:ROWS], *[RowUse("", 1.0)] * (ROWS - len(uses))]
+        parts = [{"text": use.parts, "file": use.file, "weight": use.weight} for use in filled]
+        return [value for use, own in zip(filled, parts, strict=True) for value in (use.file or None, use.weight, own)]
+
     def show(self, uses: Sequence[RowUse]) -> list[Any]:
         """Updates of ``outputs`` that show these; the choices go along, so that each file is shown by its name."""
         choices = self._shelf.choices(fresh=True)
-        filled = [*uses[:ROWS], *[RowUse("", 1.0)] * (ROWS - len(uses))]
+        values = self.values(uses)
         updates: list[Any] = []
-        for use in filled:
-            parts = {"text": use.parts, "file": use.file, "weight": use.weight}
-            updates += [gr.update(value=use.file or None, choices=choices), _within(use.weight), parts]
+        for file, weight, parts in zip(values[0::3], values[1::3], values[2::3], strict=True):
+            updates += [gr.update(value=file, choices=choices), _within(weight), parts]
         return [*updates, *(gr.update(visible=number < max(1, len(uses))) for number in range(ROWS))]
 
     def _file(self, name: str, number: int, choices: list[tuple[str, str]]) -> gr.Dropdown:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import MEASURES, dismiss
+from tests.browser.conftest import MEASURES, dismiss, wait_until_open
 from tests.browser.example_runs import example_run, open_tab, write_example_lora
 from trainer.lora.file import read_lora
 from trainer.pictures import read_settings
@@ -24,6 +24,12 @@ from trainer.studio import Answer, Studio
 def run(workspace: Workspace) -> Run:
     write_example_lora(workspace.models_dir / "second.safetensors", seed=2)
     return example_run(workspace, "my-character", steps=8)
+
+
+@pytest.fixture(autouse=True)
+def as_never_used(workspace: Workspace) -> None:
+    """Each test finds the tab as a newcomer does."""
+    (workspace.dir / "last_combine.json").unlink(missing_ok=True)
 
 
 def open_tool(page: Page, tool: str) -> None:
@@ -174,6 +180,21 @@ def test_strengths_by_part_and_block(page: Page, run: Run, workspace: Workspace,
     for key, layer in saved.layers.items():
         wanted = (0.25 if "mid_block" in key else 2.0) * second.layers[key].delta()
         assert torch.allclose(layer.delta(), wanted, atol=2e-3 * float(wanted.abs().max()))
+
+    before = answers(workspace)
+    page.reload()
+    wait_until_open(page)
+    open_tab(page, "Merge")
+    expect(page.locator("#merge-lora-0 input")).to_have_value("second")
+    expect(page.locator("#merge-weight-0 input[type=number]")).to_have_value("0.5")
+    expect(as_text).to_have_value("MID:0.25, unet:2")
+    expect(page.locator("#merge-name textarea")).to_have_value("by-block")
+    expect(caption).to_have_text("second × 0.5 (MID:0.25,unet:2)")
+    assert answers(workspace) == before, "what is there is shown, and nothing is drawn again"
+    field = page.get_by_role("textbox", name="Prompt 1 of the preview")
+    field.fill("a green ring")
+    field.press("Enter")
+    expect(page.locator("#merge-pair .drawn")).to_have_attribute("alt", "With LoRAs: a green ring")
 
     parts.get_by_role("button", name="Reset all").click()
     expect(caption).to_have_text("second × 0.5", timeout=120_000)

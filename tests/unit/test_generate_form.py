@@ -57,6 +57,7 @@ def random_settings(rnd: random.Random, context: AppContext) -> PictureSettings:
         "clip_skip": rnd.randint(1, 12),
         "max_token_length": rnd.choice(list(options(CaptionLength))),
         "weighted": rnd.random() < 0.5,
+        "tiled_decoding": rnd.random() < 0.5,
         "count": rnd.randint(1, 100),
         "batch_size": rnd.randint(1, 16),
         "strength": rnd.random(),

@@ -24,6 +24,7 @@ from trainer.studio import Answer, Studio
 from ui.context import AppContext
 from ui.lora_choices import RowUse
 from ui.lora_rows import LoraRows
+from ui.lora_tools.merge_memory import MergeMemory
 from ui.lora_tools.merge_orders import Merge
 from ui.lora_tools.merging import merge_form
 from ui.lora_tools.preview import Preview, look_fields, settings_of
@@ -140,7 +141,7 @@ def stage(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     with gr.Blocks():
         rows = LoraRows(context, "merge", "Ratio")
         look, form = look_fields(context), merge_form()
-        preview = Preview(context, rows, look, form)
+        preview = Preview(context, rows, look, form, MergeMemory(context.workspace))
         for part in dict.fromkeys(part for poller in context.page.pollers for part in poller.inputs):
             part.render()
 

@@ -21,12 +21,10 @@ Target = Literal["lora", "file", "folder"]
 DORA_HINT = "A DoRA's effect depends on the model it was trained on."
 
 
-class Merge(BaseModel):
-    """What is to be saved. ``is_exact``: it does what the LoRAs do together, but for rounding."""
+class MergeHow(BaseModel):
+    """How LoRAs are to be merged, and what the result is to be."""
 
-    loras: list[LoraUse]
-    target: Target
-    model: str
+    target: Target = "lora"
     mode: Mode = "exact"
     rank: int | None = None
     conv_rank: int | None = None
@@ -34,6 +32,13 @@ class Merge(BaseModel):
     seed: int | None = None
     save_precision: str = ""
     name: str
+
+
+class Merge(MergeHow):
+    """What is to be saved. ``is_exact``: it does what the LoRAs do together, but for rounding."""
+
+    loras: list[LoraUse]
+    model: str
     replace: bool = False
 
     @property
@@ -43,11 +48,15 @@ class Merge(BaseModel):
 
 def merge_of(context: AppContext, values: Sequence[Any], model: Any, uses: Sequence[RowUse]) -> Merge:
     """What the fields of the form say, of the LoRAs in the rows. Raises UserError."""
-    target, mode, rank, conv_rank, density, seed, precision, name, replace = values
-    return Merge(
-        loras=check_loras(context, uses),
+    loras, base = check_loras(context, uses), check_model(context, model)
+    return Merge(loras=loras, model=base, replace=bool(values[-1]), **how_of(values).model_dump())
+
+
+def how_of(values: Sequence[Any]) -> MergeHow:
+    """What the fields of the form say, the LoRAs and the model aside. Raises ValueError for what is half typed."""
+    target, mode, rank, conv_rank, density, seed, precision, name, _ = values
+    return MergeHow(
         target=target,
-        model=check_model(context, model),
         mode=mode,
         rank=rank and int(rank),
         conv_rank=int(conv_rank) if conv_rank else None,
@@ -55,8 +64,13 @@ def merge_of(context: AppContext, values: Sequence[Any], model: Any, uses: Seque
         seed=int(seed or 0),
         save_precision=precision or "",
         name=str(name or "").strip(),
-        replace=bool(replace),
     )
+
+
+def fields_of(how: MergeHow) -> list[Any]:
+    """Values of the form's fields that say so. That a file may be replaced is said each time."""
+    ranks = [how.rank, how.conv_rank or 0]
+    return [how.target, how.mode, *ranks, how.density, how.seed, how.save_precision, how.name, False]
 
 
 def out_path(workspace: Workspace, merge: Merge) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from ui.context import AppContext
 from ui.lora_rows import LoraRows
 from ui.lora_tools import plans
 from ui.lora_tools.desk import ToolDesk
-from ui.lora_tools.merge_orders import Merge, merge_of, merge_order, merge_plan, merge_report
+from ui.lora_tools.merge_memory import FIRST_NAME, LastMerge, MergeMemory
+from ui.lora_tools.merge_orders import Merge, Target, how_of, merge_of, merge_order, merge_plan, merge_report
 from ui.lora_tools.panel import FIELD, PRECISIONS, Panel, output_name, panel, wire
 from ui.scripted import kept
 from ui.wiring import QUIET
@@ -65,6 +67,11 @@ class MergeForm:
         return [self.target, *self.relevant]
 
     @property
+    def kept(self) -> list[Any]:
+        """What ``last_updates`` gives values for: not that a file may be replaced, which is said each time."""
+        return [*self.how, self.precision, self.name]
+
+    @property
     def relevant(self) -> list[Any]:
         """The fields that are there for some targets and modes only."""
         return [self.mode, self.rank, self.conv_rank, self.density, self.seed, self.as_saved]
@@ -97,7 +104,7 @@ def merge_form() -> MergeForm:
             target = gr.Dropdown(
                 TARGETS, value="lora", label="Save as", filterable=False, elem_id="merge-target", **FIELD
             )
-            name, replace = output_name("merge", "my-merge")
+            name, replace = output_name("merge", FIRST_NAME)
             mode = gr.Dropdown(
                 MODES,
                 value="exact",
@@ -159,20 +166,28 @@ def merge_form() -> MergeForm:
     )
 
 
-def wire_merge(context: AppContext, rows: LoraRows, model: gr.Dropdown, form: MergeForm) -> ToolDesk:
-    """Wire the form to its job; returns what runs it."""
+def wire_merge(
+    context: AppContext, rows: LoraRows, model: gr.Dropdown, form: MergeForm, memory: MergeMemory
+) -> ToolDesk:
+    """Wire the form to its job; returns what runs it. Whatever changes in the form is kept in ``memory``."""
     desk = ToolDesk(context.workspace, "merge", merge_report)
     count = len(form.fields)
 
     def read(values: Sequence[Any]) -> Merge:
         return merge_of(context, values[:count], values[count], rows.read(values[count + 1 :]))
 
+    def plan(*values: Any) -> str:
+        with suppress(ValueError):  # half-typed numbers
+            how, base = how_of(values[:count]), str(values[count] or "")
+            memory.keep(rows.read(values[count + 1 :]), {"model": base}, how=how)
+        return _guarded_plan(context.workspace, lambda: read(values))
+
     wire(
         context,
         form.panel,
         desk,
         lambda *values: merge_order(context.workspace, read(values)),
-        lambda *values: _guarded_plan(context.workspace, lambda: read(values)),
+        plan,
         [*form.fields, model, *rows.components],
     )
     for choice in (form.target, form.mode):
@@ -192,13 +207,20 @@ def wire_merge(context: AppContext, rows: LoraRows, model: gr.Dropdown, form: Me
     return desk
 
 
-def how_updates(settings: MergeSettings) -> list[Any]:
+def last_updates(last: LastMerge) -> list[Any]:
+    """Updates of ``MergeForm.kept`` that show the form as it was last used."""
+    how = last.how
+    settings = MergeSettings(how.mode, how.rank, how.conv_rank, how.density, how.seed)
+    return [*how_updates(settings, how.target, as_saved=last.as_saved), how.save_precision, how.name]
+
+
+def how_updates(settings: MergeSettings, target: Target = "lora", *, as_saved: bool = False) -> list[Any]:
     """Updates of ``MergeForm.how`` that show how a LoRA was merged."""
     density = DEFAULT_DENSITY if settings.density is None else settings.density
     values: list[Any] = [settings.mode, settings.rank or DEFAULT_RANK, settings.conv_rank or 0, density]
-    values += [settings.seed or 0, False]
-    shown = _relevant("lora", settings.mode)
-    return ["lora", *(update | {"value": value} for update, value in zip(shown, values, strict=True))]
+    values += [settings.seed or 0, as_saved]
+    shown = _relevant(target, settings.mode)
+    return [target, *(update | {"value": value} for update, value in zip(shown, values, strict=True))]
 
 
 def _relevant(target: str, mode: str) -> list[Any]:

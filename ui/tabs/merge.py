@@ -17,6 +17,7 @@ from ui.lora_rows import ROWS, LoraRows
 from ui.lora_tools import convert, extract, inspect, resize
 from ui.lora_tools.desk import ToolDesk
 from ui.lora_tools.inspect import InspectTool
+from ui.lora_tools.merge_memory import MergeMemory
 from ui.lora_tools.merging import MergeForm, how_updates, merge_form, wire_merge
 from ui.lora_tools.pickers import bring_button
 from ui.lora_tools.preview import Look, Preview, look_fields
@@ -75,6 +76,7 @@ def build(context: AppContext) -> MergeTab:
 
 
 def _combine(context: AppContext) -> _Combine:
+    memory = MergeMemory(context.workspace)
     with gr.Row(elem_classes=["two-columns", "side-first"]):
         with gr.Column(scale=4, elem_classes=["main-column"]):
             with gr.Column(elem_classes=["card"]):
@@ -83,9 +85,10 @@ def _combine(context: AppContext) -> _Combine:
             look = look_fields(context)
             form = merge_form()
         with gr.Column(scale=5, min_width=320, elem_classes=["side"]), gr.Column(elem_classes=["card"]):
-            preview = Preview(context, rows, look, form)
+            preview = Preview(context, rows, look, form, memory)
     preview.wire()
-    desk = wire_merge(context, rows, look.model, form)
+    desk = wire_merge(context, rows, look.model, form, memory)
+    context.page.load(preview.show_last, outputs=preview.kept)
     return _Combine(rows, look, form, preview, desk)
 
 

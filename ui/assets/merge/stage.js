@@ -1,6 +1,7 @@
 // The live preview of the Merge tab: prompts, the pictures they give, and how far the newest is. Runs inside gr.HTML
 // after dom.js and compare.js. `props.value`: `moved`, the values of sliders and fields as JSON, with the time `at` which
-// they were moved; `prompts` that the server wants shown, with the time it `sent` them. Prompts typed are kept here.
+// they were moved; `prompts` that the server wants shown, with the time it `sent` them; with `kept`, values as they were
+// last `moved`, and the `request` made of them for pictures of a `sum`. Prompts typed are kept here.
 const MOST_PROMPTS = 4, LOOK_AGAIN_MS = 50, UNREACHED_MS = 1000, MERGED_AGAIN_MS = 400;
 const VIEW = "atelier-merge-view";
 let sent = null, movedAt = null, moved = null;
@@ -144,6 +145,15 @@ function say(text, share = null) {
   progress.setAttribute("aria-valuenow", Math.round(100 * share));
 }
 
+// A reloaded page shows what was asked for last, and asks again only when something is changed.
+function showLast({ kept, prompts, request, sum }) {
+  moved = kept;
+  if (!request) return;
+  newest = request;
+  settled = JSON.stringify({ moved, prompts });
+  follow(request, [...figures], prompts, sum);
+}
+
 function receive() {
   const value = props.value || {};
   if (value.prompts && value.sent !== sent) {
@@ -151,6 +161,7 @@ function receive() {
     figures.forEach(({ node }) => node.remove());
     figures = [];
     value.prompts.slice(0, MOST_PROMPTS).forEach(addFigure);
+    if (value.kept) showLast(value);
   }
   if (value.moved && value.at !== movedAt) {
     [moved, movedAt] = [value.moved, value.at];
