@@ -7,8 +7,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from trainer.grids.lettering import Face, Lettering, faces_for
 from trainer.grids.spec import Cell, GridSpec
 from trainer.grids.store import Grid
 from trainer.pictures import save_png
@@ -31,7 +32,7 @@ class _Layout:
         cell: of the box that each picture is put into.
         shape: columns, rows and blocks.
         blocks: how many across and down.
-        font_px: height of the letters.
+        letters: that labels are written in.
         lines: that the values of x need.
         left: room for the values of y.
         has_blocks: whether each block has a heading.
@@ -40,18 +41,18 @@ class _Layout:
     cell: tuple[int, int]
     shape: tuple[int, int, int]
     blocks: tuple[int, int]
-    font_px: int
+    letters: Lettering
     lines: int
     left: int
     has_blocks: bool
 
     @property
     def gap(self) -> int:
-        return max(2, self.font_px // 3)
+        return max(2, self.letters.size_px // 3)
 
     @property
     def line(self) -> int:
-        return round(self.font_px * 1.3)
+        return round(self.letters.size_px * 1.3)
 
     @property
     def top(self) -> int:
@@ -74,8 +75,9 @@ def write_sheet(grid: Grid, spec: GridSpec) -> float:
     """Draw ``sheet.png``, with the whole grid in its settings; returns how large its pictures are in it, 1 for full."""
     drawn = {cell for cell in spec.cells() if grid.is_drawn(cell)}
     largest = _largest(grid, drawn)
-    scale = _scale(spec, largest)
-    layout = _layout(spec, largest, scale)
+    faces = faces_for(_texts(spec))
+    scale = _scale(spec, largest, faces)
+    layout = _layout(spec, largest, scale, faces)
     sheet = Image.new("RGB", layout.sheet, _GROUND)
     draw = ImageDraw.Draw(sheet)
     for z in range(spec.shape[2]):
@@ -99,11 +101,17 @@ def _largest(grid: Grid, drawn: set[Cell]) -> tuple[int, int]:
     return width, height
 
 
-def _scale(spec: GridSpec, largest: tuple[int, int]) -> float:
+def _texts(spec: GridSpec) -> list[str]:
+    """All that is written on a sheet."""
+    axes = [text for axis in spec.axes.values() for text in (axis.title, *axis.labels)]
+    return [*(text[:_MOST_TEXT] for text in axes), spec.base.prompt[:_MOST_TEXT], spec.base.model, "…:%()"]
+
+
+def _scale(spec: GridSpec, largest: tuple[int, int], faces: tuple[Face, ...]) -> float:
     """1, or less where the sheet would be too large."""
     scale = 1.0
     for _ in range(8):  # labels do not shrink with the pictures: come near in steps
-        width, height = _layout(spec, largest, scale).sheet
+        width, height = _layout(spec, largest, scale, faces).sheet
         too_much = max(max(width, height) / LONGEST_SIDE_PX, math.sqrt(width * height / MOST_PIXELS))
         if too_much <= 1 or min(largest) * scale <= SMALLEST_CELL_PX:
             break
@@ -111,11 +119,12 @@ def _scale(spec: GridSpec, largest: tuple[int, int]) -> float:
     return scale
 
 
-def _layout(spec: GridSpec, largest: tuple[int, int], scale: float) -> _Layout:
+def _layout(spec: GridSpec, largest: tuple[int, int], scale: float, faces: tuple[Face, ...]) -> _Layout:
     """As much room as the labels need; blocks go across or down, whichever comes nearer to a square."""
     cell = max(1, round(largest[0] * scale)), max(1, round(largest[1] * scale))
     font_px = max(9, min(40, cell[0] // 10))
-    measure = ImageFont.load_default(font_px).getlength
+    letters = Lettering(faces, font_px)
+    measure = letters.length
     lines = max(len(wrapped(label, measure, cell[0], _MOST_LINES)) for label in spec.x.labels)
     left = 0
     if spec.y is not None:
@@ -124,7 +133,7 @@ def _layout(spec: GridSpec, largest: tuple[int, int], scale: float) -> _Layout:
 
     def laid(across: int) -> _Layout:
         blocks = across, math.ceil(spec.shape[2] / across)
-        return _Layout(cell, spec.shape, blocks, font_px, lines, left, spec.z is not None)
+        return _Layout(cell, spec.shape, blocks, letters, lines, left, spec.z is not None)
 
     choices = [laid(across) for across in range(1, spec.shape[2] + 1)]
     return min(choices, key=lambda layout: abs(math.log(layout.sheet[0] / layout.sheet[1])))
@@ -190,10 +199,9 @@ def _write(
     draw: ImageDraw.ImageDraw, layout: _Layout, text: str, place: tuple[int, int], room: tuple[int, int], ink: str
 ) -> None:
     """Text in a box: wrapped between words, or within those that are too long, and cut with an ellipsis."""
-    font = ImageFont.load_default(layout.font_px)
-    lines = wrapped(text, lambda words: draw.textlength(words, font=font), room[0], max(1, room[1] // layout.line))
+    lines = wrapped(text, layout.letters.length, room[0], max(1, room[1] // layout.line))
     for number, words in enumerate(lines):
-        draw.text((place[0], place[1] + number * layout.line), words, fill=ink, font=font)
+        layout.letters.write(draw, (place[0], place[1] + number * layout.line), words, ink)
 
 
 def wrapped(text: str, length: Callable[[str], float], width: float, most_lines: int) -> list[str]:
