@@ -14,7 +14,8 @@ from trainer.devices import free_memory_bytes, give_back_memory, gpu_uuid, held_
 from trainer.errors import Problem, StoppedOnRequest, UserError
 from trainer.files import write_json
 from trainer.generate import Painter, check_files
-from trainer.grids.turn import GridTurn
+from trainer.grids.store import PUTTING_TOGETHER
+from trainer.grids.turn import Finishing, GridTurn
 from trainer.memory_savers import Savers, choose_savers, weight_bytes
 from trainer.model_sizes import model_sizes
 from trainer.pictures import PictureSettings
@@ -39,6 +40,7 @@ REST_AFTER_S = 1.5
 USUAL_SIDE_PX = 1024
 """For a model that is not loaded yet, and whose own size is not known then."""
 GPU_LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.1
 
 
 class _Postponed(Exception):
@@ -66,6 +68,7 @@ class Server:
         self._device = device
         self._painter: Painter | None = None
         self._plain = PlainPictures()
+        self._finishing = Finishing()
         self._answers = Answers(studio, self._plain)
         self._last_use = time.monotonic()
         self._rests = True
@@ -147,18 +150,27 @@ class Server:
                 self._give_way(request)
 
     def _draw_grid(self, request: Request, answer: Answer) -> None:
-        """Draw the missing cells of a grid; after each it gives way to whatever is more urgent."""
-        turn = GridTurn(self._studio, request, answer)
+        """Draw the missing cells of a grid, then its sheet; between them it gives way to whatever is more urgent."""
+        if not self._finishing.is_begun(request.id):
+            turn = GridTurn(self._studio, request, answer)
+            with suppress(Cancelled):  # what there is, is put together
+                self._draw_cells(request, answer, turn)
+            answer.what = PUTTING_TOGETHER
+            self._answers.tell(answer)
+            self._finishing.begin(request.id, turn.finish)
+        if not self._finishing.has_ended(request.id, LOOK_EVERY_S):
+            answer.what = PUTTING_TOGETHER
+            self._make_room()
+            raise _Postponed
+        if GridTurn(self._studio, request, answer).has_more:
+            raise Cancelled
+
+    def _draw_cells(self, request: Request, answer: Answer, turn: GridTurn) -> None:
         if answer.attempts > MAX_ATTEMPTS:
             turn.give_up(_DIED)
-        try:
-            while turn.has_more:
-                self._draw_cell(request, answer, turn)
-                self._give_way(request)
-        except Cancelled:
-            turn.finish()
-            raise
-        turn.finish()
+        while turn.has_more:
+            self._draw_cell(request, answer, turn)
+            self._give_way(request)
 
     def _draw_cell(self, request: Request, answer: Answer, turn: GridTurn) -> None:
         def painter_of(settings: PictureSettings) -> Painter:

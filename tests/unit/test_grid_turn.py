@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import psutil
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 from tests.studio_answers import awaited
 from tests.unit.test_studio import FAST, request_without_process, server_without_process, until
 from trainer.errors import StoppedOnRequest
-from trainer.grids.drawing import draw_grid
+from trainer.grids.drawing import draw_grid, finish_grid
 from trainer.grids.spec import Cell, GridSpec, parse_grid
 from trainer.grids.store import Grid, create_grid, new_grid
 from trainer.pictures import read_settings
@@ -106,6 +107,12 @@ def asked(workspace: Path, spec: GridSpec) -> tuple[Server, Studio, Grid, str]:
     return server, studio, grid, quiet.draw_grid(grid.id, spec.base)
 
 
+def work_until_answered(server: Server, studio: Studio, request: str) -> Answer:
+    """The sheet is put together beside the other work."""
+    until(lambda: server.work() and read_answer(studio.answers_dir, request).final)
+    return read_answer(studio.answers_dir, request)
+
+
 TWO = parse_grid({"base": BASE | {"steps": 1}, "x": {"kind": "seed", "values": "1-2"}})
 
 
@@ -115,16 +122,14 @@ def test_generate_goes_before_it(tmp_path: Path) -> None:
     server.work()
     assert read_answer(studio.answers_dir, later).state == "done"
     assert grid.progress(TWO).drawn == 0
-    server.work()
-    assert read_answer(studio.answers_dir, request).state == "done"
+    assert work_until_answered(server, studio, request).state == "done"
 
 
 def test_a_cell_that_takes_the_process_down_is_left_out(tmp_path: Path) -> None:
     server, studio, grid, request = asked(tmp_path, TWO)
     died = Answer(id=request, state="running", attempts=MAX_ATTEMPTS)
     (studio.answers_dir / f"{request}.json").write_text(died.model_dump_json())
-    server.work()
-    assert read_answer(studio.answers_dir, request).state == "done"
+    assert work_until_answered(server, studio, request).state == "done"
     assert grid.failure(Cell(0, 0, 0))[0]["code"] == "studio.died"
     assert grid.is_drawn(Cell(1, 0, 0))
 
@@ -140,8 +145,7 @@ def test_an_unexpected_failure_is_its_cells_alone(tmp_path: Path, monkeypatch: p
         return model(*given)
 
     monkeypatch.setattr(server, "_model", once)
-    server.work()
-    assert read_answer(studio.answers_dir, request).state == "done"
+    assert work_until_answered(server, studio, request).state == "done"
     assert grid.failure(Cell(0, 0, 0))[0]["code"] == "studio.failed"
     assert grid.is_drawn(Cell(1, 0, 0))
 
@@ -168,6 +172,31 @@ def test_it_waits_for_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     answer = read_answer(studio.answers_dir, request)
     assert (answer.state, answer.what) == ("waiting", "waiting for the GPU")
     run.give_back()
-    server.work()
-    assert read_answer(studio.answers_dir, request).state == "done"
+    assert work_until_answered(server, studio, request).state == "done"
     assert grid.progress(TWO).drawn == 2
+
+
+def test_pictures_are_drawn_while_its_sheet_is_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, studio, grid, request = asked(tmp_path, TWO)
+    go_on = Event()
+    monkeypatch.setattr("trainer.grids.turn.finish_grid", lambda *given: go_on.wait(60) and finish_grid(*given))
+    server.work()
+    answer = read_answer(studio.answers_dir, request)
+    assert (answer.state, answer.what, grid.progress(TWO).drawn) == ("waiting", "putting the sheet together", 2)
+    later = request_without_process(studio, FAST)
+    server.work()
+    assert read_answer(studio.answers_dir, later).state == "done" and not grid.sheet_path.exists()
+    go_on.set()
+    assert work_until_answered(server, studio, request).state == "done"
+    assert grid.sheet_path.is_file()
+
+
+def test_a_sheet_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, studio, _, request = asked(tmp_path, TWO)
+
+    def full(*given: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr("trainer.grids.turn.finish_grid", full)
+    answer = work_until_answered(server, studio, request)
+    assert (answer.state, answer.error[0]["code"]) == ("failed", "studio.failed")

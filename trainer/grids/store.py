@@ -29,6 +29,8 @@ from trainer.grids.spec import Cell, GridSpec
 from trainer.runs.store import Workspace
 
 INFO, CELLS = "grid.json", "cells"
+PUTTING_TOGETHER = "putting the sheet together"
+"""What the request for a grid tells while nothing but that is left."""
 _END_OF_PNG = b"IEND\xaeB`\x82"
 
 

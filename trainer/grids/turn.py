@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from threading import Thread
 
 from trainer.drawing import Progress
 from trainer.errors import Problem
@@ -11,6 +14,36 @@ from trainer.grids.store import grid_of
 from trainer.picture_pace import PicturePace
 from trainer.studio import Answer, Request, Studio, write_answer
 from trainer.studio_drawing import PROGRESS_EVERY_S, check_wanted
+
+
+class Finishing:
+    """The sheets of grids that are drawn, put together beside whatever else is drawn: a large one takes a minute."""
+
+    def __init__(self) -> None:
+        self._futures: dict[str, Future[None]] = {}
+
+    def is_begun(self, request_id: str) -> bool:
+        """Whether the pictures of a request are being put together."""
+        return request_id in self._futures
+
+    def begin(self, request_id: str, finish: Callable[[], None]) -> None:
+        """Call ``finish`` in a thread that ends with the process: what it leaves undone is begun anew by the next."""
+        future = self._futures[request_id] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(finish())
+            except BaseException as error:
+                future.set_exception(error)
+
+        Thread(target=run, daemon=True).start()
+
+    def has_ended(self, request_id: str, patience_s: float) -> bool:
+        """Whether it has, or does in so long. Raises what went wrong with it."""
+        if not wait([self._futures[request_id]], patience_s).done:
+            return False
+        self._futures.pop(request_id).result()
+        return True
 
 
 class GridTurn:

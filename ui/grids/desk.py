@@ -14,7 +14,7 @@ from typing import Any
 from trainer.errors import Problem, UserError
 from trainer.grids.axes import KINDS, Axis
 from trainer.grids.spec import AXES, MAX_CELLS, GridSpec, parse_grid
-from trainer.grids.store import Grid, GridInfo, Progress, grid_of, grids, new_grid
+from trainer.grids.store import PUTTING_TOGETHER, Grid, GridInfo, Progress, grid_of, grids, new_grid
 from trainer.grids.tables import JSON_NAME
 from trainer.picture_pace import PicturePace
 from trainer.pictures import PictureSettings
@@ -197,6 +197,8 @@ class GridDesk:
                 return f"Stopped: {done}."
             failed = f"{done}, {progress.failed} could not be drawn."
             return failed if progress.failed else f"{progress.total} pictures."
+        if answer.what == PUTTING_TOGETHER:
+            return f"{PUTTING_TOGETHER.capitalize()}: {done}."
         if answer.state == "waiting":
             what = answer.what if answer.what.startswith("waiting") else "waiting for its turn"
             return f"{what[0].upper()}{what[1:]}: {done}."
