@@ -32,9 +32,11 @@ class Finishing:
 
         def run() -> None:
             try:
-                future.set_result(finish())
+                finish()
             except BaseException as error:
                 future.set_exception(error)
+            else:
+                future.set_result(None)
 
         Thread(target=run, daemon=True).start()
 
