@@ -58,7 +58,8 @@ class Page:
 
         It returns one value per output, or None when nothing changed. What it last showed it keeps in an input that
         is an output too, made by ``ui.scripted.kept``, as all inputs are; it returns None quickly when that is current.
-        It is called twice for each change: once to ask whether there is one, once to send it.
+        Where all that changes are scripts and texts that are told directly (``ui.scripted``), an open page pays next to
+        nothing for it; otherwise the function is called again by an event of Gradio, which sends the values.
         """
         self.pollers.append(Handler(function, tuple(inputs), tuple(outputs), self.tab))
 
@@ -96,18 +97,53 @@ def joined(handlers: Sequence[Handler], unchanged: Callable[[], Any]) -> Callabl
     return answer
 
 
-def due(handlers: Sequence[Handler], tab: str, value_of: Callable[[Component], Any]) -> list[int]:
-    """Which handlers have something new, of those for a tab and for the whole page.
+News = list[tuple[str, Any]]
+"""Values for scripts, each with the key that its script is told by."""
+
+
+def due(
+    handlers: Sequence[Handler],
+    tab: str,
+    value_of: Callable[[Component], Any],
+    key_of: Callable[[Block], str | None],
+    unchanged: Any,
+) -> list[tuple[int, News | None]]:
+    """Which handlers have something new, of those for a tab and for the whole page, and their news.
+
+    None in place of news where an output changes that only an event of Gradio can fill.
 
     Args:
         tab: id of the tab that is looked at.
         value_of: what an input holds in the browser.
+        key_of: what the script of an output is told by; None where there is none.
+        unchanged: the value that leaves an output as it is.
     """
-    return [
-        number
-        for number, handler in enumerate(handlers)
-        if handler.tab in ("", tab) and _call(handler, tuple(map(value_of, handler.inputs))) is not None
-    ]
+    found = []
+    for number, handler in enumerate(handlers):
+        if handler.tab in ("", tab):
+            values = _call(handler, tuple(map(value_of, handler.inputs)))
+            if values is not None:
+                found.append((number, _news(handler.outputs, values, key_of, unchanged)))
+    return found
+
+
+def _news(
+    outputs: Sequence[Block], values: Sequence[Any], key_of: Callable[[Block], str | None], unchanged: Any
+) -> News | None:
+    news: News = []
+    for part, value in zip(outputs, values, strict=True):
+        if value == unchanged:
+            continue
+        key = key_of(part)
+        if key is None or _is_update(value):
+            return None
+        news.append((key, value))
+    return news
+
+
+def _is_update(value: Any) -> bool:
+    """Whether it changes more than a value, as ``gr.update(visible=False)``."""
+    return isinstance(value, dict) and "__type__" in value
 
 
 def _call(handler: Handler, values: tuple[Any, ...]) -> Sequence[Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +12,8 @@ import gradio as gr
 from trainer.runs.settings import read_settings
 from ui import journeys, welcome
 from ui.context import AppContext
-from ui.page import Handler, due, joined
+from ui.page import Handler, News, due, joined
+from ui.scripted import told_key
 from ui.tabs import dataset, generate, merge, runs, settings, train
 from ui.theme import asset
 from ui.welcome import Welcome
@@ -81,18 +83,20 @@ def _start_timer(page: gr.Blocks, context: AppContext, unseen: gr.Column) -> Non
 
 
 def _pulse(pollers: list[Handler]) -> None:
-    """Has the browser ask which pollers have something new, and only those send it.
+    """Has the browser ask which pollers have something new, and scripts be told it with the answer.
 
-    An event of Gradio costs the browser time by its inputs and outputs, a tenth of a second and more on this page. So
-    the question is none, and a page on which nothing changes has no events at all.
+    An event of Gradio costs the browser time by its inputs and outputs, a good part of a tenth of a second and more on
+    this page. So the question is none, nor is what changes all the time while a run goes on; only what a script cannot
+    show is sent by an event of its poller.
     """
 
-    def ask(asked: Any) -> list[int]:
+    def ask(asked: Any) -> list[tuple[int, News | None]]:
         kept = asked["kept"]
-        return due(pollers, str(asked["tab"]), lambda part: str(kept.get(part.key) or ""))
+        return due(pollers, str(asked["tab"]), lambda part: str(kept.get(part.key) or ""), told_key, gr.skip())
 
     events = ", ".join(f'() => trigger("due{number}")' for number in range(len(pollers)))
-    script = f"const send = [{events}];\n{asset('pulse.js')}"
+    read = json.dumps(list(dict.fromkeys(part.key for poller in pollers for part in poller.inputs)))
+    script = f"const send = [{events}], READ = {read};\n{asset('pulse.js')}"
     pulse = gr.HTML("", html_template="", js_on_load=script, padding=False, server_functions=[ask])
     for number, poller in enumerate(pollers):
         _attach(getattr(pulse, f"due{number}"), [poller])

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from playwright.sync_api import Page, Request
+from playwright.sync_api import Page, Request, expect
 
 from tests.browser.conftest import MEASURES, App
 from tests.browser.example_runs import example_run, metrics, open_tab, tell
@@ -60,6 +60,19 @@ def test_a_page_on_which_nothing_changes_asks_and_is_sent_nothing(page: Page, ru
     page.evaluate("window.frames_asked = 0")
     page.wait_for_timeout(1000)
     assert page.evaluate("window.frames_asked") <= 2, "a loop of frames is going on"
+
+
+def test_steps_of_a_run_are_told_without_an_event_of_gradio(page: Page, run: Run) -> None:
+    """What an event of it costs a page is what open pages would cost a training on the same machine."""
+    open_tab(page, "Runs")
+    page.locator("#run-charts .large .line.raw[data-points='120']").wait_for(state="attached")
+    page.wait_for_event("request", is_ask)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    run.update(step=60)
+    expect(page.locator("#run-head .facts")).to_contain_text("step 60")
+    expect(page.locator("#run-list .run-item")).to_contain_text("60 of")
+    assert [url for url in requests if "/gradio_api/" in url and "/component_server" not in url] == []
 
 
 def test_a_hidden_page_asks_nothing_and_asks_at_once_when_it_is_seen(page: Page, run: Run) -> None:

@@ -36,8 +36,28 @@ def test_those_with_something_new_are_named() -> None:
     page.poll(lambda: 1 / 0, [], ["y"])  # type: ignore[list-item,arg-type,return-value]
     page.poll(lambda b: [b] if b else None, ["b"], ["z"])  # type: ignore[list-item]
     held = {"a": "", "b": "new"}
-    assert due(page.pollers, "runs", held.__getitem__) == [2]  # type: ignore[arg-type]
+
+    def numbers(tab: str) -> list[int]:
+        return [number for number, _ in due(page.pollers, tab, held.__getitem__, lambda _: None, SKIP)]  # type: ignore[arg-type]
+
+    assert numbers("runs") == [2]
     page.tab = "runs"
     page.poll(lambda a: [a, a], ["b"], ["p", "q"])  # type: ignore[list-item]
-    assert due(page.pollers, "runs", held.__getitem__) == [2, 3]  # type: ignore[arg-type]
-    assert due(page.pollers, "train", held.__getitem__) == [2]  # type: ignore[arg-type]
+    assert numbers("runs") == [2, 3]
+    assert numbers("train") == [2]
+
+
+@pytest.mark.parametrize(
+    ("values", "news"),
+    [
+        (["seen", {"run": "a"}, SKIP], [("key of seen", "seen"), ("key of chart", {"run": "a"})]),
+        (["seen", SKIP, SKIP], [("key of seen", "seen")]),
+        (["seen", SKIP, "a label"], None),  # a button is no script
+        (["seen", {"__type__": "update", "visible": False}, SKIP], None),
+    ],
+)
+def test_news_are_told_where_all_of_them_are_for_scripts(values: list[Any], news: Any) -> None:
+    page = Page()
+    page.poll(lambda: values, [], ["seen", "chart", "button"])  # type: ignore[list-item]
+    keys = {"seen": "key of seen", "chart": "key of chart"}
+    assert due(page.pollers, "", str, keys.get, SKIP) == [(0, news)]  # type: ignore[arg-type]

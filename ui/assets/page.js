@@ -154,6 +154,6 @@ window.atelier = (() => {
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
   else begin();
-  const kept = new Map(); // key -> function that gives the text, see ui/scripted.py
-  return { kept, opened, placeOf, setTheme, showSetting, toggleSection };
+  const told = new Map(); // key -> what tells a component its value, see told.js
+  return { told, opened, placeOf, setTheme, showSetting, toggleSection };
 })();

@@ -1,9 +1,10 @@
-// Asks what is new for the tab that is looked at, and has only that sent. Runs inside gr.HTML, after the list `send`.
+// Asks what is new for the tab that is looked at, and tells it to the scripts. Runs inside gr.HTML, after the list `send`.
 const EVERY_MS = 1200; // leaves the rest of two seconds to writing events and drawing them
 let asking = false, again = false, next = 0;
 
 const tabShown = () => (document.querySelector("[id^='tab-'][role='tab'][aria-selected='true']")?.id || "").replace(/^tab-|-button$/g, "");
-const kept = () => Object.fromEntries([...atelier.kept].map(([key, value]) => [key, value()]));
+const kept = () => Object.fromEntries(READ.map((key) => [key, atelier.told.get(key)?.value()]));
+const shown = (key) => atelier.told.get(key)?.element.isConnected;
 
 async function ask() {
   again = asking; // another tab was chosen meanwhile
@@ -13,12 +14,22 @@ async function ask() {
   asking = true;
   const begun = performance.now();
   try {
-    (await server.ask({ tab: tabShown(), kept: kept() })).forEach((number) => send[number]());
+    const asked = { tab: tabShown(), kept: kept() };
+    const found = await server.ask(asked);
+    const same = JSON.stringify(kept()) === JSON.stringify(asked.kept);
+    if (same) found.forEach(pass);
+    else again = true; // another run was chosen meanwhile, say: what was found is of the one before
   } catch {
     trigger("lost"); // Gradio notices itself, tells it and connects again
   }
   asking = false;
   next = setTimeout(ask, again ? 0 : Math.max(0, EVERY_MS - (performance.now() - begun)));
+}
+
+// What no script can show, or none that is on the page, is sent by an event of Gradio.
+function pass([number, news]) {
+  if (news && news.every(([key]) => shown(key))) news.forEach(([key, value]) => atelier.told.get(key).tell(value));
+  else send[number]();
 }
 
 document.addEventListener("visibilitychange", ask);

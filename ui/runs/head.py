@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gradio as gr
-
 from ui import run_html
 from ui.runs.board import Panel, RunsBoard
+from ui.scripted import told_html
 
 
 def build(board: RunsBoard) -> None:
     """Lay the head out."""
-    head = gr.HTML("", padding=False, elem_id="run-head")
+    head = told_html("run-head")
     board.add(Panel("head", [head], lambda shown: shown.view.version, lambda shown: [run_html.head_line(shown.view)]))

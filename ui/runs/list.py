@@ -9,13 +9,13 @@ import gradio as gr
 from ui import run_html
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Overview
-from ui.theme import asset
+from ui.scripted import told_html
 from ui.wiring import QUIET
 
 
 def build(board: RunsBoard) -> None:
     """Lay the list out, and have clicks select a run."""
-    listing = gr.HTML("", padding=False, elem_id="run-list", js_on_load=asset("pick.js"))
+    listing = told_html("run-list", js=["pick"])
 
     def picked(event: gr.EventData) -> str:
         return board.select(str(event._data["id"]))

@@ -17,22 +17,14 @@ from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Overview
 from ui.runs.paces import Paces
 from ui.runs.waiting import queue_view
-from ui.theme import asset
+from ui.scripted import scripted
 from ui.wiring import QUIET, TELLING
 
 
 def build(board: RunsBoard) -> None:
     """Lay the panel out, have it follow the files, and do what its buttons say."""
     workspace = board.desk.workspace
-    panel = gr.HTML(
-        {},
-        html_template="",
-        css_template=asset("runs/queue.css"),
-        js_on_load="\n".join(asset(name) for name in ("dataset/dom.js", "runs/queue.js")),
-        apply_default_css=False,
-        padding=False,
-        elem_id="run-queue",
-    )
+    panel = scripted("run-queue", css=["runs/queue"], js=["dataset/dom", "runs/queue"])
     paces = Paces(workspace)
 
     def seconds_left(info: RunInfo, overview: Overview) -> float | None:

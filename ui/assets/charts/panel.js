@@ -26,7 +26,7 @@ function makePanel() {
   const legend = make("div", { class: "legend", role: "group", "aria-label": "Runs" });
   const hint = make("p", { class: "quiet chart-hint" }, "Drag across a curve to look closer, double-click to see all of it. With keys: arrows, + and −, Escape.");
   const others = make("div", { class: "small-charts" }), waiting = make("p", { class: "quiet" }), table = make("tbody");
-  const figures = make("details", { class: "chart-table" }, make("summary", {}, "Figures"),
+  const figures = make("details", { class: "chart-table", ontoggle: draw }, make("summary", {}, "Figures"),
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Figures" }, make("table", {}, make("thead", {}, rowOf("th", ["", "Now", "Lowest", "at step", "Highest", "at step"])), table)));
   const charts = make("div", { class: "charts" }, bar, legend, large.figure, hint, others, figures, said);
   const node = make("div", {}, waiting, charts);
@@ -57,7 +57,7 @@ function makePanel() {
   }
 
   function questionOf() {
-    const width = Math.round((large.drawing.clientWidth || 800) / 2);
+    const width = Math.round(large.width / 2);
     const asked = new URLSearchParams({ axis: look.axis, points: Math.min(POINTS.most, Math.max(POINTS.least, width)) });
     if (look.keep !== null) asked.set("keep", look.keep);
     if (look.first !== null) { asked.set("first", look.first); asked.set("last", look.last); }
@@ -77,9 +77,14 @@ function makePanel() {
     const shownLarge = groups.includes(look.metric) ? look.metric : groups[0];
     renew(choice, groups, () => groups.map((group) => make("option", { value: group }, metric(group).title)));
     choice.value = shownLarge;
+    host.charts().forEach((chart) => chart.measure());
     large.draw(specOf(shownLarge, told, look));
     drawSmall(groups.filter((group) => group !== shownLarge), told);
     drawBar(read, told);
+    if (figures.open) drawTable(told);
+  }
+
+  function drawTable(told) {
     table.replaceChildren(...told.flatMap((run) => namesIn([run]).filter((name) => facts(run, name)).map((name) => factsRow(run, name, told))));
   }
 

@@ -16,7 +16,18 @@ function makeChart(large) {
   const drawing = make("div", { class: "drawing", tabindex: 0, role: "application", "aria-roledescription": "chart" }, canvas, cursor, readout);
   const plot = make("div", { class: "plot" }, left, drawing, below);
   const figure = make("figure", { class: `chart ${large ? "large" : "small"}` }, make("figcaption", {}, title, shown, keys), plot);
-  const chart = { figure, drawing, readout, cursor, canvas, large, spec: null, onenlarge: () => {}, draw };
+  const chart = { figure, drawing, readout, cursor, canvas, large, spec: null, width: 600, onenlarge: () => {}, measure, draw };
+  let seen = false, stale = false; // one that is scrolled away is drawn when it comes
+
+  new IntersectionObserver(([{ isIntersecting }]) => {
+    seen = isIntersecting;
+    if (seen && stale) drawCurves();
+  }, { rootMargin: "100px" }).observe(figure);
+
+  // Before any chart is drawn: the browser lays the page out anew for each that is measured after another was drawn.
+  function measure() {
+    chart.width = drawing.clientWidth || chart.width;
+  }
 
   function draw(spec) {
     chart.spec = spec;
@@ -24,8 +35,15 @@ function makeChart(large) {
     shown.textContent = spec.shown;
     drawing.setAttribute("aria-label", spec.summary);
     keys.replaceChildren(...(large ? spec.keys : spec.keys.filter((key) => key.colour !== undefined)).map((key) => make("span", { class: `key ${key.kind}`, style: colourOf(key) }, key.name)));
+    stale = true;
+    if (seen) drawCurves();
+  }
+
+  function drawCurves() {
+    stale = false;
+    const { spec } = chart;
     const rows = spec.log ? logTicks(spec.y.low, spec.y.high, large ? 5 : 3) : ticks(spec.y.low, spec.y.high, large ? 5 : 3);
-    const columns = ticks(spec.x.low, spec.x.high, Math.max(3, Math.floor((drawing.clientWidth || 600) / 80)), spec.axis === "time");
+    const columns = ticks(spec.x.low, spec.x.high, Math.max(3, Math.floor(chart.width / 80)), spec.axis === "time");
     left.replaceChildren(...rows.map((row) => make("span", { style: `top:${(1 - spec.y.place(row)) * 100}%` }, short(row))));
     below.replaceChildren(...columns.filter((column) => spec.axis === "time" || Number.isInteger(column)).map((column) =>
       make("span", { style: `left:${spec.x.place(column) * 100}%` }, spec.axis === "time" ? duration(column) : String(column))));
