@@ -32,6 +32,7 @@ from trainer.profiling.work import wait_for, work_of
 from trainer.quantize import quantize_denoiser
 from trainer.recipe import Ingredients, train_step
 from trainer.runs.events import EventSink
+from trainer.step_calls import CALLED, Calls, calls_of
 from trainer.upkeep import set_training_mode
 
 WARM_UP_STEPS = 3
@@ -72,9 +73,9 @@ class _Bench:
     data: TrainingSet
     load_s: float
 
-    def step(self) -> None:
-        """One optimizer step of the recipe."""
-        train_step(self.ingredients, self.learning, self._batch)
+    def step(self, calls: Calls = CALLED) -> None:
+        """One optimizer step of the recipe, which can be looked into where it is called."""
+        train_step(self.ingredients, self.learning, self._batch, calls)
         wait_for(self.ingredients.device)
 
     def _batch(self, index: int) -> Batch:
@@ -145,10 +146,11 @@ def _bench(
 
 def _measured(bench: _Bench, size: str, events: EventSink) -> Measurement:
     config, device, family = bench.ingredients.config, bench.ingredients.device, bench.ingredients.family
+    calls = calls_of(config, bench.learning, device, events)
     times = []
     for step in range(config.train.max_steps):
         begun = time.perf_counter()
-        bench.step()
+        bench.step(calls)
         times.append(time.perf_counter() - begun)
         events.emit("progress", what="measuring", done=step + 1, total=config.train.max_steps)
     steady = sorted(times[WARM_UP_STEPS:] or times)

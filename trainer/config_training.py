@@ -251,8 +251,10 @@ class TrainSettings(Section):
     counts for large ranks; updates are then rounded by chance, so that small ones are not lost."""
     gradient_checkpointing: bool = setting(False, "Gradient checkpointing", basic=True)
     """Much less GPU memory for about a third more time."""
-    compile: Literal["auto"] = setting("auto", "Compile")
-    """Whether the step is compiled."""
+    compile: Literal["auto", "off"] = setting("auto", "Compile")
+    """`auto` lets an NVIDIA GPU run each step by itself, as a CUDA graph captured once for each size of picture: the
+    processor no longer holds it up. Where that cannot be the log says why. `off` starts each operation from the
+    processor. The result is the same."""
     seed: int = setting(42, "Seed", basic=True, ge=0, lt=2**63)
     """The same seed, data and machine give the same LoRA."""
     deterministic: bool = setting(False, "Deterministic", also=("full_determinism",))

@@ -21,11 +21,15 @@ class Ema:
         self._decay = decay
         self._averages = [parameter.detach().float().clone() for parameter in parameters]
 
+    def share_at(self, step: int) -> float:
+        """How much the parameters count in the mean after optimizer step ``step``, counted from 1."""
+        return 1 - min(self._decay, (1 + step) / (10 + step))
+
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the parameters after optimizer step ``step``, counted from 1."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._averages, [parameter.detach().float() for parameter in self._parameters], 1 - decay)
+    def take_in(self, share: Tensor) -> None:
+        """Move the averages by a share of the way to the parameters; a scalar on their device, which is not read."""
+        shares = [share.float()] * len(self._averages)
+        torch._foreach_lerp_(self._averages, [parameter.detach().float() for parameter in self._parameters], shares)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -6,8 +6,9 @@ section "CUDA Graphs".
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,34 +31,60 @@ GraphMaker = Callable[[Function, Sequence[Tensor]], Graph]
 
 
 def graph_maker(device: torch.device) -> GraphMaker | None:
-    """What captures functions on a device; None where nothing can."""
+    """What captures functions on a device, each graph with memory of its own; None where nothing can.
+
+    In a shared memory they would have to be replayed in the order of their captures, as results lie there too.
+    """
     return CudaGraph if device.type == "cuda" else None
 
 
-class CudaGraph:
-    """See ``Graph``. Inputs are copied into buffers of its own, and its memory goes back with it.
+def sharing_graph_maker() -> GraphMaker:
+    """What captures functions that were called with such inputs before, with gradients, in memory that they share.
 
-    Each has a memory pool of its own: in a shared one they would have to be replayed in the order of their captures.
+    They may be replayed in any order, each once the one before it is done: nothing that one leaves there may be needed
+    once another is replayed. A pool whose last graph is gone cannot be used again: then another maker is due.
     """
+    return functools.partial(CudaGraph, warm_ups=0, pool=torch.cuda.graph_pool_handle())
 
-    def __init__(self, function: Function, inputs: Sequence[Tensor]) -> None:
-        """Capture ``function(*inputs)``; inputs are on one GPU. Raises RuntimeError where that cannot be."""
+
+class CudaGraph:
+    """See ``Graph``. Inputs are copied into buffers of its own, and its memory goes back with it."""
+
+    def __init__(
+        self, function: Function, inputs: Sequence[Tensor], *, warm_ups: int = WARM_UPS, pool: Any = None
+    ) -> None:
+        """Capture ``function(*inputs)``.
+
+        Args:
+            function: see ``Graph``.
+            inputs: at least one, all on one GPU.
+            warm_ups: calls before the capture.
+            pool: of ``torch.cuda.graph_pool_handle``; None for memory of its own.
+
+        Raises:
+            RuntimeError: it cannot be captured.
+        """
         device = inputs[0].device
         self._inputs = [each.clone() for each in inputs]
         self._graph = torch.cuda.CUDAGraph()
         with torch.no_grad(), torch.cuda.device(device):
-            current, side = torch.cuda.current_stream(), torch.cuda.Stream()
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UPS):
-                    function(*self._inputs)
-            current.wait_stream(side)
-            with torch.cuda.graph(self._graph):
+            if warm_ups:
+                self._warm_up(function, warm_ups)
+            # A thread that pins memory meanwhile is none of this capture's business
+            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
                 self._output = function(*self._inputs)
+
+    def _warm_up(self, function: Function, times: int) -> None:
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(times):
+                function(*self._inputs)
+        current.wait_stream(side)
 
     def replay(self, inputs: Sequence[Tensor]) -> Tensor:
         """See ``Graph``."""
         for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
+            mine.copy_(given, non_blocking=True)
         self._graph.replay()
         return self._output

@@ -1,4 +1,8 @@
-"""Everything that changes while a LoRA is trained: what the optimizer moves, and what a checkpoint holds."""
+"""Everything that changes while a LoRA is trained: what the optimizer moves, and what a checkpoint holds.
+
+Of a step the host does ``advance``, and the device does ``backward`` and ``apply_gradients``. These two neither read a
+number nor depend on one of Python's that changes from step to step, so that a graph can hold them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,15 @@ from trainer.config import TrainSettings
 from trainer.devices import seeded_generator
 from trainer.ema import Ema
 from trainer.errors import UserError
-from trainer.optimizers import ScheduleFree, averaged, class_path, effective_learning_rate, make_optimizer
+from trainer.optimizers import (
+    ScheduleFree,
+    averaged,
+    class_path,
+    effective_learning_rate,
+    leaves_out_on_device,
+    make_optimizer,
+    step_where,
+)
 from trainer.parameter_groups import ParameterGroup, learning_groups
 from trainer.schedulers import learning_rate_factor, set_learning_rate
 from trainer.weight_format import FORMATS, restore_state_formats, step_rounded, use_format
@@ -26,10 +38,13 @@ class Learning:
 
     Attributes:
         step: optimizer steps done.
-        skipped: updates left out in a row, up to now, because a gradient was not finite.
+        loss: the step's up to now, a scalar on the device.
+        skipped: updates left out in a row because a gradient was not finite, as far as ``heard`` was told.
         learning_rate: the latest step's, of the first group, as the weights felt it.
         other_learning_rates: those of groups with another rate, by their names.
-        layers_scaled: how many layers the latest step's norm limit has shortened; None without a limit.
+        decides_on_device: whether the device by itself leaves the weights as they are when a gradient is not finite;
+            else ``apply_gradients`` waits for it.
+        keeps_gradients: set the gradients to zero where they lie, rather than giving their memory back.
     """
 
     def __init__(
@@ -39,7 +54,7 @@ class Learning:
         max_steps: int,
         *,
         scaled: bool,
-        limit_norms: Callable[[], Tensor] | None = None,
+        limit_norms: Callable[[Tensor], Tensor] | None = None,
         allowed_optimizers: Sequence[str] = (),
     ) -> None:
         """Begin at step 0.
@@ -49,7 +64,8 @@ class Learning:
             settings: how.
             max_steps: steps of the run, for the learning rate's schedule.
             scaled: multiply losses up, as the small gradients of float16 need it; done for LoRAs in float16 anyhow.
-            limit_norms: called after each update; shortens layers and returns how many, a scalar on the device.
+            limit_norms: called after each update with whether it took place; shortens layers and returns how many.
+                Both are scalars on the device.
             allowed_optimizers: classes that ``train.optimizer_class`` may name.
         """
         self._made_by = {
@@ -71,8 +87,11 @@ class Learning:
         scaled = scaled or self._format == torch.float16
         self._scaler = torch.amp.GradScaler(self._parameters[0].device.type, enabled=scaled)
         self._ema = Ema(self._parameters, settings.ema) if settings.ema is not None else None
-        self._limit = settings.max_grad_norm or math.inf
+        self._limit = settings.max_grad_norm
         self._limit_norms = limit_norms
+        self.loss = torch.zeros((), device=self._parameters[0].device)
+        self.decides_on_device = self._format == torch.float32 and leaves_out_on_device(self._optimizer)
+        self.keeps_gradients = False
         self.step = 0
         self.skipped = 0
         self.learning_rate = 0.0
@@ -80,36 +99,94 @@ class Learning:
         self._others = {
             group.name: number for number, group in enumerate(moving) if group.learning_rate != moving[0].learning_rate
         }
-        self.layers_scaled: Tensor | None = None
+
+    @property
+    def limits_norms(self) -> bool:
+        """Whether layers are shortened, so that there is something to say about how many."""
+        return self._limit_norms is not None
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradients to those of the step."""
+        """Add a loss's gradients to those of the step, and the loss to the step's."""
         self._scaler.scale(loss).backward()
+        self.loss += loss.detach()
 
-    def clip_gradients(self) -> Tensor:
-        """Shorten the step's gradient to ``max_grad_norm``; returns its length before, a scalar on the device."""
-        self._scaler.unscale_(self._optimizer)
-        return nn.utils.clip_grad_norm_(self._moving, self._limit)
-
-    def update(self, grad_norm: float) -> None:
-        """Change the weights by the step's gradients, unless one is not finite, and forget the gradients."""
+    def advance(self) -> Tensor:
+        """Go on to the next step; returns what ``apply_gradients`` has to know of it, on the host."""
         set_learning_rate(self._optimizer, self._base_rates, self._factor(self.step))
         self.learning_rate = effective_learning_rate(self._optimizer)
         self.other_learning_rates = {
             name: effective_learning_rate(self._optimizer, number) for name, number in self._others.items()
         }
         self.step += 1
-        if math.isfinite(grad_norm):
+        told = [group["lr"] for group in self._optimizer.param_groups]
+        if self._ema is not None:
+            told.append(self._ema.share_at(self.step))
+        # As exact as Python's numbers where they can be; the fused kernels of GPUs read float32
+        on_host = self.loss.device.type == "cpu"
+        return torch.tensor(told, dtype=torch.float64 if on_host else torch.float32)
+
+    @torch.no_grad()
+    def apply_gradients(self, told: Tensor) -> Tensor:
+        """Change the weights by the step's gradients, unless one is not finite, and forget the gradients.
+
+        Args:
+            told: what ``advance`` returned, on the device.
+
+        Returns:
+            (3,) float32 on the device: the step's loss, the length of its gradient before it was clipped, and how
+            many layers the norm limit has shortened.
+        """
+        gradients = self.places()
+        self._scaler.unscale_(self._optimizer)
+        grad_norm = self._clipped_norm()
+        finite = grad_norm.isfinite()
+        if self.decides_on_device:
+            step_where(self._optimizer, finite, told[: len(self._base_rates)].unbind())
+        elif finite:  # waits for the device
             self._step_optimizer()
-            self.skipped = 0
-            if self._limit_norms is not None:
-                self.layers_scaled = self._limit_norms()
-            if self._ema is not None:
-                self._ema.update(self.step)
-        else:
-            self.skipped += 1
+        shortened = self._limit_norms(finite) if self._limit_norms is not None else torch.zeros_like(self.loss)
+        if self._ema is not None:
+            self._ema.take_in(torch.where(finite, told[-1], 0))
         self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
+        numbers = torch.stack([self.loss, grad_norm.float(), shortened.float()])
+        self._forget(gradients)
+        return numbers
+
+    def heard(self, grad_norm: float) -> None:
+        """Count the updates that were left out, by the steps' gradient lengths in their order."""
+        self.skipped = 0 if math.isfinite(grad_norm) else self.skipped + 1
+
+    def forget_gradients(self) -> None:
+        """Begin the step again, as if nothing had been added up for it."""
+        self._forget(self.places())
+
+    def places(self) -> list[Tensor | None]:
+        """Where the gradients lie, for ``restore``, and to be compared with where they lie later."""
+        return [parameter.grad for parameter in self._moving]
+
+    def restore(self, places: Sequence[Tensor | None]) -> None:
+        """Bring gradients and loss scaler back, after a capture that failed somewhere on its way."""
+        for parameter, gradient in zip(self._moving, places, strict=True):
+            parameter.grad = gradient
+        if self._scaler.is_enabled():
+            state = self._scaler.state_dict()
+            self._scaler = torch.amp.GradScaler(self.loss.device.type)
+            self._scaler.load_state_dict(state)
+
+    def _clipped_norm(self) -> Tensor:
+        """The length of the gradient, which is shortened to ``max_grad_norm`` where there is such a limit."""
+        if self._limit:
+            return nn.utils.clip_grad_norm_(self._moving, self._limit)
+        return nn.utils.get_total_norm([each for each in self.places() if each is not None])
+
+    def _forget(self, gradients: Sequence[Tensor | None]) -> None:
+        self.loss.zero_()
+        if not self.keeps_gradients:
+            self._optimizer.zero_grad(set_to_none=True)
+            return
+        for parameter, gradient in zip(self._moving, gradients, strict=True):
+            parameter.grad = gradient  # where the optimizer took it away
+        torch._foreach_zero_([gradient for gradient in gradients if gradient is not None])
 
     def _step_optimizer(self) -> None:
         if self._format == torch.float32:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.config import TrainSettings
 from trainer.config_training import CONSTANT, OWN_RATE
@@ -104,6 +104,40 @@ def effective_learning_rate(optimizer: torch.optim.Optimizer, number: int = 0) -
     """The rate that the next step moves a group with: ``d * lr`` where the optimizer estimates a ``d``."""
     group = optimizer.param_groups[number]
     return group["lr"] * group.get("d", 1.0)
+
+
+def leaves_out_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer's step can be left out by the device itself, see ``step_where``.
+
+    The fused Adam and AdamW of torch: theirs are the kernels that look whether a gradient was found not to be finite.
+    (Those of SGD leave its momentum without values when that happens in the first step.)
+    """
+    if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
+        return False
+    return all(group["fused"] for group in optimizer.param_groups)
+
+
+def step_where(optimizer: torch.optim.Optimizer, wanted: Tensor, rates: Sequence[Tensor]) -> None:
+    """The step of an optimizer that ``leaves_out_on_device``, without waiting for the device.
+
+    Args:
+        optimizer: with gradients.
+        wanted: a scalar on the device; where it is false, weights and states stay what they are to the bit.
+        rates: the groups' learning rates, scalars on the device.
+    """
+    groups = optimizer.param_groups
+    before = [{"lr": group["lr"], "capturable": group["capturable"]} for group in groups]
+    captured = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    for group, rate in zip(groups, rates, strict=True):
+        group.update(lr=rate, capturable=captured)  # to fused kernels it is only a permission
+    told: Any = optimizer
+    told.found_inf = (~wanted).float()  # torch's own way to tell them, see torch.amp.GradScaler
+    try:
+        optimizer.step()
+    finally:
+        del told.found_inf
+        for group, values in zip(groups, before, strict=True):
+            group.update(values)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from trainer.data.training_set import Batch, prepare_training_set
 from trainer.devices import autocast, compute_dtype, seeded_generator, use_deterministic
 from trainer.families import load_family
 from trainer.families.base import Family
+from trainer.late_numbers import moment
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
 from trainer.lora.patches import merge_before_training
@@ -37,6 +39,8 @@ from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
 from trainer.sampling import check_prompts
 from trainer.session import open_session
+from trainer.step_calls import CALLED, Calls, calls_of
+from trainer.step_inputs import Names, StepInputs
 from trainer.tracking.tracking import tracked
 from trainer.upkeep import Upkeep
 
@@ -128,65 +132,96 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
             limit_norms=norm_limiter(family, config.lora),
             allowed_optimizers=allowed_optimizers,
         )
-        upkeep = Upkeep(session, config, family, data, encode, learning, max_steps, workspace.cache_dir, before)
+        calls = calls_of(config, learning, device, events)
+        upkeep = Upkeep(session, config, family, data, encode, learning, calls, max_steps, workspace.cache_dir, before)
         upkeep.begin()
 
-        loss = None
         while not upkeep.over:
-            step_begun = time.perf_counter()
-            loss, grad_norm = train_step(ingredients, learning, data.batch)
-            step_ms = (time.perf_counter() - step_begun) * 1000
+            begin = moment(device)
+            numbers = train_step(ingredients, learning, data.batch, calls)
             # All that is not learning: metrics, checkpoints, previews, validation, pause, stop
-            upkeep.after_step(loss=loss, grad_norm=grad_norm, step_ms=step_ms)
+            upkeep.after_step(numbers, begin)
 
-        return Outcome(learning.step, upkeep.finish(), time.monotonic() - begun, loss)
-
-
-def train_step(ingredients: Ingredients, learning: Learning, batch_of: Callable[[int], Batch]) -> tuple[float, float]:
-    """One optimizer step over as many batches as gradients are accumulated. Returns its loss and gradient norm."""
-    accumulation = ingredients.config.train.gradient_accumulation_steps
-    total = torch.zeros((), device=ingredients.device)
-    for micro in range(accumulation):
-        index = learning.step * accumulation + micro
-        for loss in batch_losses(ingredients, batch_of(index), index):
-            learning.backward(loss / accumulation)  # each before the next is computed: one graph in memory at a time
-            total += loss.detach() / accumulation
-    grad_norm = learning.clip_gradients()
-    # The step's one wait for the device: whether to update hangs on these numbers
-    loss_value, norm_value = torch.stack([total, grad_norm]).tolist()
-    learning.update(norm_value)
-    return loss_value, norm_value
+        return Outcome(learning.step, upkeep.finish(), time.monotonic() - begun, upkeep.loss)
 
 
-def batch_losses(ingredients: Ingredients, batch: Batch, index: int) -> Iterator[Tensor]:
-    """The terms of the ``index``-th batch's loss, which is their sum: scalars with gradients, one after the other.
+def train_step(
+    ingredients: Ingredients, learning: Learning, batch_of: Callable[[int], Batch], calls: Calls = CALLED
+) -> Tensor:
+    """One optimizer step over as many batches as gradients are accumulated.
+
+    Returns (3,) float32 on the device, where it may not be computed yet: the step's loss, the length of its gradient,
+    and how many layers ``lora.max_norm`` has shortened.
+    """
+    device, accumulation = ingredients.device, ingredients.config.train.gradient_accumulation_steps
+    first = learning.step * accumulation
+
+    def add_up() -> None:
+        for index in range(first, first + accumulation):
+            names, inputs = batch_inputs(ingredients, batch_of(index), index).tensors()
+            calls.run(names, partial(add_gradients, ingredients, learning, names), inputs, device)
+
+    calls.within_memory(add_up, learning.forget_gradients)
+    ways = calls if learning.decides_on_device else CALLED
+    return ways.run("update", learning.apply_gradients, [learning.advance()], device)
+
+
+def batch_inputs(ingredients: Ingredients, batch: Batch, index: int) -> StepInputs:
+    """The host's part of the ``index``-th batch: all that is drawn at random, and the captions looked up."""
+    settings, seed = ingredients.config.loss, ingredients.config.train.seed
+    torch.manual_seed(seeded_generator(seed, index, "dropout").initial_seed())  # layers draw from torch's own
+
+    noise = draw_noise(batch.latents, settings, seeded_generator(seed, index, "noise"))  # (B, 4, h, w)
+    timesteps = draw_timesteps(len(batch.latents), settings, seeded_generator(seed, index, "timesteps"))  # (B,)
+    added = perturb(noise, settings.input_perturbation, seeded_generator(seed, index, "perturbation"))  # (B, 4, h, w)
+    plain = plain_captions(batch.captions, ingredients.config)
+    with autocast(ingredients.device, ingredients.dtype):
+        texts = ingredients.encode.read(batch.captions)
+        plain_texts = ingredients.encode.read(plain) if plain else None
+    return StepInputs(
+        latents=batch.latents,
+        noise=noise,
+        added=None if added is noise else added,
+        timesteps=timesteps,
+        sizes=batch.sizes,
+        loss_weights=batch.loss_weights,
+        masks=batch.masks,
+        texts=texts,
+        plain_texts=plain_texts,
+    )
+
+
+def add_gradients(ingredients: Ingredients, learning: Learning, names: Names, *tensors: Tensor) -> Tensor:
+    """The device's part of a batch: its gradients and its loss are added to the step's. Returns that loss up to now."""
+    for term in batch_losses(ingredients, StepInputs.from_tensors(names, tensors)):
+        # each before the next is computed: one graph in memory at a time
+        learning.backward(term / ingredients.config.train.gradient_accumulation_steps)
+    return learning.loss
+
+
+def batch_losses(ingredients: Ingredients, inputs: StepInputs) -> Iterator[Tensor]:
+    """The terms of a batch's loss, which is their sum: scalars with gradients, one after the other.
 
     The weighted mean loss of the pictures, and how far what is to be preserved has drifted where that is asked for.
     """
     family, device, alphas = ingredients.family, ingredients.device, ingredients.alphas
-    settings, seed = ingredients.config.loss, ingredients.config.train.seed
-    torch.manual_seed(seeded_generator(seed, index, "dropout").initial_seed())  # layers draw from torch's own
-
-    latents = batch.latents.to(device)  # (B, 4, h, w)
-    noise = draw_noise(batch.latents, settings, seeded_generator(seed, index, "noise")).to(device)  # (B, 4, h, w)
-    timesteps = draw_timesteps(len(latents), settings, seeded_generator(seed, index, "timesteps")).to(device)  # (B,)
-    added = perturb(noise, settings.input_perturbation, seeded_generator(seed, index, "perturbation"))  # (B, 4, h, w)
+    settings = ingredients.config.loss
+    latents, noise, timesteps, sizes = inputs.latents, inputs.noise, inputs.timesteps, inputs.sizes
+    added = noise if inputs.added is None else inputs.added
     noisy = add_noise(latents, added, alphas, timesteps)  # (B, 4, h, w)
 
     with autocast(device, ingredients.dtype):
-        condition = ingredients.encode(batch.captions)  # (B, T, C)
-        prediction = family.predict(noisy, timesteps, condition, batch.sizes)  # (B, 4, h, w)
+        condition = ingredients.encode.encode(inputs.texts)  # (B, T, C)
+        prediction = family.predict(noisy, timesteps, condition, sizes)  # (B, 4, h, w)
     target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)  # (B, 4, h, w)
 
-    thresholds = huber_thresholds(settings, alphas, timesteps)  # (B,)
-    masks = None if batch.masks is None else batch.masks.to(device)  # (B, 1, h, w)
+    thresholds, masks = huber_thresholds(settings, alphas, timesteps), inputs.masks  # (B,), (B, 1, h, w)
     losses = loss_per_picture(prediction, target, settings.type, thresholds, masks, settings.unmasked_weight)  # (B,)
     snr = signal_to_noise(alphas, timesteps)  # (B,)
     weights = noise_level_weights(snr, family.prediction_type, settings)  # (B,)
-    yield (losses * weights * batch.loss_weights.to(device)).mean()  # ()
+    yield (losses * weights * inputs.loss_weights).mean()  # ()
 
-    if settings.preserve is not None:
-        plain = plain_captions(batch.captions, ingredients.config)
+    if settings.preserve is not None and inputs.plain_texts is not None:
         with autocast(device, ingredients.dtype):
-            drift = preservation_loss(family, ingredients.encode, plain, noisy, timesteps, batch.sizes)  # ()
+            drift = preservation_loss(family, ingredients.encode, inputs.plain_texts, noisy, timesteps, sizes)  # ()
         yield settings.preserve.weight * drift

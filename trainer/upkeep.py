@@ -6,9 +6,12 @@ import pickle
 import re
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.checkpoint import load_state, save_checkpoint
 from trainer.checkpoint_folders import LORA, checkpoint_at, checkpoints, is_valid, prune
@@ -20,6 +23,7 @@ from trainer.devices import is_out_of_memory
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.families.base import Family
 from trainer.files import atomic_path
+from trainer.late_numbers import LateNumbers, Read
 from trainer.learning import Learning
 from trainer.lora.adapter import adapter_layers, check_same_layers
 from trainer.lora.base_model_names import base_model_metadata
@@ -31,6 +35,7 @@ from trainer.prompt_changes import take_new_prompts
 from trainer.rhythm import Rhythm, rhythms_of
 from trainer.sampling import draw_previews
 from trainer.session import Session
+from trainer.step_calls import Calls
 from trainer.validation import timestep_bands, validation_loss
 from trainer.validation_history import ValidationHistory
 
@@ -38,8 +43,21 @@ BAD_STEPS_IN_A_ROW = 12
 """Steps without a finite gradient after which a run is given up; fp16 may need ten to find its loss scale."""
 
 
+@dataclass(frozen=True)
+class _Step:
+    """What is known of a step before its numbers are."""
+
+    step: int
+    learning_rate: float
+    other_learning_rates: dict[str, float]
+
+
 class Upkeep:
-    """Everything about a run that is not learning, in the order it happens."""
+    """Everything about a run that is not learning, in the order it happens.
+
+    Attributes:
+        loss: the latest step's, as far as it is known; None before the first.
+    """
 
     def __init__(
         self,
@@ -49,6 +67,7 @@ class Upkeep:
         data: TrainingSet,
         encode: CaptionEncoder,
         learning: Learning,
+        calls: Calls,
         max_steps: int,
         cache_dir: Path,
         before: Continuation,
@@ -59,14 +78,17 @@ class Upkeep:
         self._data = data
         self._encode = encode
         self._learning = learning
+        self._calls = calls
         self._max_steps = max_steps
         self._before = before
         self._metrics = Metrics(session.events, max_steps)
+        self._late: LateNumbers[_Step] = LateNumbers(session.device)
         self._validation = data.validation_batches()
         self._texts_rest = data.text_plan.texts_rest
         self._base_model = base_model_metadata(config.model, cache_dir, session.check_stop)
         self._history = ValidationHistory(config.validation.early_stop_patience)
         self._rhythms = rhythms_of(config)
+        self.loss: float | None = None
 
     @property
     def over(self) -> bool:
@@ -93,10 +115,21 @@ class Upkeep:
         if self._config.samples.at_start if step == 0 else self._due(self._rhythms.sampling):
             self._draw_previews()
 
-    def after_step(self, *, loss: float, grad_norm: float, step_ms: float) -> None:
-        """Tell the step's numbers, then do what is due or asked for. Raises StoppedOnRequest after a stop is saved."""
-        self._tell(loss, grad_norm, step_ms)
-        step = self._learning.step
+    def after_step(self, numbers: Tensor, begin: Any) -> None:
+        """Tell the numbers of steps that are done, then do what is due or asked for.
+
+        Args:
+            numbers: of the latest step, see ``train_step``; they need not be there yet.
+            begin: the ``moment`` before it.
+
+        Raises:
+            StoppedOnRequest: after a stop is saved.
+        """
+        learning = self._learning
+        step = learning.step
+        self._late.add(_Step(step, learning.learning_rate, learning.other_learning_rates), numbers, begin)
+        for each in self._late.ready():
+            self._tell(each)
         if step == self._max_steps:
             return  # the rest is ``finish``'s
         asked = self._session.requests()
@@ -106,9 +139,12 @@ class Upkeep:
             self._validate()
         if self.over:
             return
-        healthy = not self._learning.skipped  # a run that goes wrong must not push its good checkpoints out
         best = self._config.keeps_best and self._history.best_step == step
-        if ((self._due(self._rhythms.saving) or best) and healthy) or asked & {"save", "pause"}:
+        due = self._due(self._rhythms.saving) or best
+        if due or asked:
+            self._tell_all()
+        healthy = not learning.skipped  # a run that goes wrong must not push its good checkpoints out
+        if (due and healthy) or asked & {"save", "pause"}:
             self._save_or_warn()
         if self._due(self._rhythms.sampling) or "sample" in asked:
             self._draw_previews()
@@ -119,7 +155,7 @@ class Upkeep:
 
     def finish(self) -> Path:
         """Validate, save the last checkpoint and the LoRA, draw the last previews, and end. Returns the LoRA's path."""
-        self._metrics.flush()
+        self._tell_all()
         self._validate()
         self._history.end_at(self._max_steps, self._session.run.read().length_asked)
         self._take_new_prompts()
@@ -141,23 +177,32 @@ class Upkeep:
     def _due(self, rhythm: Rhythm) -> bool:
         return rhythm.due(self._learning.step, self._epochs_at)
 
-    def _tell(self, loss: float, grad_norm: float, step_ms: float) -> None:
-        learning, device = self._learning, self._session.device
-        values = {"loss": loss, "lr": learning.learning_rate, "grad_norm": grad_norm, "step_ms": round(step_ms, 3)}
-        for name, rate in learning.other_learning_rates.items():
+    def _tell_all(self) -> None:
+        """Wait for the device and tell all steps: before anything is told of the latest one, or kept of it."""
+        for each in self._late.all():
+            self._tell(each)
+        self._metrics.flush()
+
+    def _tell(self, read: Read[_Step]) -> None:
+        learning, device, step = self._learning, self._session.device, read.facts.step
+        self.loss, grad_norm, layers_scaled = read.numbers
+        learning.heard(grad_norm)
+        values = {"loss": self.loss, "lr": read.facts.learning_rate, "grad_norm": grad_norm}
+        values["step_ms"] = round(read.step_ms, 3)
+        for name, rate in read.facts.other_learning_rates.items():
             values[f"lr_{re.sub(r'[^a-z0-9]+', '_', name)}"] = rate
-        if learning.layers_scaled is not None:
-            values["layers_scaled"] = int(learning.layers_scaled)
+        if learning.limits_norms:
+            values["layers_scaled"] = int(layers_scaled)
         if device.type == "cuda":
             values["vram_bytes"] = torch.cuda.max_memory_allocated(device)
-        self._metrics.add(learning.step, **values)
-        self._session.at_step(learning.step, self._epoch)
+        self._metrics.add(step, **values)
+        self._session.at_step(step, self._epochs_at(step))
         if learning.skipped:
-            self._tell_skipped()
+            self._tell_skipped(step)
 
-    def _tell_skipped(self) -> None:
+    def _tell_skipped(self, step: int) -> None:
         """Warn of a step without update. Raises JobFailed after several in a row."""
-        step, skipped = self._learning.step, self._learning.skipped
+        skipped = self._learning.skipped
         self._metrics.flush()
         if skipped >= BAD_STEPS_IN_A_ROW:
             saved = checkpoints(self._session.run.checkpoints_dir)
@@ -188,7 +233,7 @@ class Upkeep:
 
     def _save_or_warn(self) -> None:
         """A checkpoint on the way: a full disk is told, and training goes on."""
-        self._metrics.flush()
+        self._tell_all()
         try:
             self._save()
         except OSError as error:
@@ -250,7 +295,7 @@ class Upkeep:
         step, history = self._learning.step, self._history
         if not self._validation or step in history:
             return
-        self._metrics.flush()
+        self._tell_all()
         with self._learning.result():
             loss = validation_loss(self._family, self._config, self._validation, self._encode, self._session.device)
         history.add(step, loss.total)
@@ -278,7 +323,7 @@ class Upkeep:
         take_new_prompts(self._session, self._config, self._family, self._learning.step)
 
     def _draw_previews(self) -> None:
-        self._metrics.flush()
+        self._tell_all()
         try:
             self._family.move(text=self._session.device)
             with self._learning.result():
@@ -308,11 +353,12 @@ class Upkeep:
             self._session.enter("training")
 
     def _move(self, device: torch.device) -> None:
+        self._calls.forget()
         self._family.move(denoiser=device, text=device, vae=device)
         self._learning.move(device)
 
     def _stop(self) -> None:
-        self._metrics.flush()
+        self._tell_all()
         self._session.enter("stopping")
         self._take_new_prompts()
         output = self._save_all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.conditioning import caption_encoder
 from trainer.config import Config
@@ -24,9 +24,9 @@ CPU = torch.device("cpu")
 class Remembering(Learning):
     """Keeps each step's gradients, by the parameter."""
 
-    def update(self, grad_norm: float) -> None:
+    def apply_gradients(self, told: Tensor) -> Tensor:
         self.gradients = {parameter: parameter.grad for parameter in self._parameters if parameter.grad is not None}
-        super().update(grad_norm)
+        return super().apply_gradients(told)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

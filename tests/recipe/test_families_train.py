@@ -28,7 +28,7 @@ from trainer.lora.convert import Conversion, convert_lora
 from trainer.lora.inspect import inspect_lora
 from trainer.lora.merge_model import merge_into_model
 from trainer.pictures import LoraUse
-from trainer.recipe import Ingredients, batch_losses
+from trainer.recipe import Ingredients, batch_inputs, batch_losses
 from trainer.runs.store import Run, Workspace
 
 CPU = torch.device("cpu")
@@ -133,7 +133,7 @@ def test_a_training_steps_gradients_are_those_of_plain_code(
     assert batch.sizes.tolist() == [[int(number) for number in SIZES]] * 2
     encode = caption_encoder(family, config, plan_texts(config, [], False, 0), tmp_path, events, lambda: None)
     ingredients = Ingredients(config, family, encode, CPU, torch.float32, family.alphas_cumprod)
-    for loss in batch_losses(ingredients, batch, 0):
+    for loss in batch_losses(ingredients, batch_inputs(ingredients, batch, 0)):
         loss.backward()
 
     expected = reference_gradients(models[kind], batch)

@@ -34,12 +34,12 @@ def test_frozen_layers_have_no_part_in_a_step(config_of: Callable[..., Config], 
     before = [parameter.detach().clone() for parameter in values(trainables)]
     frozen = [not parameter.requires_grad for parameter in values(trainables)]
     assert 0 < sum(frozen) < len(frozen)
-    _, norm = train_step(made, learning, batch_of)
+    _, norm, _ = train_step(made, learning, batch_of).tolist()
 
     clipped = [all_learning.gradients[parameter].norm() for parameter in values(all_trainables)]
     shares = torch.stack(clipped) / 1e-3  # of the whole gradient's length
     moving = torch.tensor([not each for each in frozen])
-    _, whole = train_step(*made_of(config_of(**shared))[:2], batch_of)
+    _, whole, _ = train_step(*made_of(config_of(**shared))[:2], batch_of).tolist()
     assert norm == pytest.approx(whole * float(shares[moving].norm()), rel=1e-3) and norm < 0.999 * whole
     in_optimizer = {id(parameter) for group in learning.optimizer.param_groups for parameter in group["params"]}
     for parameter, value, is_frozen in zip(values(trainables), before, frozen, strict=True):
@@ -51,7 +51,7 @@ def test_a_run_without_rates_measures_and_is_warned_of(config_of: Callable[..., 
     config = config_of(train__learning_rate=0, lora__target="attention", train__optimizer_args={"weight_decay": 0.5})
     ingredients, learning, trainables = made_of(config)
     before = [parameter.detach().clone() for parameter in values(trainables)]
-    loss, norm = train_step(ingredients, learning, batch_of)
+    loss, norm, _ = train_step(ingredients, learning, batch_of).tolist()
     assert loss > 0 and norm > 0
     assert all(torch.equal(*pair) for pair in zip(values(trainables), before, strict=True))
     assert [problem.code for problem in about_optimizer(config.train)] == ["train.nothing_learns"]

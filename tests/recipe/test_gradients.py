@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor
 
 from trainer import recipe
+from trainer.conditioning import CaptionEncoder
 from trainer.config import Config
 from trainer.data.training_set import Batch
 from trainer.families import load_family
-from trainer.families.base import Conditioning
 from trainer.lora.adapter import add_adapters
-from trainer.recipe import Ingredients, batch_losses
+from trainer.recipe import Ingredients, batch_inputs, batch_losses
 from trainer.upkeep import set_training_mode
 
 CPU = torch.device("cpu")
@@ -48,14 +49,13 @@ def gradients(parts: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, **t
     set_training_mode(family, config.train)
     assert family.denoiser.is_gradient_checkpointing == config.train.gradient_checkpointing
 
-    def encode(captions: list[str]) -> Conditioning:
-        return family.encode_captions(captions, max_token_length=75, clip_skip=1, weighted=False)
-
+    tokens = partial(family.tokenize_captions, max_token_length=75, weighted=False)
+    encode = CaptionEncoder(tokens, partial(family.encode_tokens, clip_skip=1, weighted=False))
     ingredients = Ingredients(config, family, encode, CPU, torch.float32, family.alphas_cumprod)
     for index, (start, end) in enumerate(parts):
         monkeypatch.setattr(recipe, "draw_noise", lambda *_, rows=slice(start, end): NOISE[rows])
         monkeypatch.setattr(recipe, "draw_timesteps", lambda *_, rows=slice(start, end): TIMESTEPS[rows])
-        for loss in batch_losses(ingredients, batch_of(start, end), index):
+        for loss in batch_losses(ingredients, batch_inputs(ingredients, batch_of(start, end), index)):
             (loss / len(parts)).backward()
     found = [parameter.grad for parameter in parameters]
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in found)

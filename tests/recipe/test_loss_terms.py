@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tests.recipe.single_steps import batch_of, made_of, values
 from trainer.config import Config
-from trainer.recipe import batch_losses, train_step
+from trainer.recipe import batch_inputs, batch_losses, train_step
 
 
 class LiveGraph:
@@ -50,13 +50,13 @@ def preserving(config_of: Callable[..., Config], **changes: object) -> Config:
 def test_gradients_are_those_of_the_sum(config_of: Callable[..., Config], changes: dict[str, object]) -> None:
     ingredients, learning, trainables = made_of(preserving(config_of, **changes))
     parameters = values(trainables)
-    terms = list(batch_losses(ingredients, batch_of(0), 0))
+    terms = list(batch_losses(ingredients, batch_inputs(ingredients, batch_of(0), 0)))
     assert len(terms) == 2
     (terms[0] + terms[1]).backward()
     summed = [parameter.grad.double() for parameter in parameters if parameter.grad is not None]
     for parameter in parameters:
         parameter.grad = None
-    for term in batch_losses(ingredients, batch_of(0), 0):
+    for term in batch_losses(ingredients, batch_inputs(ingredients, batch_of(0), 0)):
         learning.backward(term)
     apart = [parameter.grad.double() for parameter in parameters if parameter.grad is not None]
     assert len(apart) == len(summed) == len(parameters)
@@ -76,7 +76,7 @@ def test_no_two_graphs_are_alive_at_once(config_of: Callable[..., Config]) -> No
     ingredients, _, _ = made_of(preserving(config_of))
     together = LiveGraph()
     with together.watch():
-        terms = list(batch_losses(ingredients, batch_of(0), 0))
+        terms = list(batch_losses(ingredients, batch_inputs(ingredients, batch_of(0), 0)))
     assert peaks["preserving"] < 1.05 * peaks["plain"]
     assert together.peak > 1.9 * peaks["plain"], "the measure sees two graphs"
     del terms

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 
 from tests.recipe.tiny_runs import SIDE, losses_of, make_pictures, train_here
+from trainer.conditioning import ready_made
 from trainer.config import Config
 from trainer.data.training_set import Batch
 from trainer.devices import seeded_generator
 from trainer.families.base import Conditioning
-from trainer.recipe import Ingredients, batch_losses
+from trainer.recipe import Ingredients, batch_inputs, batch_losses
 from trainer.runs.store import Workspace
 
 
@@ -65,10 +66,10 @@ def test_a_masked_batch_by_hand_in_float64() -> None:
 
     table = torch.from_numpy(alphas).float()
     family: Any = SimpleNamespace(prediction_type="epsilon", alphas_cumprod=table, predict=predict)
-    encode: Any = lambda captions: Conditioning(torch.zeros(3, 1, 1), {})  # noqa: E731
+    encode = ready_made(lambda captions: Conditioning(torch.zeros(3, 1, 1), {}))
     ingredients = Ingredients(config, family, encode, torch.device("cpu"), torch.float32, table)
     batch = Batch(latents, [""] * 3, own, torch.zeros(3, 6), [], shares)
-    found = float(sum(batch_losses(ingredients, batch, 4)))
+    found = float(sum(batch_losses(ingredients, batch_inputs(ingredients, batch, 4))))
 
     seed = config.train.seed
     noise = torch.randn(latents.shape, generator=seeded_generator(seed, 4, "noise")).double().numpy()

@@ -47,13 +47,13 @@ def test_the_run_does_what_was_planned(
         **changes,
     )
     trained: list[Batch] = []
-    losses = recipe.batch_losses
+    inputs = recipe.batch_inputs
 
     def watched(ingredients: recipe.Ingredients, batch: Batch, index: int) -> Any:
         trained.append(batch)
-        return losses(ingredients, batch, index)
+        return inputs(ingredients, batch, index)
 
-    monkeypatch.setattr(recipe, "batch_losses", watched)
+    monkeypatch.setattr(recipe, "batch_inputs", watched)
     run, planned = workspace.create_run(config), plan(config)
     train_here(run)
 

@@ -39,9 +39,9 @@ PLAIN = ["a big red circle", "red"]  # the second has no trigger
 class Remembering(Learning):
     """Keeps each step's gradients."""
 
-    def update(self, grad_norm: float) -> None:
+    def apply_gradients(self, told: Tensor) -> Tensor:
         self.gradients = [parameter.grad.clone() for parameter in self._parameters if parameter.grad is not None]
-        super().update(grad_norm)
+        return super().apply_gradients(told)
 
 
 def latents_of(index: int) -> Tensor:
@@ -76,7 +76,7 @@ def ours(config: Config, fresh: bool = False) -> tuple[list[Tensor], float, Lear
     ingredients = Ingredients(config, family, encode, cpu, torch.float32, family.alphas_cumprod)
     learning = Remembering(parameter_groups(trainables, config.train), config.train, 10, scaled=False)
     family.denoiser.train()
-    loss, _ = train_step(ingredients, learning, batch_of)
+    loss = train_step(ingredients, learning, batch_of).tolist()[0]
     return learning.gradients, loss, learning, ingredients
 
 

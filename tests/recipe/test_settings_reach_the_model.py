@@ -42,7 +42,7 @@ def test_a_run_takes_over_format_and_noise_schedule(
         loaded.append(load(*arguments, **settings))
         return loaded[-1]
 
-    def watched_step(ingredients: recipe.Ingredients, *arguments: Any) -> tuple[float, float]:
+    def watched_step(ingredients: recipe.Ingredients, *arguments: Any) -> torch.Tensor:
         steps.append(ingredients)
         return step(ingredients, *arguments)
 

@@ -341,7 +341,7 @@ def test_a_setting_outside_of_all_sections_stands_in_the_one_that_follows_it() -
 
 def test_settings_without_a_choice_are_not_shown() -> None:
     names = {field.name for field in CONFIG_FIELDS}
-    assert not names & {"version", "train.compile", "output.formats"}
+    assert not names & {"version", "output.formats"}
     assert "output.hub_repo" not in names
     assert {"train.learning_rate", "loss.multires_noise", "dataset.sources"} <= names
 

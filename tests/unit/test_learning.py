@@ -28,8 +28,8 @@ def learning(scaled: bool = False, **settings: object) -> tuple[Learning, nn.Par
 def test_gradients_are_clipped_and_their_length_before_is_told() -> None:
     learner, parameter = learning(max_grad_norm=0.5)
     learner.backward((parameter * torch.tensor([3.0, 4.0])).sum())
-    assert float(learner.clip_gradients()) == pytest.approx(5.0)
-    learner.update(5.0)
+    loss, norm, _ = learner.apply_gradients(learner.advance()).tolist()
+    assert loss == 11 and norm == pytest.approx(5.0)
     # gradient (3, 4) shortened to (0.3, 0.4), times the learning rate
     torch.testing.assert_close(parameter.detach(), torch.tensor([1 - 0.03, 2 - 0.04]))
 
@@ -40,8 +40,8 @@ def test_rates_that_differ_are_told_by_name() -> None:
     groups = [ParameterGroup(name, rate, [nn.Parameter(torch.ones(2))]) for name, rate in rates.items()]
     learner = Learning(groups, settings, 10, scaled=False)
     assert learner.other_learning_rates == {}
-    learner.update(1.0)
-    learner.update(1.0)
+    learner.apply_gradients(learner.advance())
+    learner.apply_gradients(learner.advance())
     assert learner.learning_rate < 0.1
     assert learner.other_learning_rates == {"text_encoder": pytest.approx(learner.learning_rate / 5)}
 
@@ -49,7 +49,7 @@ def test_rates_that_differ_are_told_by_name() -> None:
 def test_no_limit_leaves_gradients_alone() -> None:
     learner, parameter = learning(max_grad_norm=0.0)
     learner.backward((parameter * torch.tensor([3.0, 4.0])).sum())
-    learner.update(float(learner.clip_gradients()))
+    learner.apply_gradients(learner.advance())
     torch.testing.assert_close(parameter.detach(), torch.tensor([0.7, 1.6]))
 
 
@@ -59,8 +59,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(scaled: bool) -> None:
     for step, factor in enumerate((1.0, math.nan, math.inf, 1.0)):
         before = parameter.detach().clone()
         learner.backward((parameter * factor).sum())
-        norm = float(learner.clip_gradients())
-        learner.update(norm)
+        learner.heard(float(learner.apply_gradients(learner.advance())[1]))
         assert torch.equal(parameter, before) == (not math.isfinite(factor))
         assert learner.step == step + 1
         assert learner.skipped == {0: 0, 1: 1, 2: 2, 3: 0}[step]
@@ -72,7 +71,7 @@ def test_the_result_is_the_running_mean(decay: float, mean: float) -> None:
     """From 1 to 0.9: ``decay * 1 + (1 - decay) * 0.9``."""
     learner, parameter = learning(ema=decay, max_grad_norm=0.0)
     learner.backward(parameter.sum())
-    learner.update(float(learner.clip_gradients()))
+    learner.apply_gradients(learner.advance())
     assert float(parameter[0].detach()) == pytest.approx(0.9)
     with learner.result():
         assert float(parameter[0].detach()) == pytest.approx(mean)
@@ -84,7 +83,7 @@ def test_loss_scaling_changes_no_update() -> None:
         learner, parameter = learning(scaled)
         for _ in range(3):
             learner.backward((parameter**2).sum())
-            learner.update(float(learner.clip_gradients()))
+            learner.apply_gradients(learner.advance())
         results.append(parameter.detach().clone())
     torch.testing.assert_close(*results)
 
@@ -93,7 +92,7 @@ def test_a_saved_state_goes_on_exactly(tmp_path) -> None:
     def steps(learner: Learning, parameter: nn.Parameter, count: int) -> None:
         for _ in range(count):
             learner.backward((parameter**3).sum())
-            learner.update(float(learner.clip_gradients()))
+            learner.apply_gradients(learner.advance())
 
     settings = {"optimizer": "adamw", "ema": 0.9, "lr_scheduler": "cosine"}
     whole, whole_parameter = learning(True, **settings)
@@ -138,7 +137,7 @@ def quadratic(name: str, steps: int, **settings: object) -> tuple[list[float], l
     for _ in range(steps):
         points.append(float(parameter.detach()))
         learner.backward((parameter**2 / 2).sum())
-        learner.update(float(learner.clip_gradients()))
+        learner.apply_gradients(learner.advance())
         rates.append(learner.learning_rate)
     return rates, points, learner, parameter
 
@@ -229,7 +228,7 @@ def test_every_optimizer_goes_on_exactly(name: str, tmp_path: Path) -> None:
     def steps(learner: Learning, parts: dict[str, list[nn.Parameter]], count: int, look: bool = False) -> None:
         for _ in range(count):
             learner.backward(sum(((p - 0.3) ** 3).abs().sum() for members in parts.values() for p in members))  # type: ignore
-            learner.update(float(learner.clip_gradients()))
+            learner.apply_gradients(learner.advance())
             if look:
                 with learner.result():
                     pass
@@ -259,7 +258,7 @@ def test_a_state_is_not_changed_by_what_comes_after(name: str) -> None:
 
     def step() -> None:
         learner.backward(((parameter - 0.3) ** 2).sum())
-        learner.update(float(learner.clip_gradients()))
+        learner.apply_gradients(learner.advance())
 
     step()
     with learner.result():
@@ -311,7 +310,7 @@ def test_eight_bits_learn_as_adamw_with_less_state_and_go_on_exactly(tmp_path: P
     def steps(learner: Learning, parameter: nn.Parameter, count: int) -> None:
         for _ in range(count):
             learner.backward(((parameter - goal) ** 2).mean())
-            learner.update(float(learner.clip_gradients()))
+            learner.apply_gradients(learner.advance())
 
     plain, full = eight_bits("adamw", nn.Parameter(start.clone()))
     whole, expected = eight_bits("adamw8bit", nn.Parameter(start.clone()))

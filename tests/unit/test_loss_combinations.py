@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
+from trainer.conditioning import ready_made
 from trainer.config import Config, LossSettings
 from trainer.data.training_set import Batch
 from trainer.devices import seeded_generator
 from trainer.families.base import Conditioning
-from trainer.recipe import Ingredients, batch_losses
+from trainer.recipe import Ingredients, batch_inputs, batch_losses
 
 SEED, INDEX, PICTURES = 3, 5, 3
 BETAS = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
@@ -60,7 +61,7 @@ def ours(prediction_type: str, settings: LossSettings) -> float:
     family: Any = SimpleNamespace(prediction_type=prediction_type, alphas_cumprod=alphas, predict=predict)
     config = Config(loss=settings)
     config.train.seed = SEED
-    encode: Any = lambda captions: Conditioning(torch.zeros(len(captions), 1, 1), {})  # noqa: E731
+    encode = ready_made(lambda captions: Conditioning(torch.zeros(len(captions), 1, 1), {}))
     ingredients = Ingredients(config, family, encode, torch.device("cpu"), torch.float32, alphas)
     batch = Batch(
         latents=LATENTS,
@@ -69,7 +70,7 @@ def ours(prediction_type: str, settings: LossSettings) -> float:
         paths=[],
         sizes=torch.zeros(PICTURES, 6),
     )
-    return float(sum(batch_losses(ingredients, batch, INDEX)))
+    return float(sum(batch_losses(ingredients, batch_inputs(ingredients, batch, INDEX))))
 
 
 def drawn(purpose: str) -> torch.Generator:

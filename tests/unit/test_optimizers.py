@@ -178,12 +178,12 @@ def test_the_running_mean_by_hand() -> None:
     parameter = nn.Parameter(torch.tensor([0.0]))
     ema = Ema([parameter], decay=0.5)
     parameter.data.fill_(11.0)
-    ema.update(1)  # decay min(0.5, 2/11): 0 * 2/11 + 11 * 9/11 = 9
+    ema.take_in(torch.tensor(ema.share_at(1)))  # decay min(0.5, 2/11): 0 * 2/11 + 11 * 9/11 = 9
     with ema.applied():
         assert float(parameter.detach()) == pytest.approx(9.0)
     assert float(parameter.detach()) == 11.0
     parameter.data.fill_(21.0)
-    ema.update(100)  # decay 0.5: (9 + 21) / 2 = 15
+    ema.take_in(torch.tensor(ema.share_at(100)))  # decay 0.5: (9 + 21) / 2 = 15
     with ema.applied():
         assert float(parameter.detach()) == pytest.approx(15.0)
 
@@ -192,8 +192,8 @@ def test_the_running_mean_goes_on_from_a_checkpoint() -> None:
     parameter = nn.Parameter(torch.zeros(3))
     first, second = Ema([parameter], 0.9), Ema([parameter], 0.9)
     parameter.data.fill_(1.0)
-    first.update(1)
+    first.take_in(torch.tensor(first.share_at(1)))
     second.load_state([average.clone() for average in first.state()])
     for ema in (first, second):
-        ema.update(2)
+        ema.take_in(torch.tensor(ema.share_at(2)))
     assert torch.equal(first.state()[0], second.state()[0])

@@ -45,7 +45,7 @@ def test_up_parts_learn_as_many_times_as_fast() -> None:
     learner = Learning(parameter_groups(items, settings), settings, 3, scaled=False)
     for _ in range(3):
         learner.backward(sum(item.parameter.sum() for item in items) / 10)
-        learner.update(float(learner.clip_gradients()))
+        learner.apply_gradients(learner.advance())
     down, up = (float(item.parameter.detach()) for item in items)
     assert down == pytest.approx(-0.003) and up == pytest.approx(-0.012)
     assert learner.learning_rate == 0.01

@@ -143,7 +143,7 @@ def test_an_extended_run_follows_the_longer_schedule_from_where_it_is() -> None:
         seen = []
         for _ in range(count):
             learner.backward((parameter**2).sum())
-            learner.update(float(learner.clip_gradients()))
+            learner.apply_gradients(learner.advance())
             seen.append(learner.learning_rate)
         return seen
 

@@ -121,6 +121,12 @@ class Family(Protocol):
         The first call of a model encodes a small picture.
         """
 
+    def tokenize_captions(self, captions: list[str], *, max_token_length: int, weighted: bool) -> dict[str, Tensor]:
+        """What ``encode_tokens`` reads, by name: tensors of B rows, on the CPU."""
+
+    def encode_tokens(self, tokens: Mapping[str, Tensor], *, clip_skip: int, weighted: bool) -> Conditioning:
+        """The half of ``encode_captions`` that a device computes; see there."""
+
     def encode_captions(
         self, captions: list[str], *, max_token_length: int, clip_skip: int, weighted: bool
     ) -> Conditioning:

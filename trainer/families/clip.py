@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,13 @@ from trainer.families.emphasis import parse_emphasis
 
 CONTENT_TOKENS = 75
 """Tokens of a caption that CLIP reads at once; begin and end come on top."""
+
+
+class Tokens(NamedTuple):
+    """Captions as CLIP reads them: ids (B, chunks, L) int64, and weights (B, T) of the joined chunks' tokens."""
+
+    ids: Tensor
+    weights: Tensor
 
 
 @dataclass(frozen=True)
@@ -32,21 +39,17 @@ class ClipText:
         """Transformer layers of the encoder."""
         return self.encoder.config.num_hidden_layers
 
-    def encode(
-        self, captions: list[str], *, max_token_length: int, weighted: bool, skip: int, final_norm: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Captions to states (B, T, C), and to their summaries (B, P) where the encoder makes them.
+    def encode(self, tokens: Tokens, *, skip: int, final_norm: bool, weighted: bool) -> tuple[Tensor, Tensor | None]:
+        """Tokens to states (B, T, C), and to their summaries (B, P) where the encoder makes them.
 
         Args:
-            captions: B texts.
-            max_token_length: 75, or a multiple of it that is read in chunks of 75.
-            weighted: read ``(word:1.3)`` as emphasis.
+            tokens: of B captions.
             skip: layers left out at the end: 0 gives the last layer's states, 1 those of the one before.
             final_norm: whether the encoder's final layer norm follows.
+            weighted: whether the tokens' weights count.
         """
-        ids, weights = self._tokenize(captions, chunks=max_token_length // CONTENT_TOKENS, weighted=weighted)
-        flat = ids.flatten(0, 1).to(self.encoder.device)
-        output = self.encoder(flat, output_hidden_states=skip > 0 or not final_norm)
+        ids = tokens.ids.to(self.encoder.device)
+        output = self.encoder(ids.flatten(0, 1), output_hidden_states=skip > 0 or not final_norm)
         if skip == 0 and final_norm:
             states = output.last_hidden_state
         else:
@@ -54,13 +57,20 @@ class ClipText:
             states = self.encoder.final_layer_norm(states) if final_norm else states
         states = _join_chunks(states.unflatten(0, ids.shape[:2]))
         if weighted:
-            states = _emphasise(states, weights.to(states))
+            states = _emphasise(states, tokens.weights.to(states))
         if not isinstance(self.encoder, CLIPTextModelWithProjection):
             return states, None
         return states, output.text_embeds[:: ids.shape[1]]  # that of the first chunk, as sd-scripts takes it
 
-    def _tokenize(self, captions: list[str], *, chunks: int, weighted: bool) -> tuple[Tensor, Tensor]:
-        """Token ids (B, chunks, L) and, per token of the joined chunks, emphasis (B, T)."""
+    def tokenize(self, captions: list[str], *, max_token_length: int, weighted: bool) -> Tokens:
+        """Tokens of B captions, on the CPU.
+
+        Args:
+            captions: B texts.
+            max_token_length: 75, or a multiple of it that is read in chunks of 75.
+            weighted: read ``(word:1.3)`` as emphasis.
+        """
+        chunks = max_token_length // CONTENT_TOKENS
         room = min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings) - 2
         begin, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         all_ids, all_weights = [], []
@@ -76,7 +86,7 @@ class ClipText:
             # a short chunk is padded behind its end token, as CLIP was trained
             all_ids.append([[begin, *row, end, *[pad] * (room - len(row))] for row in rows])
             all_weights.append([1.0, *[weight for _, weight in tokens], *[1.0] * (room * chunks - len(tokens) + 1)])
-        return torch.tensor(all_ids), torch.tensor(all_weights)
+        return Tokens(torch.tensor(all_ids), torch.tensor(all_weights))
 
 
 def _join_chunks(states: Tensor) -> Tensor:

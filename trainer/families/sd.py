@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from trainer.families.parts import (
     read_scheduler,
     vae_folder,
 )
-from trainer.families.unet import UnetFamily, check_clip_skip
+from trainer.families.unet import UnetFamily, check_clip_skip, tokens_of
 from trainer.files import read_json
 from trainer.lora.keys import kohya_key
 from trainer.sampler_names import NoiseSchedule, Sampler
@@ -144,12 +145,10 @@ class SdFamily(UnetFamily):
     def lora_key(self, part: str, path: str) -> str:
         return kohya_key(part, path)
 
-    def encode_captions(
-        self, captions: list[str], *, max_token_length: int, clip_skip: int, weighted: bool
-    ) -> Conditioning:
+    def encode_tokens(self, tokens: Mapping[str, Tensor], *, clip_skip: int, weighted: bool) -> Conditioning:
         check_clip_skip(clip_skip, self.max_clip_skip)
         states, _ = self.texts["text_encoder"].encode(
-            captions, max_token_length=max_token_length, weighted=weighted, skip=clip_skip - 1, final_norm=True
+            tokens_of("text_encoder", tokens), skip=clip_skip - 1, final_norm=True, weighted=weighted
         )
         return Conditioning(states, {})
 

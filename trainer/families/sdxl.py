@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from trainer.families.parts import (
     vae_folder,
 )
 from trainer.families.sd import FULL_TEXT, FULL_VAE
-from trainer.families.unet import UnetFamily, check_clip_skip
+from trainer.families.unet import UnetFamily, check_clip_skip, tokens_of
 from trainer.files import read_json
 from trainer.lora.keys import kohya_key
 from trainer.sampler_names import NoiseSchedule, Sampler
@@ -79,15 +80,11 @@ class SdxlFamily(UnetFamily):
     def lora_key(self, part: str, path: str) -> str:
         return kohya_key(part, path, sdxl=True)
 
-    def encode_captions(
-        self, captions: list[str], *, max_token_length: int, clip_skip: int, weighted: bool
-    ) -> Conditioning:
+    def encode_tokens(self, tokens: Mapping[str, Tensor], *, clip_skip: int, weighted: bool) -> Conditioning:
         check_clip_skip(clip_skip, self.max_clip_skip)
         encoded = [
-            text.encode(
-                captions, max_token_length=max_token_length, weighted=weighted, skip=clip_skip, final_norm=False
-            )
-            for text in self.texts.values()
+            text.encode(tokens_of(name, tokens), skip=clip_skip, final_norm=False, weighted=weighted)
+            for name, text in self.texts.items()
         ]
         states = torch.cat([states for states, _ in encoded], dim=-1)  # (B, T, C1 + C2)
         (pooled,) = (pooled for _, pooled in encoded if pooled is not None)  # (B, P)

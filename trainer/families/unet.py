@@ -14,8 +14,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor, nn
 
 from trainer.errors import UserError
-from trainer.families.base import clip_skip_problem
-from trainer.families.clip import ClipText
+from trainer.families.base import Conditioning, clip_skip_problem
+from trainer.families.clip import ClipText, Tokens
 from trainer.families.latent_colours import fit_colours, with_constant
 from trainer.families.parts import fingerprint
 from trainer.single_file.kinds import INPAINTING_CHANNELS
@@ -100,6 +100,22 @@ class UnetFamily:
         colours = self._colours.to(latents.device)
         return torch.einsum("bchw,ck->bkhw", with_constant(latents.float()), colours)
 
+    def tokenize_captions(self, captions: list[str], *, max_token_length: int, weighted: bool) -> dict[str, Tensor]:
+        tokens = {
+            name: text.tokenize(captions, max_token_length=max_token_length, weighted=weighted)
+            for name, text in self.texts.items()
+        }
+        return {f"{name}.{kind}": each for name, both in tokens.items() for kind, each in both._asdict().items()}
+
+    def encode_tokens(self, tokens: Mapping[str, Tensor], *, clip_skip: int, weighted: bool) -> Conditioning:
+        raise NotImplementedError
+
+    def encode_captions(
+        self, captions: list[str], *, max_token_length: int, clip_skip: int, weighted: bool
+    ) -> Conditioning:
+        tokens = self.tokenize_captions(captions, max_token_length=max_token_length, weighted=weighted)
+        return self.encode_tokens(tokens, clip_skip=clip_skip, weighted=weighted)
+
     @property
     def reads_guidance(self) -> bool:
         return self.denoiser.config.time_cond_proj_dim is not None
@@ -159,6 +175,11 @@ def takes_lora(part: str, path: str, *, conv: bool) -> bool:
     """
     unet = [_TRANSFORMER, _RESNET, _LARGE_CONV] if conv else [_TRANSFORMER]
     return any(pattern.search(path) for pattern in (unet if part == "unet" else [_TEXT_ALL]))
+
+
+def tokens_of(encoder: str, tokens: Mapping[str, Tensor]) -> Tokens:
+    """What ``tokenize_captions`` made for one of the text encoders."""
+    return Tokens(*(tokens[f"{encoder}.{kind}"] for kind in Tokens._fields))
 
 
 def check_clip_skip(clip_skip: int, most: int) -> None:

@@ -74,11 +74,12 @@ def add_adapters(
     ]
 
 
-def norm_limiter(family: Family, settings: LoraSettings) -> Callable[[], Tensor] | None:
+def norm_limiter(family: Family, settings: LoraSettings) -> Callable[[Tensor], Tensor] | None:
     """What keeps the layers' norms within ``max_norm``, as sd-scripts' ``scale_weight_norms``; None without a limit.
 
     Called, it multiplies the factors of each layer whose scaled product is longer than the limit (Frobenius), each with
-    the same number, so that it comes down to it, and returns how many layers that were, on the device.
+    the same number, so that it comes down to it, and returns how many layers that were, on the device. It is given
+    whether to, a scalar on the device too: else all stays as it is to the bit.
     """
     if settings.max_norm is None:
         return None
@@ -86,12 +87,12 @@ def norm_limiter(family: Family, settings: LoraSettings) -> Callable[[], Tensor]
     adapters = [adapter for _, _, adapter, _ in _adapters(family) if adapter.factors[0].requires_grad]
 
     @torch.no_grad()
-    def limit_norms() -> Tensor:
+    def limit_norms(wanted: Tensor) -> Tensor:
         norms = torch.stack([adapter.norm() for adapter in adapters])
-        for adapter, shorter in zip(adapters, (limit / norms).clamp(max=1), strict=True):
+        for adapter, shorter in zip(adapters, torch.where(wanted, (limit / norms).clamp(max=1), 1), strict=True):
             for factor in adapter.factors:  # the product is linear in each
                 factor.mul_(shorter ** (1 / len(adapter.factors)))
-        return (norms > limit).sum()
+        return ((norms > limit) & wanted).sum()
 
     return limit_norms
 
