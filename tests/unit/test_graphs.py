@@ -47,7 +47,7 @@ class Cuda:
         yield from self._within(stream.name)
 
     @contextmanager
-    def graph(self, graph: Any) -> Iterator[None]:
+    def graph(self, graph: Any, **options: Any) -> Iterator[None]:
         yield from self._within("graph")
 
     def _within(self, where: str) -> Iterator[None]:
