@@ -151,7 +151,7 @@ CALLED = Calls()
 
 
 def calls_of(config: Config, learning: Learning, device: torch.device, events: EventSink) -> Calls:
-    """How steps are run by the settings; told as ``progress`` where there is a choice, and as ``warning`` when it fails."""
+    """How steps are run by the settings. Told as ``progress`` on a GPU, and as ``warning`` once it fails."""
     if device.type != "cuda":
         return CALLED
     why = why_called(config)
