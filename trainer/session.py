@@ -54,21 +54,26 @@ class Session:
         self._asked: set[Request] = set()
         self._signals = 0
         self._updated = 0.0
+        self._begun_at: int | None = None
         info = run.read()
         self._step, self._epoch = info.step, info.epoch
 
     def enter(self, state: State, **changes: object) -> None:
         """Tell the run's new state, with other changes of ``run.json``."""
         self._updated = time.monotonic()
+        if state == "training" and self._begun_at is None:
+            self._begun_at = self._step
         self.run.update(state=state, step=self._step, epoch=self._epoch, **changes)
         self.events.emit("state", self._step, state=state)
 
     def at_step(self, step: int, epoch: int) -> None:
-        """Note how far the run is; ``run.json`` hears of it about once a second."""
-        self._step, self._epoch = step, epoch
+        """Note how far the run is; ``run.json`` hears of it about once a second, and when the first step is done."""
+        first, self._step, self._epoch = self._step == self._begun_at != step, step, epoch
+        if first:
+            self.run.update(durable=False, first_step_s=round(time.time() - this_process()["pid_started"], 3))
         if time.monotonic() - self._updated >= UPDATE_SECONDS:
             self._updated = time.monotonic()
-            self.run.update(step=step, epoch=epoch)
+            self.run.update(durable=False, step=step, epoch=epoch)
 
     def requests(self) -> set[Request]:
         """What has been asked for since the last call; a stop is told again and again."""
@@ -181,6 +186,7 @@ def _beginning(run: Run, device: torch.device) -> dict[str, object]:
         "exit_code": None,
         "error": None,
         "interrupted": None,
+        "first_step_s": None,
         "device": device_name(device),
         "gpu": gpu_uuid(device),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

@@ -303,6 +303,29 @@ def test_captions_are_encoded_once_and_found_on_disk(watched: Watched, family: F
     assert watched.captions == []
 
 
+def test_captions_go_through_the_encoder_in_groups_that_do_not_hang_on_the_cache(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "_TEXTS_AT_ONCE", {"cpu": 3})
+    asked = [f"caption {number}" for number in range(7)]
+    whole = fill(text_cache(watched, tmp_path / "a"), asked).encode(asked).hidden_states
+    assert watched.captions == asked
+    for lost in sorted((tmp_path / "a").rglob("*.safetensors"))[::2]:
+        lost.unlink()
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "a").rglob("*.safetensors")}
+    again = fill(text_cache(watched, tmp_path / "a"), asked)
+    assert torch.equal(again.encode(asked).hidden_states, whole)
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "a").rglob("*.safetensors")}
+    assert len(files) == 7 and files.items() >= kept.items(), "what was there is not written again"
+
+    watched.captions.clear()
+    coming = text_cache(watched, tmp_path / "b")
+    coming.expect(asked, most_bytes=3 * whole[0].nbytes)
+    rows = [coming.encode([caption]).hidden_states for caption in ("caption 4", "caption 3", "caption 6")]
+    assert torch.equal(torch.cat(rows), whole[[4, 3, 6]])
+    assert watched.captions == [*asked[3:6], asked[6]], "neighbours that were encoded along are not encoded again"
+
+
 def test_captions_that_were_not_foreseen_are_encoded_each_time_and_not_kept(
     watched: Watched, family: Family, tmp_path: Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,12 +21,17 @@ from trainer.data.text_plan import embedding_bytes
 from trainer.devices import is_out_of_memory
 from trainer.errors import UserError
 from trainer.families.base import Conditioning, Family
+from trainer.file_states import FileDigests
 from trainer.runs.events import EventSink
 
 _ENCODE_PIXELS = 1024 * 1024
 _ENCODE_PICTURES = 16
 _READERS = 8
 _READ_AT_ONCE = 64
+_TEXTS_AT_ONCE = {"cuda": 16, "cpu": 1}
+"""Captions that go through the text encoders together: on the CPU that gains next to nothing."""
+FILES = "files"
+"""Folder in that of the latents: what is remembered of picture files."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class LatentCache:
     def __init__(self, family: Family, folder: Path | None, events: EventSink) -> None:
         self._family = family
         self._store = TensorStore(folder, events)
+        self._files = FileDigests(folder and folder / FILES)
         self._events = events
         self._latents: dict[View, Tensor] = {}
 
@@ -75,7 +80,7 @@ class LatentCache:
         wanted = sorted(set(views), key=lambda view: (view.placement.width, view.placement.height, str(view)))
         done, failed, encoded = 0, dict[Path, str](), set[Path]()
         with self._store, ThreadPoolExecutor(_READERS) as pool:
-            digests = _digests(pool, wanted, failed, check_stop)
+            digests = self._digests(pool, wanted, failed, check_stop)
             readable = [view for view in wanted if view.path in digests]
             total = len(readable)
             for group in _one_ahead(self._begin(pool, group, digests) for group in _groups(readable)):
@@ -91,6 +96,28 @@ class LatentCache:
     def latents(self, view: View) -> Tensor:
         """(4, h, w) float32, scaled. Raises KeyError for a view that ``fill`` was not given or could not read."""
         return self._latents[view]
+
+    def _digests(
+        self, pool: ThreadPoolExecutor, views: list[View], failed: dict[Path, str], check_stop: Callable[[], None]
+    ) -> dict[Path, str]:
+        paths = list(dict.fromkeys(view.path for view in views))
+        digests: dict[Path, str] = {}
+        for start in range(0, len(paths), _READ_AT_ONCE):
+            check_stop()
+            some = paths[start : start + _READ_AT_ONCE]
+            for path, result in zip(some, pool.map(self._digest, some), strict=True):
+                if isinstance(result, str):
+                    digests[path] = result
+                else:
+                    failed[path] = why_unreadable(result)
+        self._files.keep()
+        return digests
+
+    def _digest(self, path: Path) -> str | OSError:
+        try:
+            return self._files.digest(path)
+        except OSError as error:
+            return error
 
     def _begin(self, pool: ThreadPoolExecutor, views: list[View], digests: dict[Path, str]) -> _Group:
         """Look on disk, and have what is not there decoded in the background."""
@@ -128,26 +155,29 @@ class TextCache:
         self._store = TensorStore(folder, events)
         self._events = events
         self._encoded: dict[str, dict[str, Tensor]] = {}
-        self._expected: frozenset[str] = frozenset()
+        self._expected: dict[str, list[str]] = {}
         self._shelf = Shelf(0)
 
     def fill(self, captions: Iterable[str], check_stop: Callable[[], None]) -> None:
         """Read or compute these captions, with ``progress`` events; the last tells how many were encoded anew.
 
-        Raises whatever ``check_stop`` raises, asked before each caption.
+        As with latents, a group of which anything is missing is encoded whole, and what was missing is taken from it.
+        Raises whatever ``check_stop`` raises, asked before each group.
         """
         wanted, encoded = sorted(set(captions)), 0
         with self._store:
-            for done, caption in enumerate(wanted, start=1):
+            for group in self._groups(wanted):
                 check_stop()
-                key = self._key(caption)
-                row = self._store.read(key)
-                if row is None:
-                    row = self._compute([caption])  # alone: the last bits of a row may depend on its batch
-                    self._store.write(key, row)
-                    encoded += 1
-                self._encoded[caption] = row
-                if done * 100 // len(wanted) > (done - 1) * 100 // len(wanted):
+                known = {caption: row for caption in group if (row := self._store.read(self._key(caption))) is not None}
+                missing = [caption for caption in group if caption not in known]
+                if missing:
+                    known = self._rows_of(group) | known
+                for caption in missing:
+                    self._store.write(self._key(caption), known[caption])
+                before, encoded = len(self._encoded), encoded + len(missing)
+                self._encoded |= known
+                done = len(self._encoded)
+                if done * 100 // len(wanted) > before * 100 // len(wanted):
                     self._events.emit("progress", what="encoding captions", done=done, total=len(wanted))
         tell_outcome(self._events, "caption", "encoded", total=len(wanted), done=encoded)
 
@@ -156,7 +186,8 @@ class TextCache:
 
         Each is then the very tensor that ``fill`` would have made of it.
         """
-        self._expected, self._shelf = frozenset(captions), Shelf(most_bytes)
+        groups = self._groups(sorted(set(captions)))
+        self._expected, self._shelf = {caption: group for group in groups for caption in group}, Shelf(most_bytes)
 
     def encode(self, captions: list[str]) -> Conditioning:
         """Conditioning of captions as they are trained on, one row each.
@@ -169,7 +200,7 @@ class TextCache:
             return self._encode(captions)  # stays on its device
         others = [caption for caption in different if caption not in rows]
         if others:
-            rows |= _rows_of(others, self._compute(others))
+            rows |= self._rows_of(others)
         stacked = {name: torch.cat([rows[caption][name] for caption in captions]) for name in rows[captions[0]]}
         return Conditioning(stacked.pop("hidden_states"), stacked)
 
@@ -177,9 +208,28 @@ class TextCache:
         """What is known of one caption, made where it is only expected; None where it is not even that."""
         if caption not in self._expected:
             return self._encoded.get(caption)
-        row = self._shelf.take(caption) or self._store.read(self._key(caption)) or self._compute([caption])
+        row = self._shelf.take(caption) or self._store.read(self._key(caption))
+        if row is None:
+            rows = self._rows_of(self._expected[caption])
+            row = rows.pop(caption)
+            for other, encoded in rows.items():
+                self._shelf.put(other, encoded)
         self._shelf.put(caption, row)
         return row
+
+    def _groups(self, captions: list[str]) -> Iterator[list[str]]:
+        """Captions that are encoded together: always the same ones, as the last bits may depend on the batch."""
+        encoder: Any = next(iter(self._family.text_encoders.values()))
+        at_once = _TEXTS_AT_ONCE[encoder.device.type]
+        return (captions[start : start + at_once] for start in range(0, len(captions), at_once))
+
+    def _rows_of(self, captions: list[str]) -> dict[str, dict[str, Tensor]]:
+        """Captions encoded together, one row each, which keeps nothing of the others in memory."""
+        together = self._compute(captions)
+        return {
+            caption: {name: tensor[row : row + 1].clone() for name, tensor in together.items()}
+            for row, caption in enumerate(captions)
+        }
 
     def _compute(self, captions: list[str]) -> dict[str, Tensor]:
         conditioning = self._encode(captions)
@@ -245,29 +295,6 @@ def encode_pixels(family: Family, pixels: Tensor) -> Tensor:
     return torch.cat([encode_pixels(family, pixels[:half]), encode_pixels(family, pixels[half:])])
 
 
-def _digests(
-    pool: ThreadPoolExecutor, views: list[View], failed: dict[Path, str], check_stop: Callable[[], None]
-) -> dict[Path, str]:
-    paths = list(dict.fromkeys(view.path for view in views))
-    digests: dict[Path, str] = {}
-    for start in range(0, len(paths), _READ_AT_ONCE):
-        check_stop()
-        some = paths[start : start + _READ_AT_ONCE]
-        for path, result in zip(some, pool.map(_digest, some), strict=True):
-            if isinstance(result, str):
-                digests[path] = result
-            else:
-                failed[path] = why_unreadable(result)
-    return digests
-
-
-def _digest(path: Path) -> str | OSError:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        return error
-
-
 def _groups(views: list[View]) -> Iterator[list[View]]:
     """Neighbours of the same bucket, as many as are encoded together."""
     start = 0
@@ -304,12 +331,6 @@ def _load(view: View) -> Tensor | BaseException:
         return load_pixels(view.path.read_bytes(), view.placement, view.augmentation)
     except PICTURE_ERRORS as error:
         return error
-
-
-def _rows_of(captions: list[str], batch: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    return {
-        caption: {name: tensor[row : row + 1] for name, tensor in batch.items()} for row, caption in enumerate(captions)
-    }
 
 
 def _check_finite(latents: Tensor, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ from torch.nn.functional import avg_pool2d
 
 from trainer.data.augment import Augmentation
 from trainer.data.buckets import Placement
+from trainer.data.cache import FILES
 from trainer.data.epoch import Entry
 from trainer.data.image_files import PICTURE_ERRORS, read_alpha, read_grey, why_unreadable
 from trainer.data.resample import resize
 from trainer.data.tensor_store import TensorStore, hash_key, tell_outcome
 from trainer.errors import UserError
+from trainer.file_states import FileDigests
 from trainer.runs.events import EventSink
 
 MaskKind = Literal["mask", "alpha"]
@@ -50,6 +51,7 @@ class MaskSource:
         self._kind = kind
         self._cell_px = cell_px
         self._store = TensorStore(folder, events)
+        self._files = FileDigests(folder and folder / FILES)
         self._events = events
         self._masks: dict[_MaskView, Tensor] = {}
 
@@ -74,6 +76,7 @@ class MaskSource:
                     if found.is_new:
                         made.add(view.path)
                         self._store.write(found.key, {"mask": found.mask})
+        self._files.keep()
         usable = {view.path for view in self._masks}
         tell_outcome(self._events, "mask", "scaled", total=len(usable), done=len(made))
         self._tell_odd_ones(pictures)
@@ -111,10 +114,10 @@ class MaskSource:
 
     def _find(self, view: _MaskView) -> _Found | BaseException:
         try:
-            data = view.path.read_bytes()
-            key = mask_key(hashlib.sha256(data).hexdigest(), self._kind, self._cell_px, view)
+            key = mask_key(self._files.digest(view.path), self._kind, self._cell_px, view)
             stored = self._store.read(key)
-            return _Found(key, self._load(view, data) if stored is None else stored["mask"], is_new=stored is None)
+            mask = self._load(view, view.path.read_bytes()) if stored is None else stored["mask"]
+            return _Found(key, mask, is_new=stored is None)
         except PICTURE_ERRORS as error:
             return error
 

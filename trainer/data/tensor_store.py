@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from trainer.files import atomic_path
@@ -18,6 +18,8 @@ from trainer.runs.events import EventSink
 
 _FORMAT = "1"
 _WRITERS = 8
+_LENGTH_BYTES = 8
+"""At the start of a safetensors file: how long its header is."""
 
 
 class TensorStore:
@@ -40,11 +42,12 @@ class TensorStore:
         if self._folder is None:
             return None
         try:
-            with safe_open(self._path(self._folder, key), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            data = self._path(self._folder, key).read_bytes()
+            tensors = load(data)  # raises where the header is not whole
         except (OSError, SafetensorError):
             return None
+        end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+        metadata = json.loads(data[_LENGTH_BYTES:end]).get("__metadata__")
         return tensors if metadata == _label(key, tensors) else None
 
     def write(self, key: str, tensors: dict[str, Tensor]) -> None:
@@ -106,5 +109,5 @@ def _label(key: str, tensors: dict[str, Tensor]) -> dict[str, str]:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensors[name].detach().contiguous().flatten().view(torch.uint8).numpy())
     return {"key": key, "sha256": digest.hexdigest()}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import time
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,7 +19,9 @@ from transformers import CLIPTokenizer
 from trainer.demo import MODEL_DIR
 from trainer.devices import is_out_of_memory
 from trainer.errors import UserError
-from trainer.files import read_json
+from trainer.file_states import file_state, is_settled
+from trainer.files import read_json, write_text
+from trainer.single_file.cache import cache_dir
 from trainer.weight_files import weights_in
 
 
@@ -97,9 +102,27 @@ def quiet() -> None:
 
 
 def fingerprint(*folders: Path) -> str:
-    """A hash over the names and contents of the settings and of the weights that are read in these folders."""
+    """A hash over the names and contents of the settings and of the weights that are read in these folders.
+
+    It is noted: the weights are read again only once one of the files has changed.
+    """
+    files = sorted(file for folder in folders for file in _read_files(folder))
+    states, read_ns = [file_state(file) for file in files], time.time_ns()
+    about = json.dumps([[str(file.resolve()), *state] for file, state in zip(files, states, strict=True)])
+    note = cache_dir() / "fingerprints" / hashlib.sha256(about.encode()).hexdigest()[:32]
+    try:
+        return note.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        found = _hash(files)
+    if all(is_settled(state, read_ns) for state in states):
+        with suppress(OSError):
+            write_text(note, found, durable=False)
+    return found
+
+
+def _hash(files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(file for folder in folders for file in _read_files(folder)):
+    for path in files:
         digest.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):

@@ -72,6 +72,8 @@ class RunInfo(BaseModel):
     versions: dict[str, str] = {}
     note: str = ""
     """What the user wrote about the run."""
+    first_step_s: float | None = None
+    """Seconds from the start of the run's latest process to the end of its first step; None before that."""
     changed_from: str | None = None
     """Id of the run whose settings this one's were made of."""
     begun_from: str | None = None
@@ -150,15 +152,18 @@ class Run:
         """The workspace of a run that lies in one."""
         return Workspace(self.dir.parent.parent)
 
-    def update(self, **changes: Any) -> RunInfo:
-        """Change some of ``run.json`` atomically and return the whole."""
-        with self.lock():
-            return self.update_locked(**changes)
+    def update(self, *, durable: bool = True, **changes: Any) -> RunInfo:
+        """Change some of ``run.json`` atomically and return the whole.
 
-    def update_locked(self, **changes: Any) -> RunInfo:
+        What may be lost with the power need not wait for the disk: not ``durable``.
+        """
+        with self.lock():
+            return self.update_locked(durable=durable, **changes)
+
+    def update_locked(self, *, durable: bool = True, **changes: Any) -> RunInfo:
         """``update`` for a caller that holds the run's lock."""
         info = self.read().model_copy(update=changes)
-        write_json(self.info_path, info.model_dump())
+        write_json(self.info_path, info.model_dump(), durable=durable)
         return info
 
     def status(self) -> RunInfo:
