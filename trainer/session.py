@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -58,7 +59,7 @@ class Session:
         info = run.read()
         self._step, self._epoch = info.step, info.epoch
 
-    def enter(self, state: State, **changes: object) -> None:
+    def enter(self, state: State, **changes: Any) -> None:
         """Tell the run's new state, with other changes of ``run.json``."""
         self._updated = time.monotonic()
         if state == "training" and self._begun_at is None:
@@ -177,7 +178,7 @@ def open_session(run: Run, workspace: Workspace, events: EventSink, share_gpu: b
                 session.let_device_go()
 
 
-def _beginning(run: Run, device: torch.device) -> dict[str, object]:
+def _beginning(run: Run, device: torch.device) -> dict[str, Any]:
     packages = ("torch", "diffusers", "transformers", "peft")
     return {
         **this_process(),

@@ -109,5 +109,5 @@ def _label(key: str, tensors: dict[str, Tensor]) -> dict[str, str]:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensors[name].detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return {"key": key, "sha256": digest.hexdigest()}
