@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -19,3 +20,12 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--docs-images", action="store_true", help="renew the screenshots in docs/images")
+
+
+def pytest_configure() -> None:
+    gc.disable()  # an eighth of the time until the first test goes into looking for garbage that imports do not leave
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported stays: the tests' own collections need not go through it
+    gc.enable()

@@ -24,7 +24,7 @@ DEADLINE_SECONDS = 300
 def configured(config_of, tmp_path: Path) -> Path:
     config = config_of(
         lora__train="both",
-        train__max_steps=30,
+        train__max_steps=20,
         train__batch_size=1,
         output__save_every_steps=4,
         samples__every_steps=10,
@@ -61,14 +61,14 @@ def test_killed_again_and_again(configured: Path, workspace: Workspace, tmp_path
     assert killed.status().state == "failed", "a run whose process is gone is not running"
     first = max(losses_of(killed))
     kill_when(start("resume", str(killed.dir)), lambda: written(".unfinished-step-000012/*"))
-    assert not written("step-000012") and killed.status().step < 30
+    assert not written("step-000012") and killed.status().step < 20
     kill_when(start("resume", str(killed.dir)), lambda: any(killed.samples_dir.glob(".step-000020*")))
     kill_when(start("resume", str(killed.dir)), lambda: any(killed.output_dir.iterdir()))
 
     train_here(killed)
     train_here(workspace.create_run(killed.config(), undisturbed.dir))
     assert first < 12
-    assert losses_of(killed) == losses_of(undisturbed) and len(losses_of(killed)) == 30
+    assert losses_of(killed) == losses_of(undisturbed) and len(losses_of(killed)) == 20
     assert killed.output_path.read_bytes() == undisturbed.output_path.read_bytes()
     for kind in ("samples", "output", "checkpoints"):
         names = [sorted(path.name for path in (run.dir / kind).iterdir()) for run in (killed, undisturbed)]

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +148,15 @@ def events_of_tab(blocks: gr.Blocks) -> list[BlockFunction]:
     return events
 
 
-def names_sent() -> set[str]:
+@cache
+def names_sent() -> frozenset[str]:
     """What the tab's scripts may send along with an event, read off the page's source."""
     names = set()
     for path in DATASET_SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in READERS_OF_EVENTS:
                 names |= {each.value for each in node.args if isinstance(each, ast.Constant)}
-    return {str(name) for name in names} - {"path"}  # Gradio takes that for a file, and refuses all but its own
+    return frozenset(map(str, names)) - {"path"}  # Gradio takes that for a file, and refuses all but its own
 
 
 def view(folder: str, name: str) -> dict[str, Any]:
