@@ -136,11 +136,13 @@ run_tests() {
     if [ $# -gt 0 ]; then exec "$VENV/bin/python" -m pytest "$@"; fi
     "$VENV/bin/ruff" check .
     "$VENV/bin/ruff" format --check .
-    "$VENV/bin/mypy"
-    local status=0
-    "$VENV/bin/python" -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile tests/unit tests/recipe || status=$?
-    # One after the other: each starts an app, a browser and often a trainer, and some measure how long things take.
-    "$VENV/bin/python" -m pytest tests/browser || status=$?
+    local status=0 types
+    "$VENV/bin/mypy" &
+    types=$!
+    # What waits for pages and trainings comes first, the many short tests last: so no worker ends long before the others.
+    "$VENV/bin/python" -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+        tests/browser tests/recipe tests/unit || status=$?
+    wait "$types" || status=$?
     exit $status
 }
 
