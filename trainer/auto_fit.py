@@ -10,10 +10,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from trainer.config import Config, Quantize
-from trainer.config_training import OWN_RATE
+from trainer.config_training import OWN_RATE, Checkpointing
 from trainer.data.epoch import Layout, views_per_bucket
 from trainer.estimates import MemoryModel
 from trainer.plan_fixes import Advice, Fix, accumulation_fix, changed
@@ -25,8 +25,9 @@ PRECISION, QUANTIZE, LORA_PRECISION = "train.mixed_precision", "model.quantize",
 CACHE_LATENTS, CACHE_TEXT = "dataset.cache.latents", "dataset.cache.text"
 
 # Relative times of a step, only to put choices in order: checkpointing computes the forward pass twice, a third of the
-# work again; small batches use a GPU less well; packed weights are unpacked in both passes, nf4 through a table.
-_CHECKPOINTING_TIME = 4 / 3
+# work again, or the feed-forward layers' part of it; small batches use a GPU less well; packed weights are unpacked in
+# both passes, nf4 through a table.
+_CHECKPOINTING_TIME: dict[Checkpointing, float] = {"off": 1.0, "some": 1.12, "all": 4 / 3}
 _SMALL_BATCH_TIME = 0.3
 _QUANTIZED_TIME: dict[Quantize, float] = {"none": 1.0, "int8": 1.15, "fp8": 1.15, "nf4": 1.4}
 _GIB = 2**30
@@ -108,7 +109,7 @@ def what_if(config: Config, memory: MemoryModel, room: Room | None) -> list[dict
     effective = train.batch_size * train.gradient_accumulation_steps
     sizes = sorted({1, 2, 4, train.batch_size})
     rows = []
-    for quantize, checkpointing, size in itertools.product(_kinds(config), (False, True), sizes):
+    for quantize, checkpointing, size in itertools.product(_kinds(config), get_args(Checkpointing), sizes):
         accumulation = effective // size if effective % size == 0 else 1
         changes = {BATCH: size, ACCUMULATION: accumulation, CHECKPOINTING: checkpointing, QUANTIZE: quantize}
         needed = memory.of(changed(config, changes)).total
@@ -132,7 +133,7 @@ def _choices(config: Config, layout: Layout) -> Iterator[dict[str, Any]]:
     train = config.train
     precisions = ["no", "auto"] if train.mixed_precision == "no" else [train.mixed_precision]
     combinations = itertools.product(
-        precisions, _kinds(config), _lora_precisions(config), (False, True), _batch_sizes(config, layout)
+        precisions, _kinds(config), _lora_precisions(config), get_args(Checkpointing), _batch_sizes(config, layout)
     )
     for precision, quantize, lora_precision, checkpointing, size in combinations:
         yield {
@@ -192,7 +193,7 @@ def _rounding(config: Config, choice: dict[str, Any]) -> tuple[int, int, int]:
 def _time(config: Config, choice: dict[str, Any]) -> float:
     pictures = choice[BATCH] * choice[ACCUMULATION]
     batches = pictures * (1 + _SMALL_BATCH_TIME / choice[BATCH])
-    return batches * (_CHECKPOINTING_TIME if choice[CHECKPOINTING] else 1) * _QUANTIZED_TIME[choice[QUANTIZE]]
+    return batches * _CHECKPOINTING_TIME[choice[CHECKPOINTING]] * _QUANTIZED_TIME[choice[QUANTIZE]]
 
 
 def _changes_made(config: Config, choice: dict[str, Any]) -> int:
@@ -219,7 +220,9 @@ def _single_fixes(config: Config) -> Iterator[Fix]:
     smaller = [size for size in range(train.batch_size - 1, 0, -1) if train.batch_size % size == 0]
     tries: list[dict[str, Any]] = [_caches(config)]
     tries += [accumulation_fix(config, size) for size in smaller]
-    tries += [{CHECKPOINTING: True}, {PRECISION: "auto"} if train.mixed_precision == "no" else {}]
+    parts = get_args(Checkpointing)
+    tries += [{CHECKPOINTING: more} for more in parts[parts.index(train.gradient_checkpointing) + 1 :]]
+    tries += [{PRECISION: "auto"}] if train.mixed_precision == "no" else []
     kinds = _kinds(config)
     tries += [{QUANTIZE: kind} for kind in kinds[kinds.index(config.model.quantize) + 1 :]]
     for changes in tries:
@@ -241,10 +244,7 @@ def _steps(config: Config, choice: dict[str, Any]) -> list[Fix]:
             Fix(label, {BATCH: size, ACCUMULATION: accumulation}, f"as many pictures a step as before, {speed}")
         )
     if choice[CHECKPOINTING] != train.gradient_checkpointing:
-        on = choice[CHECKPOINTING]
-        label = f"Turn {'on' if on else 'off'} gradient checkpointing"
-        cost = "a step takes about a third longer" if on else "there is room for it, and a step takes a quarter less"
-        steps.append(Fix(label, {CHECKPOINTING: on}, cost))
+        steps.append(_checkpointing_step(choice[CHECKPOINTING], train.gradient_checkpointing))
     if choice[PRECISION] != train.mixed_precision:
         steps.append(Fix("Compute in 16 bits", {PRECISION: choice[PRECISION]}, "rounds more, and is faster on a GPU"))
     if choice[QUANTIZE] != config.model.quantize:
@@ -253,6 +253,18 @@ def _steps(config: Config, choice: dict[str, Any]) -> list[Fix]:
         cost = "its small changes are rounded by chance"
         steps.append(Fix("Keep the LoRA in bf16", {LORA_PRECISION: choice[LORA_PRECISION]}, cost))
     return steps
+
+
+def _checkpointing_step(wanted: Checkpointing, now: Checkpointing) -> Fix:
+    labels: dict[Checkpointing, str] = {
+        "off": "Turn off gradient checkpointing",
+        "some": "Gradient checkpointing for some layers",
+        "all": "Gradient checkpointing for all layers",
+    }
+    ratio = _CHECKPOINTING_TIME[wanted] / _CHECKPOINTING_TIME[now] - 1
+    share = f"about {round(abs(ratio) * 100)} %"
+    cost = f"a step takes {share} longer" if ratio > 0 else f"there is room for it, and a step takes {share} less"
+    return Fix(labels[wanted], {CHECKPOINTING: wanted}, cost)
 
 
 def _quantize_step(kind: Quantize) -> Fix:

@@ -13,7 +13,17 @@ from trainer.config_relevance import is_empty, is_one_of, is_set
 
 Target = Literal["attention", "attention_ff", "full"]
 Optimizer = Literal[
-    "adamw", "adamw8bit", "adafactor", "lion", "prodigy", "schedule_free_adamw", "dadapt_adam", "sgd", "custom"
+    "adamw",
+    "adamw8bit",
+    "paged_adamw",
+    "paged_adamw8bit",
+    "adafactor",
+    "lion",
+    "prodigy",
+    "schedule_free_adamw",
+    "dadapt_adam",
+    "sgd",
+    "custom",
 ]
 LrScheduler = Literal[
     "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "rex"
@@ -23,9 +33,12 @@ LoraType = Literal["lora", "dora", "loha", "lokr"]
 CONSTANT: tuple[LrScheduler, ...] = ("constant", "constant_with_warmup")
 OWN_RATE: tuple[Optimizer, ...] = ("prodigy", "dadapt_adam")
 """Optimizers that estimate a rate ``d`` for all parts together and move by ``d`` times the learning rate."""
+PAGED: tuple[Optimizer, ...] = ("paged_adamw", "paged_adamw8bit")
+"""Optimizers whose averages leave the GPU's memory when it runs short (CUDA's managed memory)."""
 CLASS_PATH = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
 """A class by its full name: ``package.module.Class``."""
 LoraPrecision = Literal["float32", "bf16", "fp16"]
+Checkpointing = Literal["off", "some", "all"]
 _FALLS = is_one_of("train.lr_scheduler", "linear", "cosine", "cosine_with_restarts", "polynomial", "rex")
 
 
@@ -125,6 +138,11 @@ class LoraSettings(Section):
     )
     """Which part learns. The text encoder helps with names of things the model does not know."""
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether its layers draw random numbers in each step."""
+        return bool(self.dropout or self.rank_dropout or self.module_dropout)
+
     @field_validator("include", "exclude", "block_ranks", "block_lrs")
     @classmethod
     def _patterns_compile(cls, patterns: Any) -> Any:
@@ -196,8 +214,9 @@ class TrainSettings(Section):
     )
     """How many times as fast the LoRA's up parts learn; 16 is LoRA+, 1 the usual LoRA."""
     optimizer: Optimizer = setting("adamw", "Optimizer", also=("optimizer_type", "use_8bit_adam", "use_lion_optimizer"))
-    """`adamw` is right for almost everyone; `adamw8bit` needs bitsandbytes; `prodigy` and `dadapt_adam` find their own
-    learning rate (set it to 1); `custom` is the class below."""
+    """`adamw` is right for almost everyone; `adamw8bit` needs bitsandbytes, and so do the paged ones, whose averages
+    lie where GPU and machine both reach them; `prodigy` and `dadapt_adam` find their own learning rate (set it to 1);
+    `custom` is the class below."""
     optimizer_class: str | None = setting(
         None, "Optimizer class", relevant=is_one_of("train.optimizer", "custom"), pattern=CLASS_PATH
     )
@@ -249,8 +268,9 @@ class TrainSettings(Section):
     )
     """What the LoRA itself and the optimizer's averages are kept in. `bf16` or `fp16` take half as much memory, which
     counts for large ranks; updates are then rounded by chance, so that small ones are not lost."""
-    gradient_checkpointing: bool = setting(False, "Gradient checkpointing", basic=True)
-    """Much less GPU memory for about a third more time."""
+    gradient_checkpointing: Checkpointing = setting("off", "Gradient checkpointing", basic=True)
+    """`all` computes the layers' inputs again on the way back: much less GPU memory for about a third more time.
+    `some` does so with the feed-forward layers only: a part of the saving for a part of the time."""
     compile: Literal["auto", "off"] = setting("auto", "Compile")
     """`auto` lets an NVIDIA GPU run each step by itself, as a CUDA graph captured once for each size of picture: the
     processor no longer holds it up. Where that cannot be the log says why. `off` starts each operation from the
@@ -283,6 +303,12 @@ class TrainSettings(Section):
         if isinstance(given, str) and "." in given and not values.get("optimizer_class"):
             return {**values, "optimizer": "custom", "optimizer_class": given}
         return values
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        """As other trainers have it, and settings of version 0.1; YAML's `off` is false, too."""
+        return ("all" if value else "off") if isinstance(value, bool) else value
 
     @field_validator("lr_warmup_steps", "lr_decay_steps", mode="before")
     @classmethod

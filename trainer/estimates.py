@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from trainer.activations import activation_bytes
 from trainer.config import Config, Optimizer, Quantize, TrainSettings
 from trainer.data.epoch import Layout
 from trainer.data.text_plan import TextPlan, embedding_bytes, text_plan
@@ -13,20 +14,13 @@ from trainer.model_sizes import ModelSizes
 _LATENT_SCALE = 8
 _LATENT_CHANNELS = 4
 
-# Bytes per latent cell and channel of the denoiser's first level, in 16-bit precision. The tensors that autograd keeps
-# were counted on SD 1.5 and on the demo model (250 and 330 KiB per cell at 320 channels, 30 and 40 at 32); what the
-# backward pass needs beside them is fitted to 2.9 GiB without and 2.0 GiB with checkpointing, SD 1.5 at 512 on an H100.
-# Counted in the same way at 1024, SDXL keeps 1.8 times as much as SD 1.5, as its transformer blocks are more ("depth").
-# That gives 13.8 GiB without and 6.3 with checkpointing; SimpleTuner's sweep measured 13.0 and 6.5.
-_ACTIVATION_BYTES = {"attention": 1024, "attention_ff": 1280, "full": 1280}
-_CHECKPOINTED_BYTES = 288
-_DEPTH_OF_THE_REST = 5.2  # what a UNet keeps outside of its transformer blocks, in the same measure
-_SD15_DEPTH = 8.8125
 _FLOAT32_FACTOR = 1.4
 
 _OPTIMIZER_BYTES: dict[Optimizer, int] = {
     "adamw": 8,
     "adamw8bit": 2,
+    "paged_adamw": 8,
+    "paged_adamw8bit": 2,
     "adafactor": 1,
     "lion": 4,
     "prodigy": 16,
@@ -79,7 +73,7 @@ def training_memory(
     """Memory of a training step: of the GPU, or of the machine where the processor trains.
 
     The denoiser counts as quantised or in the compute precision, like the text encoders; the VAE in float32; the LoRA's
-    gradients in float32. Activations are bytes per latent cell, in proportion to the denoiser's first width and depth;
+    gradients in float32. Activations: ``activations.py``;
     DoRA, LoHa and LoKr keep the changes of the weights for the backward pass besides.
 
     Args:
@@ -93,11 +87,9 @@ def training_memory(
     """
     train = config.train
     full = train.mixed_precision == "no" or (not on_gpu and train.mixed_precision == "auto")
-    depth = (sizes.depth + _DEPTH_OF_THE_REST) / (_SD15_DEPTH + _DEPTH_OF_THE_REST)
-    kept = _ACTIVATION_BYTES[config.lora.target] * depth
-    per_cell = _CHECKPOINTED_BYTES if train.gradient_checkpointing else kept
+    per_cell = activation_bytes(sizes.units, config.lora.target, train.gradient_checkpointing)
     cells = train.batch_size * largest_bucket_px / _LATENT_SCALE**2
-    changes_are_kept = config.lora.type != "lora" and not train.gradient_checkpointing
+    changes_are_kept = config.lora.type != "lora" and train.gradient_checkpointing != "all"
     changes = sizes.adapted * (4 if full else 2) if changes_are_kept else 0
     number = 4 if full else 2
     denoiser = int(sizes.denoiser * _QUANTIZED_BYTES.get(config.model.quantize, number))

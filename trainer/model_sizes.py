@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.activations import UnetUnits, unet_units
 from trainer.config import LoraSettings, ModelSettings
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
@@ -23,8 +24,6 @@ from trainer.single_file.kinds import INPAINTING_CHANNELS, inpainting_refused, p
 from trainer.usual_models import CHANNELS, VAE_PARAMETERS, usual_model
 from trainer.weight_files import weights_in
 
-_DOWN_BLOCK = re.compile(r"down_blocks\.(\d+)\.")
-_BLOCK_QUERY = re.compile(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?.*\.transformer_blocks\.\d+\.attn1\.to_q\.weight$")
 _ATTENTION = re.compile(r"\.attn[12]\.to_(q|k|v|out\.0)$")
 _TRANSFORMER = re.compile(r"\.(attn[12]\.to_(q|k|v|out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out)$")
 _FULL = re.compile(rf"{_TRANSFORMER.pattern}|\.resnets\.\d+\.(time_emb_proj|conv_shortcut)$")
@@ -44,8 +43,7 @@ class ModelSizes:
         channels: width of the denoiser's first level.
         text_width: numbers per token that the text encoders give together.
         lora: parameters of the LoRA that the settings ask for.
-        depth: transformer blocks of the denoiser, each counted by its numbers per latent cell, in widths of the first
-            level: one of the second level has a quarter of the cells at twice the width and counts for a half.
+        units: the denoiser's parts, by what they keep in a step.
         adapted: numbers in the weights that adapters go on.
         known: False where the model is not on this machine, or pickled, and the sizes of a usual one stand in.
         name: of that usual one; empty for a known model.
@@ -57,7 +55,7 @@ class ModelSizes:
     channels: int
     text_width: int
     lora: int
-    depth: float
+    units: UnetUnits
     known: bool
     adapted: int
     name: str = ""
@@ -78,7 +76,7 @@ def model_sizes(model: ModelSettings, lora: LoraSettings, *, inpainting: bool = 
             channels=CHANNELS,
             text_width=usual.text_width,
             lora=usual.lora(lora),
-            depth=usual.depth,
+            units=usual.units,
             known=False,
             adapted=usual.adapted[lora.target],
             name=usual.name,
@@ -101,23 +99,10 @@ def model_sizes(model: ModelSettings, lora: LoraSettings, *, inpainting: bool = 
         channels=channels,
         text_width=text_width,
         lora=parameters,
-        depth=transformer_depth(unet),
+        units=unet_units(unet),
         known=True,
         adapted=adapted,
     )
-
-
-def transformer_depth(unet: Shapes) -> float:
-    """``ModelSizes.depth``, from the shapes of a UNet in diffusers' names."""
-    first = unet["conv_in.weight"][0]
-    levels = 1 + max(int(found[1]) for name in unet if (found := _DOWN_BLOCK.match(name)))
-    depth = 0.0
-    for name, shape in unet.items():
-        if found := _BLOCK_QUERY.match(name):
-            number = int(found[2] or 0)
-            level = {"down": number, "mid": levels - 1, "up": levels - 1 - number}[found[1]]
-            depth += shape[0] / first / 4**level
-    return depth
 
 
 def local_folder(model: ModelSettings) -> Path | None:

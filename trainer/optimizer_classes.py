@@ -32,6 +32,8 @@ class OptimizerSource:
 OPTIMIZERS: dict[Optimizer, OptimizerSource] = {
     "adamw": OptimizerSource("torch.optim.AdamW", arguments={"fused": True}),
     "adamw8bit": OptimizerSource("bitsandbytes.optim.AdamW8bit", "bitsandbytes"),
+    "paged_adamw": OptimizerSource("bitsandbytes.optim.PagedAdamW", "bitsandbytes"),  # Dettmers 2023, 2305.14314, 3
+    "paged_adamw8bit": OptimizerSource("bitsandbytes.optim.PagedAdamW8bit", "bitsandbytes"),
     # with scale_parameter or its own relative steps, Adafactor would not keep to the learning rate and the schedule
     "adafactor": OptimizerSource(
         "transformers.optimization.Adafactor", arguments={"scale_parameter": False, "relative_step": False}

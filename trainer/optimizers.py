@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from trainer.config import TrainSettings
-from trainer.config_training import CONSTANT, OWN_RATE
+from trainer.config import Optimizer, TrainSettings
+from trainer.config_training import CONSTANT, OWN_RATE, PAGED
 from trainer.errors import UserError
 from trainer.optimizer_classes import CLASS_FIELD, FIELD, OPTIMIZERS, class_path, optimizer_problems
 from trainer.parameter_groups import ParameterGroup
@@ -71,11 +71,10 @@ def optimizer_class(settings: TrainSettings, allowed: Sequence[str] = ()) -> typ
         allowed: classes that the user lets configs name; nothing else is imported for ``custom``.
 
     Raises:
-        UserError: not allowed, not installed, not an optimizer, or where adamw8bit has nothing to compute with.
+        UserError: not allowed, not installed, not an optimizer, or where it has nothing to compute with.
     """
-    if settings.optimizer == "adamw8bit" and not (torch.cuda.is_available() or _eight_bits_on_cpus()):
-        message = f"{FIELD}: adamw8bit needs an NVIDIA GPU, or bitsandbytes 0.50 and newer; there is neither."
-        raise UserError("optimizer.needs_gpu", message, "Use adamw, or install bitsandbytes.", FIELD)
+    if not torch.cuda.is_available():
+        _check_without_gpu(settings.optimizer)
     if problems := list(optimizer_problems(settings, allowed)):
         raise UserError.many(problems)
     path = class_path(settings)
@@ -89,6 +88,16 @@ def optimizer_class(settings: TrainSettings, allowed: Sequence[str] = ()) -> typ
     if settings.optimizer == "custom":
         _check_class(found, settings)
     return found
+
+
+def _check_without_gpu(name: Optimizer) -> None:
+    """Raise UserError for an optimizer that the processor cannot compute."""
+    if name in PAGED:
+        message = f"{FIELD}: {name} moves its averages between a GPU and the machine; there is no NVIDIA GPU."
+        raise UserError("optimizer.needs_gpu", message, "Use adamw.", FIELD)
+    if name == "adamw8bit" and not _eight_bits_on_cpus():
+        message = f"{FIELD}: adamw8bit needs an NVIDIA GPU, or bitsandbytes 0.50 and newer; there is neither."
+        raise UserError("optimizer.needs_gpu", message, "Use adamw, or install bitsandbytes.", FIELD)
 
 
 def _eight_bits_on_cpus() -> bool:

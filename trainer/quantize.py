@@ -6,14 +6,12 @@ adapters go on it as on any other. The backward pass unpacks the weight again in
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.grad import conv2d_input
 
 from trainer.config import Quantize
+from trainer.frozen_layers import FrozenLayer
 
 FP8_LARGEST = 448.0  # of float8_e4m3fn
 INT8_LARGEST = 127.0
@@ -83,12 +81,17 @@ def pack(weight: Tensor, kind: Quantize) -> tuple[Tensor, Tensor]:
 
 def unpack(packed: Tensor, scale: Tensor, kind: Quantize, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """The weight that ``pack`` packed, rounded as it is now."""
-    if kind != "nf4":
-        return (packed.float() * scale).to(dtype)
-    levels = torch.tensor(NF4_LEVELS, device=packed.device)
-    codes = torch.stack([packed >> 4, packed & 15], dim=-1).flatten().int()
-    blocks = levels[codes].view(-1, NF4_BLOCK) * scale
-    return blocks.flatten()[: shape.numel()].view(shape).to(dtype)
+    if kind == "nf4":
+        levels = torch.tensor(NF4_LEVELS, device=packed.device)
+        pairs = torch.stack([levels.repeat_interleave(len(levels)), levels.repeat(len(levels))], dim=1)  # by byte
+        blocks = functional.embedding(packed.int(), pairs).view(-1, NF4_BLOCK)
+        return _scaled(blocks, scale, dtype).flatten()[: shape.numel()].view(shape)
+    return _scaled(packed.float() if kind == "fp8" else packed, scale, dtype)
+
+
+def _scaled(numbers: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """The product, computed in float32 and rounded once, without a float32 copy of it on a GPU."""
+    return torch.mul(numbers, scale, out=torch.empty(numbers.shape, dtype=dtype, device=numbers.device))
 
 
 def _pack_nf4(exact: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +103,7 @@ def _pack_nf4(exact: Tensor) -> tuple[Tensor, Tensor]:
     return codes[:, 0] << 4 | codes[:, 1], scale
 
 
-class _PackedWeight(nn.Module):
+class _PackedWeight(FrozenLayer):
     """A layer whose weight is packed; mixed into the layer's own class."""
 
     packed: Tensor
@@ -109,72 +112,21 @@ class _PackedWeight(nn.Module):
     weight_shape: torch.Size
     weight_dtype: torch.dtype
 
-    def __new__(cls, *sizes: Any, **options: Any) -> Any:
-        """A layer made anew by this class is a plain one: PEFT makes the factors of a layer by the layer's class."""
-        if not sizes and not options:  # copied, with its packed weight
-            return super().__new__(cls)
-        return cls.__bases__[1](*sizes, **options)
-
     @property
     def weight(self) -> Tensor:
         """The weight as it counts, unpacked anew each time."""
-        return self.unpacked(self.weight_dtype)
+        return self.weight_in(self.weight_dtype)
 
-    def unpacked(self, dtype: torch.dtype) -> Tensor:
-        """The weight in a number format."""
+    def weight_in(self, dtype: torch.dtype) -> Tensor:
         return unpack(self.packed, self.scale, self.kind, self.weight_shape, dtype)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """The layer's output, in the format of the input or of autocast."""
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        return _Frozen.apply(hidden.to(dtype), self)
-
-    def output(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        """What the layer's class computes."""
-        raise NotImplementedError
-
-    def input_gradient(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-        """The gradient of the input of ``shape`` for that of the output."""
-        raise NotImplementedError
 
 
 class QuantizedLinear(_PackedWeight, nn.Linear):  # type: ignore[override]
     """A frozen linear layer with a packed weight."""
 
-    def output(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(hidden.dtype)
-        return functional.linear(hidden, weight, bias)
-
-    def input_gradient(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-        return gradient @ weight
-
 
 class QuantizedConv2d(_PackedWeight, nn.Conv2d):  # type: ignore[override]
     """A frozen convolution with a packed weight."""
-
-    def output(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(hidden.dtype)
-        return self._conv_forward(hidden, weight, bias)
-
-    def input_gradient(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-        sizes: Any = (self.stride, self.padding, self.dilation, self.groups)
-        return conv2d_input(shape, weight, gradient, *sizes)
-
-
-class _Frozen(torch.autograd.Function):
-    """Output and input gradient of a layer whose weight is not trained, and not kept for the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, layer: QuantizedLinear | QuantizedConv2d) -> Tensor:
-        ctx.layer, ctx.shape = layer, hidden.shape
-        return layer.output(hidden, layer.unpacked(hidden.dtype))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        layer = ctx.layer
-        return layer.input_gradient(gradient, layer.unpacked(gradient.dtype), ctx.shape), None
 
 
 _QUANTIZED: dict[type, type[nn.Module]] = {nn.Linear: QuantizedLinear, nn.Conv2d: QuantizedConv2d}

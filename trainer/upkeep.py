@@ -99,7 +99,7 @@ class Upkeep:
         """Go on from the checkpoint, if there is one, and draw the previews due there."""
         self._restore()
         self._let_texts_rest()
-        set_training_mode(self._family, self._config.train)
+        set_training_mode(self._family, self._config.train, draws=self._config.lora.has_dropout)
         step = self._learning.step
         self._history.go_on(step, self._max_steps, self._session.run.read().length_asked)
         self._session.at_step(step, self._epoch)
@@ -365,9 +365,8 @@ class Upkeep:
         raise StoppedOnRequest(f"stopped at step {self._learning.step} of {self._max_steps}; saved as {output}")
 
 
-def set_training_mode(family: Family, settings: TrainSettings) -> None:
-    """Dropout on, and gradient checkpointing where asked for."""
+def set_training_mode(family: Family, settings: TrainSettings, *, draws: bool = True) -> None:
+    """Dropout on, and gradient checkpointing where asked for. ``draws``: whether adapters draw random numbers."""
     for module in (family.denoiser, *family.text_encoders.values()):
         module.train()
-    if settings.gradient_checkpointing:
-        family.save_memory()
+    family.save_memory(settings.gradient_checkpointing, draws=draws)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from trainer.activations import UnetUnits
 from trainer.config import LoraSettings, Target
 
 VAE_PARAMETERS = 83_653_863
@@ -30,7 +31,7 @@ class UsualModel:
         unet_rank: parameters per rank of a LoRA on the UNet, by target.
         unet_conv_rank: parameters per rank on its 3x3 convolutions.
         text_rank: parameters per rank on the text encoders, attention only and with the feed-forward layers.
-        depth: see ``ModelSizes.depth``.
+        units: of the UNet.
         adapted: numbers in the UNet's weights that a LoRA goes on, by target.
     """
 
@@ -42,7 +43,7 @@ class UsualModel:
     unet_rank: dict[Target, int]
     unet_conv_rank: int
     text_rank: tuple[int, int]
-    depth: float
+    units: UnetUnits
     adapted: dict[Target, int]
 
     def lora(self, lora: LoraSettings) -> int:
@@ -55,6 +56,7 @@ class UsualModel:
         return total
 
 
+_SD_UNITS = UnetUnits(8.8125, 8.8125, 24.5625, True, 47_529_600)
 USUAL_MODELS = (
     UsualModel(
         name="Stable Diffusion XL",
@@ -65,7 +67,7 @@ USUAL_MODELS = (
         unet_rank={"attention": 1_451_520, "attention_ff": 2_659_840, "full": 2_718_400},
         unet_conv_rank=355_840,
         text_rank=(73_728 + 327_680, 165_888 + 737_280),
-        depth=20.0,
+        units=UnetUnits(20.0, 4.0, 24.5, False, 47_529_600),
         adapted={"attention": 955_187_200, "attention_ff": 2_207_744_000, "full": 2_238_771_200},
     ),
     UsualModel(
@@ -77,7 +79,7 @@ USUAL_MODELS = (
         unet_rank={"attention": 207_488, "attention_ff": 432_128, "full": 515_008},
         unet_conv_rank=544_000,
         text_rank=(188_416, 423_936),
-        depth=8.8125,
+        units=_SD_UNITS,
         adapted={"attention": 99_901_440, "attention_ff": 273_367_040, "full": 322_416_640},
     ),
     UsualModel(
@@ -89,7 +91,7 @@ USUAL_MODELS = (
         unet_rank={"attention": 199_296, "attention_ff": 423_936, "full": 506_816},
         unet_conv_rank=544_000,
         text_rank=(73_728, 165_888),
-        depth=8.8125,
+        units=_SD_UNITS,
         adapted={"attention": 93_511_680, "attention_ff": 266_977_280, "full": 316_026_880},
     ),
 )

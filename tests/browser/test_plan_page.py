@@ -35,7 +35,7 @@ def report(page: Page, app: App) -> Locator:
     page.get_by_role("button", name="Settings as text").click()
     page.locator("#yaml textarea").fill(
         f"{{model: {{base: somebody/sd15}}, dataset: {{sources: [{{path: {folder}}}], buckets: {{enabled: false}}}}, "
-        "train: {batch_size: 4}, samples: {prompts: [a square]}}"
+        "train: {batch_size: 8}, samples: {prompts: [a square]}}"
     )
     page.locator("#apply-yaml").click()
     expect(page.locator("#field-train-batch_size input, #field-train-batch_size textarea")).to_have_value("4")
@@ -47,16 +47,16 @@ def report(page: Page, app: App) -> Locator:
 
 
 def test_fixes_are_applied_and_taken_back(page: Page, report: Locator, shot: Callable[[str], Path]) -> None:
-    checkpointing = page.get_by_role("checkbox", name="Gradient checkpointing")
+    checkpointing = page.locator("#field-train-gradient_checkpointing input")
     expect(report.locator(".memory")).to_contain_text("on a GPU with 8 GB")
     shot("plan-too-large")
-    report.get_by_role("button", name="Turn on gradient checkpointing").click()
-    expect(report).to_contain_text("Changed: Turn on gradient checkpointing")
+    report.get_by_role("button", name="Gradient checkpointing for all layers").click()
+    expect(report).to_contain_text("Changed: Gradient checkpointing for all layers")
     expect(report).not_to_contain_text("does not fit into the memory")
-    expect(checkpointing).to_be_checked()
+    expect(checkpointing).to_have_value("all")
     report.get_by_role("button", name="Undo").click()
     expect(report).to_contain_text("does not fit into the memory")
-    expect(checkpointing).not_to_be_checked()
+    expect(checkpointing).to_have_value("off")
     report.get_by_role("button", name="Fit to this memory").click()
     expect(report).to_contain_text("Changed: fitted to the memory")
     batch = page.locator("#field-train-batch_size input, #field-train-batch_size textarea")

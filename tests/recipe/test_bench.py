@@ -88,7 +88,7 @@ def test_gradient_checkpointing_and_precision_change_only_rounding() -> None:
         family = FAMILIES["sd1"].random("demo", device=torch.device("cpu"), dtype=dtype)
         family.denoiser.train()
         if checkpointing:
-            family.save_memory()
+            family.save_memory("all")
         generator = torch.Generator().manual_seed(1)
         noisy = torch.randn(1, 4, 8, 8, generator=generator)
         states = torch.randn(1, 77, 64, generator=generator, requires_grad=True)

@@ -127,7 +127,7 @@ def test_a_training_steps_gradients_are_those_of_plain_code(
     if checkpointing:
         for module in parts.values():
             module.train()
-        family.save_memory()
+        family.save_memory("all")
     events = Watcher()
     batch = prepare_training_set(config, family, tmp_path, events, lambda: None).batch(0)
     assert batch.sizes.tolist() == [[int(number) for number in SIZES]] * 2

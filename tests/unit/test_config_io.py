@@ -74,7 +74,7 @@ def _problem(text: str, folder: Path) -> Problem:
             "",
         ),
         ("train: {lr_decay_steps: .inf}", "train.lr_decay_steps", "inf is neither", ""),
-        ("train: {optimizer: adam}", "train.optimizer", "allowed is 'adamw', 'adamw8bit', 'adafactor', 'lion',", ""),
+        ("train: {optimizer: adam}", "train.optimizer", "allowed is 'adamw', 'adamw8bit', 'paged_adamw',", ""),
         ("loss: {min_timestep: 9, max_timestep: 3}", "loss", "min_timestep (9) must be below max_timestep (3)", ""),
         ("name: a/b", "name", "must work as a file name", ""),
         ("version: 2", "version", "written by a newer LoRA Atelier; this one reads up to 1", "Update the program"),

@@ -26,7 +26,7 @@ def test_only_what_differs_is_told_with_both_values() -> None:
     values = {"lora": {"rank": 8, "target": "full"}, "train": {"ema": 0.99, "gradient_checkpointing": True}}
     assert differing(values, {"lora": {"rank": 8}}) == {
         "lora.target": ("full", "attention_ff"),
-        "train.gradient_checkpointing": ("on", "off"),
+        "train.gradient_checkpointing": ("all", "off"),
         "train.ema": ("0.99", "empty"),
     }
 

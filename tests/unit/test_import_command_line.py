@@ -41,7 +41,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "train.optimizer": "prodigy",
         "train.optimizer_args": {"decouple": True, "weight_decay": 0.01, "d_coef": 2},
         "train.epochs": 10,
-        "train.gradient_checkpointing": True,
+        "train.gradient_checkpointing": "all",
         "loss.min_snr_gamma": 5,
         "dataset.sources.0.path": "D:\\pics\\my girl\\img",
         "dataset.resolution": 1024,

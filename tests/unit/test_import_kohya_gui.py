@@ -156,8 +156,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "sd21_v_huber": {
         "model.family": "sd2",
         "model.quantize": "fp8",
-        "train.optimizer": "custom",
-        "train.optimizer_class": "bitsandbytes.optim.PagedAdamW8bit",
+        "train.optimizer": "paged_adamw8bit",
         "train.gradient_accumulation_steps": 4,
         "train.lora_precision": "bf16",
         "loss.type": "huber",
@@ -231,7 +230,6 @@ def test_every_key_is_told(path: Path) -> None:
 
 def test_guesses_and_losses_are_told_with_their_reason() -> None:
     report = imported(KIND, "sd21_v_huber").report
-    assert "allow it under Settings" in note_of(report.guessed, "optimizer")
     assert "rounded by chance" in note_of(report.guessed, "full_bf16")
     assert "multiplied with min_snr_gamma" in note_of(report.no_equivalent, "scale_v_pred_loss_like_noise_pred")
     report = imported(KIND, "adafactor_relative").report

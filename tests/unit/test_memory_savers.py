@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import weakref
-
 import pytest
 import torch
 from diffusers import AutoencoderKL
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
-from torch.utils.weak import WeakIdKeyDictionary
 
+from tests.unit.step_memory import Alive
 from trainer import memory_savers
 from trainer.families.sd import FULL_VAE
 from trainer.generate import Painter
 from trainer.memory_savers import NO_SAVERS, Savers, choose_savers, needed_bytes
 from trainer.model_sizes import ModelSizes
+from trainer.usual_models import usual_model
 
 GIB = 1 << 30
 USUAL = {"vae": 84_000_000, "channels": 320, "lora": 0, "known": True, "adapted": 0}
-SD1 = ModelSizes(denoiser=860_000_000, text=123_000_000, text_width=768, depth=8.8, **USUAL)
-SDXL = ModelSizes(denoiser=2_567_000_000, text=817_000_000, text_width=2048, depth=16.0, **USUAL)
+SD1 = ModelSizes(denoiser=860_000_000, text=123_000_000, text_width=768, units=usual_model("sd15").units, **USUAL)
+SDXL = ModelSizes(denoiser=2_567_000_000, text=817_000_000, text_width=2048, units=usual_model("sdxl").units, **USUAL)
 TURNS = Savers(texts_rest=True, parts_take_turns=True)
 ALL = Savers(texts_rest=True, parts_take_turns=True, tiles=True)
 
@@ -69,7 +66,7 @@ def test_decoding_takes_what_is_said() -> None:
     """Counted over the tensors of a VAE of the usual size, which are not computed."""
     with FakeTensorMode(), torch.no_grad():
         vae = AutoencoderKL.from_config(FULL_VAE).eval()
-        with _Alive(vae) as alive:
+        with Alive(vae) as alive:
             vae.decode(torch.zeros(1, 4, 32, 32))
     assert 0.9 < alive.most / (256 * 256 * memory_savers._DECODING_BYTES) < 1.1
 
@@ -78,36 +75,7 @@ def test_denoising_takes_no_more_than_is_said() -> None:
     """Counted in the demo model, which has the plan of Stable Diffusion 1.x at a tenth of its width."""
     denoiser = Painter("demo", torch.device("cpu")).family.denoiser
     latents, text = torch.zeros(2, 4, 32, 32), torch.zeros(2, 77, denoiser.config.cross_attention_dim)
-    with torch.no_grad(), _Alive(denoiser) as alive:
+    with torch.no_grad(), Alive(denoiser) as alive:
         denoiser(latents, torch.tensor(5), encoder_hidden_states=text)
     numbers = 2 * 32 * 32 * denoiser.config.block_out_channels[0] * memory_savers._DENOISING_NUMBERS
     assert 0.5 < alive.most / (numbers * 4) < 1.2
-
-
-class _Alive(TorchDispatchMode):
-    """Counts the bytes of the tensors that a model's operations make, as long as they are alive."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        self.most, self._now = 0, 0
-        self._known = WeakIdKeyDictionary()
-        for weight in model.parameters():
-            self._known[weight.untyped_storage()] = 0
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        result = operation(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
-            return
-        self._known[storage] = size = storage.nbytes()
-        self._now += size
-        self.most = max(self.most, self._now)
-        weakref.finalize(storage, self._freed, size)
-
-    def _freed(self, size: int) -> None:
-        self._now -= size

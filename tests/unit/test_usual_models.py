@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from trainer.activations import unet_units
 from trainer.config import LoraSettings
-from trainer.model_sizes import transformer_depth
 from trainer.usual_models import USUAL_MODELS, VAE_PARAMETERS, UsualModel, usual_model
 
 UNETS: dict[str, dict[str, Any]] = {
@@ -88,13 +88,13 @@ def test_the_sizes_are_those_of_the_models(usual: UsualModel) -> None:
     own = r"self_attn\.(q|k|v|out)_proj$"
     assert usual.text_rank == (per_rank(own, *texts), per_rank(rf"{own}|mlp\.fc[12]$", *texts))
     assert usual.text_width == sum(text.config.hidden_size for text in texts)  # type: ignore[attr-defined, misc]
-    assert usual.depth == transformer_depth({name: tuple(value.shape) for name, value in unet.state_dict().items()})
+    assert usual.units == unet_units({name: tuple(value.shape) for name, value in unet.state_dict().items()})
 
 
-def test_the_depth_by_hand() -> None:
+def test_the_transformer_blocks_by_hand() -> None:
     """SD 1.5: 5 blocks on each of three levels of 320, 640, 1280 (1, 1/2, 1/4 each), one of 1280 on the fourth."""
-    assert USUAL_MODELS[-1].depth == 5 * (1 + 1 / 2 + 1 / 4) + 1 / 16
-    assert USUAL_MODELS[0].depth == 5 * (2 / 2 + 10 / 4) + 10 / 4
+    assert USUAL_MODELS[-1].units.blocks == 5 * (1 + 1 / 2 + 1 / 4) + 1 / 16
+    assert USUAL_MODELS[0].units.blocks == 5 * (2 / 2 + 10 / 4) + 10 / 4
 
 
 def test_the_autoencoder() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from trainer.config_training import Checkpointing
 from trainer.errors import Problem
 from trainer.sampler_names import NoiseSchedule, Sampler
 
@@ -166,8 +167,11 @@ class Family(Protocol):
             path: dotted name of the layer in that part.
         """
 
-    def save_memory(self) -> None:
-        """Gradient checkpointing: layers' inputs are computed again in the backward pass instead of being kept."""
+    def save_memory(self, choice: Checkpointing, *, draws: bool = True) -> None:
+        """Gradient checkpointing: what layers need is computed again in the backward pass instead of being kept.
+
+        To be called when the adapters are there. ``draws``: whether these draw random numbers.
+        """
 
     def pipeline(self, sampler: Sampler, schedule: NoiseSchedule = "model") -> Any:
         """A diffusers pipeline made of these very modules (adapters included), with the sampler's scheduler."""

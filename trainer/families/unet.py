@@ -13,6 +13,8 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
+from trainer.checkpointing import use_checkpointing
+from trainer.config_training import Checkpointing
 from trainer.errors import UserError
 from trainer.families.base import Conditioning, clip_skip_problem
 from trainer.families.clip import ClipText, Tokens
@@ -137,11 +139,13 @@ class UnetFamily:
         parts = {name: _layers(encoder, text) for name, encoder in self.text_encoders.items()}
         return {"unet": _layers(self.denoiser, unet), **parts}
 
-    def save_memory(self) -> None:
-        self.denoiser.enable_gradient_checkpointing()
+    def save_memory(self, choice: Checkpointing, *, draws: bool = True) -> None:
+        use_checkpointing(self.denoiser, choice, draws=draws)
         for text in self.texts.values():
-            # reentrant checkpoints lose the gradients of adapters inside a frozen model
-            text.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+            text.encoder.gradient_checkpointing_disable()
+            if choice == "all":
+                # reentrant checkpoints lose the gradients of adapters inside a frozen model
+                text.encoder.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": draws})
 
     def move(
         self,

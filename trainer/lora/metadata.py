@@ -139,7 +139,7 @@ def _schedule_of(config: Config, family: Family) -> dict[str, Any]:
         "ss_batch_size_per_device": train.batch_size,
         "ss_total_batch_size": train.batch_size * train.gradient_accumulation_steps,
         "ss_gradient_accumulation_steps": train.gradient_accumulation_steps,
-        "ss_gradient_checkpointing": train.gradient_checkpointing,
+        "ss_gradient_checkpointing": train.gradient_checkpointing != "off",
         "ss_mixed_precision": _PRECISIONS[next(family.denoiser.parameters()).dtype],
         "ss_full_fp16": train.lora_precision == "fp16",
         "ss_full_bf16": train.lora_precision == "bf16",

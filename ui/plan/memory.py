@@ -94,7 +94,7 @@ def _what_if(plan: dict[str, Any]) -> str:
     body = ""
     for (quantize, checkpointing), cells in groupby(enumerate(rows), _kind):
         name = "model as it is" if quantize == "none" else f"model in {quantize}"
-        name += ", checkpointing" if checkpointing else ""
+        name += {"off": "", "some": ", some checkpointing", "all": ", checkpointing"}[checkpointing]
         body += f"<tr><th scope=row>{name}</th>{''.join(_cell(number, each) for number, each in cells)}</tr>"
     return (
         "<details class=what-if><summary>What if: batch size, checkpointing, quantisation</summary><div class=table>"
@@ -103,7 +103,7 @@ def _what_if(plan: dict[str, Any]) -> str:
     )
 
 
-def _kind(numbered: tuple[int, dict[str, Any]]) -> tuple[str, bool]:
+def _kind(numbered: tuple[int, dict[str, Any]]) -> tuple[str, str]:
     return numbered[1]["quantize"], numbered[1]["checkpointing"]
 
 
