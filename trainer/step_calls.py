@@ -175,7 +175,7 @@ def why_called(config: Config) -> str | None:
     train, lora = config.train, config.lora
     if train.compile == "off":
         return "train.compile is off"
-    if train.gradient_checkpointing and (lora.dropout or lora.rank_dropout or lora.module_dropout):
+    if train.gradient_checkpointing != "off" and lora.has_dropout:
         return "gradient checkpointing computes dropout twice, and a graph cannot draw the same numbers again"
     if lora.type != "lora" and lora.rank_dropout:
         return f"lora.type {lora.type} computes dropped ranks twice, and a graph cannot draw the same numbers again"

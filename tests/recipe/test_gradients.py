@@ -94,4 +94,4 @@ def test_gradient_checkpointing_keeps_less_for_the_way_back(monkeypatch: pytest.
         return sum(sizes)
 
     kept, some = held(), held(gradient_checkpointing="some")
-    assert held(gradient_checkpointing="all") < 0.5 * kept < some < 0.9 * kept
+    assert held(gradient_checkpointing="all") < 0.8 * some < 0.5 * kept
