@@ -69,6 +69,7 @@ class Painter:
         self._whole = load_family(
             ModelSettings(base=model), device=at_first, dtype=dtype, events=events, inpainting=True
         )
+        self._adapters = self._whole.pipeline("ddim")  # holds LoRAs on the model's own modules; it never draws
         self._make_graph = make_graph or graph_maker(device)
         self._arrange(savers)
         self._modules = layers_by_key(self.family)
@@ -182,7 +183,7 @@ class Painter:
             self._patch_loras[name] = lora
             self._loaded[name] = str(path)
             return name
-        self.family.pipeline("ddim").load_lora_weights(self._tensors(lora), adapter_name=name)
+        self._adapters.load_lora_weights(self._tensors(lora), adapter_name=name)
         self._loaded[name] = str(path)
         if self._set_alphas(name, lora) != len(lora.layers):
             self._forget(name)
@@ -219,7 +220,6 @@ class Painter:
         return found
 
     def _activate(self, weights: dict[str, list[Strength]]) -> None:
-        pipeline = self.family.pipeline("ddim")
         self._patches.use(
             [(lora, strength) for name, lora in self._patch_loras.items() for strength in weights.get(name, [])]
         )
@@ -229,10 +229,10 @@ class Painter:
             if name not in self._patch_loras
         }
         if plain:
-            pipeline.enable_lora()
-            pipeline.set_adapters(list(plain), list(plain.values()))
+            self._adapters.enable_lora()
+            self._adapters.set_adapters(list(plain), list(plain.values()))
         else:
-            pipeline.disable_lora()
+            self._adapters.disable_lora()
 
     def _forget_oldest(self, keep: set[str]) -> None:
         unused = [name for name in self._loaded if name not in keep]
@@ -241,7 +241,7 @@ class Painter:
 
     def _forget(self, name: str) -> None:
         if self._patch_loras.pop(name, None) is None:
-            self.family.pipeline("ddim").delete_adapters([name])
+            self._adapters.delete_adapters([name])
         self._loaded.pop(name)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,7 +18,10 @@ from trainer.estimates import work_per_step
 from trainer.files import read_json, write_json
 from trainer.pace import Costs, Pace
 from trainer.runs.events import Event, read_events
-from trainer.runs.store import Workspace
+from trainer.runs.store import Run, Workspace
+
+T = TypeVar("T")
+F = TypeVar("F")
 
 _LOOKED_AT_RUNS = 20
 _KEPT = 50
@@ -44,18 +48,47 @@ def measured(config: Config, workspace: Workspace) -> Measured | None:
     kept = kept_measurement(config, workspace)
     if kept is not None:
         return kept
-    for run in workspace.runs()[:_LOOKED_AT_RUNS]:
-        try:
-            other = run.config()
-        except UserError:
-            continue
-        alike = work_per_step(other) == work_per_step(config)
-        found = of_events(read_events(run.events_path), other) if alike else None
-        if found is not None:
-            costs, memory_bytes = found
-            same = _memory_work(other) == _memory_work(config)
-            return Measured(costs_for(config, costs, other), memory_bytes if same else None, f"in run {run.id}")
+
+    def seen(run: Run, own: Config) -> tuple[Costs, int | None] | None:
+        return of_events(read_events(run.events_path), own)
+
+    alike = newest_alike(config, workspace.runs(), config_of, seen)
+    if alike is None:
+        return None
+    run, other, (costs, memory_bytes) = alike
+    same = _memory_work(other) == _memory_work(config)
+    return Measured(costs_for(config, costs, other), memory_bytes if same else None, f"in run {run.id}")
+
+
+def newest_alike(
+    config: Config,
+    runs: Iterable[T],
+    read: Callable[[T], Config | None],
+    found_in: Callable[[T, Config], F | None],
+) -> tuple[T, Config, F] | None:
+    """The newest run whose steps are the same work and of which something was seen; None without.
+
+    Args:
+        config: that of the run to come.
+        runs: others, the newest first; only so many are looked at.
+        read: the config of one; None where it cannot be read.
+        found_in: what was seen of it; None for nothing.
+    """
+    work = work_per_step(config)
+    for run in islice(runs, _LOOKED_AT_RUNS):
+        other = read(run)
+        found = found_in(run, other) if other is not None and work_per_step(other) == work else None
+        if other is not None and found is not None:
+            return run, other, found
     return None
+
+
+def config_of(run: Run) -> Config | None:
+    """A run's config; None where it cannot be read."""
+    try:
+        return run.config()
+    except UserError:
+        return None
 
 
 def kept_measurement(config: Config, workspace: Workspace) -> Measured | None:

@@ -133,7 +133,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
             allowed_optimizers=allowed_optimizers,
         )
         calls = calls_of(config, learning, device, events)
-        upkeep = Upkeep(session, config, family, data, encode, learning, calls, max_steps, workspace.cache_dir, before)
+        upkeep = Upkeep(session, config, family, data, encode, learning, calls, max_steps, before)
         upkeep.begin()
 
         while not upkeep.over:

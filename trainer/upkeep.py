@@ -69,7 +69,6 @@ class Upkeep:
         learning: Learning,
         calls: Calls,
         max_steps: int,
-        cache_dir: Path,
         before: Continuation,
     ) -> None:
         self._session = session
@@ -85,7 +84,7 @@ class Upkeep:
         self._late: LateNumbers[_Step] = LateNumbers(session.device)
         self._validation = data.validation_batches()
         self._texts_rest = data.text_plan.texts_rest
-        self._base_model = base_model_metadata(config.model, cache_dir, session.check_stop)
+        self._base_model = base_model_metadata(config.model, session.check_stop)
         self._history = ValidationHistory(config.validation.early_stop_patience)
         self._rhythms = rhythms_of(config)
         self.loss: float | None = None

@@ -238,14 +238,19 @@ def test_the_precision_is_the_one_computed_in(folders: Path) -> None:
     assert said == {"float32": "False", "bf16": "False", "fp16": "True"}
 
 
-def test_a_single_files_hashes_are_those_sites_know(tmp_path: Path) -> None:
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_single_files_hashes_are_those_sites_know(tmp_path: Path, own_cache: None) -> None:
     """Computed here from the definition: SHA-256 of the file, and of 64 KiB at 1 MiB."""
-    file, cache = tmp_path / "private" / "model-v1.safetensors", tmp_path / "cache"
+    file = tmp_path / "private" / "model-v1.safetensors"
     file.parent.mkdir()
     content = bytes(range(256)) * 4500
     file.write_bytes(content)
     model = parse_config({"model": {"base": str(file), "vae": str(file)}}).model
-    said = base_model_metadata(model, cache, lambda: None)
+    said = base_model_metadata(model, lambda: None)
     assert said == {
         "ss_sd_model_name": "model-v1.safetensors",
         "ss_sd_model_hash": hashlib.sha256(content[0x100000:0x110000]).hexdigest()[:8],
@@ -255,21 +260,21 @@ def test_a_single_files_hashes_are_those_sites_know(tmp_path: Path) -> None:
         "ss_new_vae_hash": said["ss_new_sd_model_hash"],
     }
     file.write_bytes(content + b"1")
-    assert base_model_metadata(model, cache, lambda: None) != said
+    assert base_model_metadata(model, lambda: None) != said
 
 
-def test_folders_and_hub_models_have_a_name(tmp_path: Path) -> None:
+def test_folders_and_hub_models_have_a_name() -> None:
     for base, name in ((str(MODEL_DIR), MODEL_DIR.name), ("someone/a-model", "someone/a-model"), ("demo", "demo")):
         model = parse_config({"model": {"base": base}}).model
-        assert base_model_metadata(model, tmp_path, lambda: None) == {"ss_sd_model_name": name}
+        assert base_model_metadata(model, lambda: None) == {"ss_sd_model_name": name}
 
 
-def test_a_file_is_read_once(tmp_path: Path) -> None:
+def test_a_file_is_read_once(tmp_path: Path, own_cache: None) -> None:
     file, asked = tmp_path / "a.safetensors", []
     file.write_bytes(b"weights")
-    first = file_hashes(file, tmp_path / "cache", lambda: asked.append(1))
-    assert file_hashes(file, tmp_path / "cache", lambda: asked.append(1)) == first and len(asked) == 1
-    (note,) = (tmp_path / "cache" / "hashes").iterdir()
+    first = file_hashes(file, lambda: asked.append(1))
+    assert file_hashes(file, lambda: asked.append(1)) == first and len(asked) == 1
+    (note,) = (tmp_path / "cache" / "lora-atelier" / "models" / "hashes").iterdir()
     assert str(tmp_path) not in note.read_text()
     note.write_text("{broken")
-    assert file_hashes(file, tmp_path / "cache", lambda: asked.append(1)) == first and len(asked) == 2
+    assert file_hashes(file, lambda: asked.append(1)) == first and len(asked) == 2

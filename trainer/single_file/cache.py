@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from trainer.files import write_text
@@ -18,6 +19,7 @@ _HEAD_BYTES = 1 << 20
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
 _BLOCK_BYTES = 1 << 24
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MADE_HERE = re.compile(r"(v\d+-)?[0-9a-f]{32}(-vae-[\w.+-]+)?")
 
 
@@ -43,7 +45,23 @@ def folder_of(path: Path, *about: str, told: Callable[[int, int], None] | None =
         about: what else the folder depends on.
         told: called with the bytes hashed so far and all of them, where the file has to be read as a whole.
     """
-    return _folder_named(_content(path, told), about)
+    return _folder_named(content_hash(path, told), about)
+
+
+def content_hash(path: Path, told: Callable[[int, int], None] | None = None) -> str:
+    """The SHA-256 of a file. It is noted, as reading 7 GB takes longer than everything else before a run.
+
+    ``told`` is called with the bytes hashed so far and all of them, where the file has to be read as a whole; it may
+    raise to stop. Raises OSError.
+    """
+    note = _note(path)
+    with suppress(OSError, ValueError):
+        noted = note.read_text(encoding="utf-8")
+        if _SHA256.fullmatch(noted):
+            return noted
+    content = _hash(path, told)
+    write_text(note, content)
+    return content
 
 
 def converted_folder(path: Path) -> Path | None:
@@ -66,17 +84,6 @@ def outdated_folders() -> list[Path]:
 
 def _folder_named(content: str, about: tuple[str, ...]) -> Path:
     return cache_dir() / "-".join([f"v{_CONVERTER}", content[:32], *about])
-
-
-def _content(path: Path, told: Callable[[int, int], None] | None) -> str:
-    """The SHA-256 of the file. It is noted, as reading 7 GB takes longer than everything else before a run."""
-    note = _note(path)
-    try:
-        return note.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        content = _hash(path, told)
-    write_text(note, content)
-    return content
 
 
 def _note(path: Path) -> Path:

@@ -5,14 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.config import Config
-from trainer.errors import UserError
-from trainer.estimates import work_per_step
-from trainer.measurements import costs_for, kept_measurement
+from trainer.measurements import config_of, costs_for, kept_measurement, newest_alike
 from trainer.pace import KINDS, Costs, Place, epochs_by, pace_of, seconds_left
 from trainer.runs.store import Run, RunInfo, Workspace
-
-_LOOKED_AT = 12
-"""Runs, from the newest on, among which one alike is looked for."""
 
 
 class Paces:
@@ -39,13 +34,11 @@ class Paces:
         own = self._seen(info, config)
         if own is not None:
             return own
-        work = work_per_step(config)
-        for other in [other for other in infos if other.id != info.id and other.step > 0][:_LOOKED_AT]:
-            others = self._config(other)
-            if others is not None and work_per_step(others) == work:
-                costs = self._seen(other, others)
-                if costs is not None:
-                    return costs_for(config, costs, others)
+        others = (other for other in infos if other.id != info.id and other.step > 0)
+        alike = newest_alike(config, others, self._config, self._seen)
+        if alike is not None:
+            _, other, costs = alike
+            return costs_for(config, costs, other)
         measured = kept_measurement(config, self._workspace)
         return None if measured is None else measured.costs
 
@@ -62,15 +55,8 @@ class Paces:
         run = self._run(info)
         stamp = run.config_path.stat().st_mtime_ns if run.config_path.exists() else 0
         if self._configs.get(run.dir, (-1, None))[0] != stamp:
-            self._configs[run.dir] = (stamp, _read(run))
+            self._configs[run.dir] = (stamp, config_of(run))
         return self._configs[run.dir][1]
 
     def _run(self, info: RunInfo) -> Run:
         return Run(self._workspace.runs_dir / info.id)
-
-
-def _read(run: Run) -> Config | None:
-    try:
-        return run.config()
-    except UserError:
-        return None
