@@ -155,11 +155,9 @@ class Server:
             turn = GridTurn(self._studio, request, answer)
             with suppress(Cancelled):  # what there is, is put together
                 self._draw_cells(request, answer, turn)
-            answer.what = PUTTING_TOGETHER
-            self._answers.tell(answer)
             self._finishing.begin(request.id, turn.finish)
+        answer.what = PUTTING_TOGETHER
         if not self._finishing.has_ended(request.id, LOOK_EVERY_S):
-            answer.what = PUTTING_TOGETHER
             self._make_room()
             raise _Postponed
         if GridTurn(self._studio, request, answer).has_more:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.files import read_json, write_json
+from trainer.lora.merge_settings import DEFAULT_DENSITY
 from trainer.pictures import PictureSettings
 from trainer.runs.store import Workspace
 from trainer.studio import MOST_PROMPTS
@@ -18,6 +19,7 @@ from ui.lora_tools.merge_orders import MergeHow
 EXAMPLE_PROMPT = "a red star on a blue background"
 FIRST_LOOK: dict[str, Any] = {"model": "demo", "seed": 42, "sampler": "dpmpp_2m", "steps": 12, "guidance": 4}
 FIRST_NAME = "my-merge"
+FIRST_RANK = 16
 
 
 class LastMerge(BaseModel):
@@ -28,7 +30,7 @@ class LastMerge(BaseModel):
     settings: PictureSettings = Field(default_factory=lambda: PictureSettings.model_validate(FIRST_LOOK))
     """How the preview is drawn, with which LoRAs."""
     prompts: list[str] = Field(default=[EXAMPLE_PROMPT], min_length=1, max_length=MOST_PROMPTS)
-    how: MergeHow = Field(default_factory=lambda: MergeHow(name=FIRST_NAME))
+    how: MergeHow = Field(default_factory=lambda: MergeHow(rank=FIRST_RANK, density=DEFAULT_DENSITY, name=FIRST_NAME))
     as_saved: bool = False
     request: str = ""
     """Of the preview; empty for none."""

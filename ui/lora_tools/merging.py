@@ -16,7 +16,7 @@ from ui.context import AppContext
 from ui.lora_rows import LoraRows
 from ui.lora_tools import plans
 from ui.lora_tools.desk import ToolDesk
-from ui.lora_tools.merge_memory import FIRST_NAME, LastMerge, MergeMemory
+from ui.lora_tools.merge_memory import FIRST_NAME, FIRST_RANK, LastMerge, MergeMemory
 from ui.lora_tools.merge_orders import Merge, Target, how_of, merge_of, merge_order, merge_plan, merge_report
 from ui.lora_tools.panel import FIELD, PRECISIONS, Panel, output_name, panel, wire
 from ui.scripted import kept
@@ -34,7 +34,6 @@ MODES = [
     ("DARE: drop and rescale", "dare"),
     ("As sd-scripts does it", "kohya"),
 ]
-DEFAULT_RANK = 16
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def merge_form() -> MergeForm:
                 **FIELD,
             )
             rank = gr.Number(
-                DEFAULT_RANK,
+                FIRST_RANK,
                 label="Rank",
                 precision=0,
                 minimum=1,
@@ -217,7 +216,7 @@ def last_updates(last: LastMerge) -> list[Any]:
 def how_updates(settings: MergeSettings, target: Target = "lora", *, as_saved: bool = False) -> list[Any]:
     """Updates of ``MergeForm.how`` that show how a LoRA was merged."""
     density = DEFAULT_DENSITY if settings.density is None else settings.density
-    values: list[Any] = [settings.mode, settings.rank or DEFAULT_RANK, settings.conv_rank or 0, density]
+    values: list[Any] = [settings.mode, settings.rank or FIRST_RANK, settings.conv_rank or 0, density]
     values += [settings.seed or 0, as_saved]
     shown = _relevant(target, settings.mode)
     return [target, *(update | {"value": value} for update, value in zip(shown, values, strict=True))]
