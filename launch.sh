@@ -68,7 +68,11 @@ install_packages() {
     fi
     say "Installing (once; some minutes and about 2 GB, more with an NVIDIA GPU) ..."
     local arguments=() file
-    for file in "$@"; do arguments+=(-r "$file"); done
+    for file in "$@"; do
+        arguments+=(-r "$file")
+        # One core would compile everything; the tests compile what they use on all of them. A user's first start waits for none.
+        if [ "$file" = requirements-dev.txt ]; then arguments+=(--no-compile); fi
+    done
     if ! run_logged "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off "${arguments[@]}"; then
         if [ $fresh = yes ]; then rm -rf "$VENV"; fi
         fail "$(why_pip_failed) (details: $LOG)."
