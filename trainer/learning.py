@@ -44,7 +44,7 @@ class Learning:
         other_learning_rates: those of groups with another rate, by their names.
         decides_on_device: whether the device by itself leaves the weights as they are when a gradient is not finite;
             else ``apply_gradients`` waits for it.
-        keeps_gradients: set the gradients to zero where they lie, rather than giving their memory back.
+        stays_in_place: keep gradients and weights where they lie, for graphs, rather than giving memory back.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Learning:
         self._limit_norms = limit_norms
         self.loss = torch.zeros((), device=self._parameters[0].device)
         self.decides_on_device = self._format == torch.float32 and leaves_out_on_device(self._optimizer)
-        self.keeps_gradients = False
+        self.stays_in_place = False
         self.step = 0
         self.skipped = 0
         self.learning_rate = 0.0
@@ -143,7 +143,8 @@ class Learning:
         if self.decides_on_device:
             step_where(self._optimizer, finite, told[: len(self._base_rates)].unbind())
         elif finite:  # waits for the device
-            self._step_optimizer()
+            with self._kept_in_place():
+                self._step_optimizer()
         shortened = self._limit_norms(finite) if self._limit_norms is not None else torch.zeros_like(self.loss)
         if self._ema is not None:
             self._ema.take_in(torch.where(finite, told[-1], 0))
@@ -173,6 +174,16 @@ class Learning:
             self._scaler = torch.amp.GradScaler(self.loss.device.type)
             self._scaler.load_state_dict(state)
 
+    @contextmanager
+    def _kept_in_place(self) -> Iterator[None]:
+        """Afterwards the weights lie where they lay: some optimizers put new ones in their place."""
+        places = [parameter.data for parameter in self._moving]
+        yield
+        for parameter, place in zip(self._moving, places, strict=True):
+            if self.stays_in_place and parameter.data_ptr() != place.data_ptr():
+                place.copy_(parameter)
+                parameter.data = place
+
     def _clipped_norm(self) -> Tensor:
         """The length of the gradient, which is shortened to ``max_grad_norm`` where there is such a limit."""
         if self._limit:
@@ -181,7 +192,7 @@ class Learning:
 
     def _forget(self, gradients: Sequence[Tensor | None]) -> None:
         self.loss.zero_()
-        if not self.keeps_gradients:
+        if not self.stays_in_place:
             self._optimizer.zero_grad(set_to_none=True)
             return
         for parameter, gradient in zip(self._moving, gradients, strict=True):

@@ -58,7 +58,7 @@ class Calls:
         self._seen: set[Hashable] = set()
         self._count = 0
         if learning is not None:
-            learning.keeps_gradients = new_maker is not None
+            learning.stays_in_place = new_maker is not None
 
     @property
     def graphs(self) -> int:
@@ -142,7 +142,7 @@ class Calls:
         self.forget()
         self._new_maker = None
         if self._learning is not None:
-            self._learning.keeps_gradients = False
+            self._learning.stays_in_place = False
         self._tell(why)
 
 
