@@ -1,8 +1,8 @@
 """Fitting a run into memory without changing what it learns beyond rounding. Never torch.
 
 The levers are batch size (against gradient accumulation, so that a step sees as many pictures as before), caching,
-gradient checkpointing, and how the frozen model, and at last the LoRA, are rounded. What rounds less is tried first;
-among settings that round alike the fastest that fits is taken.
+gradient checkpointing, how the frozen model, and then the LoRA, are rounded, and at last how much of the model lies in
+the machine's memory. What rounds less is tried first; among settings that round alike the fastest that fits is taken.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from trainer.plan_room import Room
 BATCH, ACCUMULATION = "train.batch_size", "train.gradient_accumulation_steps"
 CHECKPOINTING = "train.gradient_checkpointing"
 PRECISION, QUANTIZE, LORA_PRECISION = "train.mixed_precision", "model.quantize", "train.lora_precision"
+OFFLOAD = "model.offload"
 CACHE_LATENTS, CACHE_TEXT = "dataset.cache.latents", "dataset.cache.text"
 
 # Relative times of a step, only to put choices in order: checkpointing computes the forward pass twice, a third of the
@@ -30,6 +31,9 @@ CACHE_LATENTS, CACHE_TEXT = "dataset.cache.latents", "dataset.cache.text"
 _CHECKPOINTING_TIME: dict[Checkpointing, float] = {"off": 1.0, "some": 1.12, "all": 4 / 3}
 _SMALL_BATCH_TIME = 0.3
 _QUANTIZED_TIME: dict[Quantize, float] = {"none": 1.0, "int8": 1.15, "fp8": 1.15, "nf4": 1.4}
+_OFFLOADED = (0.5, 1.0)
+"""Shares of the denoiser that are tried, where nothing else fits: each step then copies them twice."""
+_OFFLOADED_TIME = 1.0  # what a whole denoiser's copies add to a step
 _GIB = 2**30
 
 
@@ -57,7 +61,7 @@ class Fitted:
 
 def fit(config: Config, memory: MemoryModel, layout: Layout, room: Room) -> Fitted:
     """The settings that fit: those that round least, and of these the fastest. Always the same for the same input."""
-    choices = list(_choices(config, layout))
+    choices = list(_choices(config, layout, offloads=room.on_gpu))
     fitting = [each for each in choices if room.holds(memory.of(changed(config, each)).total)]
     if fitting:
         best = min(
@@ -128,14 +132,19 @@ def what_if(config: Config, memory: MemoryModel, room: Room | None) -> list[dict
     return rows
 
 
-def _choices(config: Config, layout: Layout) -> Iterator[dict[str, Any]]:
+def _choices(config: Config, layout: Layout, *, offloads: bool) -> Iterator[dict[str, Any]]:
     """Every combination of the levers, as changes to the config."""
     train = config.train
     precisions = ["no", "auto"] if train.mixed_precision == "no" else [train.mixed_precision]
     combinations = itertools.product(
-        precisions, _kinds(config), _lora_precisions(config), get_args(Checkpointing), _batch_sizes(config, layout)
+        (0.0, *_OFFLOADED) if offloads else (config.model.offload,),
+        precisions,
+        _kinds(config),
+        _lora_precisions(config),
+        get_args(Checkpointing),
+        _batch_sizes(config, layout),
     )
-    for precision, quantize, lora_precision, checkpointing, size in combinations:
+    for offload, precision, quantize, lora_precision, checkpointing, size in combinations:
         yield {
             **_caches(config),
             **accumulation_fix(config, size),
@@ -143,6 +152,7 @@ def _choices(config: Config, layout: Layout) -> Iterator[dict[str, Any]]:
             PRECISION: precision,
             QUANTIZE: quantize,
             LORA_PRECISION: lora_precision,
+            OFFLOAD: offload,
         }
 
 
@@ -181,9 +191,10 @@ def _caches(config: Config) -> dict[str, Any]:
     return {**latents, **text}
 
 
-def _rounding(config: Config, choice: dict[str, Any]) -> tuple[int, int, int]:
-    """How much more is rounded; the LoRA itself counts most."""
+def _rounding(config: Config, choice: dict[str, Any]) -> tuple[float, ...]:
+    """How much more is offloaded, then rounded; the LoRA itself counts most."""
     return (
+        choice[OFFLOAD],
         int(choice[LORA_PRECISION] != config.train.lora_precision),
         _kinds(config).index(choice[QUANTIZE]),
         int(choice[PRECISION] != config.train.mixed_precision),
@@ -193,7 +204,8 @@ def _rounding(config: Config, choice: dict[str, Any]) -> tuple[int, int, int]:
 def _time(config: Config, choice: dict[str, Any]) -> float:
     pictures = choice[BATCH] * choice[ACCUMULATION]
     batches = pictures * (1 + _SMALL_BATCH_TIME / choice[BATCH])
-    return batches * _CHECKPOINTING_TIME[choice[CHECKPOINTING]] * _QUANTIZED_TIME[choice[QUANTIZE]]
+    once = _CHECKPOINTING_TIME[choice[CHECKPOINTING]] * _QUANTIZED_TIME[choice[QUANTIZE]]
+    return batches * (once + _OFFLOADED_TIME * choice[OFFLOAD])
 
 
 def _changes_made(config: Config, choice: dict[str, Any]) -> int:
@@ -216,6 +228,7 @@ def _single_fixes(config: Config) -> Iterator[Fix]:
         PRECISION: train.mixed_precision,
         QUANTIZE: config.model.quantize,
         LORA_PRECISION: train.lora_precision,
+        OFFLOAD: config.model.offload,
     }
     smaller = [size for size in range(train.batch_size - 1, 0, -1) if train.batch_size % size == 0]
     tries: list[dict[str, Any]] = [_caches(config)]
@@ -225,6 +238,7 @@ def _single_fixes(config: Config) -> Iterator[Fix]:
     tries += [{PRECISION: "auto"}] if train.mixed_precision == "no" else []
     kinds = _kinds(config)
     tries += [{QUANTIZE: kind} for kind in kinds[kinds.index(config.model.quantize) + 1 :]]
+    tries += [{OFFLOAD: share} for share in _OFFLOADED if share > config.model.offload]
     for changes in tries:
         yield from _steps(config, {**whole, **changes})
 
@@ -252,7 +266,16 @@ def _steps(config: Config, choice: dict[str, Any]) -> list[Fix]:
     if choice[LORA_PRECISION] != train.lora_precision:
         cost = "its small changes are rounded by chance"
         steps.append(Fix("Keep the LoRA in bf16", {LORA_PRECISION: choice[LORA_PRECISION]}, cost))
+    if choice[OFFLOAD] != config.model.offload:
+        steps.append(_offload_step(choice[OFFLOAD]))
     return steps
+
+
+def _offload_step(share: float) -> Fix:
+    if not share:
+        return Fix("Keep the whole model on the GPU", {OFFLOAD: share}, "there is room for it, and a step is faster")
+    cost = "it comes block by block, exactly as it is, and a step takes much longer"
+    return Fix(f"Leave {share:.0%} of the model in the machine's memory", {OFFLOAD: share}, cost)
 
 
 def _checkpointing_step(wanted: Checkpointing, now: Checkpointing) -> Fix:

@@ -96,6 +96,13 @@ class ModelSettings(Section):
     )
     """Fewer bits for the frozen UNet while training, to save memory: `fp8` and `int8` take half of what 16 bits take,
     `nf4` somewhat more than a quarter and is the least exact. Steps take longer."""
+    offload: Probability = setting(
+        0.0,
+        "Offload",
+        also=("blocks_to_swap", "layer_offload_fraction", "layer_offloading", "layer_offloading_transformer_percent"),
+    )
+    """Share of the frozen UNet that lies in the machine's memory while training, and comes to the GPU block by block:
+    0.5 for a half. For GPUs that hold it no other way; steps take longer, the result is the same."""
 
 
 class Prompt(Section):

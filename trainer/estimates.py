@@ -72,9 +72,9 @@ def training_memory(
 ) -> Memory:
     """Memory of a training step: of the GPU, or of the machine where the processor trains.
 
-    The denoiser counts as quantised or in the compute precision, like the text encoders; the VAE in float32; the LoRA's
-    gradients in float32. Activations: ``activations.py``;
-    DoRA, LoHa and LoKr keep the changes of the weights for the backward pass besides.
+    The denoiser counts as quantised or in the compute precision, like the text encoders; the VAE, where pictures are
+    not cached, in float32; the LoRA's gradients in float32. Activations: ``activations.py``; DoRA, LoHa and LoKr keep
+    the changes of the weights for the backward pass besides.
 
     Args:
         config: the run's settings.
@@ -92,9 +92,10 @@ def training_memory(
     changes_are_kept = config.lora.type != "lora" and train.gradient_checkpointing != "all"
     changes = sizes.adapted * (4 if full else 2) if changes_are_kept else 0
     number = 4 if full else 2
-    denoiser = int(sizes.denoiser * _QUANTIZED_BYTES.get(config.model.quantize, number))
+    texts = 0 if texts_rest and on_gpu else sizes.text * number
+    vae = 0 if config.dataset.cache.latents and on_gpu else sizes.vae * 4
     return Memory(
-        weights=denoiser + (0 if texts_rest and on_gpu else sizes.text) * number + sizes.vae * 4,
+        weights=_denoiser_bytes(config, sizes, number, on_gpu=on_gpu) + texts + vae,
         lora=sizes.lora * (_weight_bytes(train) + (0 if train.ema is None else 4)),
         gradients=sizes.lora * 4,
         optimizer=sizes.lora * _optimizer_bytes(train),
@@ -102,6 +103,15 @@ def training_memory(
         cache=0 if on_gpu else cache_bytes,
         overhead=_OVERHEAD_BYTES["gpu" if on_gpu else "cpu"],
     )
+
+
+def _denoiser_bytes(config: Config, sizes: ModelSizes, number: int, *, on_gpu: bool) -> int:
+    """Of its weights on the device; of what is offloaded two blocks are there at once."""
+    model = config.model
+    one = _QUANTIZED_BYTES.get(model.quantize, number)
+    if not (model.offload and on_gpu):
+        return int(sizes.denoiser * one)
+    return int((sizes.denoiser * (1 - model.offload) + 2 * sizes.units.largest_block) * one)
 
 
 class MemoryModel:
@@ -187,6 +197,7 @@ def work_per_step(config: Config) -> dict[str, object]:
     return {
         "base": config.model.base,
         "quantize": config.model.quantize,
+        "offload": config.model.offload,
         "resolution": config.dataset.resolution,
         "train": config.train.model_dump(
             include={"batch_size", "gradient_accumulation_steps", "mixed_precision", "gradient_checkpointing"}

@@ -6,6 +6,9 @@ adapters go on it as on any other. The backward pass unpacks the weight again in
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,23 +43,32 @@ NF4_LEVELS = (
 _LEFT_ALONE = ("conv_in", "conv_out", "time_embedding", "add_embedding")  # small, and the rest hangs on them
 
 
-def quantize_denoiser(denoiser: nn.Module, kind: Quantize) -> None:
+def quantize_denoiser(denoiser: nn.Module, kind: Quantize, device: torch.device | None = None) -> None:
     """Pack the linear and convolution layers of a frozen denoiser in place; ``none`` leaves it as it is.
 
-    The first and last convolution and the embeddings of time and size stay as they are.
+    The first and last convolution and the embeddings of time and size stay as they are. With a device each weight is
+    packed there and stays there: the device never holds all of them unpacked.
     """
     if kind == "none":
         return
     for name, layer in list(denoiser.named_modules()):
         quantized = _QUANTIZED.get(type(layer))
         if quantized is not None and name.partition(".")[0] not in _LEFT_ALONE:
-            _pack_layer(layer, quantized, kind)
+            _pack_layer(layer, quantized, kind, device)
 
 
-def _pack_layer(layer: nn.Module, quantized: type[nn.Module], kind: Quantize) -> None:
+def keep_as_it_is(layer: nn.Module) -> None:
+    """Let a plain frozen layer hold its weight as a packed one does, unrounded; others stay as they are."""
+    if (quantized := _QUANTIZED.get(type(layer))) is not None:
+        _pack_layer(layer, quantized, "none")
+
+
+def _pack_layer(
+    layer: nn.Module, quantized: type[nn.Module], kind: Quantize, device: torch.device | None = None
+) -> None:
     weight = layer._parameters.pop("weight")
     assert weight is not None
-    packed, scale = pack(weight.detach(), kind)
+    packed, scale = pack(weight.detach().to(device), kind)
     layer.__class__ = quantized
     layer.register_buffer("packed", packed)
     layer.register_buffer("scale", scale)
@@ -67,8 +79,10 @@ def pack(weight: Tensor, kind: Quantize) -> tuple[Tensor, Tensor]:
     """A weight (out, ...) in fewer bits, and what its numbers are to be multiplied with, float32.
 
     ``fp8`` and ``int8``: the weight's shape, and a scale for each output. ``nf4``: two numbers in a byte, row by row,
-    and a scale for each ``NF4_BLOCK`` of them.
+    and a scale for each ``NF4_BLOCK`` of them. ``none``: the weight itself.
     """
+    if kind == "none":
+        return weight, weight.new_empty(0)
     exact = weight.float()
     if kind == "nf4":
         return _pack_nf4(exact)
@@ -81,6 +95,8 @@ def pack(weight: Tensor, kind: Quantize) -> tuple[Tensor, Tensor]:
 
 def unpack(packed: Tensor, scale: Tensor, kind: Quantize, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """The weight that ``pack`` packed, rounded as it is now."""
+    if kind == "none":
+        return packed.to(dtype)
     if kind == "nf4":
         levels = torch.tensor(NF4_LEVELS, device=packed.device)
         pairs = torch.stack([levels.repeat_interleave(len(levels)), levels.repeat(len(levels))], dim=1)  # by byte
@@ -103,7 +119,7 @@ def _pack_nf4(exact: Tensor) -> tuple[Tensor, Tensor]:
     return codes[:, 0] << 4 | codes[:, 1], scale
 
 
-class _PackedWeight(FrozenLayer):
+class PackedWeight(FrozenLayer):
     """A layer whose weight is packed; mixed into the layer's own class."""
 
     packed: Tensor
@@ -115,17 +131,33 @@ class _PackedWeight(FrozenLayer):
     @property
     def weight(self) -> Tensor:
         """The weight as it counts, unpacked anew each time."""
-        return self.weight_in(self.weight_dtype)
+        weight = self.weight_in(self.weight_dtype)
+        return weight.clone() if self.kind == "none" else weight
 
     def weight_in(self, dtype: torch.dtype) -> Tensor:
-        return unpack(self.packed, self.scale, self.kind, self.weight_shape, dtype)
+        packed, scale = self.stored()
+        return unpack(packed, scale, self.kind, self.weight_shape, dtype)
+
+    def stored(self) -> tuple[Tensor, Tensor]:
+        """The packed weight and its scale, where the layer computes."""
+        return self.packed, self.scale
+
+    def lie_in(self, stored: Callable[[], tuple[Tensor, Tensor]], moved: Callable[[], None]) -> None:
+        """Let the packed weight lie elsewhere; ``stored`` gives it, ``moved`` is called when the layer is moved."""
+        del self.packed, self.scale
+        vars(self).update(stored=stored, _moved=moved)
+
+    def _apply(self, change: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        if moved := vars(self).get("_moved"):
+            moved()
+        return super()._apply(change, recurse)
 
 
-class QuantizedLinear(_PackedWeight, nn.Linear):  # type: ignore[override]
+class QuantizedLinear(PackedWeight, nn.Linear):  # type: ignore[override]
     """A frozen linear layer with a packed weight."""
 
 
-class QuantizedConv2d(_PackedWeight, nn.Conv2d):  # type: ignore[override]
+class QuantizedConv2d(PackedWeight, nn.Conv2d):  # type: ignore[override]
     """A frozen convolution with a packed weight."""
 
 

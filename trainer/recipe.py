@@ -30,6 +30,7 @@ from trainer.lora.adapter import add_adapters, norm_limiter
 from trainer.lora.patches import merge_before_training
 from trainer.losses import check_prediction_type, huber_thresholds, loss_per_picture, noise_level_weights
 from trainer.noise import add_noise, draw_noise, draw_timesteps, perturb, prediction_target, signal_to_noise
+from trainer.offload import offload_blocks
 from trainer.optimizers import optimizer_class
 from trainer.parameter_groups import parameter_groups
 from trainer.preservation import preservation_loss
@@ -42,7 +43,7 @@ from trainer.session import open_session
 from trainer.step_calls import CALLED, Calls, calls_of
 from trainer.step_inputs import Names, StepInputs
 from trainer.tracking.tracking import tracked
-from trainer.upkeep import Upkeep
+from trainer.upkeep import Upkeep, let_parts_rest
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
         session.enter("preparing")
         family = load_family(
             config.model,
-            device=device,
+            device=torch.device("cpu"),  # each part comes to the device when it is needed there
             dtype=dtype,
             prediction_type=config.loss.prediction_type,
             zero_terminal_snr=config.loss.zero_terminal_snr,
@@ -115,10 +116,15 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
         check_prediction_type(config.loss, family.prediction_type)
         check_prompts(config.samples.prompts, family)
         merge_before_training(family, config.lora.merge_before_training)
-        quantize_denoiser(family.denoiser, config.model.quantize)
+        quantize_denoiser(family.denoiser, config.model.quantize, device)
+        offload_blocks(family.denoiser, config.model.offload, device)
         trainables = add_adapters(family, config.lora, seed=config.train.seed, checkpoint=before.lora)  # float32
+        family.move(vae=device)
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
+        family.move(text=device, vae="cpu" if config.dataset.cache.latents else None)
         encode = caption_encoder(family, config, data.text_plan, workspace.cache_dir, events, session.check_stop)
+        let_parts_rest(family, config, data)
+        family.move(denoiser=device)
         ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
 
         # What learns, as it was at that checkpoint

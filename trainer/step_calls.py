@@ -175,6 +175,8 @@ def why_called(config: Config) -> str | None:
     train, lora = config.train, config.lora
     if train.compile == "off":
         return "train.compile is off"
+    if config.model.offload:
+        return "model.offload copies weights to the GPU in the course of a step"
     if train.gradient_checkpointing != "off" and lora.has_dropout:
         return "gradient checkpointing computes dropout twice, and a graph cannot draw the same numbers again"
     if lora.type != "lora" and lora.rank_dropout:

@@ -83,7 +83,6 @@ class Upkeep:
         self._metrics = Metrics(session.events, max_steps)
         self._late: LateNumbers[_Step] = LateNumbers(session.device)
         self._validation = data.validation_batches()
-        self._texts_rest = data.text_plan.texts_rest
         self._base_model = base_model_metadata(config.model, session.check_stop)
         self._history = ValidationHistory(config.validation.early_stop_patience)
         self._rhythms = rhythms_of(config)
@@ -97,7 +96,7 @@ class Upkeep:
     def begin(self) -> None:
         """Go on from the checkpoint, if there is one, and draw the previews due there."""
         self._restore()
-        self._let_texts_rest()
+        self._let_parts_rest()
         set_training_mode(self._family, self._config.train, draws=self._config.lora.has_dropout)
         step = self._learning.step
         self._history.go_on(step, self._max_steps, self._session.run.read().length_asked)
@@ -324,21 +323,19 @@ class Upkeep:
     def _draw_previews(self) -> None:
         self._tell_all()
         try:
-            self._family.move(text=self._session.device)
+            self._family.move(text=self._session.device, vae=self._session.device)
             with self._learning.result():
                 draw_previews(self._family, self._config, self._session, self._learning.step)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            message = "There is no memory for the text encoders, so the previews are left out."
+            message = "There is no memory for text encoders and VAE, so the previews are left out."
             self._session.warn("preview.memory", message, "Training goes on.")
         finally:
-            self._let_texts_rest()
+            self._let_parts_rest()
 
-    def _let_texts_rest(self) -> None:
-        """Text encoders that training does not need leave the GPU's memory: 1.5 GiB of SDXL's."""
-        if self._texts_rest:
-            self._family.move(text="cpu")
+    def _let_parts_rest(self) -> None:
+        let_parts_rest(self._family, self._config, self._data)
 
     def _pause(self) -> None:
         """Give the device's memory and lock back until asked to go on, or to stop."""
@@ -348,7 +345,7 @@ class Upkeep:
         self._session.wait_while_paused()
         if not self._session.stop_asked:
             self._move(self._session.device)
-            self._let_texts_rest()
+            self._let_parts_rest()
             self._session.enter("training")
 
     def _move(self, device: torch.device) -> None:
@@ -362,6 +359,12 @@ class Upkeep:
         self._take_new_prompts()
         output = self._save_all()
         raise StoppedOnRequest(f"stopped at step {self._learning.step} of {self._max_steps}; saved as {output}")
+
+
+def let_parts_rest(family: Family, config: Config, data: TrainingSet) -> None:
+    """Text encoders and VAE leave the GPU's memory where training needs them no more: 1.8 GiB of SDXL's."""
+    texts_rest, pictures_rest = data.text_plan.texts_rest, config.dataset.cache.latents
+    family.move(text="cpu" if texts_rest else None, vae="cpu" if pictures_rest else None)
 
 
 def set_training_mode(family: Family, settings: TrainSettings, *, draws: bool = True) -> None:
