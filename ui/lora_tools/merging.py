@@ -108,7 +108,7 @@ def merge_form() -> MergeForm:
                 MODES,
                 value="exact",
                 label="How",
-                info="Exact keeps everything; its rank is the sum of theirs.",
+                info="Only the exact sum keeps everything; its rank is the sum of theirs.",
                 filterable=False,
                 elem_id="merge-mode",
                 **FIELD,

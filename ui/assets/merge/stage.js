@@ -148,7 +148,7 @@ function say(text, share = null) {
 // A reloaded page shows what was asked for last, and asks again only when something is changed.
 function showLast({ kept, prompts, request, sum }) {
   moved = kept;
-  if (!request) return;
+  if (!request) return figures.forEach(({ compare }) => compare.say("Move a slider, or change the prompt: the pictures show what it does."));
   newest = request;
   settled = JSON.stringify({ moved, prompts });
   follow(request, [...figures], prompts, sum);
