@@ -6,6 +6,7 @@ adapters go on it as on any other. The backward pass unpacks the weight again in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -98,11 +99,16 @@ def unpack(packed: Tensor, scale: Tensor, kind: Quantize, shape: torch.Size, dty
     if kind == "none":
         return packed.to(dtype)
     if kind == "nf4":
-        levels = torch.tensor(NF4_LEVELS, device=packed.device)
-        pairs = torch.stack([levels.repeat_interleave(len(levels)), levels.repeat(len(levels))], dim=1)  # by byte
-        blocks = functional.embedding(packed.int(), pairs).view(-1, NF4_BLOCK)
+        blocks = functional.embedding(packed.int(), _nf4_pairs(packed.device)).view(-1, NF4_BLOCK)
         return _scaled(blocks, scale, dtype).flatten()[: shape.numel()].view(shape)
     return _scaled(packed.float() if kind == "fp8" else packed, scale, dtype)
+
+
+@functools.cache
+def _nf4_pairs(device: torch.device) -> Tensor:
+    """The two numbers that each byte stands for, (256, 2). Kept: a copy to a GPU would be waited for in each layer."""
+    levels = torch.tensor(NF4_LEVELS, device=device)
+    return torch.stack([levels.repeat_interleave(len(levels)), levels.repeat(len(levels))], dim=1)
 
 
 def _scaled(numbers: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,6 +14,7 @@ from trainer.families import load_family
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
 from trainer.parameter_groups import Trainable, parameter_groups
+from trainer.quantize import quantize_denoiser
 from trainer.recipe import Ingredients
 from trainer.runs.events import Events
 from trainer.upkeep import set_training_mode
@@ -49,6 +50,7 @@ def fill(trainables: list[Trainable], deviation: float = 0.05) -> None:
 def made_of(config: Config) -> tuple[Ingredients, Remembering, list[Trainable]]:
     """What a step needs, as the recipe makes it, with filled adapters."""
     family = load_family(config.model, device=CPU, dtype=torch.float32)
+    quantize_denoiser(family.denoiser, config.model.quantize)
     trainables = add_adapters(family, config.lora, seed=1)
     fill(trainables)
     set_training_mode(family, config.train)

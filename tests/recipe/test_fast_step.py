@@ -19,7 +19,9 @@ from tests.recipe.tiny_runs import Watcher, losses_of, of_type, states_of, stop_
 from tests.tiny_models import tiny_model
 from tests.unit.capture_checker import RecordedGraph
 from trainer import late_numbers, recipe
+from trainer.bench import measure
 from trainer.config import Config
+from trainer.config_io import parse_config
 from trainer.data.training_set import Batch
 from trainer.graphs import GraphMaker
 from trainer.learning import Learning
@@ -112,8 +114,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "dataset__captions": {"weighted": True, "max_token_length": 150},
     },
     "dora": {"lora__type": "dora"},
+    "nf4": {"model__quantize": "nf4", "train__gradient_checkpointing": "some"},
+    "int8": {"model__quantize": "int8", "train__gradient_checkpointing": "all"},
     "loha": {"lora__type": "loha", "train__max_grad_norm": 0},
-    "lokr": {"lora__type": "lokr", "train__gradient_checkpointing": True},
+    "lokr": {"lora__type": "lokr", "train__gradient_checkpointing": "all"},
     "sixteen bits": {"train__lora_precision": "bf16"},
     "lion": {"train__optimizer": "lion"},
     "prodigy": {"train__optimizer": "prodigy", "train__learning_rate": 1.0},
@@ -127,7 +131,7 @@ def test_a_replayed_step_is_the_called_one(config_of: Callable[..., Config], nam
     assert len({loss for loss, *_ in numbers}) == STEPS
 
 
-@pytest.mark.parametrize("kind", ["sd2", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd2-v", "sdxl"])
 def test_so_it_is_of_other_families(config_of: Callable[..., Config], kind: str, tmp_path: Path) -> None:
     model = str(tiny_model(kind, tmp_path / kind))
     check_same(config_of(model__base=model, lora__target="attention", lora__train="both"))
@@ -249,3 +253,20 @@ def test_on_a_gpu_too(
         assert replayed == called and runs[0].output_path.read_bytes() == runs[1].output_path.read_bytes()
     else:
         assert [replayed[step] for step in called] == pytest.approx(list(called.values()), rel=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(os.environ.get("LORA_ATELIER_MEASURE") != "1", reason="asks for the speed of one H200")
+@pytest.mark.parametrize(("family", "resolution", "steps_per_s"), [("sd1", 512, 60), ("sdxl", 1024, 14)])
+def test_steps_are_as_fast_as_they_should_be(family: str, resolution: int, steps_per_s: float) -> None:
+    """LoRA of rank 16 in bf16 at batch 1, cached latents and texts, random weights of the usual size."""
+    settings = {
+        "model": {"family": family},
+        "dataset": {"resolution": resolution},
+        "train": {"max_steps": 40, "mixed_precision": "bf16"},
+    }
+    watcher = Watcher()
+    measured = measure(parse_config(settings), size="full", model_given=False, events=watcher)
+    assert not [event for event in watcher.events if event.get("code") == "train.compile"]
+    assert measured.images_per_s >= steps_per_s
