@@ -114,6 +114,7 @@ def test_graphs_give_way_to_a_step_without_them() -> None:
     [
         ({}, None),
         ({"train": {"compile": "off"}}, "train.compile"),
+        ({"model": {"offload": 0.5}}, "offload"),
         ({"train": {"gradient_checkpointing": "all"}}, None),
         ({"train": {"gradient_checkpointing": "all"}, "lora": {"dropout": 0.1}}, "checkpointing"),
         ({"lora": {"dropout": 0.1, "rank_dropout": 0.1}}, None),
