@@ -2,7 +2,7 @@
 const title = make("h2", { class: "ds-title" });
 const counts = make("span", { class: "ds-counts" });
 const start = make("div", { class: "ds-start" }, make("h2", {}, "No pictures open yet"),
-  make("p", {}, "Open a folder, add pictures of your own, or take the example above. 15 to 40 pictures of one thing or style make a good start."));
+  make("p", {}, "Open a folder, add pictures of your own, or choose those of the demo under Your datasets. 15 to 40 pictures of one thing or style make a good start."));
 const work = make("div", { class: "ds-work", hidden: true },
   make("header", {}, title, counts),
   make("div", { class: "ds-bar" }, search, show, more), moreFields, filterChips, selectionBar,
