@@ -22,6 +22,7 @@ from trainer.families import load_family, random_family
 from trainer.families.base import Family
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
+from trainer.offload import offload_blocks
 from trainer.parameter_groups import parameter_groups
 from trainer.plan_fixes import changed
 from trainer.profiling.growth import Growth, VariedStep, growth, variations
@@ -134,6 +135,7 @@ def _bench(
     dtype = compute_dtype(config.train.mixed_precision, device)
     family = _family(config, size, model_given, device, dtype)
     quantize_denoiser(family.denoiser, config.model.quantize)
+    offload_blocks(family.denoiser, config.model.offload, device)
     groups = parameter_groups(add_adapters(family, config.lora, seed=config.train.seed), config.train)
     limit, scaled = norm_limiter(family, config.lora), dtype == torch.float16
     learning = Learning(groups, config.train, config.train.max_steps, scaled=scaled, limit_norms=limit)

@@ -261,7 +261,8 @@ class Learning:
         """Bring optimizer and running mean to where the parameters now are."""
         for values in self._optimizer.state.values():
             for name, value in values.items():
-                if isinstance(value, Tensor) and value.ndim:  # the step count stays where the optimizer wants it
+                # the step count stays where the optimizer wants it, and paged averages where CUDA moves them
+                if isinstance(value, Tensor) and value.ndim and not hasattr(value, "is_paged"):
                     values[name] = value.to(device)
         if self._ema is not None:
             self._ema.to(device)

@@ -202,7 +202,8 @@ def _explain(error: Exception) -> Problem:
         return Problem(
             "memory",
             "There is not enough memory for a training step.",
-            "Turn on train.gradient_checkpointing, or lower train.batch_size, dataset.resolution or lora.rank.",
+            "Set train.gradient_checkpointing to all, or lower train.batch_size, dataset.resolution or lora.rank; "
+            "model.quantize and model.offload make room, too.",
         )
     if lacks_determinism(error):
         name = str(error).partition(" ")[0]
