@@ -76,6 +76,8 @@ def test_a_step_is_told_whole(family: Family, step: Callable[[], None], tmp_path
     assert sum(phase.ms for phase in found.phases) == pytest.approx(found.profiled_step_ms, abs=0.02)
     assert all(phase.ms > 0 for phase in found.phases)
     assert 0 < found.idle_ms < found.profiled_step_ms
+    assert found.busy_ms + found.idle_ms == pytest.approx(found.profiled_step_ms, abs=0.01)
+    assert found.busy_share == pytest.approx(min(1.0, found.busy_ms / 2.0), abs=0.001)
     assert {"aten::mm", "aten::randn"} & {each.name for each in found.top_operations}
     # three products forward; backward one for the weights that learn, and one down to them through the last layer
     assert found.flops == 5 * 2 * ROWS * WIDTH * WIDTH

@@ -30,6 +30,7 @@ class StepProfile:
         steps: that were profiled.
         profiled_step_ms: one of them, longer than without the profiler.
         phases: where its time goes; together they are the step.
+        busy_ms: how long in it the device, or PyTorch on the CPU, computed.
         idle_ms: how long in it the device had nothing to compute, as Python had not told it yet.
         idle_share: of the step.
         kernels: what a GPU was given to do; None on the CPU.
@@ -41,11 +42,13 @@ class StepProfile:
         matrix_flops_per_s: what a large matrix product reaches on this device, in this format, in the same run.
         bound_ms: what the step would take at that rate.
         matrix_share: of that rate, what the step reaches without the profiler.
+        busy_share: of the step without the profiler, how long the device computes; on a GPU such a step is replayed.
     """
 
     steps: int
     profiled_step_ms: float
     phases: list[Phase]
+    busy_ms: float
     idle_ms: float
     idle_share: float
     kernels: int | None
@@ -57,6 +60,7 @@ class StepProfile:
     matrix_flops_per_s: float
     bound_ms: float
     matrix_share: float
+    busy_share: float
 
 
 def profile_step(
@@ -80,6 +84,7 @@ def profile_step(
         steps=PROFILED_STEPS,
         profiled_step_ms=round(found.step_ms, 3),
         phases=found.phases(),
+        busy_ms=round(found.step_ms - found.idle_ms, 3),
         idle_ms=round(found.idle_ms, 3),
         idle_share=round(found.idle_ms / found.step_ms, 4),
         kernels=found.kernels,
@@ -91,6 +96,7 @@ def profile_step(
         matrix_flops_per_s=round(rate),
         bound_ms=round(bound_ms, 3),
         matrix_share=round(bound_ms / step_ms, 4),
+        busy_share=round(min(1.0, (found.step_ms - found.idle_ms) / step_ms), 4),
     )
 
 

@@ -60,4 +60,5 @@ def _bound(profile: dict[str, Any]) -> list[str]:
         f"matrix rate     {rate / 1e12:>10.4g} TFLOP/s, measured just now",
         f"bound           {profile['bound_ms']:>10.4g} ms: the step at that rate",
         f"reached         {profile['matrix_share']:>10.1%} of that rate",
+        f"computing       {profile['busy_share']:>10.1%} of the measured step",
     ]
