@@ -30,9 +30,9 @@ TABS = 10
 MOST_COST = 0.02
 SETTLE_SECONDS = 75.0
 """A page that has just opened compiles and collects its garbage for most of a minute."""
-TURNS = 16
-TURN_SECONDS = 7.0
-CATCH_UP_SECONDS = 1.5
+TURNS = 48
+TURN_SECONDS = 4.0
+CATCH_UP_SECONDS = 1.0
 """After a turn's begin, in which pages that were stopped do at once what they had left out."""
 LOOK_AWAY = "Object.defineProperty(document, 'visibilityState', { get: () => 'hidden', configurable: true })"
 
@@ -66,9 +66,10 @@ def test_ten_open_tabs_cost_a_training_next_to_nothing(app: App, browser: Browse
         differences.append(living / stopped - 1)
         times.append(stopped)
     ask(training.control_dir, "stop")
-    cost = statistics.mean(differences)
-    error = statistics.stdev(differences) / TURNS**0.5
-    _log.info("step %.1f ms, %d tabs cost %.4f of it, +- %.4f", statistics.median(times), TABS, cost, error)
+    cost = statistics.median(differences)  # of means: a turn that something else on the machine disturbed counts little
+    low, _, high = statistics.quantiles(differences, n=4)
+    told = "step %.1f ms, %d tabs cost %.4f of it, half of the turns between %.4f and %.4f"
+    _log.info(told, statistics.median(times), TABS, cost, low, high)
     assert cost < MOST_COST
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 
+import psutil
 import pytest
 from playwright.sync_api import Page, Request, expect
 
@@ -64,15 +65,26 @@ def test_a_page_on_which_nothing_changes_asks_and_is_sent_nothing(page: Page, ru
 
 def test_steps_of_a_run_are_told_without_an_event_of_gradio(page: Page, run: Run) -> None:
     """What an event of it costs a page is what open pages would cost a training on the same machine."""
+    alive = psutil.Process()
+    going = example_run(
+        Workspace(run.dir.parents[1]), "going", "training", steps=40, pid=alive.pid, pid_started=alive.create_time()
+    )
     open_tab(page, "Runs")
-    page.locator("#run-charts .large .line.raw[data-points='120']").wait_for(state="attached")
+    page.locator("#run-list").get_by_role("button", name="going").click()
+    page.locator("#run-charts .large .line.raw[data-points='40']").wait_for(state="attached")
     page.wait_for_event("request", is_ask)
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
-    run.update(step=60)
+    tell(going, *metrics(going, 41, 60))
+    going.update(step=60)
+    page.locator("#run-charts .large .line.raw[data-points='60']").wait_for(state="attached")
     expect(page.locator("#run-head .facts")).to_contain_text("step 60")
-    expect(page.locator("#run-list .run-item")).to_contain_text("60 of")
+    expect(page.locator("#run-list .run-item.selected")).to_contain_text("60 of")
+    expect(page.locator("#run-queue .going .when")).to_contain_text("50 %")
     assert [url for url in requests if "/gradio_api/" in url and "/component_server" not in url] == []
+    going.update(state="stopped", ended=going.read().created + 20)
+    page.locator("#run-list").get_by_role("button", name="quiet").click()
+    expect(page.locator("#run-head h2")).to_have_text("quiet")
 
 
 def test_a_hidden_page_asks_nothing_and_asks_at_once_when_it_is_seen(page: Page, run: Run) -> None:
