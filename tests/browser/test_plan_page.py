@@ -23,7 +23,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 @pytest.fixture
 def report(page: Page, app: App) -> Locator:
-    """The plan of eight pictures, two of them wide, for SD 1.5 with batches of four."""
+    """The plan of eight pictures, two of them wide, for SD 1.5 with a batch of all."""
     folder = app.workspace / "datasets" / "set"
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(8):
@@ -38,8 +38,8 @@ def report(page: Page, app: App) -> Locator:
         "train: {batch_size: 8}, samples: {prompts: [a square]}}"
     )
     page.locator("#apply-yaml").click()
-    expect(page.locator("#field-train-batch_size input, #field-train-batch_size textarea")).to_have_value("4")
-    expect(page.locator("#step-maths")).to_contain_text("8 pictures / 4 a step")
+    expect(page.locator("#field-train-batch_size input, #field-train-batch_size textarea")).to_have_value("8")
+    expect(page.locator("#step-maths")).to_contain_text("8 pictures / 8 a step")
     page.locator("#check").click()
     found = page.locator("#plan-report")
     expect(found).to_contain_text("does not fit into the memory", timeout=120_000)
@@ -60,8 +60,8 @@ def test_fixes_are_applied_and_taken_back(page: Page, report: Locator, shot: Cal
     report.get_by_role("button", name="Fit to this memory").click()
     expect(report).to_contain_text("Changed: fitted to the memory")
     batch = page.locator("#field-train-batch_size input, #field-train-batch_size textarea")
-    expect(batch).to_have_value("2")
-    expect(page.locator("#step-maths")).to_contain_text("8 pictures / 4 a step")
+    expect(batch).to_have_value("4")
+    expect(page.locator("#step-maths")).to_contain_text("8 pictures / 8 a step")
     report.locator("summary", has_text="What if").click()
     report.get_by_role("row", name="model as it is, checkpointing").get_by_role("button").first.click()
     expect(batch).to_have_value("1")
