@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.config import Quantize
+from trainer.families.convolutions import LargeConv2d
 from trainer.frozen_layers import FrozenLayer
 
 FP8_LARGEST = 448.0  # of float8_e4m3fn
@@ -167,4 +168,8 @@ class QuantizedConv2d(PackedWeight, nn.Conv2d):  # type: ignore[override]
     """A frozen convolution with a packed weight."""
 
 
-_QUANTIZED: dict[type, type[nn.Module]] = {nn.Linear: QuantizedLinear, nn.Conv2d: QuantizedConv2d}
+_QUANTIZED: dict[type, type[nn.Module]] = {
+    nn.Linear: QuantizedLinear,
+    nn.Conv2d: QuantizedConv2d,
+    LargeConv2d: QuantizedConv2d,
+}

@@ -18,6 +18,7 @@ from trainer.config_training import Checkpointing
 from trainer.errors import UserError
 from trainer.families.base import Conditioning, clip_skip_problem
 from trainer.families.clip import ClipText, Tokens
+from trainer.families.convolutions import use_products_on_cpu
 from trainer.families.latent_colours import fit_colours, with_constant
 from trainer.families.parts import fingerprint
 from trainer.single_file.kinds import INPAINTING_CHANNELS
@@ -163,6 +164,7 @@ class UnetFamily:
         """Bring everything to the device, without gradients and without dropout."""
         for part in (self.denoiser, *self.text_encoders.values(), self.vae):
             part.requires_grad_(False).eval()
+        use_products_on_cpu(self.denoiser)
         self.move(denoiser=device, text=device, vae=device)
 
 

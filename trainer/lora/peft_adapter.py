@@ -16,9 +16,8 @@ from trainer.config import LoraSettings
 from trainer.lora.dropout import add_dropout
 from trainer.lora.first_values import fill_kaiming_uniform
 from trainer.lora.layers import Layer, LoraLayer, plain_shape, product_norm
-
-ADAPTER = "default"
-"""PEFT's name for what is trained."""
+from trainer.lora.lora_product import ADAPTER, use_products
+from trainer.lora.shared_inputs import share_inputs
 
 
 def add_peft_adapters(module: Any, layers: list[tuple[str, int, float]], settings: LoraSettings) -> None:
@@ -29,7 +28,11 @@ def add_peft_adapters(module: Any, layers: list[tuple[str, int, float]], setting
         if isinstance(layer, PeftLayer) and ADAPTER in layer.lora_A:
             layer.lora_A.float()
             layer.lora_B.float()
-            add_dropout(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], settings)
+            if settings.dropout or settings.rank_dropout or settings.module_dropout:
+                add_dropout(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], settings)
+            else:
+                use_products(layer)
+    share_inputs(module)
 
 
 class PeftAdapter:

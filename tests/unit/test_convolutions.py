@@ -1,0 +1,60 @@
+"""Large convolutions as products: torch's own results, where they are used and where not."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.families import convolutions
+from trainer.families.convolutions import LargeConv2d, use_products_on_cpu
+from trainer.quantize import QuantizedConv2d, quantize_denoiser
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"padding": 1}, (4, 2)),
+        ({"padding": 1, "stride": 2}, (5, 8)),
+        ({"bias": False}, (3, 4)),
+        ({"dilation": 2}, (7, 5)),
+    ],
+)
+def test_output_and_gradient_are_those_of_torch(
+    options: dict[str, int], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolutions, "MIN_WEIGHTS", 100)
+    torch.manual_seed(1)
+    theirs = nn.Conv2d(6, 10, 3, **options).double().requires_grad_(False)
+    ours = copy.deepcopy(theirs)
+    use_products_on_cpu(ours)
+    assert type(ours) is LargeConv2d
+    x = torch.randn(2, 6, *size, dtype=torch.float64)
+    inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
+    outputs = [ours(inputs[0]), theirs(inputs[1])]
+    torch.testing.assert_close(*outputs)
+    direction = torch.randn_like(outputs[1])
+    for output in outputs:
+        output.backward(direction)
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+
+
+def test_small_kernels_and_large_pictures_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = nn.Conv2d(6, 10, 3)
+    use_products_on_cpu(small)
+    assert type(small) is nn.Conv2d
+    monkeypatch.setattr(convolutions, "MIN_WEIGHTS", 100)
+    large = nn.Conv2d(6, 10, 3, padding=1).requires_grad_(False)
+    use_products_on_cpu(large)
+    monkeypatch.setattr(convolutions.functional, "unfold", lambda *_: pytest.fail("a product"))
+    assert large(torch.zeros(1, 6, 32, 32)).shape == (1, 10, 32, 32)
+
+
+def test_a_quantized_one_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolutions, "MIN_WEIGHTS", 100)
+    module = nn.Sequential(nn.Conv2d(6, 10, 3)).requires_grad_(False)
+    use_products_on_cpu(module)
+    quantize_denoiser(module, "int8")
+    assert type(module[0]) is QuantizedConv2d
