@@ -147,7 +147,7 @@ def test_a_training_steps_gradients_are_those_of_plain_code(
             assert weights[name].grad is None
         else:
             assert gradient.norm() > 0
-            assert (weights[name].grad - gradient).norm() / gradient.norm() < 1e-5, name
+            assert (weights[name].grad - gradient).norm() / gradient.norm() < 5e-5, name
 
 
 def trained(kind: str, config_for: Any, workspace: Workspace, **lora: Any) -> Run:

@@ -113,15 +113,13 @@ def join(weights: list[Tensor]) -> None:
 
 def _joined(weights: list[Tensor]) -> Tensor:
     """All rows, without a copy where ``join`` has been and no part was moved since."""
-    first, end = weights[0], weights[0].data_ptr()
+    first = weights[0]
+    storage, end = first.untyped_storage()._cdata, first.storage_offset()
     for weight in weights:
-        if weight.data_ptr() != end or not weight.is_contiguous():
+        if weight.untyped_storage()._cdata != storage or weight.storage_offset() != end or not weight.is_contiguous():
             return torch.cat(weights)
-        end += weight.nbytes
-    rows = sum(len(weight) for weight in weights)
-    if first.untyped_storage().nbytes() < (first.storage_offset() + rows * first.shape[1]) * first.element_size():
-        return torch.cat(weights)  # neighbours by chance, in storages of their own
-    return first.as_strided((rows, first.shape[1]), (first.shape[1], 1))
+        end += weight.numel()
+    return first.as_strided((sum(len(weight) for weight in weights), first.shape[1]), (first.shape[1], 1))
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype:
