@@ -164,7 +164,8 @@ class UnetFamily:
         """Bring everything to the device, without gradients and without dropout."""
         for part in (self.denoiser, *self.text_encoders.values(), self.vae):
             part.requires_grad_(False).eval()
-        use_products_on_cpu(self.denoiser)
+        if device.type == "cpu":
+            use_products_on_cpu(self.denoiser)
         self.move(denoiser=device, text=device, vae=device)
 
 

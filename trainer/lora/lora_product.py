@@ -14,8 +14,14 @@ from peft.tuners.lora import Conv2d, Linear
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer.frozen_layers import FrozenConv2d
+
 ADAPTER = "default"
 """PEFT's name for what is trained."""
+
+
+_PLAIN = (nn.Linear, nn.Conv2d, FrozenConv2d)
+"""Layers whose weight is what it seems: the others, with packed ones, compute for themselves."""
 
 
 class LoraProduct(torch.autograd.Function):
@@ -132,7 +138,7 @@ class LoraLinear(Linear):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """See ``nn.Linear``; whatever ``LoraProduct`` is not for is PEFT's."""
-        if args or kwargs or not is_plain(self, nn.Linear):
+        if args or kwargs or not is_plain(self):
             return super().forward(x, *args, **kwargs)
         return _product(self, x)
 
@@ -142,7 +148,7 @@ class LoraPointwise(Conv2d):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """See ``nn.Conv2d``; whatever ``LoraProduct`` is not for is PEFT's."""
-        if args or kwargs or not is_plain(self, nn.Conv2d):
+        if args or kwargs or not is_plain(self):
             return super().forward(x, *args, **kwargs)
         pixels = x.flatten(2).transpose(1, 2)
         return _product(self, pixels).transpose(1, 2).unflatten(2, x.shape[2:])
@@ -160,11 +166,11 @@ def _is_pointwise(base: Any) -> bool:
     return base.kernel_size == base.stride == (1, 1) and base.groups == 1 and tuple(base.padding) == (0, 0)
 
 
-def is_plain(layer: Linear | Conv2d, kind: type[nn.Module]) -> bool:
+def is_plain(layer: Linear | Conv2d) -> bool:
     """Whether the adapter is on, alone and of a fixed strength, and its layer a frozen one as torch makes it."""
     base: Any = layer.base_layer
     return (
-        type(base) is kind
+        type(base) in _PLAIN
         and not layer.disable_adapters
         and not layer.merged
         and layer.active_adapters == [ADAPTER]

@@ -38,7 +38,7 @@ class SharedInputProcessor:
     ) -> Tensor:
         """``hidden_states`` (B, L, C) look at themselves, or at ``encoder_hidden_states`` (B, T, D)."""
         together = _together(attn)
-        plain = all(type(layer) is LoraLinear and is_plain(layer, nn.Linear) for layer in together)
+        plain = all(type(layer) is LoraLinear and is_plain(layer) for layer in together)
         asked_more = attention_mask is not None or (encoder_hidden_states is not None) != attn.is_cross_attention
         if not plain or asked_more or hidden_states.ndim != 3:
             return self._usual(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
