@@ -158,7 +158,8 @@ def table(head: Row, rows: Sequence[Row]) -> str:
     names = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in head)
     body = "".join(_table_row(row) for row in rows)
     grid = f'<table class="plan-table"><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="table-scroll">{grid}</div>'
+    label = html.escape(", ".join(name for name in head if name))
+    return f'<div class="table-scroll" tabindex="0" role="region" aria-label="{label}">{grid}</div>'  # by keys too
 
 
 def _table_row(row: Row) -> str:
