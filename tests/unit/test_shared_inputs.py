@@ -77,6 +77,28 @@ def test_no_weight_changes_and_without_adapters_the_model_is_as_it_was() -> None
         torch.testing.assert_close(family.predict(*inputs), plain.predict(*inputs))
 
 
+def test_weights_that_moved_apart_are_joined_again_by_the_next_step() -> None:
+    family, _ = adapted("sd1", LoraSettings(rank=2, target="attention"))
+    expected, gradients = step(family)
+    for parameter in family.denoiser.parameters():
+        parameter.data = parameter.data.clone()  # as a move to a device and back leaves them
+    assert not any(in_line(attention) for attention in joined_attentions(family))
+    found, others = step(family)
+    assert all(in_line(attention) for attention in joined_attentions(family))
+    assert torch.equal(found, expected)
+    assert all(torch.equal(mine, other) for mine, other in zip(gradients, others, strict=True))
+
+
+def joined_attentions(family: Family) -> list[Attention]:
+    return [module for module in family.denoiser.modules() if isinstance(module, Attention)]
+
+
+def in_line(attention: Any) -> bool:
+    """Whether the value's frozen weight begins in memory where the key's ends."""
+    key, value = attention.to_k.base_layer.weight, attention.to_v.base_layer.weight
+    return bool(value.data_ptr() == key.data_ptr() + key.numel() * key.element_size())
+
+
 @pytest.mark.parametrize(
     "settings",
     [LoraSettings(rank=2, dropout=0.1), LoraSettings(rank=2, exclude=["to_k"]), LoraSettings(rank=2, type="dora")],

@@ -112,19 +112,27 @@ class SharedProduct(torch.autograd.Function):
 
 def join(weights: list[Tensor]) -> None:
     """Put frozen weights (out, in) one behind the other in memory, each where the former ends; their values stay."""
+    if _in_line(weights):
+        return
     joined = torch.cat([weight.detach() for weight in weights])
     for weight, part in zip(weights, joined.split([len(weight) for weight in weights]), strict=True):
         weight.data = part
 
 
-def _joined(weights: list[Tensor]) -> Tensor:
-    """All rows, without a copy where ``join`` has been and no part was moved since."""
-    first = weights[0]
-    storage, end = first.untyped_storage()._cdata, first.storage_offset()
+def _in_line(weights: list[Tensor]) -> bool:
+    storage, end = weights[0].untyped_storage()._cdata, weights[0].storage_offset()
     for weight in weights:
         if weight.untyped_storage()._cdata != storage or weight.storage_offset() != end or not weight.is_contiguous():
-            return torch.cat(weights)
+            return False
         end += weight.numel()
+    return True
+
+
+def _joined(weights: list[Tensor]) -> Tensor:
+    """All rows, without a copy where ``join`` has been."""
+    if not _in_line(weights):
+        return torch.cat(weights)
+    first = weights[0]
     return first.as_strided((sum(len(weight) for weight in weights), first.shape[1]), (first.shape[1], 1))
 
 

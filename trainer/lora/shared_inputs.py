@@ -73,5 +73,6 @@ def _at_once(layers: Sequence[LoraLinear], x: Tensor) -> tuple[Tensor, ...]:
     pairs = [factors(layer) for layer in layers]
     scales = tuple(layer.scaling[ADAPTER] for layer in layers)
     weights = [layer.base_layer.weight for layer in layers]
+    join(weights)  # a model that was moved to another device since has them apart
     output = SharedProduct.apply(x, scales, *weights, *[down for down, _ in pairs], *[up for _, up in pairs])
     return output.split([len(weight) for weight in weights], -1)
