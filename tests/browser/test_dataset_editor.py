@@ -154,9 +154,11 @@ def test_what_is_cut_off_is_drawn_on_the_upright_picture(app: App, page: Page) -
 
 
 def shares_of(box: Locator) -> Any:
-    """Left, top, width and height of a box as drawn, as shares of the picture under it."""
+    """Left, top, width and height of a box as drawn, as shares of the picture under it, once that is there."""
     drawn = box.evaluate(
-        """node => { const box = node.getBoundingClientRect(), frame = node.parentElement.getBoundingClientRect();
+        """async node => {
+        while (!node.parentElement.clientWidth) await new Promise(requestAnimationFrame);
+        const box = node.getBoundingClientRect(), frame = node.parentElement.getBoundingClientRect();
         return [(box.left - frame.left) / frame.width, (box.top - frame.top) / frame.height,
                 box.width / frame.width, box.height / frame.height]; }"""
     )

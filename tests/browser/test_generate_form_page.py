@@ -93,6 +93,7 @@ def test_a_dropped_picture_brings_every_setting_back(
         "hires_steps": 9,
         "hires_strength": 0.6543,
         "hires_upscaler": "lanczos",
+        "tiled_decoding": True,
     }
     save_png(star(), tmp_path / "dropped.png", settings)
     open_tab(page, "Generate")
