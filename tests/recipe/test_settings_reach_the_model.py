@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.recipe.single_steps import batch_of, made_of
 from tests.recipe.tiny_runs import train_here
@@ -16,17 +17,37 @@ from trainer.config import Config
 from trainer.recipe import train_step
 from trainer.runs.store import Workspace
 
+aten = torch.ops.aten
+
+
+class Products(TorchDispatchMode):
+    """Notes the formats that matrix products and convolutions are computed in, from ``begin`` on."""
+
+    KINDS = (aten.mm, aten.addmm, aten.addmm_, aten.bmm, aten.convolution)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+        self.begun = False
+
+    def begin(self, *_: Any) -> None:
+        self.begun = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if self.begun and func.overloadpacket in self.KINDS:
+            self.seen.add(output.dtype)
+        return output
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_products_are_computed_in_the_chosen_format(config_of: Callable[..., Config], dtype: torch.dtype) -> None:
     """Those with the LoRA's float32 weights too; gradients and weights stay float32."""
     ingredients, learning, trainables = made_of(config_of(lora__target="attention"))
-    seen: set[torch.dtype] = set()
-    layers: list[Any] = [module for name, module in ingredients.family.denoiser.named_modules() if "lora_A." in name]
-    for layer in layers:
-        layer.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
-    train_step(dataclasses.replace(ingredients, dtype=dtype), learning, batch_of)
-    assert layers and seen == {dtype}
+    with Products() as products:
+        ingredients.family.denoiser.register_forward_pre_hook(products.begin)  # captions are encoded before
+        train_step(dataclasses.replace(ingredients, dtype=dtype), learning, batch_of)
+    assert products.seen == {dtype}
     assert {item.parameter.dtype for item in trainables} == {torch.float32}
     assert {gradient.dtype for gradient in learning.gradients.values()} == {torch.float32}
 
