@@ -361,7 +361,9 @@ def test_the_token_is_sent_and_never_shown(hub: Hub, tiny: Path, monkeypatch: py
         assert SECRET not in repr(problem(base="someone/else"))
 
 
-def test_a_name_that_cannot_be_one_is_no_hub_id(hub: Hub) -> None:
+def test_a_name_that_cannot_be_one_is_no_hub_id(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # nothing is there or above it that one of the names could mean
     for base in ("no-owner", "a/b/c", "../x", "owner/"):
         assert problem(base=base).code == "model.not_found" and not hub.asked
     with pytest.raises(UserError, match="Give its id alone: owner/name"):
