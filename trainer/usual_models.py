@@ -56,7 +56,7 @@ class UsualModel:
         return total
 
 
-_SD_UNITS = UnetUnits(8.8125, 8.8125, 24.5625, True, 47_529_600)
+_SD_UNITS = UnetUnits(8.8125, 8.8125, 24.5625, True, 49_164_800)
 USUAL_MODELS = (
     UsualModel(
         name="Stable Diffusion XL",
@@ -67,7 +67,7 @@ USUAL_MODELS = (
         unet_rank={"attention": 1_451_520, "attention_ff": 2_659_840, "full": 2_718_400},
         unet_conv_rank=355_840,
         text_rank=(73_728 + 327_680, 165_888 + 737_280),
-        units=UnetUnits(20.0, 4.0, 24.5, False, 47_529_600),
+        units=UnetUnits(20.0, 4.0, 24.5, False, 49_164_800),
         adapted={"attention": 955_187_200, "attention_ff": 2_207_744_000, "full": 2_238_771_200},
     ),
     UsualModel(

@@ -19,6 +19,7 @@ from trainer.config import Config
 from trainer.families import FAMILIES
 from trainer.families.base import Conditioning, Family
 from trainer.lora.adapter import add_adapters
+from trainer.lora.shared_inputs import join_inputs
 from trainer.upkeep import set_training_mode
 
 
@@ -58,6 +59,7 @@ def step_bytes(family_name: str, config: Config, side_px: int) -> int:
     set_training_mode(family, config.train, draws=False)
     with FakeTensorMode(allow_non_fake_inputs=True), _as_on_a_gpu():
         _give_fakes(family.denoiser)
+        join_inputs(family.denoiser)  # a run's first step does, and they are weights
         noisy, timesteps, conditioning, sizes = _question(family, side_px)
         with Alive(family.denoiser) as alive:
             with torch.autocast("cpu", torch.bfloat16):

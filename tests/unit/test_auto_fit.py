@@ -48,7 +48,7 @@ class Case:
 
 #                   model, side, GB:  batch, accumulation, checkpointing, quantize; from a batch of 4
 TABLE = [
-    (SD1, 512, 4, (1, 4, "off", "none")),
+    (SD1, 512, 4, (2, 2, "some", "none")),
     (SD1, 512, 6, (2, 2, "off", "none")),
     (SD1, 512, 8, (4, 1, "off", "none")),
     (SD1, 512, 16, (4, 1, "off", "none")),
@@ -57,9 +57,9 @@ TABLE = [
     (SDXL, 1024, 8, (2, 2, "all", "none")),
     (SDXL, 1024, 10, (4, 1, "all", "none")),
     (SDXL, 1024, 12, (4, 1, "all", "none")),
-    (SDXL, 1024, 16, (1, 4, "off", "none")),
-    (SDXL, 1024, 24, (2, 2, "some", "none")),
-    (SDXL, 1024, 40, (2, 2, "off", "none")),
+    (SDXL, 1024, 16, (2, 2, "some", "none")),
+    (SDXL, 1024, 24, (2, 2, "off", "none")),
+    (SDXL, 1024, 40, (4, 1, "off", "none")),
     (SDXL, 1024, 80, (4, 1, "off", "none")),
 ]
 

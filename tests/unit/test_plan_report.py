@@ -71,7 +71,7 @@ def test_memory_is_a_bar_of_its_parts_against_what_is_free(pictures: Path, tmp_p
 
 
 def test_what_does_not_fit_is_told_with_its_fixes(pictures: Path, tmp_path: Path) -> None:
-    sections = {"model": {"base": "a/model"}, "train": {"batch_size": 4}}
+    sections = {"model": {"base": "a/model"}, "train": {"batch_size": 8}}
     dataset = {"sources": [{"path": str(pictures)}], "resolution": 512, "buckets": {"enabled": False}}
     found = planned(pictures, tmp_path, given_room(8 * GIB), **sections, dataset=dataset)
     html = report_html(found)

@@ -18,8 +18,15 @@ def share_inputs(module: nn.Module) -> None:
         if isinstance(attention, Attention) and _is_usual(attention):
             together = _together(attention)
             if all(type(layer) is LoraLinear and layer.base_layer.bias is None for layer in together):
-                join([layer.base_layer.weight for layer in together])
                 attention.set_processor(SharedInputProcessor())
+    join_inputs(module)
+
+
+def join_inputs(module: nn.Module) -> None:
+    """Lay weights that are used at once one behind the other in memory. A step does so too where they are apart."""
+    for attention in module.modules():
+        if isinstance(attention, Attention) and isinstance(attention.processor, SharedInputProcessor):
+            join([layer.base_layer.weight for layer in _together(attention)])
 
 
 class SharedInputProcessor:
