@@ -30,7 +30,7 @@ TABS = 10
 MOST_COST = 0.02
 SETTLE_SECONDS = 75.0
 """A page that has just opened compiles and collects its garbage for most of a minute."""
-TURNS = 48
+TURNS = 36
 TURN_SECONDS = 4.0
 CATCH_UP_SECONDS = 1.0
 """After a turn's begin, in which pages that were stopped do at once what they had left out."""
