@@ -139,7 +139,7 @@ def _bench(
     groups = parameter_groups(add_adapters(family, config.lora, seed=config.train.seed), config.train)
     limit, scaled = norm_limiter(family, config.lora), dtype == torch.float16
     learning = Learning(groups, config.train, config.train.max_steps, scaled=scaled, limit_norms=limit)
-    set_training_mode(family, config.train)
+    set_training_mode(family, config)
     data = random_training_set(config, family, config.train.batch_size * BATCHES)
     encode = caption_encoder(family, config, data.text_plan, Path(), events, lambda: None)
     ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))

@@ -18,7 +18,7 @@ import torch
 from trainer.errors import UserError
 from trainer.runs.events import EventSink
 from trainer.runs.store import Workspace
-from trainer.runs.turns import Turn, busy_words, cpu_turn, gpu_turn, holding, waiting_hint
+from trainer.runs.turns import WAITING_HINT, Turn, busy_words, cpu_turn, gpu_turn, holding, waiting_hint
 
 MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -92,15 +92,18 @@ def gpu_uuid(device: torch.device) -> str | None:
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 
-def turn_on(device: torch.device, workspace: Workspace, what: str, *, share_gpu: bool | None = False) -> Turn | None:
+def turn_on(
+    device: torch.device, workspace: Workspace, what: str, *, share_gpu: bool | None = False
+) -> tuple[Turn | None, str]:
     """One job at a time: on a GPU in the whole machine, on the CPU in the workspace. ``what`` it is, for the others.
 
-    With ``share_gpu`` there is none for a GPU: the job computes beside whatever has it.
+    With ``share_gpu`` there is no turn for a GPU: the job computes beside whatever has it; None where that cannot be
+    asked for. Returned with it is what can be done while it is waited for.
     """
     uuid = gpu_uuid(device)
     if uuid is None:
-        return cpu_turn(workspace, what)
-    return None if share_gpu else gpu_turn(uuid, what)
+        return cpu_turn(workspace, what), WAITING_HINT
+    return None if share_gpu else gpu_turn(uuid, what), waiting_hint(share_gpu)
 
 
 @contextmanager
@@ -126,11 +129,11 @@ def device_held(
     device: torch.device, workspace: Workspace, what: str, events: EventSink, *, share: bool | None = None
 ) -> Iterator[None]:
     """Have a device for a job alone meanwhile: a GPU as ``gpu_held`` says, the CPU as far as the workspace goes."""
-    if gpu_uuid(device) is not None:
-        with gpu_held(device, what, events, share=share):
-            yield
+    turn, hint = turn_on(device, workspace, what, share_gpu=share)
+    if turn is None:
+        yield
         return
-    with holding(cpu_turn(workspace, what), str(device), events):
+    with holding(turn, str(device), events, hint):
         yield
 
 

@@ -14,6 +14,12 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
 
+def format_of(tensor: Tensor) -> torch.dtype:
+    """The number format of products with a tensor: autocast's, or its own."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+
+
 class FrozenLayer(nn.Module):
     """A layer whose weight is not trained; mixed into the layer's own class, whose looks it keeps.
 
@@ -33,9 +39,7 @@ class FrozenLayer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The layer's output, in the format of the input or of autocast."""
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        return _Frozen.apply(hidden.to(dtype), self)
+        return _Frozen.apply(hidden.to(format_of(hidden)), self)
 
     def output(self, hidden: Tensor, weight: Tensor) -> Tensor:
         """What the layer's class computes."""

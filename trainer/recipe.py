@@ -121,7 +121,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
         trainables = add_adapters(family, config.lora, seed=config.train.seed, checkpoint=before.lora)  # float32
         family.move(vae=device)
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
-        family.move(text=device, vae="cpu" if config.dataset.cache.latents else None)
+        family.move(text=device)
         encode = caption_encoder(family, config, data.text_plan, workspace.cache_dir, events, session.check_stop)
         let_parts_rest(family, config, data)
         family.move(denoiser=device)

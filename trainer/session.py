@@ -25,7 +25,7 @@ from trainer.runs import control
 from trainer.runs.control import Request
 from trainer.runs.events import EventLog, Events, EventSink
 from trainer.runs.store import Run, State, Workspace, this_process
-from trainer.runs.turns import BUSY, Holder, Turn, busy_words, wait_for, waiting_hint
+from trainer.runs.turns import BUSY, WAITING_HINT, Holder, Turn, busy_words, wait_for
 from trainer.terminal import TerminalEvents
 
 LOOK_SECONDS = 0.2
@@ -44,14 +44,14 @@ class Session:
     """
 
     def __init__(
-        self, run: Run, device: torch.device, turn: Turn | None, events: EventSink, share_gpu: bool | None = None
+        self, run: Run, device: torch.device, turn: Turn | None, events: EventSink, waiting_hint: str = WAITING_HINT
     ) -> None:
-        """``turn`` None computes beside whatever has the device; ``share_gpu`` None where that cannot be asked for."""
+        """``turn`` None computes beside whatever has the device; ``waiting_hint`` is told while it is waited for."""
         self.run = run
         self.device = device
         self.events = events
         self._turn = turn
-        self._share_gpu = share_gpu
+        self._waiting_hint = waiting_hint
         self._asked: set[Request] = set()
         self._signals = 0
         self._updated = 0.0
@@ -95,7 +95,7 @@ class Session:
         """Wait until no other job uses the device. Raises StoppedOnRequest when asked to stop meanwhile."""
 
         def tell(holder: Holder | None) -> None:
-            self.warn(BUSY, busy_words(str(self.device), holder), waiting_hint(self._share_gpu))
+            self.warn(BUSY, busy_words(str(self.device), holder), self._waiting_hint)
 
         if self._turn is not None:
             wait_for(self._turn, tell, self.check_stop)
@@ -156,8 +156,8 @@ def open_session(run: Run, workspace: Workspace, events: EventSink, share_gpu: b
     device = pick_device()
     with _only_process(run), _log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
         sinks = Events(own_events, events, *log_events)
-        turn = turn_on(device, workspace, f"training of {run.read().name}", share_gpu=share_gpu)
-        session = Session(run, device, turn, sinks, share_gpu)
+        turn, hint = turn_on(device, workspace, f"training of {run.read().name}", share_gpu=share_gpu)
+        session = Session(run, device, turn, sinks, hint)
         with _signals_to(session.on_signal):
             try:
                 session.enter("starting", **_beginning(run, device))

@@ -177,8 +177,6 @@ def why_called(config: Config) -> str | None:
         return "train.compile is off"
     if config.model.offload:
         return "model.offload copies weights to the GPU in the course of a step"
-    if config.model.offload:
-        return "blocks of model.offload lie elsewhere in each step"
     if train.gradient_checkpointing != "off" and lora.has_dropout:
         return "gradient checkpointing computes dropout twice, and a graph cannot draw the same numbers again"
     if lora.type != "lora" and lora.rank_dropout:

@@ -16,7 +16,7 @@ from torch import Tensor
 from trainer.checkpoint import load_state, save_checkpoint
 from trainer.checkpoint_folders import LORA, checkpoint_at, checkpoints, is_valid, prune
 from trainer.conditioning import CaptionEncoder
-from trainer.config import Config, TrainSettings
+from trainer.config import Config
 from trainer.continuing import Continuation
 from trainer.data.training_set import TrainingSet
 from trainer.devices import is_out_of_memory
@@ -96,8 +96,7 @@ class Upkeep:
     def begin(self) -> None:
         """Go on from the checkpoint, if there is one, and draw the previews due there."""
         self._restore()
-        self._let_parts_rest()
-        set_training_mode(self._family, self._config.train, draws=self._config.lora.has_dropout)
+        set_training_mode(self._family, self._config)
         step = self._learning.step
         self._history.go_on(step, self._max_steps, self._session.run.read().length_asked)
         self._session.at_step(step, self._epoch)
@@ -367,8 +366,8 @@ def let_parts_rest(family: Family, config: Config, data: TrainingSet) -> None:
     family.move(text="cpu" if texts_rest else None, vae="cpu" if pictures_rest else None)
 
 
-def set_training_mode(family: Family, settings: TrainSettings, *, draws: bool = True) -> None:
-    """Dropout on, and gradient checkpointing where asked for. ``draws``: whether adapters draw random numbers."""
+def set_training_mode(family: Family, config: Config) -> None:
+    """Dropout on, and gradient checkpointing where asked for."""
     for module in (family.denoiser, *family.text_encoders.values()):
         module.train()
-    family.save_memory(settings.gradient_checkpointing, draws=draws)
+    family.save_memory(config.train.gradient_checkpointing, draws=config.lora.has_dropout)

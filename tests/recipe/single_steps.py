@@ -53,7 +53,7 @@ def made_of(config: Config) -> tuple[Ingredients, Remembering, list[Trainable]]:
     quantize_denoiser(family.denoiser, config.model.quantize)
     trainables = add_adapters(family, config.lora, seed=1)
     fill(trainables)
-    set_training_mode(family, config.train)
+    set_training_mode(family, config)
     encode = caption_encoder(family, config, plan_texts(config, [], False, 0), MODEL_DIR, Events(), lambda: None)
     groups = parameter_groups(trainables, config.train)
     learning = Remembering(groups, config.train, 10, scaled=False, limit_norms=norm_limiter(family, config.lora))

@@ -46,7 +46,7 @@ def gradients(parts: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, **t
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
     for number, parameter in enumerate(parameters):  # both factors count: the second would start at zero
         parameter.data.normal_(std=0.05, generator=torch.Generator().manual_seed(number))
-    set_training_mode(family, config.train)
+    set_training_mode(family, config)
 
     tokens = partial(family.tokenize_captions, max_token_length=75, weighted=False)
     encode = CaptionEncoder(tokens, partial(family.encode_tokens, clip_skip=1, weighted=False))

@@ -56,7 +56,7 @@ def step_bytes(family_name: str, config: Config, side_px: int) -> int:
     """What forward and backward pass of the denoiser hold at most, weights aside, as on a GPU in bfloat16."""
     family = FAMILIES[family_name].random("full", device=torch.device("meta"), dtype=torch.bfloat16)
     add_adapters(family, config.lora, seed=0)
-    set_training_mode(family, config.train, draws=False)
+    set_training_mode(family, config)
     with FakeTensorMode(allow_non_fake_inputs=True), _as_on_a_gpu():
         _give_fakes(family.denoiser)
         join_inputs(family.denoiser)  # a run's first step does, and they are weights

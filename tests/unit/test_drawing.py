@@ -262,17 +262,22 @@ def test_without_guidance_and_at_full_strength(model: Model, start: dict[str, Pa
     assert np.array_equal(model.ours(**ours, mask=str(start["mask"]), mask_blur=0), expected)
 
 
-def test_the_masked_part_alone(model: Model, start: dict[str, Path]) -> None:
-    model.use(1)
-    pipeline = AutoPipelineForInpainting.from_pipe(model.plain(1))
-    pipeline.set_progress_bar_config(disable=True)
+def assert_masked_part_alone(model: Model, pipeline: Any, start: dict[str, Path]) -> None:
+    """What is under the mask, drawn in a size of its own, is what a pipeline for inpainting makes of it."""
     pipeline.scheduler = scheduler(pipeline, "ddim")
     mask = pipeline.mask_processor.blur(Image.open(start["mask"]), 1)
     given = {"image": Image.open(start["init_image"]), "mask_image": mask, "strength": 0.9, "width": 64, "height": 64}
     expected = drawn(pipeline, **given, padding_mask_crop=5)
     ours = {"init_image": str(start["init_image"]), "mask": str(start["mask"]), "mask_blur": 1, "strength": 0.9}
     ours |= {"inpaint_area": "masked", "mask_padding": 5, "width": 64, "height": 64}
-    assert np.array_equal(model.ours(**ours), expected)
+    assert np.array_equal(model.ours(sampler="ddim", **ours), expected)
+
+
+def test_the_masked_part_alone(model: Model, start: dict[str, Path]) -> None:
+    model.use(1)
+    pipeline = AutoPipelineForInpainting.from_pipe(model.plain(1))
+    pipeline.set_progress_bar_config(disable=True)
+    assert_masked_part_alone(model, pipeline, start)
 
 
 def test_clip_skip(model: Model) -> None:

@@ -15,7 +15,19 @@ from PIL import Image
 
 from tests.tiny_models import plain_pipeline, tiny_inpainting_model
 from tests.unit.single_file_samples import sd1_pipeline, sd1_weights, small_unet, write_file
-from tests.unit.test_drawing import CPU, DIFFERENT, SEED, SIZE, Model, differing, drawn, lora_for, scheduler, start
+from tests.unit.test_drawing import (
+    CPU,
+    DIFFERENT,
+    SEED,
+    SIZE,
+    Model,
+    assert_masked_part_alone,
+    differing,
+    drawn,
+    lora_for,
+    scheduler,
+    start,
+)
 from trainer.config import LoraSettings, ModelSettings
 from trainer.errors import UserError
 from trainer.families import load_family, model_folder
@@ -57,14 +69,7 @@ def test_samplers_under_a_mask(model: Model, start: dict[str, Path], strength: f
 
 def test_the_masked_part_alone(model: Model, start: dict[str, Path]) -> None:
     model.use(0)
-    pipeline = model.plain(0)
-    pipeline.scheduler = scheduler(pipeline, "ddim")
-    mask = pipeline.mask_processor.blur(Image.open(start["mask"]), 1)
-    given = {"image": Image.open(start["init_image"]), "mask_image": mask, "strength": 0.9, "width": 64, "height": 64}
-    expected = drawn(pipeline, **given, padding_mask_crop=5)
-    ours = {"init_image": str(start["init_image"]), "mask": str(start["mask"]), "mask_blur": 1, "strength": 0.9}
-    ours |= {"inpaint_area": "masked", "mask_padding": 5, "width": 64, "height": 64}
-    assert np.array_equal(model.ours(sampler="ddim", **ours), expected)
+    assert_masked_part_alone(model, model.plain(0), start)
 
 
 def test_without_a_mask_all_is_drawn_anew(model: Model, start: dict[str, Path]) -> None:

@@ -11,4 +11,4 @@ UI = Path(wiring.__file__).parent
 
 def test_no_other_file_has_such_arguments_of_its_own() -> None:
     own = {path.relative_to(UI).as_posix() for path in UI.rglob("*.py") if '"show_progress":' in path.read_text()}
-    assert own == {"wiring.py", "dataset/board.py"}, "the Dataset tab's queue of its own is the one exception"
+    assert own == {"wiring.py"}

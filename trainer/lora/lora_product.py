@@ -14,7 +14,7 @@ from peft.tuners.lora import Conv2d, Linear
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.frozen_layers import FrozenConv2d
+from trainer.frozen_layers import FrozenConv2d, format_of
 
 ADAPTER = "default"
 """PEFT's name for what is trained."""
@@ -38,7 +38,7 @@ class LoraProduct(torch.autograd.Function):
 
         Each of the three may have ones behind, as those of 1x1 convolutions have.
         """
-        dtype = _product_dtype(weight)
+        dtype = format_of(weight)
         frozen, first, second = (_matrix(each, dtype) for each in (weight, down, up))
         rows = _in_format(x, dtype).reshape(-1, x.shape[-1])
         hidden = functional.linear(rows, first)
@@ -80,7 +80,7 @@ class SharedProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scales: tuple[float, ...], *tensors: Tensor) -> Tensor:
         """``tensors``: the frozen weights (out, in) of all layers, then their downs, then their ups."""
         count = len(scales)
-        dtype = _product_dtype(tensors[0])
+        dtype = format_of(tensors[0])
         frozen = _joined([_in_format(each, dtype) for each in tensors[:count]])
         downs = _in_format(torch.cat(tensors[count : 2 * count]), dtype)
         ups = [_in_format(each, dtype) for each in tensors[2 * count :]]
@@ -134,11 +134,6 @@ def _joined(weights: list[Tensor]) -> Tensor:
         return torch.cat(weights)
     first = weights[0]
     return first.as_strided((sum(len(weight) for weight in weights), first.shape[1]), (first.shape[1], 1))
-
-
-def _product_dtype(weight: Tensor) -> torch.dtype:
-    device = weight.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 class LoraLinear(Linear):

@@ -28,7 +28,7 @@ def add_peft_adapters(module: Any, layers: list[tuple[str, int, float]], setting
         if isinstance(layer, PeftLayer) and ADAPTER in layer.lora_A:
             layer.lora_A.float()
             layer.lora_B.float()
-            if settings.dropout or settings.rank_dropout or settings.module_dropout:
+            if settings.has_dropout:
                 add_dropout(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], settings)
             else:
                 use_products(layer)

@@ -20,12 +20,11 @@ from ui.dataset.picture_facts import Question, questions
 from ui.form import make_component
 from ui.messages import tells_problems
 from ui.scripted import kept, scripted
-from ui.wiring import TELLING
+from ui.wiring import EVERY_TIME, IN_TURN, TELLING
 
 IN_ORDER: dict[str, Any] = {
-    "show_progress": "hidden",
-    "api_visibility": "private",
-    "trigger_mode": "multiple",
+    **IN_TURN,
+    **EVERY_TIME,
     "concurrency_id": "dataset",
     "concurrency_limit": 1,
 }

@@ -12,7 +12,7 @@ from ui.context import AppContext
 from ui.lora_tools.desk import Order, ToolDesk
 from ui.messages import tells_problems
 from ui.scripted import kept, scripted
-from ui.wiring import QUIET, TELLING
+from ui.wiring import EVERY_TIME, QUIET, TELLING
 
 FIELD: dict[str, Any] = {"interactive": True, "elem_classes": ["field"]}
 PRECISIONS = [("As the input", ""), ("fp16", "fp16"), ("bf16", "bf16"), ("float32", "float")]
@@ -40,7 +40,7 @@ class PlanPlace:
     def follow(self, inputs: Sequence[Any]) -> None:
         """Have the plan made of these components' values whenever one of them changes."""
         changes = [part.change for part in inputs]
-        gr.on(changes, None, [self.shown, *inputs], self.shown, js=FORM_CHANGED, trigger_mode="multiple", **QUIET)
+        gr.on(changes, None, [self.shown, *inputs], self.shown, js=FORM_CHANGED, **QUIET, **EVERY_TIME)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ui.lora_tools.merging import MergeForm, last_updates
 from ui.lora_tools.panel import FIELD
 from ui.lora_tools.preview_desk import PreviewDesk
 from ui.scripted import scripted
-from ui.wiring import QUIET
+from ui.wiring import EVERY_TIME, QUIET
 
 MOVED = "(stage, ...values) => [{ ...stage, moved: JSON.stringify(values), at: performance.now() }]"
 """Hands the values of sliders and fields to the stage, in the browser: an event with the server would cost time."""
@@ -154,7 +154,7 @@ class Preview:
 
     def wire(self) -> None:
         """Each move asks for the pictures of the newest position, which ends those before."""
-        gr.on([*self._rows.moves, *self._look.moves, *self._form.moves], **self.ask, trigger_mode="multiple")
+        gr.on([*self._rows.moves, *self._look.moves, *self._form.moves], **self.ask, **EVERY_TIME)
         for removed in self._rows.removed:
             removed.then(**self.ask)
 

@@ -10,7 +10,7 @@ from ui import run_html
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Overview
 from ui.scripted import told_html
-from ui.wiring import QUIET
+from ui.wiring import EVERY_TIME, QUIET
 
 
 def build(board: RunsBoard) -> None:
@@ -21,7 +21,7 @@ def build(board: RunsBoard) -> None:
         return board.select(str(event._data["id"]))
 
     board.add_overall(Panel("list", [listing], _key, _updates))
-    board.then_refresh(listing.pick(picked, None, board.selected, trigger_mode="multiple", **QUIET))
+    board.then_refresh(listing.pick(picked, None, board.selected, **QUIET, **EVERY_TIME))
 
 
 def _key(overview: Overview) -> Any:

@@ -18,7 +18,7 @@ from ui.runs.desk import Overview
 from ui.runs.paces import Paces
 from ui.runs.waiting import queue_view
 from ui.scripted import scripted
-from ui.wiring import QUIET, TELLING
+from ui.wiring import EVERY_TIME, QUIET, TELLING
 
 
 def build(board: RunsBoard) -> None:
@@ -45,8 +45,8 @@ def build(board: RunsBoard) -> None:
         return board.select(str(event._data["id"]))
 
     board.add_overall(Panel("queue", [panel], shown, lambda overview: [shown(overview)]))
-    board.then_refresh(panel.order(ordered, None, None, trigger_mode="multiple", **TELLING))
-    board.then_refresh(panel.pick(picked, None, board.selected, trigger_mode="multiple", **QUIET))
+    board.then_refresh(panel.order(ordered, None, None, **TELLING, **EVERY_TIME))
+    board.then_refresh(panel.pick(picked, None, board.selected, **QUIET, **EVERY_TIME))
 
 
 def obey(workspace: Workspace, order: Mapping[str, Any]) -> None:

@@ -22,10 +22,10 @@ from ui.context import AppContext
 from ui.messages import as_html, tells_problems
 from ui.run_view import file_size
 from ui.scripted import kept
-from ui.wiring import IN_TURN
+from ui.wiring import IN_TURN, LAST_COUNTS
 
 THEMES = {"system": "As the system", "light": "Light", "dark": "Dark"}
-KEPT: dict[str, Any] = {**IN_TURN, "trigger_mode": "always_last"}
+KEPT: dict[str, Any] = {**IN_TURN, **LAST_COUNTS}
 """For fields: what is chosen while the choice before is still being kept is kept too."""
 
 

@@ -42,7 +42,7 @@ from ui.train.import_panel import (
 from ui.train.preset_panel import PresetPanel
 from ui.train.text_panel import TextPanel
 from ui.train.yaml_lines import with_lines
-from ui.wiring import IN_TURN, LAST_COUNTS, QUIET
+from ui.wiring import EVERY_TIME, IN_TURN, LAST_COUNTS, QUIET
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers
     side.text.apply.click(handlers.use_text, side.text.yaml, with_report, **IN_TURN)
     for button in (side.text.file, side.imports.file):
         button.upload(handlers.use_file, button, with_report, **IN_TURN)
-    side.changes.revert(handlers.revert, handlers.given, handlers.filled, trigger_mode="multiple", **IN_TURN)
+    side.changes.revert(handlers.revert, handlers.given, handlers.filled, **IN_TURN, **EVERY_TIME)
     side.changes.before(handlers.bring_back, None, handlers.everything, **IN_TURN)
 
 
@@ -133,9 +133,9 @@ def _wire_form(
         handlers.changed,
         handlers.given,
         shown,
-        trigger_mode="always_last",
         concurrency_limit=None,
         **QUIET,
+        **LAST_COUNTS,
     )
     context.page.load(handlers.restore, outputs=handlers.everything)
     context.page.load(lambda: [last_report(context)], outputs=[side.imports.report])
