@@ -87,6 +87,30 @@ def test_steps_of_a_run_are_told_without_an_event_of_gradio(page: Page, run: Run
     expect(page.locator("#run-head h2")).to_have_text("quiet")
 
 
+def test_curves_out_of_sight_are_of_the_run_that_is_shown(page: Page, run: Run) -> None:
+    """As a page that is printed has them: they are drawn once, and anew when they come into sight."""
+    lowest = page.locator("#run-charts .chart.small .line").last
+    page.set_viewport_size({"width": 390, "height": 500})
+    open_tab(page, "Runs")
+    lowest.wait_for(state="attached")
+    expect(lowest).not_to_be_in_viewport()
+    before = lowest.get_attribute("d")
+    other = example_run(Workspace(run.dir.parents[1]), "other", steps=30)
+    page.locator("#run-list").get_by_role("button", name="other").click()
+    expect(lowest).not_to_have_attribute("d", str(before))
+    drawn = str(lowest.get_attribute("d"))
+    newest = page.locator("#run-charts .chart.large figcaption")
+    told = newest.inner_text()
+    tell(other, *metrics(other, 31, 60))
+    expect(newest).not_to_have_text(told, use_inner_text=True)  # its number is of the newest step all the same
+    expect(lowest).to_have_attribute("d", drawn)
+    lowest.scroll_into_view_if_needed()
+    expect(lowest).not_to_have_attribute("d", drawn)
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    page.locator("#run-list").get_by_role("button", name="quiet").click()
+    expect(page.locator("#run-head h2")).to_have_text("quiet")
+
+
 def test_a_hidden_page_asks_nothing_and_asks_at_once_when_it_is_seen(page: Page, run: Run) -> None:
     open_tab(page, "Runs")
     page.wait_for_event("request", is_ask)

@@ -17,7 +17,7 @@ function makeChart(large) {
   const plot = make("div", { class: "plot" }, left, drawing, below);
   const figure = make("figure", { class: `chart ${large ? "large" : "small"}` }, make("figcaption", {}, title, shown, keys), plot);
   const chart = { figure, drawing, readout, cursor, canvas, large, spec: null, width: 600, onenlarge: () => {}, measure, draw };
-  let seen = false, stale = false; // one that is scrolled away is drawn when it comes
+  let seen = false, stale = false, drawnFor = null; // one that is scrolled away is drawn for each run, and anew when it comes
 
   new IntersectionObserver(([{ isIntersecting }]) => {
     seen = isIntersecting;
@@ -36,12 +36,13 @@ function makeChart(large) {
     drawing.setAttribute("aria-label", spec.summary);
     keys.replaceChildren(...(large ? spec.keys : spec.keys.filter((key) => key.colour !== undefined)).map((key) => make("span", { class: `key ${key.kind}`, style: colourOf(key) }, key.name)));
     stale = true;
-    if (seen) drawCurves();
+    if (seen || drawnFor !== idsIn(spec)) drawCurves();
   }
 
   function drawCurves() {
-    stale = false;
     const { spec } = chart;
+    stale = false;
+    drawnFor = idsIn(spec);
     const rows = spec.log ? logTicks(spec.y.low, spec.y.high, large ? 5 : 3) : ticks(spec.y.low, spec.y.high, large ? 5 : 3);
     const columns = ticks(spec.x.low, spec.x.high, Math.max(3, Math.floor(chart.width / 80)), spec.axis === "time");
     left.replaceChildren(...rows.map((row) => make("span", { style: `top:${(1 - spec.y.place(row)) * 100}%` }, short(row))));
@@ -52,6 +53,7 @@ function makeChart(large) {
   return chart;
 }
 
+const idsIn = ({ runs }) => runs.map((run) => run.id).join();
 const colourOf = (of) => (of.colour === undefined ? "" : `--line: var(--run-${of.colour})`);
 
 // The SVG elements of a chart in a space of its own, used on the page and for saving.
