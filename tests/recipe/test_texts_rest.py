@@ -46,7 +46,6 @@ def test_they_are_away_except_for_previews(config_of, workspace: Workspace, monk
     assert text_moves(config, workspace, monkeypatch) == [
         DEVICE,  # to encode the captions
         "cpu",
-        "cpu",
         DEVICE,
         "drawn",
         "cpu",

@@ -132,7 +132,7 @@ def check_capturable(function: Function, inputs: Sequence[Tensor], *, draws: boo
 
     ``draws``: it may draw from torch's own generator.
     """
-    addresses = [each.data_ptr() for each in inputs]
+    before = [each.untyped_storage() for each in inputs]  # held, so that no other comes to lie at the same address
     first, result = recorded(function, inputs, draws=draws)
     second, _ = recorded(function, inputs, draws=draws)
     for one, other in zip_longest(first, second):
@@ -141,7 +141,7 @@ def check_capturable(function: Function, inputs: Sequence[Tensor], *, draws: boo
             raise NotCapturable(f"what is called, or with which shapes and numbers, differs from run to run: {told}")
     if _read_from_outside(first) != _read_from_outside(second):
         raise NotCapturable("what is read lies elsewhere in the second run")
-    if [each.data_ptr() for each in inputs] != addresses:
+    if [each.untyped_storage()._cdata for each in inputs] != [each._cdata for each in before]:
         raise NotCapturable("an input has another storage than before")
     return first, result
 
