@@ -41,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from ui.security import check_exposure, read_users
+    from ui.passwords import read_users
+    from ui.security import check_exposure
 
     users = read_users(args.auth_file) if args.auth_file else None
     check_exposure(args.host, args.share, users)
@@ -55,12 +56,23 @@ def _serve(args: argparse.Namespace) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         url = start(workspace, allowed, host=args.host, port=args.port, users=users, share=args.share)
         sys.stdout.write(
-            f"LoRA Atelier is at {url}\nWorkspace: {workspace.dir}\nCtrl+C ends the page; training goes on.\n"
+            f"LoRA Atelier is at {url}\nWorkspace: {workspace.dir}\n{_who_may_enter(args.auth_file)}\n"
+            "Ctrl+C ends the page; training goes on.\n"
         )
         sys.stdout.flush()
         if not args.no_browser:
             _open_browser(url)
         threading.Event().wait()
+
+
+def _who_may_enter(auth_file: Path | None) -> str:
+    from ui.passwords import is_readable_by_others
+
+    if auth_file is None:
+        return "Every account of this machine can open it; with --auth-file F it asks for a password."
+    if is_readable_by_others(auth_file):
+        return f"Other accounts of this machine can read the passwords: chmod 600 {auth_file}"
+    return f"It asks for a password: {auth_file}"
 
 
 def _open_browser(url: str) -> None:

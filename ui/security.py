@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 import ipaddress
 import socket
 from collections.abc import Iterable
-from pathlib import Path
 from urllib.parse import urlsplit
 
-import anyio
 import psutil
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.errors import UserError
+from ui.passwords import WINDOW_S, Door
 
 SHARE_SUFFIX = ".gradio.live"
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -44,7 +40,6 @@ HEADERS = [
 ]
 STARTUP_CHECK = "/gradio_api/startup-events"
 """What Gradio asks of itself when it starts, without a password; it answers true or false and nothing else."""
-WRONG_PASSWORD_DELAY_S = 1.0
 
 
 class LocalOnlyMiddleware:
@@ -64,7 +59,7 @@ class LocalOnlyMiddleware:
     ) -> None:
         self._app = app
         self._hosts = {f"{host}:{port}" for host in hosts} | (set(hosts) if port == 80 else set())
-        self._users = users
+        self._door = None if users is None else Door(users)
         self._share = share
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,32 +72,38 @@ class LocalOnlyMiddleware:
         headers = {name.decode("latin1"): value.decode("latin1") for name, value in scope["headers"]}
         if not self._is_from_here(scope, headers):
             await _refuse(send, 403, b"This page only answers requests from itself.")
-        elif not self._may_enter(scope, headers):
-            await anyio.sleep(WRONG_PASSWORD_DELAY_S if "authorization" in headers else 0)
-            await _refuse(
-                send, 401, b"Name and password, please.", [(b"www-authenticate", b'Basic realm="LoRA Atelier"')]
-            )
-        else:
+            return
+        answer = self._answer_at_the_door(scope, headers)
+        if answer == "in":
             await self._app(scope, receive, _with_headers(send))
+        elif answer == "wait":
+            again = (b"retry-after", str(round(WINDOW_S)).encode())
+            await _refuse(send, 429, b"Too many wrong passwords from this address: wait a minute.", [again])
+        else:
+            asks = (b"www-authenticate", b'Basic realm="LoRA Atelier"')
+            await _refuse(send, 401, b"Name and password, please.", [asks])
 
     def _is_from_here(self, scope: Scope, headers: dict[str, str]) -> bool:
         host = headers.get("host", "").lower()
         known = host in self._hosts or (self._share and host.endswith(SHARE_SUFFIX))
-        origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "none")
-        return (
-            known
-            and (not origin or urlsplit(origin).netloc == host)
-            and (site in ("same-origin", "none") or _is_a_link_to_the_page(scope, headers))
-        )
+        named = [_host_of(headers[name]) for name in ("origin", "referer") if headers.get(name)]
+        own = all(name == host for name in named) and site in ("same-origin", "none")
+        return known and (own or _is_a_link_to_the_page(scope, headers))
 
-    def _may_enter(self, scope: Scope, headers: dict[str, str]) -> bool:
-        if self._users is None or scope["path"] == STARTUP_CHECK:
-            return True
-        name, password = _basic_credentials(headers.get("authorization", ""))
-        expected = self._users.get(name)
-        same = hmac.compare_digest(password.encode(), (expected or "").encode())
-        return expected is not None and same
+    def _answer_at_the_door(self, scope: Scope, headers: dict[str, str]) -> str:
+        if self._door is None or scope["path"] == STARTUP_CHECK:
+            return "in"
+        address, _ = scope.get("client") or ("", 0)
+        return self._door.answer(address, headers.get("authorization", ""))
+
+
+def _host_of(url: str) -> str:
+    """Host and port that an address names; empty where it names none, as ``null`` does."""
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _is_a_link_to_the_page(scope: Scope, headers: dict[str, str]) -> bool:
@@ -113,16 +114,6 @@ def _is_a_link_to_the_page(scope: Scope, headers: dict[str, str]) -> bool:
         and headers.get("sec-fetch-mode") == "navigate"
         and headers.get("sec-fetch-dest") == "document"
     )
-
-
-def _basic_credentials(header: str) -> tuple[str, str]:
-    kind, _, encoded = header.partition(" ")
-    try:
-        decoded = base64.b64decode(encoded, validate=True).decode("utf-8") if kind.lower() == "basic" else ""
-    except (binascii.Error, UnicodeDecodeError):
-        decoded = ""
-    name, _, password = decoded.partition(":")
-    return name, password
 
 
 def _with_headers(send: Send) -> Send:
@@ -161,29 +152,6 @@ def host_names(host: str) -> list[str]:
     ipv4 = [address.address for address in addresses if address.family == socket.AF_INET]
     ipv6 = [f"[{address.address.partition('%')[0]}]" for address in addresses if address.family == socket.AF_INET6]
     return [*names, socket.gethostname().lower(), *ipv4, *ipv6]
-
-
-def read_users(path: Path) -> dict[str, str]:
-    """Read an auth file: one ``name:password`` a line, ``#`` starts a comment line. Raises UserError."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("auth.unreadable", f"--auth-file {path} cannot be read: {error}.", "Check the path.") from error
-    users: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, colon, password = line.strip().partition(":")
-        if not (name and colon and password):
-            raise UserError(
-                "auth.line",
-                f"--auth-file {path}: line {number} is not of the form name:password.",
-                "Correct that line.",
-            )
-        users[name] = password
-    if not users:
-        raise UserError("auth.empty", f"--auth-file {path} names nobody.", "Write one name:password a line.")
-    return users
 
 
 def check_exposure(host: str, share: bool, users: dict[str, str] | None) -> None:

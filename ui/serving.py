@@ -56,6 +56,7 @@ def prepare_process(workspace: Workspace) -> None:
             "app.workspace", f"The workspace {workspace.dir} cannot be written: {error}.", "Choose another --workspace."
         ) from error
     os.environ |= {
+        "FORWARDED_ALLOW_IPS": os.environ.get("FORWARDED_ALLOW_IPS", ""),  # else anybody here may claim an address
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_RUN_HISTORY": "False",
         "GRADIO_TEMP_DIR": str(temporary),
