@@ -68,6 +68,8 @@ def notes(view: RunView) -> str:
 def _facts(view: RunView) -> list[str]:
     info = view.info
     facts = [f"step {info.step} of {info.max_steps}" if info.max_steps else f"step {info.step}"]
+    if info.state == "finished" and info.step < (info.max_steps or 0):
+        facts.append("ended early, as validation got no better")
     if view.steps_per_second and info.state == "training":
         facts.append(speed(view.steps_per_second))
     if info.state == "training":

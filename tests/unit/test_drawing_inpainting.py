@@ -32,7 +32,6 @@ from trainer.config import LoraSettings, ModelSettings
 from trainer.errors import UserError
 from trainer.families import load_family, model_folder
 from trainer.generate import Painter
-from trainer.lora.model_weights import open_model
 from trainer.model_sizes import model_sizes
 from trainer.pictures import PictureSettings
 from trainer.single_file.convert import model_folder_of
@@ -93,13 +92,12 @@ def test_in_a_second_pass_and_in_a_batch(model: Model, start: dict[str, Path]) -
         assert together[0].size == settings.enlarged((72, 64))
 
 
-def test_they_are_not_trained_nor_merged(model: Model) -> None:
+def test_they_are_not_trained(model: Model) -> None:
     settings = ModelSettings(base=str(model.folder))
     assert model_sizes(settings, LoraSettings(), inpainting=True).known
     for refuse in (
         lambda: load_family(settings, device=CPU, dtype=torch.float32),
         lambda: model_sizes(settings, LoraSettings()),
-        lambda: open_model(str(model.folder), field="model.base").__enter__(),
     ):
         with pytest.raises(UserError, match=r"is an inpainting model .* Choose the ordinary model") as caught:
             refuse()

@@ -45,6 +45,15 @@ def test_the_time_left_is_told_as_sure_as_it_is(tmp_path: Path) -> None:
     assert words == ["working out the time left", "about 3 min 08 s left", "3 min 00 s left"]
 
 
+def test_an_end_before_the_last_step_is_explained(tmp_path: Path) -> None:
+    run = Workspace(tmp_path).create_run(Config(name="x"))
+    told = {}
+    for state, step in (("finished", 40), ("finished", 100), ("stopped", 40)):
+        run.update(state=state, step=step, max_steps=100)
+        told[state, step] = "ended early, as validation got no better" in run_html.head_line(RunReader(run).view())
+    assert told == {("finished", 40): True, ("finished", 100): False, ("stopped", 40): False}
+
+
 def test_run_list_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     reader = RunListReader(workspace)

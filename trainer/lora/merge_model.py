@@ -218,7 +218,7 @@ def _strength_problems(loras: list[tuple[Path, Strength]]) -> list[Problem]:
 def _as_folder(path: Path, events: EventSink) -> Path:
     from trainer.single_file.convert import model_folder_of  # it loads diffusers, which files alone do not need
 
-    return model_folder_of(path, field="base", events=events)
+    return model_folder_of(path, field="base", events=events, inpainting=True)
 
 
 def _rest_of(base_dir: Path) -> list[Path]:

@@ -100,7 +100,7 @@ def open_base(path: Path) -> Iterator[Base]:
 def _open_file(path: Path, stack: ExitStack) -> Base:
     file = stack.enter_context(open_weights(path))
     shapes = {name: stored.shape for name, stored in file.table.items()}
-    layout = identify(path, shapes, field="base")
+    layout = identify(path, shapes, field="base", inpainting=True)
     parts = {
         part: {name: [Spot(file, source, source.shape(shapes))] for name, source in names.items()}
         for part, names in layout.names(shapes).items()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import UserError
-from trainer.families import FAMILIES, family_of, model_folder, reads_masks
+from trainer.families import FAMILIES, family_of, model_folder
 from trainer.families.parts import read_scheduler
 from trainer.files import read_json
 from trainer.lora.keys import PREFIXES, kohya_key
@@ -24,7 +24,7 @@ from trainer.lora.layers import Shape
 from trainer.runs.events import EventSink
 from trainer.single_file.cache import SUFFIXES
 from trainer.single_file.configs import standard
-from trainer.single_file.kinds import identify, inpainting_refused, prediction
+from trainer.single_file.kinds import identify, prediction
 from trainer.single_file.names import Source
 from trainer.single_file.tensors import Checkpoint, open_checkpoint, unsupported
 from trainer.weight_files import weights_in
@@ -123,7 +123,7 @@ class ModelWeights:
 
 @contextmanager
 def open_model(model: str, *, field: str, events: EventSink | None = None) -> Iterator[ModelWeights]:
-    """Open a model: ``demo``, a folder, a .safetensors or .ckpt file, or a hub id.
+    """Open a model: ``demo``, a folder, a .safetensors or .ckpt file, or a hub id; one for inpainting will do.
 
     Raises UserError(field) when it is none, is broken, or of a family that is not known.
     """
@@ -139,7 +139,7 @@ def _single_file(path: Path, field: str, stack: ExitStack) -> ModelWeights:
     if path.suffix.lower() not in SUFFIXES:
         raise unsupported(path, field)
     checkpoint = stack.enter_context(open_checkpoint(path, field=field))
-    layout = identify(path, checkpoint.shapes, field=field)
+    layout = identify(path, checkpoint.shapes, field=field, inpainting=True)
     said = {"prediction_type": "epsilon", **layout.guess, **prediction(checkpoint.shapes, checkpoint.metadata)}
     predicts = said["prediction_type"]
     cells = layout.sample_sizes[predicts] if layout.sample_sizes else standard(layout.family, "unet")["sample_size"]
@@ -156,8 +156,6 @@ def _folder(folder: Path, model: str, field: str, stack: ExitStack) -> ModelWeig
         known = ", ".join(loader.title for loader in FAMILIES.values())
         message = f"{field}: {model} is no model of a kind that is known here."
         raise UserError("model.family", message, f"Choose a model of {known}: a folder or a single file.", field)
-    if reads_masks(folder):
-        raise inpainting_refused(model, field)
     weights: dict[tuple[str, str], Weight] = {}
     files: dict[str, Path] = {}
     for part in (part for part in PREFIXES if (folder / part).is_dir()):

@@ -102,9 +102,9 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
 def identify(path: Path, shapes: Shapes, *, field: str = "model.base", inpainting: bool = False) -> Layout:
-    """The layout of a model that can be trained. Raises UserError(field) that says what the file is otherwise.
+    """The layout of a model. Raises UserError(field) that says what the file is otherwise.
 
-    ``inpainting``: whether an inpainting model will do, which can only be drawn with.
+    ``inpainting``: whether an inpainting model will do, which can be drawn with and merged into, not trained.
     """
     for pattern, what, hint in _STRANGERS:
         search = re.compile(pattern)
