@@ -16,6 +16,7 @@ from trainer.config_paths import with_full_paths
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.prompt_lines import flags_in_words
+from trainer.yaml_texts import YamlError, load_yaml
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
@@ -49,17 +50,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml(text: str, called: str) -> dict[str, Any]:
     """Plain values of a YAML text that holds a mapping. Raises UserError, which calls the text as given."""
     try:
-        values = yaml.safe_load(text)
-    except RecursionError as error:
-        raise UserError("config.yaml", f"{called} is nested too deeply.", "Check its brackets.") from error
-    except yaml.YAMLError as error:
-        where = (
-            f" in line {error.problem_mark.line + 1}"
-            if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark
-            else ""
-        )
+        values = load_yaml(text)
+    except YamlError as error:
         raise UserError(
-            "config.yaml", f"{called} is not valid YAML{where}.", "Check indentation and colons there."
+            "config.yaml", f"{called} is not valid YAML{error}.", "Check indentation and colons there."
         ) from error
     if values is None:
         return {}
@@ -117,8 +111,8 @@ def apply_override(values: dict[str, Any], override: str) -> None:
                 "config.override", f"--set {name}: {key} is a value, not a section.", "Check the name.", field=name
             )
     try:
-        target[keys[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        target[keys[-1]] = load_yaml(text)
+    except YamlError as error:
         raise UserError(
             "config.override", f"--set {name}: {text!r} is not a YAML value.", "Put text in quotes.", field=name
         ) from error

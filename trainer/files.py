@@ -49,8 +49,20 @@ def write_json(target: Path, value: Any, *, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises OSError or json.JSONDecodeError."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file. Raises OSError or ValueError, also for brackets in brackets without end."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deeply") from error
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where it is missing, broken or no object."""
+    try:
+        values = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def size_bytes(folder: Path) -> int:

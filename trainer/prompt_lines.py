@@ -13,9 +13,8 @@ import json
 import re
 from typing import Any
 
-import yaml
-
 from trainer.sampler_names import sampling_of
+from trainer.yaml_texts import YamlError, load_yaml
 
 FLAGS: dict[str, str] = {
     "n": "negative",
@@ -35,8 +34,8 @@ def parse_line(line: str) -> dict[str, Any]:
     text = line.strip()
     if text.startswith("{"):
         try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError:
+            values = load_yaml(text)
+        except YamlError:
             values = None
         if isinstance(values, dict):
             return values

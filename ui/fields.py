@@ -20,6 +20,7 @@ from trainer.config import Config, SamplePrompt
 from trainer.config_relevance import Relevance
 from trainer.errors import UserError
 from trainer.prompt_lines import format_line, parse_lines
+from trainer.yaml_texts import YamlError, load_yaml
 from ui.ranges import range_of
 
 Kind = Literal["switch", "choice", "number", "text", "paragraph", "lines", "yaml", "resolution", "prompts", "rows"]
@@ -214,13 +215,11 @@ def _read_yaml(field: Field, shown: Any) -> Any:
     if not str(shown or "").strip():
         return None if field.optional else type(field.default)()
     try:
-        return yaml.safe_load(shown)
-    except yaml.YAMLError as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        where = f" in line {mark.line + 1}" if mark else ""
+        return load_yaml(shown)
+    except YamlError as error:
         raise UserError(
             "config.yaml",
-            f"{field.name}: this is not valid YAML{where}.",
+            f"{field.name}: this is not valid YAML{error}.",
             "Write one `name: value` a line.",
             field.name,
         ) from error

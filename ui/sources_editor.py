@@ -13,6 +13,7 @@ from gradio.components import Component
 
 from trainer.config import Source
 from trainer.errors import UserError
+from trainer.yaml_texts import YamlError, load_yaml
 from ui.fields import Field, fields_of
 from ui.wiring import QUIET
 
@@ -59,8 +60,8 @@ class SourcesEditor:
     def read(self, shown: list[Any]) -> Any:
         sources = [self._row(shown, number) for number in self._used(shown)]
         try:
-            rest = yaml.safe_load(shown[-1] or "") or []
-        except yaml.YAMLError as error:
+            rest = load_yaml(shown[-1] or "") or []
+        except YamlError as error:
             raise UserError(
                 "config.yaml", "The further folders are not valid YAML.", "Correct that text.", self._field.name
             ) from error
@@ -124,7 +125,7 @@ class SourcesEditor:
     def _remover(self, number: int) -> Any:
         def remove(*shown: Any) -> list[Any]:
             rows = [self._row(list(shown), other) for other in self._used(list(shown)) if other != number]
-            return self.show([*rows, *(yaml.safe_load(shown[-1] or "") or [])])
+            return self.show([*rows, *(load_yaml(shown[-1] or "") or [])])
 
         return remove
 

@@ -17,6 +17,7 @@ from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.runs.store import Run
 from trainer.single_file.cache import looks_like_a_file
+from trainer.yaml_texts import YamlError, load_yaml
 from ui import presets
 from ui.context import AppContext
 from ui.presets import Preset
@@ -132,8 +133,8 @@ def take_before(context: AppContext) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        found = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YamlError):
         return {}
     return found if isinstance(found, dict) else {}
 

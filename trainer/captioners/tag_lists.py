@@ -6,10 +6,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainer.captioners.tagging import Category, Tag
 from trainer.errors import UserError
+from trainer.yaml_texts import load_yaml
 
 _NUMBERED: dict[str, Category] = {
     "0": "general",
@@ -32,7 +31,7 @@ def read_tags(file: Path) -> list[Tag]:
             return [_tag(row) for row in csv.DictReader(lines)]
     except FileNotFoundError as error:
         raise broken_list(file, "it is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise broken_list(file, "it has another form") from error
 
 
@@ -53,5 +52,5 @@ def broken_list(file: Path, reason: str) -> UserError:
 
 def _tag(row: dict[str, Any]) -> Tag:
     series = row.get("ips") or "[]"
-    names = yaml.safe_load(series) if series != "[]" else []  # quotes of either kind are found there
+    names = load_yaml(series) if series != "[]" else []  # quotes of either kind are found there
     return Tag(row["name"], _NUMBERED[row["category"].strip()], tuple(map(str, names)))

@@ -6,18 +6,18 @@ files of its own is refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.file_download import repo_folder_name
 
 from trainer.captioners.options import ModelOptions
 from trainer.errors import UserError
-from trainer.files import read_json
+from trainer.files import json_object
 from trainer.hub import HUB_ID
 from trainer.hub_errors import HubModel, hub_error
+from trainer.own_code import file_with_own_code
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 _WEIGHTS = ("*.safetensors",)
@@ -94,15 +94,6 @@ def how_to_get(model: str) -> str:
     )
 
 
-def json_object(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where it is missing, broken or no object."""
-    try:
-        values = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
 def _local_folder(model: str) -> Path | None:
     folder = Path(model).expanduser()
     return folder if folder.is_dir() else None
@@ -134,28 +125,13 @@ def _check_config(folder: Path, model: str, model_types: Collection[str]) -> Non
     if not config:
         message = f"{model} is a folder, but holds no model (config.json is missing)."
         raise UserError("caption.not_a_model", message, how_to_get(model), _FIELD)
-    for path in sorted(folder.glob("*.json")):
-        if "auto_map" in json_object(path):
-            message = f"{model}: {path.name} asks for code of its own to be run; that is not done."
-            raise UserError("caption.own_code", message, "Choose a model that transformers knows by itself.", _FIELD)
-    if any(_is_kernel(name, value) for name, value in _entries(config)):
-        message = f"{model}: config.json asks for compiled code of somebody's to be run; that is not done."
+    asking = file_with_own_code(folder)
+    if asking is not None:
+        message = f"{model}: {asking.name} asks for code of its own to be run; that is not done."
         raise UserError("caption.own_code", message, "Choose a model that transformers knows by itself.", _FIELD)
     if config.get("model_type") not in model_types:
         message = f"{model} is a {config.get('model_type')} model; this captioner needs {' or '.join(model_types)}."
         raise UserError("caption.wrong_type", message, "Choose another model, or the captioner made for it.", _FIELD)
-
-
-def _is_kernel(name: str, value: Any) -> bool:
-    """Whether a setting names a repository of attention kernels (CVE-2026-4372: these were loaded unasked)."""
-    return "attn_implementation" in name and isinstance(value, str) and "/" in value
-
-
-def _entries(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        yield name, value
-        if isinstance(value, dict):
-            yield from _entries(value)
 
 
 def _no_tagger(message: str, model: str) -> UserError:

@@ -5,10 +5,9 @@ A new family is one new file with a ``FamilyLoader`` and one line in ``FAMILIES`
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -19,8 +18,10 @@ from trainer.errors import UserError
 from trainer.families.base import Family, FamilyLoader
 from trainer.families.sd import SD1, SD2, SdLoader
 from trainer.families.sdxl import SdxlLoader
+from trainer.files import json_object
 from trainer.hub import HUB_ID, Check, hub_folder
 from trainer.hub_errors import HubModel
+from trainer.own_code import file_with_own_code
 from trainer.runs.events import EventSink
 from trainer.single_file.cache import looks_like_a_file
 from trainer.single_file.convert import ORIGIN_FILE, model_folder_of, vae_folder_of
@@ -129,7 +130,7 @@ def model_folder(
 
 def reads_masks(folder: Path) -> bool:
     """Whether a model folder is of an inpainting model, whose denoiser reads a mask beside the picture."""
-    return _read_json(folder / "unet" / "config.json").get("in_channels") == INPAINTING_CHANNELS
+    return json_object(folder / "unet" / "config.json").get("in_channels") == INPAINTING_CHANNELS
 
 
 def family_of(folder: Path) -> str | None:
@@ -159,7 +160,7 @@ def _vae_folder(vae: str, base_folder: Path, events: EventSink | None) -> Path:
     path = Path(vae).expanduser()
     if not path.is_file():
         return model_folder(vae, None, field="model.vae")
-    config = _read_json(base_folder / "vae" / "config.json")
+    config = json_object(base_folder / "vae" / "config.json")
     if "scaling_factor" not in config:
         message = f"model.base: {base_folder}/vae/config.json gives no scaling_factor for the latents."
         raise UserError("model.broken", message, "Get the model again.", "model.base")
@@ -168,26 +169,24 @@ def _vae_folder(vae: str, base_folder: Path, events: EventSink | None) -> Path:
 
 def _tell_of_guess(base: str, folder: Path, events: EventSink) -> None:
     """A warning where the prediction type of a model made of a single file is only likely."""
-    origin = _read_json(folder / ORIGIN_FILE)
+    origin = json_object(folder / ORIGIN_FILE)
     if origin.get("guess"):
         warning = guess_warning(Path(base).name, origin["guess"])
         events.emit("warning", code=warning.code, message=warning.message, hint=warning.hint)
 
 
 def _refuse_own_code(folder: Path, field: str) -> None:
-    """A config that names Python code to run is refused, rather than trusted to be ignored by a library."""
-    for config in sorted([*folder.glob("*.json"), *folder.glob("*/*config.json")]):
-        values = _read_json(config)
-        if any(key == "auto_map" or key.startswith("_attn_implementation") for key in values):
-            message = f"{field}: {config.parent.name}/{config.name} asks for code of its own to be run."
-            raise UserError("model.own_code", message, "Use a model in plain diffusers layout.", field)
+    config = file_with_own_code(folder)
+    if config is not None:
+        message = f"{field}: {config.parent.name}/{config.name} asks for code of its own to be run."
+        raise UserError("model.own_code", message, "Use a model in plain diffusers layout.", field)
 
 
 def _loader_for(folder: Path, model: ModelSettings) -> FamilyLoader:
     """The loader of the family that the model is of. Raises UserError for a family other than the wanted one."""
     found = family_of(folder)
     if found is None:
-        kind = _read_json(folder / "model_index.json").get("_class_name", "unknown")
+        kind = json_object(folder / "model_index.json").get("_class_name", "unknown")
         known = ", ".join(loader.title for loader in FAMILIES.values())
         message = f"model.base: {model.base} is of a kind ({kind}) that cannot be trained here; known are {known}."
         raise UserError("model.family", message, f"Choose a model of {known}.", "model.base")
@@ -196,11 +195,3 @@ def _loader_for(folder: Path, model: ModelSettings) -> FamilyLoader:
         message = f"model.family: {model.family} is set, but {is_of}."
         raise UserError("model.family", message, f"Set it to auto or {found}, or choose another model.", "model.family")
     return FAMILIES[found]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
-import yaml
 from tomlkit.exceptions import TOMLKitError
 
 from trainer.errors import UserError
 from trainer.imports import CONFIG_KINDS
 from trainer.imports.base import Document, Imported, ReadText
 from trainer.single_file.header import read_header
+from trainer.yaml_texts import YamlError, load_yaml
 
 LARGEST_BYTES = 4_000_000
 """Settings are text of some kilobytes; what is larger is another file by mistake."""
@@ -126,14 +126,9 @@ def _json(text: str, name: str) -> Any:
 def _yaml(text: str) -> tuple[Any, str]:
     """What a text says as YAML, and where it is wrong."""
     try:
-        return yaml.safe_load(text), ""
-    except RecursionError:
-        return None, ", it is nested too deeply"
-    except yaml.YAMLError as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        return None, f" in line {mark.line + 1}" if mark else " "
-    except ValueError as error:  # such as a date that there is not
-        return None, f": {error}"
+        return load_yaml(text), ""
+    except YamlError as error:
+        return None, str(error) or " "
 
 
 def _read(document: Document, kind: str | None, name: str) -> Imported:

@@ -24,8 +24,9 @@ from trainer.captioners.base import Captioner, CaptionerKind
 from trainer.captioners.onnx_tagger import Tagger, TaggerNetwork, check_list, check_package
 from trainer.captioners.tag_lists import broken_list, read_tags, read_thresholds
 from trainer.captioners.tagging import Category, Tag, TaggerOptions, TagWriter
-from trainer.captioners.weights import json_object, tagger_file
+from trainer.captioners.weights import tagger_file
 from trainer.config_base import setting
+from trainer.files import json_object
 
 _V09: dict[Category, float] = {"general": 0.3, "character": 0.85}
 _V1: dict[Category, float] = {"general": 0.17, "character": 0.27, "style": 0.15, "copyright": 0.24, "meta": 0.17}
