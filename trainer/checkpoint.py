@@ -13,6 +13,7 @@ import torch
 
 from trainer.checkpoint_folders import LORA, MANIFEST, STATE, UNFINISHED, checkpoint_at, file_hash, is_valid
 from trainer.files import fsync_folder, write_json
+from trainer.versions import CHECKPOINT, TRAINING_STATE
 
 
 def save_checkpoint(
@@ -49,13 +50,13 @@ def save_checkpoint(
     try:
         write_lora(unfinished / LORA)
         with (unfinished / STATE).open("wb") as file:
-            torch.save(state, file)
+            torch.save({"version": TRAINING_STATE.version, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         files = {name: {"sha256": file_hash(unfinished / name)} for name in (LORA, STATE)}
         loss = validation_loss if validation_loss is not None and math.isfinite(validation_loss) else None
-        manifest = {"step": step, "validation_loss": loss, "files": files, "merged": list(merged)}
-        write_json(unfinished / MANIFEST, manifest)
+        told = {"step": step, "validation_loss": loss, "files": files, "merged": list(merged)}
+        write_json(unfinished / MANIFEST, {"version": CHECKPOINT.version, **told})
         if target.exists():
             shutil.rmtree(target)
         unfinished.rename(target)
@@ -66,5 +67,5 @@ def save_checkpoint(
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """The training state of a valid checkpoint, on the CPU."""
-    return torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
+    """The training state of a valid checkpoint, on the CPU. Raises UserError for one of a newer program."""
+    return TRAINING_STATE.read(torch.load(checkpoint / STATE, map_location="cpu", weights_only=True))

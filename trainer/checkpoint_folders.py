@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.files import read_json
+from trainer.versions import CHECKPOINT
 
 LORA, STATE, MANIFEST = "lora.safetensors", "state.pt", "manifest.json"
 UNFINISHED = ".unfinished-"
@@ -21,7 +22,8 @@ _DAMAGED = "damaged-"
 def newest_checkpoint(folder: Path, warn: Callable[[Path], None]) -> Path | None:
     """The valid checkpoint of the highest step, or None.
 
-    Unfinished ones are removed. Damaged ones are told to ``warn`` and set aside under another name.
+    Unfinished ones are removed. Damaged ones are told to ``warn`` and set aside under another name. Raises UserError
+    for one of a newer program.
     """
     for unfinished in folder.glob(f"{UNFINISHED}*"):
         shutil.rmtree(unfinished)
@@ -47,7 +49,10 @@ def step_of(checkpoint: Path) -> int:
 
 
 def is_valid(checkpoint: Path) -> bool:
-    """Whether a checkpoint is complete and its files are what was written."""
+    """Whether a checkpoint is complete and its files are what was written.
+
+    Raises UserError for one of a newer program, which is not damaged.
+    """
     try:
         manifest = read_manifest(checkpoint)
         return manifest["step"] == step_of(checkpoint) and all(
@@ -58,8 +63,8 @@ def is_valid(checkpoint: Path) -> bool:
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """The manifest of a valid checkpoint."""
-    return read_json(checkpoint / MANIFEST)
+    """The manifest of a valid checkpoint. Raises UserError for one of a newer program."""
+    return CHECKPOINT.read(read_json(checkpoint / MANIFEST))
 
 
 def checkpoint_at(folder: Path, step: int) -> Path:

@@ -64,8 +64,6 @@ __all__ = [
     "setting",
 ]
 
-CONFIG_VERSION: Literal[1] = 1
-
 Quantize = Literal["none", "fp8", "int8", "nf4"]
 _VALIDATED = is_set("validation.split") | is_set("validation.path")
 
@@ -318,7 +316,7 @@ class OutputSettings(Section):
 class Config(Section):
     """A training run, complete."""
 
-    version: Literal[1] = CONFIG_VERSION
+    version: Literal[1] = 1
     """Version of this format."""
     name: str = setting(
         "my-lora",

@@ -11,11 +11,12 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from trainer.config import CONFIG_VERSION, Config
+from trainer.config import Config
 from trainer.config_paths import with_full_paths
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.prompt_lines import flags_in_words
+from trainer.versions import CONFIG
 from trainer.yaml_texts import YamlError, load_yaml
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
@@ -67,15 +68,8 @@ def parse_yaml(text: str, called: str) -> dict[str, Any]:
 
 
 def parse_config(values: dict[str, Any]) -> Config:
-    """Validate plain values. Raises UserError with one problem per wrong field."""
-    version = values.get("version", CONFIG_VERSION)
-    if isinstance(version, int) and version > CONFIG_VERSION:
-        raise UserError(
-            "config.newer",
-            f"version: {version} was written by a newer LoRA Atelier; this one reads up to {CONFIG_VERSION}.",
-            "Update the program, or save the settings again with this one.",
-            field="version",
-        )
+    """Validate plain values, of this version or an older one. Raises UserError with one problem per wrong field."""
+    values = CONFIG.read(values)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -126,7 +120,7 @@ def dump_config(config: Config) -> str:
 def dump_changes(config: Config) -> str:
     """Only what differs from the defaults, as YAML: what a preset file holds."""
     changes = config.model_dump(mode="json", exclude_defaults=True)
-    return yaml.safe_dump({"version": CONFIG_VERSION, **changes}, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump({"version": CONFIG.version, **changes}, sort_keys=False, allow_unicode=True, width=120)
 
 
 def save_config(config: Config, path: Path) -> None:

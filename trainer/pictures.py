@@ -22,6 +22,7 @@ from trainer.errors import UserError
 from trainer.files import atomic_path
 from trainer.infotext import LONGEST_TEXT, Infotext, read_infotext, write_infotext
 from trainer.lora.strengths import Strength, parse_strength
+from trainer.versions import PICTURE
 
 OUR_CHUNK = "lora_atelier"
 LARGEST_SIDE_PX = 4096
@@ -142,7 +143,7 @@ def parse_settings(values: dict[str, Any]) -> PictureSettings:
 def save_png(image: Image.Image, path: Path, settings: dict[str, Any]) -> None:
     """Write a PNG atomically, with its settings inside. Keys beyond those of PictureSettings are kept in our chunk."""
     chunks = PngInfo()
-    chunks.add_text(OUR_CHUNK, json.dumps(settings))
+    chunks.add_text(OUR_CHUNK, json.dumps({"version": PICTURE.version, **settings}))
     chunks.add_text(A1111_CHUNK, write_infotext(settings))
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=chunks)
@@ -153,10 +154,10 @@ def read_picture(path: Path) -> Infotext:
 
     Ours name LoRAs and model among the settings, by their files.
 
-    Raises UserError when the file is not a picture or carries no settings.
+    Raises UserError when the file is not a picture, carries no settings, or those of a newer program.
     """
     texts = _texts(path)
-    ours = _known(_our_settings(texts.get(OUR_CHUNK, "")))
+    ours = _known(PICTURE.read(_our_settings(texts.get(OUR_CHUNK, ""))))
     if ours:
         return Infotext(ours)
     read = read_infotext(texts.get(A1111_CHUNK, ""))

@@ -220,7 +220,7 @@ class Upkeep:
             check_same_layers(self._family, checkpoint / LORA)
             state = load_state(checkpoint)
             self._learning.load_state(state)
-            if "validation" in state:  # those of version 0.1 have none
+            if state["validation"] is not None:
                 self._history.load_state(state["validation"])
         except (ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
             message = f"{checkpoint.name} does not fit config.yaml: {error}."

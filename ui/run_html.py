@@ -6,7 +6,8 @@ import html
 import time
 from collections.abc import Sequence
 
-from trainer.runs.store import ALIVE, RunInfo
+from trainer.runs.store import ALIVE, RunInfo, about_newer
+from ui.run_list import RunList
 from ui.run_view import RunView, duration, file_size, speed
 
 STATE_WORDS = {
@@ -28,10 +29,11 @@ NOTHING_YET = (
 _COMPARING = '<p class="quiet">Tick two to eight runs to compare them.</p>'
 
 
-def run_list(infos: Sequence[RunInfo], queue: Sequence[str], selected: str) -> str:
-    """One button per run, newest first. ``queue`` holds the ids of waiting runs, next one first."""
-    items = "".join(_list_item(info, queue, info.id == selected) for info in infos)
-    return f'<div class="run-list">{_COMPARING if len(infos) > 1 else ""}{items}</div>'
+def run_list(runs: RunList, selected: str) -> str:
+    """One button per run, and a line about those that cannot be listed."""
+    items = "".join(_list_item(info, runs.queue, info.id == selected) for info in runs.infos)
+    newer = f'<p class="quiet" role="note">{about_newer(runs.newer)}</p>' if runs.newer else ""
+    return f'<div class="run-list">{_COMPARING if len(runs.infos) > 1 else ""}{items}{newer}</div>'
 
 
 def head_line(view: RunView) -> str:

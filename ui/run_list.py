@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainer.errors import UserError
@@ -21,6 +21,8 @@ class RunList:
     queue: tuple[str, ...]
     paused: bool = False
     """Whether the queue is: waiting runs stay waiting."""
+    newer: int = 0
+    """How many runs are left out as a newer version of this program made them."""
 
 
 class RunListReader:
@@ -36,15 +38,20 @@ class RunListReader:
         """The list as it is now; the same object as before while nothing has changed."""
         with self._lock:
             known: dict[Path, tuple[int, RunInfo]] = {}
+            newer = 0
             for run in self._runs():
-                with suppress(UserError, FileNotFoundError):
-                    known[run.dir] = self._read(run)
+                with suppress(FileNotFoundError):
+                    try:
+                        known[run.dir] = self._read(run)
+                    except UserError:
+                        newer += run.is_newer
             self._known = known
             infos = tuple(sorted((info for _, info in known.values()), key=lambda info: -info.created))
             state = read_queue(self._workspace)
             queue = tuple(info.id for info in in_order(infos, state.order))
-            if (infos, queue, state.paused) != (self._list.infos, self._list.queue, self._list.paused):
-                self._list = RunList(self._list.version + 1, infos, queue, state.paused)
+            now = RunList(self._list.version, infos, queue, state.paused, newer)
+            if now != self._list:
+                self._list = replace(now, version=now.version + 1)
             return self._list
 
     def _runs(self) -> list[Run]:

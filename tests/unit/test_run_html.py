@@ -10,7 +10,7 @@ from PIL import Image
 from trainer.config import Config
 from trainer.runs.store import Workspace, this_process
 from ui import media, picture_html, run_html
-from ui.run_list import RunListReader
+from ui.run_list import RunList, RunListReader
 from ui.run_view import RunReader
 
 
@@ -25,7 +25,7 @@ def test_text_of_others_stays_text(tmp_path: Path) -> None:
     run.events_path.write_text("".join(json.dumps(event) + "\n" for event in (warning, sample)))
     view = RunReader(run).view()
     parts = [run_html.head_line(view), run_html.notes(view)]
-    parts.append(run_html.run_list([view.info], [], ""))
+    parts.append(run_html.run_list(RunList(1, (view.info,), ()), ""))
     parts.append(picture_html.problems([{"message": evil, "hint": evil}]))
     for part in parts:
         assert "<img src=x" not in part

@@ -13,7 +13,7 @@ from trainer.runs.bin import Bin
 from trainer.runs.control import REQUESTS
 from trainer.runs.events import EventSink
 from trainer.runs.queue import queued_runs
-from trainer.runs.store import ALIVE, Run, Workspace
+from trainer.runs.store import ALIVE, Run, Workspace, about_newer
 
 WITH_TEXT: dict[str, Callable[[Run, str], Any]] = {"rename": actions.rename, "note": actions.note}
 ACTIONS = ("list", *REQUESTS, *WITH_TEXT, "delete", "bin", "restore", "empty-bin")
@@ -36,6 +36,8 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     workspace = workspace_of(args)
     rubbish = Bin(workspace.dir)
     if args.action == "list":
+        if newer := workspace.newer_runs():
+            events.emit("warning", **vars(about_newer(len(newer))))
         return {"runs": _listing(workspace)}
     if args.action == "bin":
         return {"bin": [item.model_dump() for item in rubbish.items()]}

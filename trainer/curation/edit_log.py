@@ -25,6 +25,7 @@ from trainer.data.caption_files import ENCODINGS, decode
 from trainer.errors import UserError
 from trainer.files import folder_key, write_text
 from trainer.runs.store import Workspace
+from trainer.versions import EDIT
 
 KEPT_EDITS = 100
 """Older edits can no longer be undone."""
@@ -262,7 +263,7 @@ class EditLog:
             if int(path.stem) > position or int(path.stem) <= position - KEPT_EDITS:
                 path.unlink()
         edit = self._edit_path(position + 1)
-        heading = {"title": title, "time": time.time(), "by": by}
+        heading = {"version": EDIT.version, "title": title, "time": time.time(), "by": by}
         write_text(edit, "".join(map(_line, [heading, *map(_as_json, steps)])))
         self._move_to(position + 1)
         return edit
@@ -274,10 +275,14 @@ class EditLog:
             os.fsync(file.fileno())
 
     def _steps(self, number: int) -> list[Step]:
-        """The edit's steps; the last line may be torn by a killed process, and then its step was not done."""
+        """The edit's steps; the last line may be torn by a killed process, and then its step was not done.
+
+        Raises UserError for an edit of a newer program.
+        """
         data = self._edit_path(number).read_bytes()
         complete = data[: data.rfind(b"\n")].decode("utf-8")
-        return [_of_json(json.loads(line)) for line in complete.split("\n")[1:]]
+        heading, *steps = map(json.loads, complete.split("\n"))
+        return list(map(_of_json, EDIT.read({**heading, "steps": steps})["steps"]))
 
     def _title(self, number: int) -> str:
         return str(self._heading(number).get("title", ""))

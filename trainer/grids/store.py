@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,6 +27,7 @@ from trainer.errors import Problem, UserError
 from trainer.files import read_json, write_json
 from trainer.grids.spec import Cell, GridSpec
 from trainer.runs.store import Workspace
+from trainer.versions import GRID
 
 INFO, CELLS = "grid.json", "cells"
 PUTTING_TOGETHER = "putting the sheet together"
@@ -37,6 +38,7 @@ _END_OF_PNG = b"IEND\xaeB`\x82"
 class GridInfo(BaseModel):
     """``grid.json``. Never changed once it is written."""
 
+    version: Literal[1] = 1
     id: str
     name: str = ""
     """What the page calls it; empty: by its axes."""
@@ -77,9 +79,9 @@ class Grid:
         return self.dir / "sheet.png"
 
     def read(self) -> GridInfo:
-        """``grid.json``. Raises UserError when the folder is not a grid."""
+        """``grid.json``. Raises UserError when the folder is not a grid, or one of a newer program."""
         try:
-            return GridInfo.model_validate(read_json(self.dir / INFO))
+            return GridInfo.model_validate(GRID.read(read_json(self.dir / INFO)))
         except (OSError, ValueError, ValidationError) as error:
             message = f"{self.dir} is not a folder of a grid."
             raise UserError("grid.unreadable", message, f"Its {INFO} is missing or damaged.") from error

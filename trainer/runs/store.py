@@ -24,8 +24,9 @@ from trainer.checkpoint_folders import step_of
 from trainer.config import Config
 from trainer.config_io import load_config, save_config
 from trainer.config_paths import config_with_full_paths
-from trainer.errors import UserError
+from trainer.errors import Problem, UserError
 from trainer.files import read_json, write_json
+from trainer.versions import RUN
 
 State = Literal["queued", "starting", "preparing", "training", "paused", "stopping", "finished", "stopped", "failed"]
 ALIVE: tuple[State, ...] = ("starting", "preparing", "training", "paused", "stopping")
@@ -40,6 +41,7 @@ class RunInfo(BaseModel):
 
     model_config = ConfigDict(extra="allow")  # a later version's extra keys survive a rewrite
 
+    version: Literal[1] = 1
     id: str
     name: str
     state: State = "queued"
@@ -137,15 +139,24 @@ class Run:
         return load_config(self.config_path)
 
     def read(self) -> RunInfo:
-        """``run.json`` as written. Raises UserError when the folder is not a run."""
+        """``run.json`` as written. Raises UserError when the folder is not a run, or one of a newer program."""
         try:
-            return RunInfo.model_validate(read_json(self.info_path))
+            return RunInfo.model_validate(RUN.read(read_json(self.info_path)))
         except (OSError, ValueError) as error:
             raise UserError(
                 "run.unreadable",
                 f"{self.dir} is not a run folder: {error}.",
                 "Choose a folder under runs/ of the workspace.",
             ) from error
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether ``run.json`` is of a newer version of this program."""
+        try:
+            self.read()
+        except UserError as error:
+            return error.problems[0].code == RUN.newer
+        return False
 
     @property
     def workspace(self) -> Workspace:
@@ -298,6 +309,11 @@ class Workspace:
                 created[Run(folder)] = Run(folder).read().created
         return sorted(created, key=lambda run: created[run], reverse=True)
 
+    def newer_runs(self) -> list[Run]:
+        """Run folders that only a newer version of this program can read; ``runs`` leaves them out."""
+        folders = self.runs_dir.iterdir() if self.runs_dir.is_dir() else ()
+        return [run for run in map(Run, folders) if run.is_newer]
+
     def run(self, run_id: str) -> Run:
         """The run of this id. Raises UserError when there is none; an id cannot lead out of the workspace."""
         run = Run(self.runs_dir / run_id)
@@ -320,6 +336,13 @@ def new_run_id(name: str) -> str:
     """A folder name that sorts by time and is never given twice: ``20261123-081500-my-lora-3f2a91c7``."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(4)}"
+
+
+def about_newer(count: int) -> Problem:
+    """Says that so many runs, one or more, cannot be shown as a newer version of this program made them."""
+    which = "1 run was" if count == 1 else f"{count} runs were"
+    left_out = "is" if count == 1 else "are"
+    return Problem(RUN.newer, f"{which} made by a newer LoRA Atelier and {left_out} not listed.", "Update the program.")
 
 
 def last_log_line(log_path: Path) -> str:

@@ -29,4 +29,4 @@ def _key(overview: Overview) -> Any:
 
 
 def _updates(overview: Overview) -> list[Any]:
-    return [run_html.run_list(overview.runs.infos, overview.runs.queue, overview.selected)]
+    return [run_html.run_list(overview.runs, overview.selected)]
