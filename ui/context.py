@@ -6,10 +6,12 @@ import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainer.config_io import PRESETS_DIR
 from trainer.errors import UserError
 from trainer.hub import HUB_ID
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
+from ui.dataset.scan import leads_out
 from ui.dataset.thumbnails import Thumbnails
 from ui.page import Page
 
@@ -23,6 +25,9 @@ class AppContext:
     """Folders allowed on the command line, beside the workspace and those in the settings file."""
     page: Page = field(default_factory=Page)
     """Where tabs register pollers, load handlers and routes."""
+
+    def __post_init__(self) -> None:
+        self.page.may_serve = lambda path: not leads_out(path, [*self.allowed_folders(), PRESETS_DIR])
 
     @functools.cached_property
     def thumbnails(self) -> Thumbnails:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse
 from starlette.routing import Route
 
 if TYPE_CHECKING:
@@ -38,9 +41,11 @@ class Page:
     """Filled while the tabs are built, then wired by the shell.
 
     Attributes:
+        may_serve: whether a file may be sent; a link in the workspace may lead anywhere.
         tab: id of the tab that is being built; empty outside of tabs.
     """
 
+    may_serve: Callable[[Path], bool] = lambda path: True
     pollers: list[Handler] = field(default_factory=list)
     load_handlers: list[Handler] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
@@ -74,7 +79,14 @@ class Page:
 
     def route(self, path: str, endpoint: Callable[[Request], Response]) -> None:
         """Serve ``path``, such as ``/thumbnails/{number:int}``, behind the same checks as the page itself."""
-        self.routes.append(Route(path, endpoint, methods=["GET"]))
+
+        def answer(request: Request) -> Response:
+            response = endpoint(request)
+            if isinstance(response, FileResponse) and not self.may_serve(Path(response.path)):
+                raise HTTPException(404)
+            return response
+
+        self.routes.append(Route(path, answer, methods=["GET"]))
 
 
 def joined(handlers: Sequence[Handler], unchanged: Callable[[], Any]) -> Callable[..., list[Any]]:

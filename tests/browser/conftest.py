@@ -6,23 +6,17 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
 
+from tests.running_app import ROOT, end_app, free_port, start_app
 from trainer.runs.store import Workspace
 
-ROOT = Path(__file__).resolve().parents[2]
 MEASURES = "LORA_ATELIER_MEASURE" in os.environ
 """Whether the machine is idle, so that times can be held to what is promised; else only to what is absurd."""
 SHOTS = ROOT / "test-results"
@@ -35,7 +29,6 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-START_SECONDS = 240  # on a busy machine; an app that ends is told at once
 
 
 @dataclass
@@ -53,7 +46,7 @@ class App:
     def restart(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-        self.process = _start(self.workspace, self.port)
+        self.process = start_app(self.workspace, self.port)
 
 
 def chromium() -> str:
@@ -76,11 +69,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     chromium()
     workspace = tmp_path_factory.mktemp("workspace")
     port = free_port()
-    running = App(workspace, port, _start(workspace, port))
+    running = App(workspace, port, start_app(workspace, port))
     yield running
-    running.process.terminate()
-    running.process.wait(timeout=20)
-    _end_all_in(workspace)
+    end_app(running.process, workspace)
 
 
 @pytest.fixture(scope="module")
@@ -166,42 +157,3 @@ def frozen(pid: int) -> Iterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
-
-
-def _end_all_in(workspace: Path) -> None:
-    """Trainers, workers and studios outlive the app on purpose; they must not outlive the test."""
-    for process in psutil.process_iter(["cmdline"]):
-        if any(str(workspace) in part for part in process.info["cmdline"] or []):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _start(workspace: Path, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--workspace", str(workspace), "--no-browser"]
-    with (workspace / "app.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        _wait_until_answering(process, port, workspace / "app.log")
-    except RuntimeError:
-        process.kill()
-        raise
-    return process
-
-
-def _wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"app.py ended with {process.returncode}:\n{log.read_text()}")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/gradio_api/startup-events", timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    raise RuntimeError(f"app.py did not answer in {START_SECONDS} s:\n{log.read_text()}")

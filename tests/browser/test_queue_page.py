@@ -15,10 +15,11 @@ import pytest
 import yaml
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from tests.browser.conftest import App, _start, expect_to_fit, free_port, toast, wait_until_open
+from tests.browser.conftest import App, expect_to_fit, toast, wait_until_open
 from tests.browser.example_runs import example_run, open_tab
 from tests.browser.test_dataset_tab import eventually
 from tests.recipe.tiny_runs import SIDE, make_pictures
+from tests.running_app import free_port, start_app
 from trainer.config import Config
 from trainer.demo import MODEL_DIR
 from trainer.runs.queue import pause, queued_runs, read_queue
@@ -175,7 +176,7 @@ def test_a_run_can_be_sent_to_another_device(
     pause(workspace)
     run = workspace.create_run(Config(name="mine"))
     port = free_port()
-    process = _start(workspace.dir, port)
+    process = start_app(workspace.dir, port)
     page = browser.new_page()
     try:
         page.goto(f"http://127.0.0.1:{port}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import app
+from tests.running_app import free_port
 from trainer.errors import UserError
 from ui import serving
 
@@ -84,12 +85,6 @@ def prepared(script: str, *arguments: object) -> str:
     command = [sys.executable, "-c", beginning + script, *map(str, arguments)]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=_environment())
     return answer.stdout.strip()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _environment() -> dict[str, str]:

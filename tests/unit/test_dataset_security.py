@@ -6,13 +6,10 @@ every file that Python touches meanwhile is looked at. New panels are covered wi
 
 from __future__ import annotations
 
-import ast
-import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,50 +20,16 @@ from fastapi import FastAPI
 from gradio.blocks import Block, BlockFunction
 from starlette.testclient import TestClient
 
+from tests.security.sent_names import names_sent
+from tests.security.watch import Watch
 from trainer.runs.store import Workspace
 from ui.context import AppContext
 from ui.dataset.view import as_ticked
 from ui.shell import build_page
 
 SECRET = "TOP-SECRET"
-DATASET_SOURCES = Path(__file__).resolve().parents[2] / "ui" / "dataset"
-READERS_OF_EVENTS = ("sent", "_texts")
-"""Functions of the page that are given the names of what a script sends."""
-
-READS = ("open", "os.listdir", "os.scandir", "glob.glob")
-CHANGES = (
-    "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime", "os.chmod",
-)  # fmt: skip
-
-
-@dataclass
-class Watch:
-    """Looks at what Python opens, lists, changes and starts; an audit hook, which cannot be taken out again."""
-
-    outside: Path | None = None
-    touched: list[str] = field(default_factory=list)
-
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.outside is None:
-            return
-        if event == "subprocess.Popen":
-            words = [part for word in arguments[1] for part in str(word).split("=")]
-            self._note(event, words, follow=True)
-            raise PermissionError("no processes in this test")
-        if event in READS or event in CHANGES:
-            self._note(event, arguments, follow=event in READS)
-
-    def _note(self, event: str, values: Any, *, follow: bool) -> None:
-        for value in values:
-            if not isinstance(value, str | os.PathLike) or not str(value) or "\0" in str(value):
-                continue
-            path = Path(value)
-            place = os.path.realpath(path) if follow else os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
-            if Path(place).is_relative_to(str(self.outside)) or place == "/etc/passwd":
-                self.touched.append(f"{event} {value}")
-
-
-WATCH = Watch()
+TOUCHED: list[str] = []
+WATCH = Watch(None, TOUCHED.append)
 sys.addaudithook(WATCH)
 
 
@@ -148,17 +111,6 @@ def events_of_tab(blocks: gr.Blocks) -> list[BlockFunction]:
     return events
 
 
-@cache
-def names_sent() -> frozenset[str]:
-    """What the tab's scripts may send along with an event, read off the page's source."""
-    names = set()
-    for path in DATASET_SOURCES.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in READERS_OF_EVENTS:
-                names |= {each.value for each in node.args if isinstance(each, ast.Constant)}
-    return frozenset(map(str, names)) - {"path"}  # Gradio takes that for a file, and refuses all but its own
-
-
 def view(folder: str, name: str) -> dict[str, Any]:
     """What the grid sends with every event."""
     return {
@@ -196,6 +148,11 @@ def call(scene: Scene, function: BlockFunction, data: list[Any], text: str) -> s
     return answer
 
 
+def watch(scene: Scene) -> None:
+    TOUCHED.clear()
+    WATCH.outside = scene.outside
+
+
 def check_all(scene: Scene, folder: str, text: str, *, one_by_one: bool = False) -> list[str]:
     """Call every event with ``text`` in all places, or in one at a time; what was touched that must not be."""
     before, wrong = scene.state_outside(), []
@@ -207,11 +164,11 @@ def check_all(scene: Scene, folder: str, text: str, *, one_by_one: bool = False)
             calls = [[*plain[:place], hostile[place], *plain[place + 1 :]] for place in range(min(len(plain), 13))]
             calls = [data for data in calls if data != plain]
         for data in calls:
-            WATCH.touched, WATCH.outside = [], scene.outside
+            watch(scene)
             answer = call(scene, function, data, text)
             WATCH.outside = None
-            if WATCH.touched or SECRET in answer:
-                wrong.append(f"{function.fn.__qualname__}: {WATCH.touched[:3] or 'the secret was told'}")
+            if TOUCHED or SECRET in answer:
+                wrong.append(f"{function.fn.__qualname__}: {TOUCHED[:3] or 'the secret was told'}")
         scene.restore()
     if scene.state_outside() != before:
         wrong.append("files outside were changed")
@@ -252,10 +209,10 @@ def test_the_events_really_run(scene: Scene) -> None:
         },
     ).json()
     assert [card["name"] for card in turned["data"][0]["cards"]] == ["a.png", "b.png"]
-    WATCH.touched, WATCH.outside = [], scene.outside
+    watch(scene)
     (scene.outside / "secret.txt").read_text(encoding="utf-8")
     WATCH.outside = None
-    assert len(WATCH.touched) == 1
+    assert len(TOUCHED) == 1
 
 
 def test_questions_that_scripts_ask(scene: Scene) -> None:
@@ -268,11 +225,11 @@ def test_questions_that_scripts_ask(scene: Scene) -> None:
                 for folder in (text, str(scene.good), str(scene.linked)):
                     data = {**dict.fromkeys(names_sent(), text), "folder": folder}
                     whom = {"component_id": block._id, "fn_name": name.__name__, "session_hash": "security"}
-                    WATCH.touched, WATCH.outside = [], scene.outside
+                    watch(scene)
                     answer = scene.client.post("/gradio_api/component_server", json={"data": data, **whom})
                     WATCH.outside = None
                     asked += 1
-                    assert (WATCH.touched, SECRET in answer.text) == ([], False), f"{name.__name__} {folder} {text}"
+                    assert (TOUCHED, SECRET in answer.text) == ([], False), f"{name.__name__} {folder} {text}"
     assert asked
 
 
@@ -285,10 +242,10 @@ def test_routes_of_pictures(scene: Scene) -> None:
     token = thumb.split("/")[3]
     (scene.good / "a.png").unlink()
     (scene.good / "a.png").symlink_to(scene.outside / "secret.png")
-    WATCH.touched, WATCH.outside = [], scene.outside
+    watch(scene)
     for path in (f"{token}/0", f"{token}/99", f"{token}/-1", "forged/0", f"{token}/..%2f..%2foutside", "../0"):
         for kind in ("thumb", "picture"):
             assert scene.client.get(f"/atelier/{kind}/{path}").status_code in (400, 404), path
     WATCH.outside = None
     scene.restore()
-    assert WATCH.touched == []
+    assert TOUCHED == []
