@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from trainer.errors import UserError
 from trainer.files import read_json, write_json, write_text
@@ -84,9 +84,8 @@ class Job:
         pid, pid_started = self._process()
         # Alive is asked before the result: a job that ends in between has its result by then.
         alive = process_is_alive(pid, pid_started)
-        outcome = _read_or_none(self.result_path)
-        if outcome is not None:
-            return info.model_copy(update=outcome)
+        if self.result_path.exists():
+            return self._ended(info)
         if alive or (pid is None and time.time() - info.started < _START_SECONDS):
             return info.model_copy(update={"pid": pid})
         return info.model_copy(update=self._died())
@@ -121,13 +120,21 @@ class Job:
 
     def _order(self) -> dict[str, Any]:
         order = _read_or_none(self.dir / "job.json")
-        if order is None:
+        if not isinstance(order, dict) or not {"title", "command", "started"} <= set(order):
             raise UserError("job.unknown", f"There is no job in {self.dir}.", "It may have been cleared away.")
         return order
 
     def _process(self) -> tuple[int | None, float | None]:
         process = _read_or_none(self.dir / "process.json")
         return (process["pid"], process["pid_started"]) if process else (None, None)
+
+    def _ended(self, info: JobInfo) -> JobInfo:
+        """The job with its outcome; one whose outcome cannot be read counts as gone without a word."""
+        outcome = _read_or_none(self.result_path)
+        try:
+            return JobInfo.model_validate({**info.model_dump(), **outcome})
+        except (TypeError, ValidationError):
+            return info.model_copy(update=self._died())
 
     def _died(self) -> dict[str, Any]:
         """The outcome of a job that is gone without a word."""

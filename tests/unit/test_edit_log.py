@@ -344,3 +344,50 @@ def _wait_for_changes(folder: Path, goal: str, count: int, state: Path) -> None:
         if count and (folder / f"{count:04}.txt").read_text(encoding="utf-8") == goal:
             return
     raise AssertionError("nothing was written")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '["../outside.txt", null, "x"]', '["/outside.txt", null, "x"]', '["a/../../outside.txt", null, "x"]',
+        '["C:\\\\outside.txt", null, "x"]', '["..\\\\outside.txt", null, "x"]',
+        '{"source": "a.txt", "target": "../outside.txt", "displaced": null}',
+        '{"source": "a.txt", "target": "b.txt", "displaced": "../outside.txt"}',
+        '["a.txt", 1, "x"]', '[1, null, "x"]', '["", null, "x"]', '["a.txt"]',
+        '{"source": "a.txt"}', "1", "{", "[" * 20_000,
+    ],
+)  # fmt: skip
+def test_what_a_damaged_or_forged_edit_says_is_not_done(line: str, tmp_path: Path) -> None:
+    folder, log = _folder(tmp_path, a="2")
+    log.apply("first", [Change("a.txt", "2", "3")])
+    edit = tmp_path / "state" / "000001.jsonl"
+    edit.write_text(edit.read_text().split("\n")[0] + f"\n{line}\n")
+    with pytest.raises(UserError) as caught:
+        log.undo()
+    assert caught.value.problems[0].code == "edit.damaged"
+    assert _texts(folder) == {"a": "3"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "state"]
+
+
+@pytest.mark.parametrize(
+    "heading", ["{", "[]", "{}", '{"title": 1, "time": 2.0}', '{"title": "x", "time": "soon"}', "\xff"]
+)
+def test_an_edit_with_a_damaged_heading_hides_no_other(heading: str, tmp_path: Path) -> None:
+    folder, log = _folder(tmp_path, a="1")
+    log.apply("first", [Change("a.txt", "1", "2")])
+    log.apply("second", [Change("a.txt", "2", "3")])
+    edit = tmp_path / "state" / "000002.jsonl"
+    edit.write_bytes(heading.encode("latin-1") + b"\n" + edit.read_bytes().split(b"\n", 1)[1])
+    assert log.titles() == ("", "")
+    assert [past.title for past in log.history()] == ["first"]
+    assert log.undo().title == ""
+    assert _texts(folder) == {"a": "3"}
+
+
+def test_without_a_readable_position_all_that_is_kept_is_in_effect(tmp_path: Path) -> None:
+    folder, log = _folder(tmp_path, a="1")
+    log.apply("first", [Change("a.txt", "1", "2")])
+    (tmp_path / "state" / "position").write_text("x")
+    assert log.titles() == ("first", "")
+    log.undo()
+    assert _texts(folder) == {"a": "1"}

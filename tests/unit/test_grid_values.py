@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from trainer.errors import UserError
+from trainer.grids.axes import read_axis
+from trainer.grids.spec import as_given
 from trainer.grids.values import MAX_VALUES, read_numbers, split_lines, split_values
 
 
@@ -66,3 +69,11 @@ def test_what_is_wrong_is_told(entry: str, words: str) -> None:
 def test_lists() -> None:
     assert split_values(' a, "b, c" ,\n d\n\n') == ["a", "b, c", "d"]
     assert split_lines("a cat, sitting\n\n  a dog\r\n") == ["a cat, sitting", "a dog"]
+
+
+def test_any_line_ends_separate_and_endless_entries_are_told() -> None:
+    assert split_values("1\r2\r\n3,4\n") == ["1", "2", "3", "4"]
+    with pytest.raises(ValueError, match="far too long"):
+        split_values("1, " + "2" * 200_000)
+    with pytest.raises(UserError, match="X, Seed: one of the values is far too long"):
+        read_axis("x", {"kind": "seed", "values": "2" * 200_000}, as_given)

@@ -131,3 +131,13 @@ def test_the_command_writes_a_config_and_tells_of_each_key(tmp_path: Path, capfd
 def test_every_kind_has_a_label() -> None:
     assert all(kind.label for kind in CONFIG_KINDS.values())
     assert {"kohya_gui", "sd_scripts", "command_line", "onetrainer", "ai_toolkit", "own"} <= set(CONFIG_KINDS)
+
+
+@pytest.mark.parametrize("name", ["untouched_defaults", "kohya_locon_blocks"])
+def test_keys_that_are_no_text_are_told_like_any_other(name: str) -> None:
+    """YAML's braces allow numbers and dates as keys; JSON does not."""
+    path = Path(__file__).parents[1] / "data" / "imports" / "kohya_gui" / f"{name}.json"
+    text = path.read_text(encoding="utf-8").replace("{", "{1: 2, null: 3, 2026-01-01: {true: 4}, ", 1)
+    report = import_text(text, path.name).report
+    told = {line.source for line in [*report.mapped, *report.guessed, *report.no_equivalent, *report.no_effect]}
+    assert {"1", "None", "2026-01-01"} <= {source.partition(".")[0] for source in told}

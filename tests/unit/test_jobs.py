@@ -220,3 +220,20 @@ def test_old_ended_jobs_are_cleared(workspace: Workspace, monkeypatch: pytest.Mo
     started = start_job(workspace, ["runs", "list", "--workspace", str(workspace.dir)], "x")
     assert [one.id for one in jobs(workspace)] == [started.id, "old-3", "old-2"]
     _ended(started)
+
+
+@pytest.mark.parametrize("outcome", ["1", '"x"', "[]", '{"state": "dancing"}', "{", "[" * 20_000])
+def test_a_job_whose_outcome_cannot_be_read_counts_as_ended_without_a_word(outcome: str, workspace: Workspace) -> None:
+    (workspace.jobs_dir / "a").mkdir(parents=True)
+    write_json(workspace.jobs_dir / "a" / "job.json", {"title": "t", "command": ["merge"], "started": time.time()})
+    ended = job(workspace, "a")
+    ended.result_path.write_text(outcome)
+    assert (ended.read().state, ended.read().error[0]["code"]) == ("failed", "job.died")  # type: ignore[index]
+
+
+@pytest.mark.parametrize("order", ["1", "{}", '{"title": "t"}'])
+def test_a_folder_without_an_order_is_no_job(order: str, workspace: Workspace) -> None:
+    (workspace.jobs_dir / "a").mkdir(parents=True)
+    (workspace.jobs_dir / "a" / "job.json").write_text(order)
+    with pytest.raises(UserError, match="no job in"):
+        job(workspace, "a").read()

@@ -7,25 +7,21 @@ reads or moves it holds a lock, so the page and a job can work on one folder.
 
 from __future__ import annotations
 
-import base64
-import json
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from trainer.curation.steps import Change, Failures, Move, Step, carry_out, take_back
+from trainer.curation.edit_files import Heading, heading_line, read_heading, read_steps, step_line
+from trainer.curation.steps import Change, Failures, Step, carry_out, take_back
 from trainer.data.caption_files import ENCODINGS, decode
 from trainer.errors import UserError
 from trainer.files import folder_key, write_text
 from trainer.runs.store import Workspace
-from trainer.versions import EDIT
 
 KEPT_EDITS = 100
 """Older edits can no longer be undone."""
@@ -208,8 +204,9 @@ class EditLog:
                 heading, steps = _summary(path, status.st_mtime_ns, status.st_size)
             except FileNotFoundError:  # forgotten this moment, by another process
                 continue
-            number = int(path.stem)
-            past.append(PastEdit(number, heading["title"], heading["time"], steps, heading["by"], number <= position))
+            if heading is not None:
+                number = int(path.stem)
+                past.append(PastEdit(number, heading.title, heading.time, steps, heading.by, number <= position))
         return past
 
     def version(self) -> str:
@@ -224,10 +221,9 @@ class EditLog:
         if seen is None or seen == self.version():
             return
         heading = self._heading(self._position())
-        if by and heading.get("by") == by:
+        if by and heading and heading.by == by:
             return
-        title = heading.get("title", "")
-        what = f'The last change now is "{title}".' if title else "Changes were taken back."
+        what = f'The last change now is "{heading.title}".' if heading else "Changes were taken back."
         raise UserError(
             "edit.elsewhere",
             f"Another window or a job changed this dataset meanwhile. {what}",
@@ -238,7 +234,7 @@ class EditLog:
         title = self._title(number)
         if not title:
             return Outcome("", 0)
-        found = self._sort(self._steps(number))
+        found = self._sort(read_steps(self._edit_path(number)))
         steps = [*found.between, *(found.after if back else found.before)]
         failed = (take_back if back else carry_out)(self._folder, steps)
         self._move_to(number - 1 if back else number)
@@ -263,35 +259,26 @@ class EditLog:
             if int(path.stem) > position or int(path.stem) <= position - KEPT_EDITS:
                 path.unlink()
         edit = self._edit_path(position + 1)
-        heading = {"version": EDIT.version, "title": title, "time": time.time(), "by": by}
-        write_text(edit, "".join(map(_line, [heading, *map(_as_json, steps)])))
+        write_text(edit, heading_line(title, by) + "".join(map(step_line, steps)))
         self._move_to(position + 1)
         return edit
 
     def _append(self, edit: Path, step: Step) -> None:
         with edit.open("a", encoding="utf-8") as file:
-            file.write(_line(_as_json(step)))
+            file.write(step_line(step))
             file.flush()
             os.fsync(file.fileno())
 
-    def _steps(self, number: int) -> list[Step]:
-        """The edit's steps; the last line may be torn by a killed process, and then its step was not done.
-
-        Raises UserError for an edit of a newer program.
-        """
-        data = self._edit_path(number).read_bytes()
-        complete = data[: data.rfind(b"\n")].decode("utf-8")
-        heading, *steps = map(json.loads, complete.split("\n"))
-        return list(map(_of_json, EDIT.read({**heading, "steps": steps})["steps"]))
-
     def _title(self, number: int) -> str:
-        return str(self._heading(number).get("title", ""))
+        heading = self._heading(number)
+        return heading.title if heading else ""
 
-    def _heading(self, number: int) -> dict[str, Any]:
+    def _heading(self, number: int) -> Heading | None:
+        """None where there is no such edit, or a damaged one."""
         try:
-            return _heading(self._edit_path(number))
+            return read_heading(self._edit_path(number))
         except FileNotFoundError:
-            return {}
+            return None
 
     def _edit_path(self, number: int) -> Path:
         return self._dir / f"{number:06}.jsonl"
@@ -301,6 +288,8 @@ class EditLog:
             return int((self._dir / "position").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return 0
+        except ValueError:  # damaged: what is there is taken for done
+            return max((int(path.stem) for path in self._dir.glob("*.jsonl")), default=0)
 
     def _move_to(self, position: int) -> None:
         write_text(self._dir / "position", str(position))
@@ -320,16 +309,10 @@ class EditLog:
             lock.release()
 
 
-def _heading(path: Path) -> dict[str, Any]:
-    with path.open(encoding="utf-8") as file:
-        heading: dict[str, Any] = json.loads(file.readline())
-    return heading
-
-
 @lru_cache(maxsize=4 * KEPT_EDITS)
-def _summary(path: Path, _mtime_ns: int, _size: int) -> tuple[dict[str, Any], int]:
+def _summary(path: Path, _mtime_ns: int, _size: int) -> tuple[Heading | None, int]:
     """Heading and number of steps of an edit's file, read again only when the file has changed."""
-    return {"by": "", **_heading(path)}, path.read_bytes().count(b"\n") - 1
+    return read_heading(path), path.read_bytes().count(b"\n") - 1
 
 
 def _recoded(steps: Iterable[Step]) -> Iterator[tuple[str, str]]:
@@ -347,21 +330,3 @@ def _refuse_overlap(steps: Iterable[Step]) -> None:
             if name in seen:
                 raise ValueError(f"two steps of one edit touch {name}")
             seen.add(name)
-
-
-def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
-
-
-def _as_json(step: Step) -> Any:
-    if isinstance(step, Move):
-        return {"source": step.source, "target": step.target, "displaced": step.displaced}
-    original = [] if step.original is None else [base64.b64encode(step.original).decode("ascii")]
-    return [step.name, step.before, step.after, *original]
-
-
-def _of_json(values: Any) -> Step:
-    if isinstance(values, dict):
-        return Move(**values)
-    name, before, after, *original = values
-    return Change(name, before, after, base64.b64decode(original[0]) if original else None)

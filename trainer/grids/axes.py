@@ -107,7 +107,12 @@ def read_axis(name: str, given: Any, file_of: FileOf) -> Axis:
     kind = KINDS[given["kind"]]
     values: list[Value] = []
     problems: list[Problem] = []
-    for entry in _entries(given.get("values"), kind):
+    try:
+        entries = _entries(given.get("values"), kind)
+    except ValueError as error:
+        message = f"{name.upper()}, {kind.title}: {error}."
+        raise UserError("grid.value", message, "Separate them by commas.", f"{name}.values") from error
+    for entry in entries:
         try:
             values += _read(given["kind"], entry, file_of)
         except ValueError as error:

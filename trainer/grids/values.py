@@ -19,8 +19,14 @@ _DIGITS = 6
 
 
 def split_values(text: str) -> list[str]:
-    """The entries of a text: separated by commas or new lines; quotes keep commas in an entry."""
-    rows = csv.reader(io.StringIO(text), skipinitialspace=True)
+    """The entries of a text: separated by commas or new lines; quotes keep commas in an entry.
+
+    Raises ValueError with what is wrong in words.
+    """
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=None), skipinitialspace=True))
+    except csv.Error as error:  # an entry of more than 128 KiB
+        raise ValueError("one of the values is far too long") from error
     return [entry.strip() for row in rows for entry in row if entry.strip()]
 
 

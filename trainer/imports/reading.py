@@ -124,11 +124,17 @@ def _json(text: str, name: str) -> Any:
 
 
 def _yaml(text: str) -> tuple[Any, str]:
-    """What a text says as YAML, and where it is wrong."""
+    """What a text says as YAML, every key of it as text, and where it is wrong."""
     try:
-        return load_yaml(text), ""
+        return _with_text_keys(load_yaml(text)), ""
     except YamlError as error:
         return None, str(error) or " "
+
+
+def _with_text_keys(data: Any) -> Any:
+    if isinstance(data, list):
+        return [_with_text_keys(each) for each in data]
+    return {str(key): _with_text_keys(each) for key, each in data.items()} if isinstance(data, dict) else data
 
 
 def _read(document: Document, kind: str | None, name: str) -> Imported:
