@@ -3,11 +3,13 @@
 #   ./launch.sh [--host H --port P --workspace DIR --no-browser --share --auth-file F]   the page
 #   ./launch.sh trainer CMD ...                                                          the command line
 #   ./launch.sh test [pytest arguments]                                                  lint, types and tests
+#   ./launch.sh audit                                                                    known weaknesses of what is installed
 # The first call makes .venv and installs into it; later calls start at once, offline too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 VENV=.venv
+AUDITOR=pip-audit==2.10.1
 LOG="${TMPDIR:-/tmp}/lora-atelier-install-$$.log"
 NEEDED_KIB=$((3 * 1024 * 1024))
 
@@ -17,13 +19,14 @@ fail() { say "$*"; exit 1; }
 main() {
     local mode=app
     case "${1:-}" in
-        test | trainer) mode=$1; shift ;;
+        test | trainer | audit) mode=$1; shift ;;
     esac
     install_if_missing "$mode"
     case $mode in
         app) exec "$VENV/bin/python" app.py "$@" ;;
         trainer) exec "$VENV/bin/python" -m trainer "$@" ;;
         test) run_tests "$@" ;;
+        audit) audit ;;
     esac
 }
 
@@ -166,6 +169,25 @@ ensure_chromium() {
         fi
     fi
     fail "The browser tests need Chromium, and it could not be installed: install 'chromium' with your system's packages."
+}
+
+# ---- auditing -----------------------------------------------------------------------------------------------------
+
+# A report, not a judgement: it ends well whatever is found, and says so where the registry tells nothing.
+audit() {
+    local tools=$VENV/audit packages
+    packages=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    if ! PYTHONPATH=$tools "$VENV/bin/python" -c "import pip_audit" 2>/dev/null; then
+        say "Installing $AUDITOR beside the app's packages ..."
+        if ! run_logged "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off --retries 1 \
+            --timeout 15 --upgrade --target "$tools" "$AUDITOR"; then
+            say "No report: $(why_pip_failed) (details: $LOG)."
+            return
+        fi
+        rm -f "$LOG"
+    fi
+    PYTHONPATH=$tools "$VENV/bin/python" -m pip_audit --path "$packages" --progress-spinner off --timeout 15 ||
+        say "See the table: a package with a known weakness, or one that could not be looked up."
 }
 
 main "$@"

@@ -7,6 +7,7 @@ each of those holds one of the browser's six connections for as long as the page
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from gradio.components import Component
     from starlette.requests import Request
     from starlette.responses import Response
+
+_LONGEST_NAME = 255
+"""Bytes, in all usual file systems."""
 
 LOG = logging.getLogger("lora_atelier")
 
@@ -81,6 +85,8 @@ class Page:
         """Serve ``path``, such as ``/thumbnails/{number:int}``, behind the same checks as the page itself."""
 
         def answer(request: Request) -> Response:
+            if any(len(os.fsencode(str(part))) > _LONGEST_NAME for part in request.path_params.values()):
+                raise HTTPException(404)  # nothing can be called that
             response = endpoint(request)
             if isinstance(response, FileResponse) and not self.may_serve(Path(response.path)):
                 raise HTTPException(404)

@@ -98,6 +98,6 @@ def attacked(start: Starter) -> Attacked:
 
 @pytest.fixture(scope="module")
 def client(attacked: Attacked) -> Iterator[httpx.Client]:
-    """Somebody who reaches the app's port."""
-    with httpx.Client(base_url=attacked.url, timeout=60) as open_client:
+    """Somebody who reaches the app's port. Each request has its own connection: after an error the server ends it."""
+    with httpx.Client(base_url=attacked.url, timeout=120, headers={"connection": "close"}) as open_client:
         yield open_client

@@ -141,3 +141,11 @@ def test_keys_that_are_no_text_are_told_like_any_other(name: str) -> None:
     report = import_text(text, path.name).report
     told = {line.source for line in [*report.mapped, *report.guessed, *report.no_equivalent, *report.no_effect]}
     assert {"1", "None", "2026-01-01"} <= {source.partition(".")[0] for source in told}
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "{b = " * 3000, "[a.b" + ".c" * 20_000 + "]"])
+def test_toml_without_end_is_told(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError):
+        import_path(path)

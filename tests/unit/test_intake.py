@@ -105,6 +105,7 @@ def test_a_zip_keeps_its_folders_and_cannot_lead_out(tmp_path: Path) -> None:
         ("console.png", "console.png"),
         ("dots./sub /a.png", "dots/sub/a.png"),
         ("line\nbreak\t.png", "line_break_.png"),
+        ("\u202egnp.exe.png", "_gnp.exe.png"),
         ("e\u0301.png", "\u00e9.png"),
         ("\ud800.png", "_.png"),
         (" b.png", "b.png"),

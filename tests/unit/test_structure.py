@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [*sorted(path for folder in ("trainer", "ui") for path in (ROOT / folder).rglob("*.py")), ROOT / "app.py"]
 TOP_LEVEL = {"app.py", "ui", "trainer", "presets", "tests", "requirements.txt", "launch.sh"}
 TOP_LEVEL_FOR_TOOLS = {
-    "README.md", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", "pyproject.toml", "requirements-dev.txt",
+    "README.md", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "pyproject.toml", "requirements-dev.txt",
     "requirements-gpu.txt", "docs", ".ci", ".gitignore",
 }  # fmt: skip
 LONGEST_FUNCTION_LINES = 80
@@ -115,7 +115,7 @@ def test_every_command_has_its_module(name: str) -> None:
 
 
 def documents() -> list[Path]:
-    named = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+    named = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
     return named + sorted((ROOT / "docs").rglob("*.md")) + sorted((ROOT / "trainer").rglob("README.md"))
 
 

@@ -8,7 +8,9 @@ from pathlib import PurePosixPath
 
 from trainer.errors import Problem
 
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\/]')
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"|?*\\/\u200e\u200f\u202a-\u202e\u2066-\u2069]')
+"""Also what turns the direction of writing: with it ``gnp.exe`` looks like a picture's name."""
+
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
 _LONGEST_BYTES = 180  # of 255: room for what is put around the names of files that are being written
 _LONGEST_NAME = 80

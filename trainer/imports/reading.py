@@ -7,12 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
 from trainer.errors import UserError
 from trainer.imports import CONFIG_KINDS
 from trainer.imports.base import Document, Imported, ReadText
+from trainer.imports.toml_texts import TomlError, load_toml
 from trainer.single_file.header import read_header
 from trainer.yaml_texts import YamlError, load_yaml
 
@@ -100,8 +98,8 @@ def _structured(text: str, name: str, companion: ReadText) -> Document:
     if isinstance(data, dict):
         return Document("yaml", data, companion)
     try:
-        return Document("toml", tomlkit.parse(text.replace("\r\n", "\n")).unwrap(), companion)
-    except TOMLKitError as error:
+        return Document("toml", load_toml(text.replace("\r\n", "\n")), companion)
+    except TomlError as error:
         if name.lower().endswith(".toml"):
             raise _refused(name, f"is not valid TOML: {error}") from error
     if trouble:

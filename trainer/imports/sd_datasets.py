@@ -10,13 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
 from trainer.imports import values
 from trainer.imports.base import ReadText
 from trainer.imports.draft import Draft, Rule
 from trainer.imports.sizes import put_buckets, put_resolution
+from trainer.imports.toml_texts import TomlError, load_toml
 
 _CAPTION_RULES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "shuffle_caption": ("shuffle", values.flag),
@@ -118,8 +116,8 @@ def _dataset_config(draft: Draft, companion: ReadText) -> list[dict[str, Any]]:
     if not name:
         return []
     try:
-        data = tomlkit.parse(text).unwrap() if text is not None else {}
-    except TOMLKitError:
+        data = load_toml(text) if text is not None else {}
+    except TomlError:
         data = {}
     folders = _folders(data)
     if folders:

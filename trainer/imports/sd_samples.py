@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
 from trainer.imports import values
 from trainer.imports.base import ReadText
 from trainer.imports.draft import Draft
+from trainer.imports.toml_texts import TomlError, load_toml
 from trainer.prompt_lines import parse_line, parse_lines
 from trainer.sampler_names import read_sampler
 
@@ -72,8 +70,8 @@ def _structured(text: str) -> list[dict[str, Any]]:
         data = json.loads(text)
     except ValueError:
         try:
-            data = tomlkit.parse(text).unwrap()
-        except TOMLKitError:
+            data = load_toml(text)
+        except TomlError:
             return []
     if isinstance(data, dict):
         shared = data.get("prompt", {})

@@ -9,15 +9,13 @@ import re
 import shlex
 from typing import Any
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
 from trainer.errors import UserError
 from trainer.imports import values
 from trainer.imports.base import ConfigKind, Document, Imported
 from trainer.imports.draft import Draft
 from trainer.imports.kinds.sd_scripts import with_network_arguments, without_sections
 from trainer.imports.sd_arguments import DEFAULTS, TRAINS_NO_LORA, put_arguments
+from trainer.imports.toml_texts import TomlError, load_toml
 
 _LABEL = "sd-scripts command line"
 _LINE_END = re.compile(r"[ \t]*[\\^`][ \t]*\r?\n")
@@ -93,8 +91,8 @@ def _config_file(given: dict[str, Any], document: Document) -> dict[str, Any]:
     name = values.text(given.get("config_file", ""))
     text = document.companion(name if name.endswith(".toml") else f"{name}.toml") if name else None
     try:
-        data = tomlkit.parse(text).unwrap() if text is not None else {}
-    except TOMLKitError:
+        data = load_toml(text) if text is not None else {}
+    except TomlError:
         return {}
     return without_sections(data)
 
