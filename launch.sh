@@ -175,7 +175,7 @@ ensure_chromium() {
 
 # A report, not a judgement: it ends well whatever is found, and says so where the registry tells nothing.
 audit() {
-    local tools=$VENV/audit packages
+    local tools=$VENV/audit packages report unknown
     packages=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     if ! PYTHONPATH=$tools "$VENV/bin/python" -c "import pip_audit" 2>/dev/null; then
         say "Installing $AUDITOR beside the app's packages ..."
@@ -186,8 +186,10 @@ audit() {
         fi
         rm -f "$LOG"
     fi
-    PYTHONPATH=$tools "$VENV/bin/python" -m pip_audit --path "$packages" --progress-spinner off --timeout 15 ||
-        say "See the table: a package with a known weakness, or one that could not be looked up."
+    report=$(PYTHONPATH=$tools "$VENV/bin/python" -m pip_audit --path "$packages" --progress-spinner off --timeout 15 2>&1) || true
+    printf '%s\n' "$report"
+    unknown=$(grep -c 'could not be audited' <<<"$report") || return 0
+    say "$unknown packages could not be looked up: whether they have known weaknesses is not known."
 }
 
 main "$@"
