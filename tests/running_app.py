@@ -15,6 +15,9 @@ from pathlib import Path
 
 import psutil
 
+from trainer.runs.settings import AppSettings, write_settings
+from trainer.runs.store import Workspace
+
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 240  # on a busy machine; an app that ends is told at once
 APP = (str(ROOT / "app.py"),)
@@ -30,7 +33,13 @@ def free_port() -> int:
 def start_app(
     workspace: Path, port: int, options: Sequence[str] = (), program: Sequence[str] = APP
 ) -> subprocess.Popen[bytes]:
-    """Start ``program``, which takes the options of ``app.py``, and return when its page answers."""
+    """Start ``program``, which takes the options of ``app.py``, and return when its page answers.
+
+    A workspace without settings gets such that load no trainer: that takes the machine seconds whenever a page is
+    opened, for starts that most tests never make.
+    """
+    if not (workspace / "settings.json").exists():
+        write_settings(Workspace(workspace), AppSettings(trainer_ready_minutes=0))
     command = [sys.executable, *program, "--port", str(port), "--workspace", str(workspace), "--no-browser", *options]
     with (workspace / "app.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})

@@ -51,6 +51,7 @@ COMMANDS: dict[str, str] = {
 }
 INTERNAL_COMMANDS: dict[str, str] = {
     "worker": "run queued runs one after the other",
+    "spare": "be loaded for the run that a worker tells",
     "job": "run a command on behalf of the page",
     "studio": "keep a model loaded and answer picture requests",
 }

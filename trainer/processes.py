@@ -19,7 +19,9 @@ def trainer_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "trainer", *arguments]
 
 
-def start_detached(command: list[str], log_path: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+def start_detached(
+    command: list[str], log_path: Path, env: dict[str, str] | None = None, stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, its output appended to a log.
 
     It survives its parent, the terminal and Ctrl+C. While the parent lives, the process is reaped as soon as it ends,
@@ -32,7 +34,7 @@ def start_detached(command: list[str], log_path: Path, env: dict[str, str] | Non
             command,
             cwd=ROOT,
             env=env,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=log,
             stderr=log,
             start_new_session=os.name != "nt",

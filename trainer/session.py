@@ -58,6 +58,7 @@ class Session:
         self._begun_at: int | None = None
         info = run.read()
         self._step, self._epoch = info.step, info.epoch
+        self._launched = info.launched or this_process()["pid_started"]
 
     def enter(self, state: State, **changes: Any) -> None:
         """Tell the run's new state, with other changes of ``run.json``."""
@@ -71,7 +72,7 @@ class Session:
         """Note how far the run is; ``run.json`` hears of it about once a second, and when the first step is done."""
         first, self._step, self._epoch = self._step == self._begun_at != step, step, epoch
         if first:
-            self.run.update(durable=False, first_step_s=round(time.time() - this_process()["pid_started"], 3))
+            self.run.update(durable=False, first_step_s=round(time.time() - self._launched, 3))
         if time.monotonic() - self._updated >= UPDATE_SECONDS:
             self._updated = time.monotonic()
             self.run.update(durable=False, step=step, epoch=epoch)

@@ -11,6 +11,7 @@ import gradio as gr
 
 from trainer.demo.concepts import PICTURES
 from trainer.runs.store import Workspace
+from trainer.runs.worker import expect_start
 from ui import demo_tour
 from ui.context import AppContext
 from ui.demo_tour import Tour
@@ -84,7 +85,10 @@ def _wire(context: AppContext, welcome: Welcome, close: gr.Button, again: gr.But
     workspace = context.workspace
 
     def poll(shown: str) -> list[Any] | None:
-        return None if demo_tour.read_tour(workspace).key == shown else welcome.updates(workspace)
+        tour = demo_tour.read_tour(workspace)
+        if tour.shown and tour.stage == "offer":
+            expect_start(workspace)
+        return None if tour.key == shown else welcome.updates(workspace)
 
     @tells_problems
     def put_away() -> list[Any]:

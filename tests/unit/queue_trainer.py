@@ -1,7 +1,7 @@
 """Stands in for ``trainer resume`` in tests of the queue: a process that only keeps run.json, as a trainer does.
 
-It stays until the file ``hold`` is gone from its run folder, then ends as the run's name says. What tests of
-the queue need besides is here too.
+It stays until the file ``hold`` is gone from its run folder, then ends as the run's name says. With ``spare`` as its
+only argument it stands in for ``trainer spare``. What tests of the queue need besides is here too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainer.commands.resume import take_over
+from trainer.commands.spare import wait_for_order
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.runs.store import Run, Workspace, this_process
@@ -100,4 +101,8 @@ def _main(run: Run) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(Run(Path(sys.argv[1]))))
+    arguments = sys.argv[1:]
+    if arguments[0] == "spare":
+        order = wait_for_order()
+        arguments = order.arguments if order else sys.exit(0)
+    sys.exit(_main(Run(Path(arguments[0]))))

@@ -58,6 +58,10 @@ def test_idle_minutes(context: AppContext) -> None:
             change(context.workspace, studio_idle_minutes=wrong)
     change(context.workspace, theme="dark")
     assert read_settings(context.workspace).studio_idle_minutes == 30
+    change(context.workspace, trainer_ready_minutes=0)
+    assert read_settings(context.workspace).trainer_ready_minutes == 0
+    with pytest.raises(UserError, match="0 to 1440"):
+        change(context.workspace, trainer_ready_minutes=-1)
 
 
 def test_caches_are_cleared_but_not_under_a_run(context: AppContext) -> None:

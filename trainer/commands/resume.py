@@ -12,6 +12,7 @@ from trainer.commands.arguments import add_gpu_sharing, add_workspace, workspace
 from trainer.commands.train import answer_of, describe
 from trainer.config_io import save_config
 from trainer.errors import UserError
+from trainer.loading import load_train
 from trainer.runs import control
 from trainer.runs.events import EventSink
 from trainer.runs.store import ALIVE, Run, this_process
@@ -31,8 +32,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Train on. Raises UserError when the run cannot go on."""
     known_run = Run(args.run_dir.expanduser().resolve())
     take_over(known_run, args.max_steps)
-    from trainer.recipe import train
-
+    train = load_train()
     in_workspace = known_run.dir.parent.name == "runs" and args.workspace is None
     workspace = known_run.workspace if in_workspace else workspace_of(args)
     asked = args.share_gpu if known_run.read().queue_device is None else None  # the queue's runs take turns
@@ -61,4 +61,4 @@ def take_over(run: Run, max_steps: int | None = None) -> None:
             save_config(config, run.config_path)
             run.update_locked(max_steps=max_steps, extend_to=None, extended=time.time())
         if not started_by_queue:  # no worker may start it while this process loads what it needs
-            run.update_locked(state="starting", queue_device=None, interrupted=None, **this_process())
+            run.update_locked(state="starting", queue_device=None, launched=None, interrupted=None, **this_process())

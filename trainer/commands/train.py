@@ -9,6 +9,7 @@ from typing import Any
 from trainer.commands.arguments import add_gpu_sharing, add_workspace, workspace_of
 from trainer.config_io import load_config
 from trainer.errors import UserError
+from trainer.loading import load_train
 from trainer.runs.events import EventSink
 from trainer.runs.store import Run
 
@@ -25,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Train a new run. Raises UserError for wrong settings; a run that could not even begin leaves no folder."""
     config, workspace = load_config(args.config, args.set), workspace_of(args)
-    from trainer.recipe import train  # after the config: a typing slip need not wait for torch
-
+    train = load_train()  # after the config: a typing slip need not wait for torch
     run_dir = args.run_dir.expanduser().resolve() if args.run_dir else None
     new_run = workspace.create_run(config, run_dir, queued=False)
     try:

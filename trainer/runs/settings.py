@@ -19,6 +19,8 @@ class AppSettings(BaseModel):
     """light, dark or system."""
     studio_idle_minutes: int = 10
     """Minutes after which the loaded picture model is let go."""
+    trainer_ready_minutes: int = 10
+    """Minutes that a loaded trainer waits for a start after the page last led to expect one; 0 for none."""
     looking_model: str = ""
     """Folder or hub id of the model that looks at pictures in evaluations; empty for none."""
     allowed_optimizers: list[str] = []

@@ -75,7 +75,11 @@ class RunInfo(BaseModel):
     note: str = ""
     """What the user wrote about the run."""
     first_step_s: float | None = None
-    """Seconds from the start of the run's latest process to the end of its first step; None before that."""
+    """Seconds from the start of the run's latest process, or from ``launched``, to the end of its first step; None
+    before that."""
+    launched: float | None = None
+    """When the queue's worker had a process begin with the run, which may have been loaded before; None for a run
+    started from a terminal."""
     changed_from: str | None = None
     """Id of the run whose settings this one's were made of."""
     begun_from: str | None = None

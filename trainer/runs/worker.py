@@ -26,8 +26,9 @@ from trainer.errors import UserError
 from trainer.processes import start_detached, started_at, trainer_command
 from trainer.runs import control, queue
 from trainer.runs.events import EventSink
-from trainer.runs.gpus import check_device, gpu_of, worker_devices
+from trainer.runs.gpus import check_device, default_device, gpu_of, worker_devices
 from trainer.runs.queue import queue_lock, queued_runs, read_queue, suits
+from trainer.runs.spare import Spare, is_expected, note_expected
 from trainer.runs.store import COMPUTING, ENDED, Run, RunInfo, Workspace
 from trainer.runs.turns import Turn, gpu_turn
 
@@ -93,9 +94,16 @@ def ensure_workers(workspace: Workspace) -> None:
             ensure_worker(workspace, device)
 
 
+def expect_start(workspace: Workspace) -> None:
+    """A run may be started soon: see to it that a trainer is loaded by then, where the settings allow it."""
+    device = default_device()
+    if note_expected(workspace, device):
+        ensure_worker(workspace, device)
+
+
 def ensure_worker(workspace: Workspace, device: str, *, idle_seconds: float = IDLE_SECONDS) -> bool:
-    """Start the worker of a device unless there is one, or nothing waits for it. Returns whether one was started."""
-    if not _something_waits(workspace, device):
+    """Start the worker of a device unless there is one, or nothing is there to do. Returns whether one was started."""
+    if not _something_waits(workspace, device) and not is_expected(workspace, device):
         return False
     with _door(workspace, device):
         try:
@@ -157,14 +165,22 @@ def work(
             lock.acquire()
         except Timeout:
             return []
+    spare = Spare(workspace, _environment(device), worker_log(workspace, device))
     try:
-        return _work_as_the_worker(workspace, device, events, lock, idle_seconds, command)
+        return _work_as_the_worker(workspace, device, events, lock, idle_seconds, command, spare)
     finally:
+        spare.let_go()
         lock.release()
 
 
 def _work_as_the_worker(
-    workspace: Workspace, device: str, events: EventSink, lock: FileLock, idle_seconds: float, command: RunCommand
+    workspace: Workspace,
+    device: str,
+    events: EventSink,
+    lock: FileLock,
+    idle_seconds: float,
+    command: RunCommand,
+    spare: Spare,
 ) -> list[str]:
     done: list[str] = []
     resting: list[Trained] = []
@@ -177,11 +193,17 @@ def _work_as_the_worker(
             idle_since = time.monotonic()
             busy = _device_is_taken(workspace, device, turn)
             if not busy:
-                taken = _take_next(workspace, device, command)
-        elif time.monotonic() - idle_since >= idle_seconds and _leave(workspace, device, lock):
-            return done
-        elif turn is not None:
-            turn.give_back()
+                taken = _take_next(workspace, device, command, spare)
+        else:
+            if turn is not None:
+                turn.give_back()
+            if is_expected(workspace, device):
+                idle_since = time.monotonic()
+                spare.keep()
+            else:
+                spare.let_go()
+                if time.monotonic() - idle_since >= idle_seconds and _leave(workspace, device, lock):
+                    return done
         if taken is None:
             time.sleep(_LOOK_SECONDS * (4 if busy else 1))  # a look reads every run: that can go on for hours
             continue
@@ -206,21 +228,24 @@ def _waiting_for(workspace: Workspace, device: str) -> list[Run]:
     return waiting
 
 
-def _take_next(workspace: Workspace, device: str, command: RunCommand) -> Trained | None:
+def _take_next(workspace: Workspace, device: str, command: RunCommand, spare: Spare) -> Trained | None:
     """Start the first run that can be started; None when there is none any more, or the queue has been paused."""
     with queue_lock(workspace):
         if read_queue(workspace).paused:
             return None
         for run in _waiting_for(workspace, device):
             with suppress(UserError, Timeout):  # a run that cannot be read or was taken away must not hold up others
-                process = _start(run, workspace, device, command)
+                process = _start(run, workspace, device, command, spare)
                 if process is not None:
                     return run, process
     return None
 
 
-def _start(run: Run, workspace: Workspace, device: str, command: RunCommand) -> subprocess.Popen[bytes] | None:
-    """Start a waiting run's trainer. None when the run waits no more, or cannot be started.
+def _start(
+    run: Run, workspace: Workspace, device: str, command: RunCommand, spare: Spare
+) -> subprocess.Popen[bytes] | None:
+    """Start a waiting run's trainer, the loaded one where there is one. None when the run waits no more, or cannot be
+    started.
 
     A worker that is killed between the start and writing it down leaves the run waiting for whoever comes first: the
     trainer, which makes the run its own under the same lock, or another worker, whose trainer then finds it taken.
@@ -228,8 +253,11 @@ def _start(run: Run, workspace: Workspace, device: str, command: RunCommand) -> 
     with run.lock(_RUN_LOCK_SECONDS):  # nobody can stop, delete or start the run before its pid is written
         if run.read().state != "queued":
             return None
+        arguments, launched = command(run, workspace), time.time()
         try:
-            process = start_detached(command(run, workspace), run.log_path, env=_environment(device))
+            process = spare.start(arguments, run.log_path) or start_detached(
+                arguments, run.log_path, env=_environment(device)
+            )
         except OSError as error:
             run.update_locked(state="failed", ended=time.time(), error=f"The trainer could not be started: {error}.")
             return None
@@ -237,6 +265,7 @@ def _start(run: Run, workspace: Workspace, device: str, command: RunCommand) -> 
             state="starting",
             pid=process.pid,
             pid_started=started_at(process.pid),
+            launched=launched,
             queue_device=device,
             gpu=None,
             error=None,

@@ -20,7 +20,7 @@ from trainer.curation.splitting import VALIDATION, validation_folder
 from trainer.errors import UserError
 from trainer.imports.base import Imported
 from trainer.runs.store import Run
-from trainer.runs.worker import enqueue
+from trainer.runs.worker import enqueue, expect_start
 from ui import presets, train_view
 from ui.context import AppContext
 from ui.dataset.board import sent
@@ -139,6 +139,7 @@ def _wire_form(
     )
     context.page.load(handlers.restore, outputs=handlers.everything)
     context.page.load(lambda: [last_report(context)], outputs=[side.imports.report])
+    context.page.poll(lambda: expect_start(context.workspace))  # while the tab is looked at
 
 
 def _wire_start(form: SchemaForm, side: _Side, handlers: TrainHandlers) -> Any:
