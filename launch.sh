@@ -6,6 +6,7 @@
 #   ./launch.sh audit                                                                    known weaknesses of what is installed
 # The first call makes .venv and installs into it; later calls start at once, offline too.
 set -euo pipefail
+unset PYTHONDONTWRITEBYTECODE  # where containers set it, each start compiles torch anew: 15 s and more
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 VENV=.venv

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from trainer.commands.resume import take_over
 from trainer.commands.spare import wait_for_order
 from trainer.config import Config
 from trainer.errors import UserError
-from trainer.runs.store import Run, Workspace, this_process
+from trainer.runs.store import Run, Workspace, process_is_alive, this_process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,6 +59,16 @@ def worker_process(
         f"worker.work(Workspace(Path(sys.argv[1])), {device!r}, Events(), idle_seconds={idle_seconds}, command=command)"
     )
     return subprocess.Popen([sys.executable, "-c", script, str(workspace.dir)], cwd=ROOT)
+
+
+def loaded_in(workspace: Workspace) -> list[psutil.Process]:
+    """The processes that are to be, or are, a workspace's loaded trainer; one that was told its run still counts."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "spare" in words and str(workspace.dir) in words and process_is_alive(process.pid, None):
+            found.append(process)
+    return found
 
 
 def order(workspace: Workspace) -> list[str]:

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
-from queue_trainer import ROOT, Quiet, add, command, wait, worker_process
+from queue_trainer import ROOT, Quiet, add, command, loaded_in, wait, worker_process
 
 from trainer.config import Config
 from trainer.runs import spare, worker
@@ -36,15 +35,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.setattr(worker, "_LOOK_SECONDS", 0.02)
     monkeypatch.setattr(spare, "trainer_command", stand_in)
     return Workspace(tmp_path)
-
-
-def loaded_in(workspace: Workspace) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "spare" in words and str(workspace.dir) in words and process_is_alive(process.pid, None):
-            found.append(process)
-    return found
 
 
 @contextmanager

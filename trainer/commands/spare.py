@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any] | None:
     """Import everything, wait, and go on as ``trainer resume``. None when the worker has gone without an order."""
     load_train()
+    events.emit("state", state="loaded")
     order = wait_for_order()
     if order is None:
         return None
