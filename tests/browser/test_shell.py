@@ -12,7 +12,8 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.browser.conftest import App, expect_to_fit, settled, wait_until_open
 from tests.browser.test_dataset_tab import eventually
-from trainer.runs.settings import read_settings
+from tests.unit.queue_trainer import loaded_in
+from trainer.runs.settings import AppSettings, read_settings, write_settings
 from trainer.runs.store import Workspace
 
 TYPES_AT_ONCE = """() => new MutationObserver(() => {
@@ -164,3 +165,19 @@ def test_an_idle_page_asks_once_a_tick(page: Page) -> None:
         return len(requests) - before
 
     assert any(2 <= asked_in_three_ticks() <= 4 for _ in range(5))  # a busy machine is still opening the page
+
+
+def test_a_trainer_is_loaded_while_its_tab_is_looked_at(app: App, page: Page) -> None:
+    def is_expected() -> bool:
+        return any(app.workspace.glob("locks/expected-*"))
+
+    page.locator("#close-demo").click()
+    expect(page.locator("#welcome")).to_be_hidden()
+    write_settings(Workspace(app.workspace), AppSettings())
+    assert not is_expected(), "neither tab nor offer is looked at"
+    open_tab(page, "Train")
+    eventually(lambda: is_expected() and len(loaded_in(Workspace(app.workspace))) == 1)
+    open_tab(page, "Settings")
+    page.locator("#trainer-minutes input").fill("0")
+    page.locator("#trainer-minutes input").press("Enter")
+    eventually(lambda: loaded_in(Workspace(app.workspace)) == [])
