@@ -17,7 +17,7 @@ from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.prompt_lines import flags_in_words
 from trainer.versions import CONFIG
-from trainer.yaml_texts import YamlError, load_yaml
+from trainer.yaml_texts import YamlError, dump_yaml, load_yaml
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
@@ -114,13 +114,13 @@ def apply_override(values: dict[str, Any], override: str) -> None:
 
 def dump_config(config: Config) -> str:
     """The complete config as YAML, in the model's order."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def dump_changes(config: Config) -> str:
     """Only what differs from the defaults, as YAML: what a preset file holds."""
     changes = config.model_dump(mode="json", exclude_defaults=True)
-    return yaml.safe_dump({"version": CONFIG.version, **changes}, sort_keys=False, allow_unicode=True, width=120)
+    return dump_yaml({"version": CONFIG.version, **changes})
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -20,7 +19,7 @@ from trainer.config import Config, SamplePrompt
 from trainer.config_relevance import Relevance
 from trainer.errors import UserError
 from trainer.prompt_lines import format_line, parse_lines
-from trainer.yaml_texts import YamlError, load_yaml
+from trainer.yaml_texts import YamlError, dump_yaml, load_yaml
 from ui.ranges import range_of
 
 Kind = Literal["switch", "choice", "number", "text", "paragraph", "lines", "yaml", "resolution", "prompts", "rows"]
@@ -208,7 +207,7 @@ def _read_number(shown: Any) -> Any:
 def _show_yaml(value: Any) -> str:
     if value in (None, {}, []):
         return ""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).strip()
+    return dump_yaml(value).strip()
 
 
 def _read_yaml(field: Field, shown: Any) -> Any:

@@ -7,13 +7,12 @@ import re
 from typing import Any
 
 import gradio as gr
-import yaml
 from gradio.blocks import Block
 from gradio.components import Component
 
 from trainer.config import Source
 from trainer.errors import UserError
-from trainer.yaml_texts import YamlError, load_yaml
+from trainer.yaml_texts import YamlError, dump_yaml, load_yaml
 from ui.fields import Field, fields_of
 from ui.wiring import QUIET
 
@@ -54,7 +53,7 @@ class SourcesEditor:
         for number in range(ROWS):
             source = value[number] if number < len(value) else None
             shown.extend(column.show(source[column.name] if source else column.default) for column in self._columns)
-        rest = yaml.safe_dump(value[ROWS:], sort_keys=False, allow_unicode=True) if value[ROWS:] else ""
+        rest = dump_yaml(value[ROWS:]) if value[ROWS:] else ""
         return [*shown, gr.update(value=rest, visible=bool(rest)), *self.visible_rows([*shown, rest])]
 
     def read(self, shown: list[Any]) -> Any:

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainer.config import Config
 from trainer.config_paths import paths_in
 from trainer.data.datasets_library import HUB_PREFIX
@@ -17,7 +15,7 @@ from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.runs.store import Run
 from trainer.single_file.cache import looks_like_a_file
-from trainer.yaml_texts import YamlError, load_yaml
+from trainer.yaml_texts import YamlError, dump_yaml, load_yaml
 from ui import presets
 from ui.context import AppContext
 from ui.presets import Preset
@@ -89,7 +87,7 @@ def command_line(config: Config, workspace: Path) -> str:
 
 def save_last_form(context: AppContext, snapshot: dict[str, Any]) -> None:
     """Keep what stands in the form, right or wrong, for the next time the page is opened."""
-    write_text(_last_form(context), yaml.safe_dump(snapshot, sort_keys=False, allow_unicode=True))
+    write_text(_last_form(context), dump_yaml(snapshot))
 
 
 def read_last_form(context: AppContext) -> dict[str, Any]:
@@ -114,7 +112,7 @@ def keep_before(context: AppContext) -> None:
     """Keep what stands in the form, and what it is compared with, before all of it is replaced."""
     before = {"preset": _last_key(context), "form": read_last_form(context)}
     if before["form"]:
-        write_text(context.workspace.dir / BEFORE, yaml.safe_dump(before, sort_keys=False, allow_unicode=True))
+        write_text(context.workspace.dir / BEFORE, dump_yaml(before))
 
 
 def can_go_back(context: AppContext) -> bool:

@@ -10,12 +10,14 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-LONGEST_SECONDS = 20.0
+LONGEST_SECONDS = 10.0
+"""Of the processor's time, so that a busy machine changes nothing."""
 MOST_BYTES = 3 << 30
 """Of memory on top of what is there before."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -39,10 +41,11 @@ class OutsideError(BaseException):
 
 
 class Guard:
-    """One for the whole process: audit hooks stay. It looks only while it is on."""
+    """One for the whole process: audit hooks stay. It looks only while it is on, and not at threads of before."""
 
     def __init__(self) -> None:
         self._folder: str | None = None
+        self._others: set[int | None] = set()
         self.tried: list[str] = []
         sys.addaudithook(self._heard)
 
@@ -50,6 +53,7 @@ class Guard:
     def over(self, folder: Path) -> Iterator[None]:
         """Refuse everything outside of ``folder`` meanwhile; what was tried is in ``tried``."""
         before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        self._others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
         self._folder, self.tried = os.path.realpath(folder), []
         try:
             with _memory_bounded():
@@ -58,7 +62,7 @@ class Guard:
             self._folder, sys.dont_write_bytecode = None, before
 
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self._folder is None:
+        if self._folder is None or threading.get_ident() in self._others:
             return
         if event == "open":
             path, _, flags = arguments
@@ -88,18 +92,18 @@ GUARD = Guard()
 
 @contextlib.contextmanager
 def in_time(seconds: float = LONGEST_SECONDS) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer. For the main thread, where there is SIGALRM."""
+    """Raise TimeoutError in what takes longer, in the processor's time. For the main thread, where there is SIGPROF."""
 
     def give_up(signum: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"it takes more than {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, give_up)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 @contextlib.contextmanager

@@ -26,13 +26,13 @@ from trainer.files import write_json
 
 CASES = int(os.environ.get("LORA_ATELIER_FUZZ", "1500"))
 REPORT = os.environ.get("LORA_ATELIER_FUZZ_REPORT")
-TURN = 200
-"""Cases of one reader before the next one's turn."""
+ROUND = 5000
+"""Cases of all readers before it begins with the first one again."""
 DEAD_SECONDS = 900
 """After which a turn that not even the alarm ends is shown with its stack, and ended."""
 MOST_FAILURES = 40
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="the time is kept with SIGALRM")
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGPROF"), reason="the time is kept with SIGPROF")
 
 
 def numbers_of(all_targets: dict[str, Target], cases: int) -> dict[str, int]:
@@ -42,11 +42,11 @@ def numbers_of(all_targets: dict[str, Target], cases: int) -> dict[str, int]:
 
 
 def turns(numbers: dict[str, int]) -> Iterator[tuple[str, range]]:
-    """Some cases of each reader after the other, until all are done."""
-    for begin in range(0, max(numbers.values()), TURN):
+    """Some cases of each reader after the other, so that all of them are equally far at any time."""
+    rounds = max(1, sum(numbers.values()) // ROUND)
+    for each in range(rounds):
         for name, count in numbers.items():
-            if begin < count:
-                yield name, range(begin, min(begin + TURN, count))
+            yield name, range(count * each // rounds, count * (each + 1) // rounds)
 
 
 def case(name: str, number: int) -> bytes:

@@ -14,6 +14,7 @@ import torch
 from tests.unit.dataset_samples import Recorded, config_for, never_stop, write_picture
 from trainer.conditioning import caption_encoder
 from trainer.config import ModelSettings
+from trainer.data.caption_tables import read_table_files
 from trainer.data.training_set import prepare_training_set
 from trainer.families import load_family
 from trainer.families.base import Family
@@ -121,3 +122,10 @@ def test_caches_are_on_disk_only_where_asked_for(family: Family, tmp_path: Path,
     caption_encoder(family, config, data.text_plan, tmp_path / "cache", Recorded(), never_stop)
     kinds = {path.relative_to(tmp_path / "cache").parts[0] for path in (tmp_path / "cache").rglob("*.safetensors")}
     assert kinds == ({"latents", "text"} if to_disk else set())
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "meta_cap.json"])
+def test_a_table_with_brackets_without_end_is_told(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"a": ' + "[" * 100_000)
+    found = read_table_files([tmp_path / name])
+    assert [problem.code for problem in found.warnings] == ["dataset.caption_table"]

@@ -96,3 +96,11 @@ def test_other_files_hold_no_drafts(content: str, drafts: DraftFile, tmp_path: P
         with pytest.raises(UserError) as caught:
             DraftFile.open(path, drafts.folder)
         assert caught.value.problems[0].code == "caption.no_drafts"
+
+
+def test_a_line_with_brackets_without_end_hides_no_other(tmp_path: Path) -> None:
+    drafts = DraftFile(tmp_path / "drafts.jsonl", tmp_path)
+    drafts.add([Draft("a.png", "a.txt", None, "", "cat")])
+    with drafts.path.open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    assert list(drafts.read()) == ["a.png"]

@@ -10,7 +10,7 @@ import pytest
 
 from trainer.config_io import parse_config, parse_yaml
 from trainer.errors import UserError
-from trainer.yaml_texts import YamlError, load_yaml
+from trainer.yaml_texts import YamlError, dump_yaml, load_yaml
 
 
 def bomb(levels: int) -> str:
@@ -85,3 +85,21 @@ def test_nothing_else_reads_yaml() -> None:
     sources = [path for folder in ("trainer", "ui") for path in (root / folder).rglob("*.py")]
     callers = [path.name for path in sources if "yaml.safe_load" in path.read_text("utf-8")]
     assert callers == []
+
+
+@pytest.mark.parametrize("sign", ["[", "{", "[{a: ", "a: ["])
+def test_brackets_without_end_are_refused_before_they_are_all_read(sign: str) -> None:
+    begun = time.process_time()
+    with pytest.raises(YamlError, match="nested too deeply"):
+        load_yaml(sign * 100_000)
+    assert time.process_time() - begun < 0.5
+    assert load_yaml("[" * 90 + "]" * 90)
+
+
+@pytest.mark.parametrize(
+    "sign", ["\x85", "\u2028", "\u2029", "\n", "\r\n", "\ufeff", "\0", "\x1b", "\U0001f600", "'", '"', "# ", ": "]
+)
+def test_every_sign_is_read_as_it_was_written(sign: str) -> None:
+    values = {"a": f"x{sign}y", "b": [sign, f" {sign} "], "plain": "é"}
+    assert load_yaml(dump_yaml(values)) == values
+    assert "plain: é" in dump_yaml(values)

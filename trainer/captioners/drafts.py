@@ -168,6 +168,6 @@ def _as_line(values: dict[str, Any]) -> str:
 def _of_line(line: str) -> dict[str, Any] | None:
     try:
         values = json.loads(line)
-    except ValueError:  # half a line, ended when the next one was appended
+    except (ValueError, RecursionError):  # half a line, ended when the next one was appended
         return None
     return values if isinstance(values, dict) else None

@@ -68,7 +68,7 @@ def _read(path: Path, folder: Path, column: str | None, tables: CaptionTables) -
     reader = {".jsonl": _read_jsonl, ".csv": _read_csv}.get(path.suffix.lower(), _read_kohya)
     try:
         tables.captions.update(reader(path, folder, column))
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         message = f"{path} cannot be read to its end: {error}."
         tables.warnings.append(Problem("dataset.caption_table", message, "Correct or remove the file."))
 

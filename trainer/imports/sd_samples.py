@@ -68,7 +68,7 @@ def _structured(text: str) -> list[dict[str, Any]]:
     """A prompt file in JSON (a list) or TOML (``prompt`` with ``subset`` in it)."""
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             data = load_toml(text)
         except TomlError:
