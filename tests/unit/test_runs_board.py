@@ -61,14 +61,14 @@ def test_only_panels_with_something_new_are_sent(workspace: Workspace) -> None:
     seen, *rest = asked.poll(seen, first.id, "!")  # type: ignore[misc]
     assert rest == [SKIP, first.id, SKIP]
     seen, *rest = asked.poll(seen, second.id, "!")  # type: ignore[misc]
-    assert rest == [second.id, SKIP, "hot!"], "another run is sent whole, however alike"
+    assert rest == [SKIP, SKIP, "hot!"], "another run is sent whole, however alike; a later choice is not taken back"
 
 
 def test_without_runs_panels_of_a_run_are_left_alone(workspace: Workspace) -> None:
     with gr.Blocks():
         asked = Asked(workspace)
     seen, *rest = asked.poll("", "")  # type: ignore[misc]
-    assert rest == ["", "", SKIP]
+    assert rest == [SKIP, "", SKIP]
     assert asked.poll(seen, "") is None
 
 

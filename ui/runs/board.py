@@ -107,7 +107,9 @@ class RunsBoard:
                 answers += _answer(of_run, overview.shown, before if same_run else {}, now, given)
         if before == now:
             return None
-        return [json.dumps(now), gr.skip() if same_run else overview.selected, *answers]
+        # A choice made while this answer is on its way must not be taken back by it
+        chosen = gr.skip() if overview.selected == selected else overview.selected
+        return [json.dumps(now), chosen, *answers]
 
 
 def _taken(rest: list[Any], panel: Panel[Any]) -> list[Any]:
