@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
@@ -54,12 +55,15 @@ class Command:
         return out, err
 
 
-def start(*arguments: str, **environment: str) -> Command:
-    """Start ``python -m trainer`` with these arguments, and with these variables besides the environment's own."""
+def start(*arguments: str, first: Callable[[], None] | None = None, **environment: str) -> Command:
+    """Start ``python -m trainer`` with these arguments, and with these variables besides the environment's own.
+
+    ``first`` is called in the process before the command.
+    """
     folder = Path(tempfile.mkdtemp(prefix="command-"))
     outputs = (folder / "stdout", folder / "stderr")
     _ensure_server()
-    process = _FORKING.Process(target=_command, args=(arguments, outputs, environment), daemon=True)
+    process = _FORKING.Process(target=_command, args=(arguments, outputs, environment, first), daemon=True)
     process.start()
     return Command(process, outputs)
 
@@ -77,10 +81,17 @@ def _ensure_server() -> None:
             os.environ["PYTHONPATH"] = before
 
 
-def _command(arguments: tuple[str, ...], outputs: tuple[Path, Path], environment: dict[str, str]) -> None:
+def _command(
+    arguments: tuple[str, ...],
+    outputs: tuple[Path, Path],
+    environment: dict[str, str],
+    first: Callable[[], None] | None,
+) -> None:
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.environ.update(environment)
     from trainer.__main__ import main
 
+    if first is not None:
+        first()
     sys.exit(main(list(arguments)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from trainer.unfinished import clear_left_once, unfinished
 
 
 @contextmanager
@@ -17,10 +18,12 @@ def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a path beside ``target`` to write to; on success flush it to disk and rename it over ``target``.
 
     On an exception, that of a signal included, the temporary file is removed and ``target`` is left as it was. What may
-    be lost with the power, such as how far a job is, needs no flush: not ``durable``.
+    be lost with the power, such as how far a job is, needs no flush: not ``durable``. What killed processes left of
+    such files in the folder is removed when a process first writes there.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")  # a name only: no file before ``try``
+    clear_left_once(target.parent)
+    temporary = unfinished(target)  # a name only: no file before ``try``
     try:
         yield temporary
         if durable:

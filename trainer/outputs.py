@@ -6,18 +6,14 @@ the next one that writes to the same place.
 
 from __future__ import annotations
 
-import os
-import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from trainer.errors import Problem
 from trainer.files import fsync_folder
+from trainer.unfinished import clear_left, remove, set_aside, unfinished
 
 _SPARE_BYTES = 64 << 20
 
@@ -52,12 +48,12 @@ def scratch_beside(target: Path) -> Iterator[Path]:
     """
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    _clear_left(target)
-    temporary = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    clear_left(target.parent)
+    temporary = unfinished(target)
     try:
         yield temporary
     finally:
-        _remove(temporary)
+        remove(temporary)
         for folder in made:
             if not target.exists() and folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -67,31 +63,12 @@ def _put_in_place(temporary: Path, target: Path) -> None:
     if not target.is_dir():
         temporary.replace(target)
         return
-    old = temporary.with_suffix(".old.tmp")
-    target.rename(old)
+    old = set_aside(temporary)
     try:
+        target.rename(old)
         temporary.rename(target)
     except BaseException:
-        old.rename(target)
+        if not target.exists():
+            old.rename(target)
         raise
-    _remove(old)
-
-
-def _clear_left(target: Path) -> None:
-    """Remove what processes that are gone left of this result."""
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.(\d+)\.[0-9a-f]{{8}}(\.old)?\.tmp")
-    for path in target.parent.iterdir():
-        found = pattern.fullmatch(path.name)
-        if found is None or psutil.pid_exists(int(found[1])):
-            continue
-        if found[2] and not target.exists():
-            path.rename(target)  # it was about to be replaced
-        else:
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    remove(old)

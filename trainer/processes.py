@@ -53,6 +53,21 @@ def started_at(pid: int) -> float | None:
         return None
 
 
+def start_mark(pid: int) -> int | None:
+    """A number by which a process is known from a later one with the same id; None when it is gone.
+
+    On Linux the clock ticks from the machine's start to the process's: a time would change with the machine's clock.
+    """
+    if sys.platform == "linux":
+        try:
+            state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):
+            return None
+        return None if state in "ZX" else int(numbers[18])
+    started = started_at(pid)
+    return None if started is None else round(started)
+
+
 def signal_group(pid: int, *, kill: bool = False) -> None:
     """Ask the process group led by ``pid`` to end (SIGTERM), or end it (SIGKILL). Gone already is fine."""
     if os.name == "nt":

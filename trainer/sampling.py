@@ -15,6 +15,7 @@ from trainer.errors import StoppedOnRequest, UserError
 from trainer.evaluation import without_dropout
 from trainer.families.base import Family, clip_skip_problem
 from trainer.pictures import PictureSettings, save_png
+from trainer.runs.events import paths_told
 from trainer.session import Session
 
 SMALLEST_PREVIEW_PX = 128
@@ -23,24 +24,27 @@ SMALLEST_PREVIEW_PX = 128
 def draw_previews(family: Family, config: Config, session: Session, step: int) -> None:
     """Draw the prompts of the settings into the run's samples, with ``sample`` events.
 
-    Pictures that are there already are not drawn again. A picture that fails is a warning: a preview never ends a run.
+    Pictures that are there already are not drawn again, only told where a kill came in between. A picture that fails is
+    a warning: a preview never ends a run.
     A stop request ends them at once.
     """
     for index, prompt in enumerate(config.samples.prompts):
         path = session.run.samples_dir / preview_name(step, index, prompt.seed)
-        if path.exists():
-            continue
+        name = path.relative_to(session.run.dir).as_posix()
         try:
-            session.check_stop()
-            picture = _draw_smaller_if_need_be(family, config, prompt, session)
-            save_png(picture, path, settings_of(config, prompt, picture, step))
+            if path.exists():
+                if name in paths_told(session.run.events_path):
+                    continue
+            else:
+                session.check_stop()
+                picture = _draw_smaller_if_need_be(family, config, prompt, session)
+                save_png(picture, path, settings_of(config, prompt, picture, step))
         except StoppedOnRequest:
             return
         except Exception as error:  # whatever it is, the training is worth more than its preview
             reason = f"{type(error).__name__}: {error}"
             session.warn("preview.failed", f"Preview {index + 1} could not be drawn: {reason}.", "Training goes on.")
             continue
-        name = path.relative_to(session.run.dir).as_posix()
         session.events.emit("sample", step, path=name, prompt=prompt.prompt, seed=prompt.seed, index=index)
 
 

@@ -27,6 +27,7 @@ from trainer.runs.events import EventLog, Events, EventSink
 from trainer.runs.store import Run, State, Workspace, this_process
 from trainer.runs.turns import BUSY, WAITING_HINT, Holder, Turn, busy_words, wait_for
 from trainer.terminal import TerminalEvents
+from trainer.unfinished import clear_left
 
 LOOK_SECONDS = 0.2
 UPDATE_SECONDS = 1.0
@@ -155,6 +156,8 @@ def open_session(run: Run, workspace: Workspace, events: EventSink, share_gpu: b
         JobFailed: anything else; the traceback is in the run's log.
     """
     device = pick_device()
+    for folder in (run.control_dir, run.samples_dir, run.output_dir):
+        clear_left(folder)
     with _only_process(run), _log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
         sinks = Events(own_events, events, *log_events)
         turn, hint = turn_on(device, workspace, f"training of {run.read().name}", share_gpu=share_gpu)

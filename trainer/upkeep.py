@@ -33,6 +33,7 @@ from trainer.metrics import Metrics
 from trainer.plan_warnings import about_optimizer
 from trainer.prompt_changes import take_new_prompts
 from trainer.rhythm import Rhythm, rhythms_of
+from trainer.runs.events import paths_told
 from trainer.sampling import draw_previews
 from trainer.session import Session
 from trainer.step_calls import Calls
@@ -227,6 +228,8 @@ class Upkeep:
             hint = "Undo the changes to the config, or start a new run with it; lora.init_from takes the checkpoint's "
             hint += "lora.safetensors."
             raise UserError("checkpoint.other_config", message, hint) from error
+        if self._path_of(checkpoint) not in paths_told(self._session.run.events_path):
+            self._tell_checkpoint(checkpoint)  # a kill came in between
 
     def _save_or_warn(self) -> None:
         """A checkpoint on the way: a full disk is told, and training goes on."""
@@ -247,8 +250,15 @@ class Upkeep:
         )
         best = history.best_step if self._config.keeps_best else None
         prune(run.checkpoints_dir, self._config.output.keep_last, best)
-        path = checkpoint.relative_to(run.dir).as_posix()
-        self._session.events.emit("checkpoint", step, path=path, best=step == best)
+        self._tell_checkpoint(checkpoint)
+
+    def _tell_checkpoint(self, checkpoint: Path) -> None:
+        step = self._learning.step
+        best = self._config.keeps_best and step == self._history.best_step
+        self._session.events.emit("checkpoint", step, path=self._path_of(checkpoint), best=best)
+
+    def _path_of(self, checkpoint: Path) -> str:
+        return checkpoint.relative_to(self._session.run.dir).as_posix()
 
     def _save_all(self) -> Path:
         """The checkpoint first: from it the LoRA could be written again."""

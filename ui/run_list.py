@@ -55,8 +55,7 @@ class RunListReader:
             return self._list
 
     def _runs(self) -> list[Run]:
-        folder = self._workspace.runs_dir
-        return [Run(path) for path in folder.iterdir()] if folder.is_dir() else []
+        return [Run(path) for path in self._workspace.run_folders()]
 
     def _read(self, run: Run) -> tuple[int, RunInfo]:
         """A run whose process lives is asked each time whether it still does."""

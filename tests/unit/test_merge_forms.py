@@ -457,7 +457,7 @@ def test_a_killed_merge_leaves_no_result_and_the_next_one_clears_up(tmp_path: Pa
     command = ["merge", "--base", str(base), "--lora", f"{lora}=1", "--out", str(out)]
     for number, exit_code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 3)):
         process = forked.start(*command)
-        while not [path for path in tmp_path.glob(".out*.tmp") if f".{process.pid}." in path.name]:
+        while not [path for path in tmp_path.glob(".out*.tmp") if f"-{process.pid}-" in path.name]:
             assert process.poll() is None, "it ended before it could be disturbed"
             time.sleep(0.002)
         process.send_signal(number)

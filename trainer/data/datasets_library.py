@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from trainer.data.caption_tables import TEXT_COLUMNS
 from trainer.data.image_files import PICTURE_ERRORS, is_picture_file
 from trainer.errors import UserError
 from trainer.files import write_text
+from trainer.outputs import scratch_beside
 
 HUB_PREFIX = "hf://datasets/"
 """How a data set on the hub is named: ``hf://datasets/owner/name``, with ``@revision`` behind it if need be."""
@@ -107,9 +106,7 @@ def pictures_of(
 
 def unpack(rows: Iterable[tuple[str, bytes, str | None] | None], folder: Path) -> None:
     """Write pictures as numbered files, byte for byte, and a ``metadata.jsonl`` into a new folder; all or nothing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as temporary:
-        whole = Path(temporary, "whole")
+    with scratch_beside(folder) as whole:
         whole.mkdir()
         lines = []
         for number, row in enumerate(rows):
@@ -122,7 +119,7 @@ def unpack(rows: Iterable[tuple[str, bytes, str | None] | None], folder: Path) -
                 lines.append(json.dumps({"file_name": name, "text": caption}, ensure_ascii=False))
         write_text(whole / "metadata.jsonl", "\n".join(lines) + "\n")
         if not folder.is_dir():  # another process may have been faster
-            shutil.move(whole, folder)
+            whole.rename(folder)
 
 
 def _is_saved(folder: Path) -> bool:

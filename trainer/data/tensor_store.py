@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor
 
-from trainer.files import atomic_path
+from trainer.lora.tensor_file import entry, write_tensors
 from trainer.runs.events import EventSink
 
 _FORMAT = "1"
@@ -74,12 +74,12 @@ class TensorStore:
         if self._folder is None:
             return
         try:
-            with atomic_path(self._path(folder, key)) as temporary:
-                save_file(tensors, temporary, metadata=_label(key, tensors))
-        except (OSError, SafetensorError) as error:
+            entries = [entry(name, tensor) for name, tensor in tensors.items()]
+            write_tensors(self._path(folder, key), entries, _label(key, tensors))
+        except OSError as error:
             self._give_up(error)
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: OSError) -> None:
         with self._lock:
             folder, self._folder = self._folder, None
         if folder is not None:  # the first of several writers to fail

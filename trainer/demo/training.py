@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from trainer.files import atomic_path
 
 WARMUP_STEPS = 50
 DECAY_SHARE = 0.35
@@ -114,13 +115,8 @@ class Run:
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Writes `state` so that `path` holds either the old or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        torch.save(dict(state), temporary)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

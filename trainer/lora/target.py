@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.errors import Problem
-from trainer.files import fsync_folder
 from trainer.lora.adapter_settings import CONFIG_NAME, TENSORS_NAME
 from trainer.lora.keys import PREFIXES
 from trainer.lora.outputs import ALLOW_HINT, lora_file_problems
+from trainer.outputs import new_output
 
 _ADAPTER_NAMES = {TENSORS_NAME, CONFIG_NAME, "README.md", *PREFIXES}
 
@@ -43,24 +41,9 @@ def check_target(source: Path, out: Path, *, folder: bool, overwrite: bool) -> l
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """Yield a new folder beside ``out``, which takes the place of ``out`` in the end; removed on an exception."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.{secrets.token_hex(6)}.tmp")
-    old = out.with_name(f".{out.name}.{secrets.token_hex(6)}.old")
-    try:
+    with new_output(out) as beside:
         beside.mkdir()
         yield beside
-        if out.exists():
-            out.rename(old)
-        try:
-            beside.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-        fsync_folder(out.parent)
-    finally:
-        for path in (beside, old):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_adapter_folder(folder: Path) -> bool:

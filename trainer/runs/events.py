@@ -93,6 +93,11 @@ def read_events(path: Path) -> list[Event]:
     return EventTail(path).read()
 
 
+def paths_told(path: Path) -> set[str]:
+    """The files and folders that the events of a file tell of: previews and checkpoints."""
+    return {event["path"] for event in EventTail(path, metrics=False).read() if "path" in event}
+
+
 def last_events(path: Path, most_bytes: int) -> list[Event]:
     """The events in the last so many bytes of a file; none where it cannot be read."""
     try:

@@ -58,7 +58,7 @@ def queue_lock(workspace: Workspace) -> Iterator[None]:
 def queued_runs(workspace: Workspace) -> list[Run]:
     """The runs that wait, next one first. Those whose folder cannot be read are left out."""
     infos = []
-    for run in map(Run, workspace.runs_dir.glob("*")):
+    for run in map(Run, workspace.run_folders()):
         with suppress(UserError):
             infos.append(run.read().model_copy(update={"id": run.id}))  # a copied folder tells another's id
     return [Run(workspace.runs_dir / info.id) for info in in_order(infos, read_queue(workspace).order)]

@@ -26,6 +26,7 @@ from trainer.config_io import load_config, save_config
 from trainer.config_paths import config_with_full_paths
 from trainer.errors import Problem, UserError
 from trainer.files import read_json, write_json
+from trainer.outputs import new_output
 from trainer.versions import RUN
 
 State = Literal["queued", "starting", "preparing", "training", "paused", "stopping", "finished", "stopped", "failed"]
@@ -280,35 +281,39 @@ class Workspace:
             raise UserError(
                 "run.exists", f"The folder {run.dir} is not empty.", "Choose another --run-dir, or resume that run."
             )
-        for folder in (run.control_dir, run.samples_dir, run.checkpoints_dir, run.output_dir):
-            folder.mkdir(parents=True, exist_ok=True)
-        save_config(config_with_full_paths(config, Path.cwd()), run.config_path)
         now = time.time()
-        steps = config.train.max_steps
         info = RunInfo(
             id=run.id,
             name=config.name,
             created=now,
             queued=now,
-            max_steps=steps,
+            max_steps=config.train.max_steps,
             wanted_device=wanted_device,
             changed_from=changed_from,
         )
-        if checkpoint is not None:  # before run.json, which makes the folder a run that a worker may start
-            shutil.copytree(checkpoint, run.checkpoints_dir / checkpoint.name)
-            begun_from = f"{checkpoint.parent.parent.name} step {step_of(checkpoint)}"
-            info = info.model_copy(update={"step": step_of(checkpoint), "begun_from": begun_from})
         if not queued:  # never queued for a moment, or a worker could take it
             info = info.model_copy(update={"state": "starting", "started": now, **this_process()})
-        write_json(run.info_path, info.model_dump())
+        with new_output(run.dir) as folder:  # whole, or not there: half a run could neither be resumed nor deleted
+            made = Run(folder)
+            for part in (made.control_dir, made.samples_dir, made.checkpoints_dir, made.output_dir):
+                part.mkdir(parents=True)
+            save_config(config_with_full_paths(config, Path.cwd()), made.config_path)
+            if checkpoint is not None:
+                shutil.copytree(checkpoint, made.checkpoints_dir / checkpoint.name)
+                begun_from = f"{checkpoint.parent.parent.name} step {step_of(checkpoint)}"
+                info = info.model_copy(update={"step": step_of(checkpoint), "begun_from": begun_from})
+            write_json(made.info_path, info.model_dump())
         return run
+
+    def run_folders(self) -> Iterator[Path]:
+        """What may be run folders, in no order: all but those that are being made."""
+        with suppress(FileNotFoundError):
+            yield from (folder for folder in self.runs_dir.iterdir() if not folder.name.startswith("."))
 
     def runs(self) -> list[Run]:
         """All readable run folders, newest first."""
-        if not self.runs_dir.is_dir():
-            return []
         created: dict[Run, float] = {}
-        for folder in self.runs_dir.iterdir():
+        for folder in self.run_folders():
             with suppress(UserError):  # a damaged or half-deleted folder must not hide the others
                 created[Run(folder)] = Run(folder).read().created
         return sorted(created, key=lambda run: created[run], reverse=True)
