@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import NoReturn, TextIO
 
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
+from trainer.processes import ending_signals
 from trainer.runs.events import EventLog, Events, EventSink
 from trainer.terminal import TerminalEvents
 
@@ -69,7 +70,9 @@ def main(argv: list[str] | None = None) -> int:
         args = command_parser(wants, command).parse_args(arguments[1:])
     except UserError as error:
         return _refuse(error, json_wanted="--json" in arguments)
-    signal.signal(signal.SIGTERM, _stop)
+    for number in ending_signals():
+        if number != signal.SIGINT:  # Python's own answer to it is as good
+            signal.signal(number, _stop)
     with _stdout_kept_for_json(args.json) as json_out:
         return _run(command, args, _event_sink(args), json_out)
 

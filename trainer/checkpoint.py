@@ -66,6 +66,18 @@ def save_checkpoint(
     return target
 
 
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch speaks of positions in the file
+                raise error.__context__ from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def load_state(checkpoint: Path) -> dict[str, Any]:
     """The training state of a valid checkpoint, on the CPU. Raises UserError for one of a newer program."""
     return TRAINING_STATE.read(torch.load(checkpoint / STATE, map_location="cpu", weights_only=True))

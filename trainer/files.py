@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -76,6 +77,11 @@ def size_bytes(folder: Path) -> int:
             with suppress(FileNotFoundError):
                 total += Path(parent, name).lstat().st_size
     return total
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk refused because it, or what a user may fill of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def end_torn_line(path: Path) -> None:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from trainer.errors import UserError
 from trainer.files import read_json, write_json, write_text
-from trainer.processes import signal_group, start_detached, started_at, trainer_command
+from trainer.processes import process_facts, signal_group, start_detached, trainer_command
 from trainer.runs.store import Workspace, last_log_line, process_is_alive
 
 JobState = Literal["running", "finished", "stopped", "failed"]
@@ -81,9 +81,9 @@ class Job:
         info = JobInfo(
             id=self.id, title=order["title"], command=order["command"], state="running", started=order["started"]
         )
-        pid, pid_started = self._process()
+        pid, pid_started, mark = self._process()
         # Alive is asked before the result: a job that ends in between has its result by then.
-        alive = process_is_alive(pid, pid_started)
+        alive = process_is_alive(pid, pid_started, mark)
         if self.result_path.exists():
             return self._ended(info)
         if alive or (pid is None and time.time() - info.started < _START_SECONDS):
@@ -103,7 +103,7 @@ class Job:
 
     def note_process(self, pid: int) -> None:
         """Write down which process runs the job."""
-        write_json(self.dir / "process.json", {"pid": pid, "pid_started": started_at(pid)})
+        write_json(self.dir / "process.json", process_facts(pid))
 
     def finish(self, state: JobState, *, result: Any = None, error: list[dict[str, Any]] | None = None) -> None:
         """Write down how the job ended."""
@@ -124,9 +124,9 @@ class Job:
             raise UserError("job.unknown", f"There is no job in {self.dir}.", "It may have been cleared away.")
         return order
 
-    def _process(self) -> tuple[int | None, float | None]:
+    def _process(self) -> tuple[int | None, float | None, int | None]:
         process = _read_or_none(self.dir / "process.json")
-        return (process["pid"], process["pid_started"]) if process else (None, None)
+        return (process["pid"], process["pid_started"], process.get("pid_mark")) if process else (None, None, None)
 
     def _ended(self, info: JobInfo) -> JobInfo:
         """The job with its outcome; one whose outcome cannot be read counts as gone without a word."""

@@ -8,10 +8,20 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def ending_signals() -> list[signal.Signals]:
+    """The signals by which this process is asked to end: a terminal that is closed sends SIGHUP.
+
+    Those that it was told to ignore are left out, as ``nohup`` does it.
+    """
+    asked = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if sys.platform != "win32" else [])]
+    return [number for number in asked if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def trainer_command(*arguments: str) -> list[str]:
@@ -66,6 +76,11 @@ def start_mark(pid: int) -> int | None:
         return None if state in "ZX" else int(numbers[18])
     started = started_at(pid)
     return None if started is None else round(started)
+
+
+def process_facts(pid: int) -> dict[str, Any]:
+    """What is kept of a process, to know later whether it still runs: ``pid``, ``pid_started`` and ``pid_mark``."""
+    return {"pid": pid, "pid_started": started_at(pid), "pid_mark": start_mark(pid)}
 
 
 def signal_group(pid: int, *, kill: bool = False) -> None:

@@ -142,11 +142,12 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
         upkeep = Upkeep(session, config, family, data, encode, learning, calls, max_steps, before)
         upkeep.begin()
 
-        while not upkeep.over:
-            begin = moment(device)
-            numbers = train_step(ingredients, learning, data.batch, calls)
-            # All that is not learning: metrics, checkpoints, previews, validation, pause, stop
-            upkeep.after_step(numbers, begin)
+        with upkeep.nothing_untold():
+            while not upkeep.over:
+                begin = moment(device)
+                numbers = train_step(ingredients, learning, data.batch, calls)
+                # All that is not learning: metrics, checkpoints, previews, validation, pause, stop
+                upkeep.after_step(numbers, begin)
 
         return Outcome(learning.step, upkeep.finish(), time.monotonic() - begun, upkeep.loss)
 

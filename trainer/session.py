@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
 
 from trainer.devices import device_name, gpu_uuid, is_out_of_memory, lacks_determinism, pick_device, turn_on
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
+from trainer.processes import ending_signals
 from trainer.runs import control
 from trainer.runs.control import Request
 from trainer.runs.events import EventLog, Events, EventSink
@@ -31,8 +32,11 @@ from trainer.unfinished import clear_left
 
 LOOK_SECONDS = 0.2
 UPDATE_SECONDS = 1.0
+ATTEMPT_SECONDS = 20.0
+"""Between attempts to save while the disk is full."""
 
 _log = logging.getLogger("trainer")
+T = TypeVar("T")
 
 
 class Session:
@@ -70,13 +74,17 @@ class Session:
         self.events.emit("state", self._step, state=state)
 
     def at_step(self, step: int, epoch: int) -> None:
-        """Note how far the run is; ``run.json`` hears of it about once a second, and when the first step is done."""
+        """Note how far the run is; ``run.json`` hears of it about once a second, and when the first step is done.
+
+        A disk that refuses is left to what has to be kept.
+        """
         first, self._step, self._epoch = self._step == self._begun_at != step, step, epoch
-        if first:
-            self.run.update(durable=False, first_step_s=round(time.time() - self._launched, 3))
-        if time.monotonic() - self._updated >= UPDATE_SECONDS:
-            self._updated = time.monotonic()
-            self.run.update(durable=False, step=step, epoch=epoch)
+        with contextlib.suppress(OSError):
+            if first:
+                self.run.update(durable=False, first_step_s=round(time.time() - self._launched, 3))
+            if time.monotonic() - self._updated >= UPDATE_SECONDS:
+                self._updated = time.monotonic()
+                self.run.update(durable=False, step=step, epoch=epoch)
 
     def requests(self) -> set[Request]:
         """What has been asked for since the last call; a stop is told again and again."""
@@ -119,6 +127,23 @@ class Session:
             with contextlib.suppress(StoppedOnRequest):  # told by ``stop_asked``
                 self.hold_device()
 
+    def paused_until(self, attempt: Callable[[], T | None]) -> T:
+        """Let other jobs have the device until an attempt succeeds: one now and then, and when ``resume`` is asked for.
+
+        The device is not held afterwards.
+        """
+        self.let_device_go()
+        with contextlib.suppress(OSError):  # the disk may be the very reason
+            self.enter("paused")
+        while True:
+            again = time.monotonic() + ATTEMPT_SECONDS
+            while time.monotonic() < again and "resume" not in self._look():
+                time.sleep(LOOK_SECONDS)
+            self._asked -= {"resume", "pause"}
+            result = attempt()
+            if result is not None:
+                return result
+
     def warn(self, code: str, message: str, hint: str = "") -> None:
         """Tell a warning, and write it to the log."""
         _log.warning("%s %s", message, hint)
@@ -132,7 +157,7 @@ class Session:
         self.enter(state, pid=None, pid_started=None, ended=time.time(), exit_code=exit_code, error=error)
 
     def on_signal(self, number: int, frame: object) -> None:
-        """The first Ctrl+C or SIGTERM asks for a stop that saves; the second ends at once."""
+        """The first Ctrl+C, SIGTERM or SIGHUP asks for a stop that saves; the second ends at once."""
         self._signals += 1
         if self._signals > 1:
             raise KeyboardInterrupt(f"stopped at once near step {self._step}, without saving")
@@ -266,11 +291,11 @@ def _is_stderr(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _signals_to(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM go to ``handler``; only a main thread can."""
+    """Have the signals that ask for an end go to ``handler``; only a main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in ending_signals()}
     for number in before:
         signal.signal(number, handler)
     try:

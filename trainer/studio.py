@@ -33,7 +33,7 @@ from trainer.config_io import problems_of
 from trainer.errors import UserError
 from trainer.files import read_json, write_json, write_text
 from trainer.pictures import PictureSettings
-from trainer.processes import start_detached, started_at, trainer_command
+from trainer.processes import process_facts, start_detached, trainer_command
 from trainer.runs.store import Workspace, process_is_alive
 
 Kind = Literal["generate", "preview", "grid"]
@@ -105,6 +105,7 @@ class StudioInfo(BaseModel):
 
     pid: int | None = None
     pid_started: float | None = None
+    pid_mark: int | None = None
     state: StudioState = "off"
     model: str | None = None
     device: str | None = None
@@ -210,7 +211,7 @@ class Studio:
             info = StudioInfo.model_validate(read_json(self.info_path))
         except (OSError, ValueError):
             return StudioInfo()
-        return info if process_is_alive(info.pid, info.pid_started) else StudioInfo()
+        return info if process_is_alive(info.pid, info.pid_started, info.pid_mark) else StudioInfo()
 
     def ensure(self) -> None:
         """Start the studio's process where none lives, in a session of its own, so that it outlives the app."""
@@ -250,7 +251,7 @@ class Studio:
         # threads that wait by spinning make a picture take ten times as long while a training run uses the same cores
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
         process = start_detached(trainer_command("studio", *arguments), self.log_path, env=environment)
-        info = StudioInfo(pid=process.pid, pid_started=started_at(process.pid), state="starting", since=time.time())
+        info = StudioInfo(**process_facts(process.pid), state="starting", since=time.time())
         write_json(self.info_path, info.model_dump())
 
     def _locks_dir(self) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, TextIO
 
 
 class TerminalEvents:
     """Writes events to a text stream; on a terminal, progress stays on one line.
 
-    Errors are left out: the command that ends with one tells it.
+    Errors are left out: the command that ends with one tells it. A terminal that was closed, or a log whose disk is
+    full, is not told; the work goes on.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -44,14 +46,17 @@ class TerminalEvents:
     def _over(self, text: str) -> None:
         if not self._live:
             return
-        self._stream.write(f"\r\x1b[K{text}")
-        self._stream.flush()
+        self._write(f"\r\x1b[K{text}")
         self._line_open = True
 
     def _line(self, text: str) -> None:
-        self._stream.write(("\n" if self._line_open else "") + text + "\n")
-        self._stream.flush()
+        self._write(("\n" if self._line_open else "") + text + "\n")
         self._line_open = False
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def _numbers(fields: dict[str, Any]) -> str:

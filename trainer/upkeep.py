@@ -6,6 +6,8 @@ import pickle
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from trainer.data.training_set import TrainingSet
 from trainer.devices import is_out_of_memory
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.families.base import Family
-from trainer.files import atomic_path
+from trainer.files import atomic_path, is_full
 from trainer.late_numbers import LateNumbers, Read
 from trainer.learning import Learning
 from trainer.lora.adapter import adapter_layers, check_same_layers
@@ -151,6 +153,17 @@ class Upkeep:
         if self._session.stop_asked:
             self._stop()
 
+    @contextmanager
+    def nothing_untold(self) -> Iterator[None]:
+        """When the steps end by an exception, tell the numbers of those that were done, as far as they can be read."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # a GPU that failed may give none; what is told is the first exception
+                self._tell_all()
+            self._metrics.flush()
+            raise
+
     def finish(self) -> Path:
         """Validate, save the last checkpoint and the LoRA, draw the last previews, and end. Returns the LoRA's path."""
         self._tell_all()
@@ -261,6 +274,32 @@ class Upkeep:
         return checkpoint.relative_to(self._session.run.dir).as_posix()
 
     def _save_all(self) -> Path:
+        """All that is to be kept at an end. A full disk is waited for: until there is room it is kept in memory."""
+        try:
+            return self._write_all()
+        except OSError as error:
+            if not is_full(error):
+                raise
+        message = f"The disk is full: what was learned up to step {self._learning.step} could not be saved."
+        hint = "Free some space: saving is tried again every few seconds, and at once when the run is resumed."
+        self._session.warn("disk.full", message, hint)
+        self._leave_device()
+        output = self._session.paused_until(self._write_all_if_room)
+        if not self._session.stop_asked:
+            self._session.hold_device()
+            self._return_to_device()
+            self._session.enter("training")  # the last previews are still to come
+        return output
+
+    def _write_all_if_room(self) -> Path | None:
+        try:
+            return self._write_all()
+        except OSError as error:
+            if not is_full(error):
+                raise
+            return None
+
+    def _write_all(self) -> Path:
         """The checkpoint first: from it the LoRA could be written again."""
         self._save()
         output = self._session.run.output_path
@@ -348,14 +387,20 @@ class Upkeep:
 
     def _pause(self) -> None:
         """Give the device's memory and lock back until asked to go on, or to stop."""
+        self._leave_device()
+        self._session.wait_while_paused()
+        if not self._session.stop_asked:
+            self._return_to_device()
+            self._session.enter("training")
+
+    def _leave_device(self) -> None:
         self._move(torch.device("cpu"))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._session.wait_while_paused()
-        if not self._session.stop_asked:
-            self._move(self._session.device)
-            self._let_parts_rest()
-            self._session.enter("training")
+
+    def _return_to_device(self) -> None:
+        self._move(self._session.device)
+        self._let_parts_rest()
 
     def _move(self, device: torch.device) -> None:
         self._calls.forget()

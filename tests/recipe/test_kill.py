@@ -75,14 +75,15 @@ def test_killed_again_and_again(configured: Path, workspace: Workspace, tmp_path
         assert [name for name in names[0] if not name.startswith(".")] == names[1], kind
 
 
-def test_sigterm_saves_and_the_answer_is_json(configured: Path, workspace: Workspace) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_and_the_answer_is_json(number: signal.Signals, configured: Path, workspace: Workspace) -> None:
     run = Run(workspace.runs_dir / "one")
     process = start("train", str(configured), "--workspace", str(workspace.dir), "--run-dir", str(run.dir))
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not (run.dir / "events.jsonl").exists() or max(losses_of(run), default=0) < 3:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     answer, log = process.communicate(timeout=DEADLINE_SECONDS)
     assert process.poll() == 3, log
     assert "stopped at step" in json.loads(answer)["stopped"]

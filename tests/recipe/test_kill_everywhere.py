@@ -130,7 +130,7 @@ def _content(name: str, data: bytes) -> bytes:
         return b""
     if name.endswith("state.pt"):
         return repr(_plain(torch.load(BytesIO(data), weights_only=True))).encode()
-    if "/latents/files/" in name:
+    if "/latents/files/" in name and name.endswith(".json"):
         return repr(sorted(json.loads(data).items())).encode()
     if name.endswith("manifest.json"):
         return re.sub(rb'"state.pt": {[^}]*}', b"", data)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from trainer.files import end_torn_line
+from trainer.files import end_torn_line, is_full
 
 Event = dict[str, Any]
 
@@ -28,17 +28,27 @@ class EventSink(Protocol):
 
 
 class EventLog:
-    """Appends events to a file. Each event is one ``write`` of one line, so that a reader never sees two mixed."""
+    """Appends events to a file. Each event is one ``write`` of one line, so that a reader never sees two mixed.
+
+    Events that a full disk has no room for are kept, and written when there is room.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         end_torn_line(path)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
+        self._waiting = b""
 
     def emit(self, kind: str, step: int = 0, **fields: Any) -> None:
         event = {"time": time.time(), "type": kind, "step": step, **fields}
-        self._file.write(json.dumps(_finite(event), ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        line = json.dumps(_finite(event), ensure_ascii=False, allow_nan=False) + "\n"
+        self._waiting += line.encode()
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) or 0 :]
+        except OSError as error:
+            if not is_full(error):
+                raise
 
     def close(self) -> None:
         self._file.close()

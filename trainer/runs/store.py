@@ -27,6 +27,7 @@ from trainer.config_paths import config_with_full_paths
 from trainer.errors import Problem, UserError
 from trainer.files import read_json, write_json
 from trainer.outputs import new_output
+from trainer.processes import process_facts, start_mark
 from trainer.versions import RUN
 
 State = Literal["queued", "starting", "preparing", "training", "paused", "stopping", "finished", "stopped", "failed"]
@@ -48,6 +49,8 @@ class RunInfo(BaseModel):
     state: State = "queued"
     pid: int | None = None
     pid_started: float | None = None
+    pid_mark: int | None = None
+    """Of the process, by ``processes.start_mark``; None in what older versions wrote."""
     step: int = 0
     max_steps: int | None = None
     epoch: int = 0
@@ -185,7 +188,7 @@ class Run:
     def status(self) -> RunInfo:
         """``run.json``, with a run whose process is gone told (and written down) as failed."""
         info = self.read()
-        if info.state not in ALIVE or process_is_alive(info.pid, info.pid_started):
+        if info.state not in ALIVE or process_is_alive(info.pid, info.pid_started, info.pid_mark):
             return info
         with self.lock():
             return self.status_locked()
@@ -193,7 +196,7 @@ class Run:
     def status_locked(self) -> RunInfo:
         """``status`` for a caller that holds the run's lock."""
         info = self.read()
-        if info.state not in ALIVE or process_is_alive(info.pid, info.pid_started):
+        if info.state not in ALIVE or process_is_alive(info.pid, info.pid_started, info.pid_mark):
             return info
         with_machine = info.pid_started is not None and info.pid_started < psutil.boot_time() - 2.0
         if with_machine:
@@ -365,10 +368,15 @@ def last_log_line(log_path: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def process_is_alive(pid: int | None, started: float | None) -> bool:
-    """Whether the process that wrote this pid still runs; a recycled pid does not count."""
+def process_is_alive(pid: int | None, started: float | None, mark: int | None = None) -> bool:
+    """Whether the process that wrote this pid still runs; a recycled pid does not count.
+
+    By its ``mark`` that is told whatever happens to the machine's clock; without, by when it ``started``.
+    """
     if pid is None:
         return False
+    if mark is not None:
+        return start_mark(pid) == mark
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and (
@@ -379,5 +387,5 @@ def process_is_alive(pid: int | None, started: float | None) -> bool:
 
 
 def this_process() -> dict[str, Any]:
-    """``pid`` and ``pid_started`` of the calling process, for ``Run.update``."""
-    return {"pid": os.getpid(), "pid_started": psutil.Process().create_time()}
+    """``pid``, ``pid_started`` and ``pid_mark`` of the calling process, for ``Run.update``."""
+    return process_facts(os.getpid())

@@ -40,6 +40,7 @@ class Holder(BaseModel):
     since: float
     pid: int
     pid_started: float | None
+    pid_mark: int | None = None
 
     def __str__(self) -> str:
         ago = time.time() - self.since
@@ -105,7 +106,7 @@ class Turn:
             found = Holder.model_validate(read_json(self._holder_path))
         except (OSError, ValueError):
             return None
-        return found if process_is_alive(found.pid, found.pid_started) else None
+        return found if process_is_alive(found.pid, found.pid_started, found.pid_mark) else None
 
     @property
     def wanted(self) -> bool:

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from trainer.config import Config
 from trainer.errors import UserError
-from trainer.processes import start_detached, started_at, trainer_command
+from trainer.processes import process_facts, start_detached, trainer_command
 from trainer.runs import control, queue
 from trainer.runs.events import EventSink
 from trainer.runs.gpus import check_device, default_device, gpu_of, worker_devices
@@ -263,8 +263,7 @@ def _start(
             return None
         run.update_locked(
             state="starting",
-            pid=process.pid,
-            pid_started=started_at(process.pid),
+            **process_facts(process.pid),
             launched=launched,
             queue_device=device,
             gpu=None,

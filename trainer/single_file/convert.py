@@ -6,7 +6,6 @@ renamed when it is complete, so that nothing half-made is ever used.
 
 from __future__ import annotations
 
-import errno
 import math
 import secrets
 import shutil
@@ -23,7 +22,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from trainer.errors import UserError
-from trainer.files import fsync_folder, write_json
+from trainer.files import fsync_folder, is_full, write_json
 from trainer.lora.tensor_file import Entry, write_tensors
 from trainer.runs.events import EventSink
 from trainer.single_file.cache import SUFFIXES, cache_dir, folder_of, outdated_folders
@@ -304,7 +303,7 @@ def _writing(path: Path, field: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise _disk_full(path, field, "filled it up") from error
         message = f"{field}: the model folder for {path.name} cannot be written in {cache_dir()}: {error}."
         hint = "Make the folder writable, or set XDG_CACHE_HOME to one that is."

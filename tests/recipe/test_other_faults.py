@@ -1,0 +1,151 @@
+"""A clock that jumps, numbers that are none, memory that is gone: the run's state, what is told, and what is left."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from tests.recipe.tiny_runs import Watcher, losses_of, make_pictures, of_type, train_here
+from tests.tiny_models import tiny_model
+from trainer import recipe
+from trainer.checkpoint_folders import checkpoints, is_valid
+from trainer.config import Config
+from trainer.errors import JobFailed, UserError
+from trainer.lora.file import read_lora
+from trainer.runs.store import Run, Workspace, this_process
+
+
+@pytest.fixture(scope="module")
+def tiny(config_of: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
+    """Configs of short runs with a tiny model, saved at every second step."""
+    model = {"base": str(tiny_model("sd1", tmp_path_factory.mktemp("model")))}
+
+    def make(**changes: Any) -> Config:
+        short = {"train__max_steps": 6, "train__batch_size": 1, "output__save_every_steps": 2, "lora__rank": 2}
+        return config_of(**{"model": model, **short, **changes})
+
+    return make
+
+
+@pytest.fixture
+def run(tiny: Callable[..., Config], workspace: Workspace) -> Run:
+    return workspace.create_run(tiny())
+
+
+def at_step(number: int, happen: Callable[[], None]) -> Callable[..., Iterator[torch.Tensor]]:
+    """``recipe.batch_losses`` where something happens in a step."""
+    real, steps = recipe.batch_losses, itertools.count(1)
+
+    def losses(*arguments: Any) -> Iterator[torch.Tensor]:
+        if next(steps) == number:
+            happen()
+        yield from real(*arguments)
+
+    return losses
+
+
+def test_a_clock_that_jumps_changes_nothing(run: Run, tiny: Any, workspace: Workspace, monkeypatch: Any) -> None:
+    undisturbed = workspace.create_run(tiny())
+    train_here(undisturbed)
+    system = psutil._psplatform  # what tells when the machine was started, by the clock as it is now
+    real_time, real_boot, jumps = time.time, system.boot_time, itertools.cycle([3600.0, -3600.0, 0.0])
+    monkeypatch.setattr(time, "time", lambda: real_time() + next(jumps))
+    monkeypatch.setattr(system, "boot_time", lambda: real_boot() + next(jumps))
+    states = []
+    train_here(run, Watcher({("metric", 3): lambda: states.append(run.status().state)}))
+    assert states == ["training"], "its process lives, whatever the clock says"
+    assert run.read().state == "finished" and losses_of(run) == losses_of(undisturbed)
+    assert run.output_path.read_bytes() == undisturbed.output_path.read_bytes()
+
+
+def test_a_process_that_older_versions_wrote_down_is_known_by_its_start(run: Run) -> None:
+    run.update(state="training", **{**this_process(), "pid_mark": None})
+    assert run.status().state == "training"
+    run.update(pid_started=1.0)
+    assert run.status().state == "failed"
+
+
+def test_one_step_without_a_number_is_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, steps = recipe.batch_losses, itertools.count(1)
+
+    def losses(*arguments: Any) -> Iterator[torch.Tensor]:
+        factor = math.nan if next(steps) == 3 else 1.0
+        yield from (term * factor for term in real(*arguments))
+
+    monkeypatch.setattr(recipe, "batch_losses", losses)
+    train_here(run)
+    assert (run.read().state, losses_of(run)[3]) == ("finished", "nan")
+    [warning] = of_type(run, "warning")
+    assert (warning["code"], warning["step"]) == ("training.not_finite", 3)
+    assert [path.name for path in checkpoints(run.checkpoints_dir)] == ["step-000002", "step-000004", "step-000006"]
+    assert all(torch.isfinite(layer.up).all() for layer in read_lora(run.output_path).layers.values())
+
+
+def test_pictures_that_a_vae_has_no_numbers_for_end_the_run_before_it_begins(run: Run, monkeypatch: Any) -> None:
+    real = recipe.load_family
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        family = real(*arguments, **options)
+        encode = family.encode_pixels
+        monkeypatch.setattr(family, "encode_pixels", lambda pixels: encode(pixels) * math.nan)
+        return family
+
+    monkeypatch.setattr(recipe, "load_family", load)
+    with pytest.raises(UserError, match=r"the VAE gives no numbers \(NaN\) for 0.png"):
+        train_here(run)
+    assert (run.read().state, run.read().exit_code) == ("failed", 2)
+    assert not list(run.workspace.cache_dir.rglob("*.safetensors")), "nothing wrong is kept for the next run"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("[enforce fail] DefaultCPUAllocator")],
+    ids=["host", "gpu", "allocator"],
+)
+def test_memory_that_runs_out_on_the_way_leaves_checkpoint_and_numbers(
+    error: Exception, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(recipe, "batch_losses", at_step(4, fail))
+    monkeypatch.setattr("trainer.late_numbers.steps_ahead", lambda device: 2)  # as on a GPU
+    with pytest.raises(JobFailed) as caught:
+        train_here(run)
+    info = run.read()
+    assert (caught.value.problem.code, info.state, info.exit_code) == ("memory", "failed", 1)
+    assert "train.gradient_checkpointing" in (info.error or "")
+    assert sorted(losses_of(run)) == [1, 2, 3], "the steps that were done are told"
+    assert [path.name for path in checkpoints(run.checkpoints_dir) if is_valid(path)] == ["step-000002"]
+    monkeypatch.undo()
+    train_here(run)
+    assert run.read().state == "finished" and sorted(losses_of(run)) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_picture_that_goes_while_it_is_trained_on(
+    cached: bool, tiny: Any, workspace: Workspace, tmp_path: Path
+) -> None:
+    """With latents in the cache it is not needed any more; without, the run says which one it was."""
+    folder = make_pictures(tmp_path / "going", 3)
+    cache = {"latents": cached, "text": True, "to_disk": False}
+    run = workspace.create_run(tiny(dataset__sources=[{"path": str(folder)}], dataset__cache=cache))
+    watcher = Watcher({("metric", 2): (folder / "1.png").unlink})
+    if cached:
+        train_here(run, watcher)
+        assert run.read().state == "finished"
+    else:
+        with pytest.raises((UserError, JobFailed)):
+            train_here(run, watcher)
+        info = run.read()
+        assert info.state == "failed" and "1.png was usable when the run began, now" in (info.error or "")
+        assert is_valid(run.checkpoints_dir / "step-000002")
+    assert sorted(path.name for path in folder.iterdir()) == ["0.png", "0.txt", "1.txt", "2.png", "2.txt"]
