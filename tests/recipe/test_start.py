@@ -60,6 +60,7 @@ def test_a_training_loads_no_library_that_it_does_not_use() -> None:
     script = (
         "import gc, sys; from trainer.loading import load_train; load_train();"
         "assert gc.isenabled() and gc.get_freeze_count() > 100_000, gc.get_freeze_count();"
+        "assert not sys.modules['torch'].cuda.is_initialized(), 'it would hold memory of the GPU while it waits';"
         f"sys.exit(' '.join(set({UNUSED!r}.split()) & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
