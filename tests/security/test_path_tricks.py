@@ -108,13 +108,14 @@ def tells(text: str) -> bool:
 
 
 def test_addresses(attacked: Attacked, tricks: list[str], linked_run: Run) -> None:
-    """In place of each parameter, as they are and percent-encoded, once and twice."""
+    """In place of each parameter, as they are and percent-encoded, those that go up also twice."""
     templates = json.loads((attacked.root / "told" / "routes.json").read_text(encoding="utf-8"))
     for template in sorted({path for path, methods in templates if "{" in path and "GET" in methods}):
         if "heartbeat" in template:  # goes on for ever, and reads nothing
             continue
         for trick in [*tricks, linked_run.id, "link.png"]:
-            for told in (quote(trick, safe="/:\\$();=-~`"), quote(trick, safe=""), quote(quote(trick, safe=""))):
+            plain, encoded = quote(trick, safe="/:\\$();=-~`"), quote(trick, safe="")
+            for told in (plain, encoded, quote(encoded)) if ".." in trick else (plain, encoded):
                 status, text = get(attacked.port, filled(template, linked_run.id, told))
                 assert not tells(text), (template, trick)
                 assert status < 500 or not template.startswith("/atelier"), (template, trick)
