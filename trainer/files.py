@@ -52,6 +52,14 @@ def write_json(target: Path, value: Any, *, durable: bool = True) -> None:
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable=durable)
 
 
+def home_path(path: str | Path) -> Path:
+    """The path with the home folder in the place of ``~``; where there is no such home it stays as it is written."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises OSError or ValueError, also for brackets in brackets without end."""
     try:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainer.activations import UnetUnits, unet_units
 from trainer.config import LoraSettings, ModelSettings
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
+from trainer.files import home_path
 from trainer.hub import HUB_ID, cached_folder
 from trainer.lora.layer_ranks import layer_rank
 from trainer.lora.sizes import adapter_parameters
 from trainer.single_file.cache import converted_folder, looks_like_a_file
-from trainer.single_file.header import Shapes
+from trainer.single_file.header import Shapes, read_header
 from trainer.single_file.kinds import INPAINTING_CHANNELS, inpainting_refused, part_shapes
 from trainer.usual_models import CHANNELS, VAE_PARAMETERS, usual_model
 from trainer.weight_files import weights_in
@@ -110,7 +108,7 @@ def local_folder(model: ModelSettings) -> Path | None:
 
     Raises UserError when the base can be neither.
     """
-    path = MODEL_DIR if model.base == "demo" else Path(model.base).expanduser()
+    path = MODEL_DIR if model.base == "demo" else home_path(model.base)
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             message = f"model.base: {model.base} is a folder, but not a model."
@@ -134,7 +132,7 @@ def local_folder(model: ModelSettings) -> Path | None:
 
 def _file_shapes(model: ModelSettings, inpainting: bool) -> dict[str, Shapes] | None:
     """Shapes by part of a model that comes as a single .safetensors file; None for any other."""
-    path = Path(model.base).expanduser()
+    path = home_path(model.base)
     is_readable = path.is_file() and path.suffix.lower() == ".safetensors"
     return part_shapes(path, inpainting=inpainting) if is_readable else None
 
@@ -150,7 +148,7 @@ def _folder_shapes(model: ModelSettings) -> dict[str, Shapes] | None:
         if any((weights := weights_in(folder / part)) and not weights.safetensors for part in parts):
             return None  # pickled: what is in them is known when they are loaded
         return {part: _shapes(folder / part) for part in parts}
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"model.base: the files of {folder} cannot be read: {error}."
         raise UserError("model.broken", message, "Get the model again.", "model.base") from error
 
@@ -162,16 +160,8 @@ def _shapes(folder: Path) -> Shapes:
         raise ValueError(f"{folder.name} lacks {weights.missing[0] if weights else 'its weights'}")
     shapes: Shapes = {}
     for name in weights.names:
-        shapes |= {key: tuple(entry["shape"]) for key, entry in _header(folder / name).items() if key != "__metadata__"}
+        shapes |= read_header(folder / name).shapes
     return shapes
-
-
-def _header(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > path.stat().st_size:
-            raise ValueError(f"{path.name} is cut off")
-        return json.loads(file.read(length))
 
 
 def _parameters(shapes: Shapes) -> int:

@@ -28,7 +28,7 @@ from trainer.curation.edit_log import EditLog, edits_dir
 from trainer.data.caption_files import decode
 from trainer.data.caption_tables import read_table_files
 from trainer.data.captions import caption_forms, process_caption
-from trainer.data.image_files import read_rgb, read_size, why_unreadable
+from trainer.data.image_files import PICTURE_ERRORS, read_rgb, read_size, why_unreadable
 from trainer.evaluating.results import evaluation_of
 from trainer.grids.axes import KINDS, read_axis
 from trainer.grids.spec import as_given
@@ -161,7 +161,7 @@ def _image(folder: Path, data: bytes) -> None:
     try:
         read_size(path)
         read_rgb(data)
-    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+    except PICTURE_ERRORS as error:
         assert why_unreadable(error)
 
 

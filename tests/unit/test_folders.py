@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from tests.unit.dataset_samples import cut_off, noise_picture, write_picture
 from trainer.config import DatasetSettings
 from trainer.data.folders import Collection, collect
-from trainer.data.image_files import READS_AVIF, read_rgb
+from trainer.data.image_files import READS_AVIF, read_alpha, read_full, read_rgb
 from trainer.errors import UserError
 
 
@@ -269,3 +270,14 @@ def test_a_thousand_pictures_take_a_second(tmp_path: Path) -> None:
     begun = time.process_time()
     assert len(collected(tmp_path).pictures) == 1000
     assert time.process_time() - begun < 2  # decoding them all would take twenty times as long
+
+
+def test_a_picture_without_its_table_of_colours_is_damaged() -> None:
+    buffer = io.BytesIO()
+    Image.new("P", (9, 7), 3).save(buffer, "PNG")
+    data = buffer.getvalue()
+    begin = data.index(b"PLTE") - 4
+    without = data[:begin] + data[begin + 12 + int.from_bytes(data[begin : begin + 4], "big") :]
+    for read in (read_rgb, read_full, read_alpha):
+        with pytest.raises(ValueError, match="table of colours"):
+            read(without)

@@ -175,3 +175,9 @@ def test_the_names_there_are_can_be_used() -> None:
 def test_no_torch_is_needed() -> None:
     code = "import sys, trainer.lora.strengths; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_home_of_nobody_stays_as_it_is_written() -> None:
+    path, _ = parse_lora("~nobody-of-this-name/a.safetensors=0.5")
+    assert path == Path("~nobody-of-this-name/a.safetensors")
+    assert parse_lora("~/a.safetensors=1")[0] == Path.home() / "a.safetensors"

@@ -16,6 +16,7 @@ from trainer.data.caption_tables import read_caption_tables
 from trainer.data.datasets_library import is_library_dataset, unpacked_dataset
 from trainer.data.image_files import PICTURE_ENDINGS, PICTURE_ERRORS, is_picture_file, read_size, why_unreadable
 from trainer.errors import Problem, UserError
+from trainer.files import home_path
 
 _REPEATS_FOLDER = re.compile(r"(\d+)_(.+)")
 _OTHER_CAPTION_EXTENSION = ".caption"
@@ -114,7 +115,7 @@ def repeats_folder(name: str) -> tuple[int, str] | None:
 
 def collect_source(number: int, source: Source, caption_extension: str) -> tuple[Collection, Problem | None]:
     """One source as ``collect`` sees it; instead of raising, what is wrong with it as a whole is given beside it."""
-    name, folder = f"dataset.sources.{number}.path", Path(source.path).expanduser()
+    name, folder = f"dataset.sources.{number}.path", home_path(source.path)
     found = Collection()
     column = source.caption_column
     if is_library_dataset(source.path):
@@ -126,12 +127,12 @@ def collect_source(number: int, source: Source, caption_extension: str) -> tuple
         what = "is a file, not a folder" if folder.is_file() else "does not exist"
         hint = "Choose the folder that holds the pictures."
         return found, Problem("dataset.missing_folder", f"{name}: the folder {source.path} {what}.", hint, name)
-    elsewhere = Path(source.metadata_file).expanduser() if source.metadata_file else None
+    elsewhere = home_path(source.metadata_file) if source.metadata_file else None
     if elsewhere is not None and not elsewhere.is_file():
         place = f"dataset.sources.{number}.metadata_file"
         message = f"{place}: there is no file {source.metadata_file}."
         return found, Problem("dataset.missing_metadata", message, "Choose the table, or leave this empty.", place)
-    masks = Path(source.mask_path).expanduser() if source.mask_path else None
+    masks = home_path(source.mask_path) if source.mask_path else None
     if masks is not None and not masks.is_dir():
         place = f"dataset.sources.{number}.mask_path"
         message = f"{place}: there is no folder {source.mask_path}."

@@ -177,7 +177,10 @@ def _open(source: Path | io.BytesIO) -> Iterator[Image.Image]:
     with image:
         if min(image.size) < 1:
             raise ValueError("it has no pixels")
-        yield image
+        try:
+            yield image
+        except AssertionError as error:  # Pillow takes it for granted
+            raise ValueError("it lacks its table of colours") from error
 
 
 def _orientation(image: Image.Image) -> int:

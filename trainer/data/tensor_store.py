@@ -15,11 +15,10 @@ from torch import Tensor
 
 from trainer.lora.tensor_file import entry, write_tensors
 from trainer.runs.events import EventSink
+from trainer.single_file.header import LENGTH_BYTES, header_length
 
 _FORMAT = "1"
 _WRITERS = 8
-_LENGTH_BYTES = 8
-"""At the start of a safetensors file: how long its header is."""
 
 
 class TensorStore:
@@ -46,8 +45,8 @@ class TensorStore:
             tensors = load(data)  # raises where the header is not whole
         except (OSError, SafetensorError):
             return None
-        end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
-        metadata = json.loads(data[_LENGTH_BYTES:end]).get("__metadata__")
+        end = LENGTH_BYTES + header_length(data)
+        metadata = json.loads(data[LENGTH_BYTES:end]).get("__metadata__")
         return tensors if metadata == _label(key, tensors) else None
 
     def write(self, key: str, tensors: dict[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import UserError
+from trainer.files import home_path
 from trainer.imports import CONFIG_KINDS
 from trainer.imports.base import Document, Imported, ReadText
 from trainer.imports.toml_texts import TomlError, load_toml
@@ -31,7 +32,7 @@ def import_path(path: Path, kind: str | None = None) -> Imported:
 
     Raises UserError where it cannot be read, or where it is not known what it is.
     """
-    path = path.expanduser()
+    path = home_path(path)
     if path.is_dir():
         path = path / "config.yaml"
     if path.suffix.lower() == ".safetensors":
@@ -76,7 +77,7 @@ def companions_in(folder: Path) -> ReadText:
     """Reads files that a settings file names, relative ones from ``folder``; only settings and text files."""
 
     def companion(name: str) -> str | None:
-        path = folder / Path(name).expanduser()
+        path = folder / home_path(name)
         if path.suffix.lower() not in (".txt", ".toml", ".json", ".yaml", ".yml") or not path.is_file():
             return None
         try:

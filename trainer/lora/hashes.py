@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import UserError
+from trainer.single_file.header import LENGTH_BYTES, header_length
 
 _WINDOW = range(0x100000, 0x110000)
 """The 64 KiB that the oldest tools hash."""
@@ -38,8 +39,8 @@ def file_hashes(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     """
     whole, body, window = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     with path.open("rb") as file:
-        length = file.read(8)
-        head = file.read(int.from_bytes(length, "little"))
+        length = file.read(LENGTH_BYTES)
+        head = file.read(header_length(length))
         whole.update(length + head)
         bare = _with_ss_metadata_alone(head)
         window.update(bare[_WINDOW.start : _WINDOW.stop])
@@ -69,4 +70,4 @@ def _with_ss_metadata_alone(head: bytes) -> bytes:
         table = {"__metadata__": metadata, **table}
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text

@@ -23,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from trainer.errors import Problem, UserError
+from trainer.files import home_path
 from trainer.lora.keys import PREFIXES, block_of, part_of
 from trainer.lora.sai_keys import from_sai
 
@@ -114,7 +115,7 @@ def parse_lora(text: str, option: str = "--lora") -> tuple[Path, Strength]:
         message = f"{option} {text!r} is not of the form FILE=NUMBER."
         example = f"Example: {option} my.safetensors=0.8, or with parts my.safetensors=0.8,text_encoder:0"
         raise UserError("cli.pair", message, example, "lora")
-    path = Path(name).expanduser()
+    path = home_path(name)
     return path, parse_strength(strength, f"{option} {path.name}={strength}")
 
 

@@ -23,6 +23,8 @@ Span = tuple[int, int]
 Refusal = Callable[[str], UserError]
 """Makes the error for a file from what is wrong with it."""
 
+LENGTH_BYTES = 8
+"""At the start of a file: how long its header is."""
 _LARGEST_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 _MOST_TENSORS = 100_000
 """SDXL with every layer of it in a LoRA has some 6,000."""
@@ -80,7 +82,12 @@ def read_header(path: Path, *, field: str = "model.base", refuse: Refusal | None
         raise refuse(f"names {_shown(str(error))} twice in its header") from error
     except (ValueError, RecursionError) as error:  # JSON and UTF-8; brackets in brackets without end
         raise refuse("has a header that is not JSON") from error
-    return _checked(table, 8 + len(text), size, refuse)
+    return _checked(table, LENGTH_BYTES + len(text), size, refuse)
+
+
+def header_length(start: bytes) -> int:
+    """Bytes of the JSON header, told by the first ``LENGTH_BYTES`` of a file."""
+    return int.from_bytes(start[:LENGTH_BYTES], "little")
 
 
 def broken(path: Path, what: str, field: str, hint: str = _INCOMPLETE) -> UserError:
@@ -90,17 +97,17 @@ def broken(path: Path, what: str, field: str, hint: str = _INCOMPLETE) -> UserEr
 
 def _header_text(file: BinaryIO, size: int, refuse: Refusal) -> bytes:
     start = file.read(64)
-    length = int.from_bytes(start[:8], "little")
+    length = header_length(start)
     for mark, what in _STRANGERS:
         if start.startswith(mark):
             raise refuse(what)
-    if len(start) < 8:
+    if len(start) < LENGTH_BYTES:
         raise refuse("is too short for a .safetensors file")
     if length > _LARGEST_HEADER_BYTES:
         raise refuse(f"announces a header of {length:,} bytes; no .safetensors file has more than 100 MB")
-    if length > size - 8:
+    if length > size - LENGTH_BYTES:
         raise refuse("is cut off within its header")
-    file.seek(8)
+    file.seek(LENGTH_BYTES)
     return file.read(length)
 
 
