@@ -148,7 +148,7 @@ def _bench(
 
 def _measured(bench: _Bench, size: str, events: EventSink) -> Measurement:
     config, device, family = bench.ingredients.config, bench.ingredients.device, bench.ingredients.family
-    calls = calls_of(config, bench.learning, device, events)
+    calls = calls_of(config, bench.learning, family, device, events)
     times = []
     for step in range(config.train.max_steps):
         begun = time.perf_counter()

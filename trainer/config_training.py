@@ -273,8 +273,9 @@ class TrainSettings(Section):
     `some` does so with the feed-forward layers only: a part of the saving for a part of the time."""
     compile: Literal["auto", "off"] = setting("auto", "Compile")
     """`auto` lets an NVIDIA GPU run each step by itself, as a CUDA graph captured once for each size of picture: the
-    processor no longer holds it up. Where that cannot be the log says why. `off` starts each operation from the
-    processor. The result is the same."""
+    processor no longer holds it up. Where that cannot be the log says why. On a processor alone a small model's steps
+    are written down once and repeated without Python's share. `off` goes through the model for each step. The result
+    is the same."""
     seed: int = setting(42, "Seed", basic=True, ge=0, lt=2**63)
     """The same seed, data and machine give the same LoRA."""
     deterministic: bool = setting(False, "Deterministic", also=("full_determinism",))

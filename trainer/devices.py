@@ -14,6 +14,7 @@ from typing import Literal
 
 import psutil
 import torch
+from torch import nn
 
 from trainer.errors import UserError
 from trainer.runs.events import EventSink
@@ -69,6 +70,11 @@ def use_deterministic(wanted: bool) -> None:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Where float32 LoRA weights meet the frozen weights in ``dtype``."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def is_small(module: nn.Module) -> bool:
+    """Whether a step of a model waits for Python rather than for arithmetic on a CPU."""
+    return sum(parameter.numel() for parameter in module.parameters()) < SMALL_MODEL_PARAMETERS
 
 
 def use_threads_for(parameters: int) -> None:

@@ -138,7 +138,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
             limit_norms=norm_limiter(family, config.lora),
             allowed_optimizers=allowed_optimizers,
         )
-        calls = calls_of(config, learning, device, events)
+        calls = calls_of(config, learning, family, device, events)
         upkeep = Upkeep(session, config, family, data, encode, learning, calls, max_steps, before)
         upkeep.begin()
 

@@ -1,9 +1,9 @@
-"""How the device's halves of a step are run: called, or replayed as CUDA graphs that were captured of them."""
+"""How the device's halves of a step are run: called, or replayed from graphs that were captured of them."""
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.devices import is_out_of_memory
+from trainer.devices import is_out_of_memory, is_small
+from trainer.families.base import Family
 from trainer.graphs import Function, Graph, GraphMaker, sharing_graph_maker
 from trainer.learning import Learning
+from trainer.processor_graph import ProcessorGraph
 from trainer.runs.events import EventSink
 
 MOST_GRAPHS = 16
@@ -21,6 +23,8 @@ MOST_GRAPHS = 16
 LATELY = 8 * MOST_GRAPHS
 """Calls within which a graph was of use: another takes its place only when it was not. Where there are more kinds than
 places, and all come in turn, the first ones stay and the others are called."""
+CALLED_FIRST_ON_CPU = 24
+"""Steps of a kind before it is recorded, which takes as long as some ten of them: a short run would gain nothing."""
 
 _log = logging.getLogger("trainer")
 
@@ -35,7 +39,7 @@ class Calls:
     """Runs functions of tensors, and replays those that are asked for with inputs of the same kind again and again.
 
     What such a function changes lies in the same places each time, and it leaves nothing behind in Python. With inputs
-    of a kind it is called once, as the part of the training that it is: meanwhile libraries choose their kernels. Then
+    of a kind it is called first, as the part of the training that it is: meanwhile libraries choose their kernels. Then
     it is captured, which computes nothing, and replayed from then on.
     """
 
@@ -44,6 +48,7 @@ class Calls:
         learning: Learning | None = None,
         new_maker: Callable[[], GraphMaker] | None = None,
         tell: Callable[[str], None] = _log.warning,
+        called_first: int = 1,
     ) -> None:
         """Without arguments all is called.
 
@@ -51,11 +56,13 @@ class Calls:
             learning: whose gradients the functions add to.
             new_maker: gives what captures functions; the graphs of one share their memory.
             tell: is told why there are no graphs any more.
+            called_first: how often a function is called with inputs of a kind before it is captured.
         """
         self._learning, self._new_maker, self._tell = learning, new_maker, tell
         self._make_graph: GraphMaker | None = None
         self._graphs: OrderedDict[Hashable, _Held] = OrderedDict()
-        self._seen: set[Hashable] = set()
+        self._seen: Counter[Hashable] = Counter()
+        self._called_first = called_first
         self._count = 0
         if learning is not None:
             learning.stays_in_place = new_maker is not None
@@ -79,7 +86,7 @@ class Calls:
         key = (kind, tuple((each.shape, each.dtype) for each in inputs))
         held = self._graphs.get(key) or self._captured(key, function, sent, device)
         if held is None:
-            self._seen.add(key)
+            self._seen[key] += 1
             return function(*[each.to(device, non_blocking=True) for each in sent])
         held.used = self._count
         self._graphs.move_to_end(key)
@@ -111,7 +118,7 @@ class Calls:
         self, key: Hashable, function: Function, inputs: Sequence[Tensor], device: torch.device
     ) -> _Held | None:
         """The graph for such inputs; None where there is none to be."""
-        if self._new_maker is None or key not in self._seen or not self._has_place():
+        if self._new_maker is None or self._seen[key] < self._called_first or not self._has_place():
             return None
         assert self._learning is not None
         before = self._learning.places()
@@ -150,24 +157,34 @@ CALLED = Calls()
 """Replays nothing."""
 
 
-def calls_of(config: Config, learning: Learning, device: torch.device, events: EventSink) -> Calls:
-    """How steps are run by the settings. Told as ``progress`` on a GPU, and as ``warning`` once it fails."""
-    if device.type != "cuda":
-        return CALLED
+def calls_of(config: Config, learning: Learning, family: Family, device: torch.device, events: EventSink) -> Calls:
+    """How steps are run by the settings. Told as ``progress`` on a GPU, and as ``warning`` once it fails.
+
+    On a CPU a small model's are replayed: a large one's wait for arithmetic, and recording holds all that it computes.
+    """
     why = why_called(config)
+    if device.type != "cuda":
+        if why is not None or not is_small(family.denoiser):
+            return CALLED
+        return Calls(learning, lambda: ProcessorGraph, _teller(learning, events), CALLED_FIRST_ON_CPU)
     if why is not None:
         events.emit("progress", what=f"steps are called, not replayed: {why}", done=1, total=1)
         return CALLED
     rest = "" if learning.decides_on_device else f"; {config.train.optimizer} is called, and waited for in each step"
     events.emit("progress", what=f"steps are replayed as CUDA graphs{rest}", done=1, total=1)
+    return Calls(learning, sharing_graph_maker, _teller(learning, events))
+
+
+def _teller(learning: Learning, events: EventSink) -> Callable[[str], None]:
+    """What says that there are no graphs any more."""
 
     def tell(reason: str) -> None:
-        message = f"Steps are not replayed as CUDA graphs any more: {reason}."
+        message = f"Steps are not replayed any more: {reason}."
         hint = "They are called from now on: the result is the same, only slower."
         _log.warning("%s %s", message, hint)
         events.emit("warning", learning.step, code="train.compile", message=message, hint=hint)
 
-    return Calls(learning, sharing_graph_maker, tell)
+    return tell
 
 
 def why_called(config: Config) -> str | None:

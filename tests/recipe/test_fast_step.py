@@ -18,13 +18,14 @@ from tests.recipe.single_steps import made_of, values
 from tests.recipe.tiny_runs import Watcher, losses_of, of_type, states_of, stop_at, train_here
 from tests.tiny_models import tiny_model
 from tests.unit.capture_checker import RecordedGraph
-from trainer import late_numbers, recipe
+from trainer import late_numbers, recipe, step_calls
 from trainer.bench import measure
 from trainer.config import Config
 from trainer.config_io import parse_config
 from trainer.data.training_set import Batch
 from trainer.graphs import GraphMaker
 from trainer.learning import Learning
+from trainer.processor_graph import ProcessorGraph
 from trainer.recipe import train_step
 from trainer.runs import control
 from trainer.runs.events import read_events
@@ -54,12 +55,16 @@ def batch_of(index: int, height: int = 8) -> Batch:
 
 
 def steps_of(
-    config: Config, replayed: bool, batches: Callable[[int], Batch] = batch_of, steps: int = STEPS
+    config: Config,
+    replayed: bool,
+    batches: Callable[[int], Batch] = batch_of,
+    steps: int = STEPS,
+    makers: Callable[[], GraphMaker] = recording,
 ) -> tuple[list[list[float]], list[Tensor], dict[str, Any]]:
     """Numbers of some steps, the values they end with, and the saved state."""
     ingredients, learning, trainables = made_of(config)
     told: list[str] = []
-    calls = Calls(learning, recording, told.append) if replayed else Calls()
+    calls = Calls(learning, makers, told.append) if replayed else Calls()
     numbers = []
     for _ in range(steps):
         numbers.append(train_step(ingredients, learning, batches, calls).tolist())
@@ -135,6 +140,36 @@ def test_a_replayed_step_is_the_called_one(config_of: Callable[..., Config], nam
 def test_so_it_is_of_other_families(config_of: Callable[..., Config], kind: str, tmp_path: Path) -> None:
     model = str(tiny_model(kind, tmp_path / kind))
     check_same(config_of(model__base=model, lora__target="attention", lora__train="both"))
+
+
+@pytest.mark.parametrize("name", ["everything", "int8", "loha", "prodigy"])
+def test_so_is_a_step_that_a_processor_replays(config_of: Callable[..., Config], name: str) -> None:
+    check_same(config_of(**{"lora__target": "attention", **CONFIGS[name]}), makers=lambda: ProcessorGraph)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_and_one_of_sdxl_on_a_processor(config_of: Callable[..., Config], precision: str, tmp_path: Path) -> None:
+    model = str(tiny_model("sdxl", tmp_path / "sdxl"))
+    options = {"lora__target": "full", "train__mixed_precision": precision}
+    check_same(config_of(model__base=model, **options), makers=lambda: ProcessorGraph)
+
+
+def test_a_run_on_a_processor_is_the_same_to_the_byte_when_it_is_replayed(
+    config_of: Callable[..., Config], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_calls, "CALLED_FIRST_ON_CPU", 2)
+    made: list[Calls] = []
+    find = recipe.calls_of
+    monkeypatch.setattr(recipe, "calls_of", lambda *given: made.append(find(*given)) or made[-1])
+    runs = [
+        workspace.create_run(config_of(lora__target="attention", train__max_steps=6, train__compile=how))
+        for how in ("off", "auto")
+    ]
+    for run in runs:
+        train_here(run)
+    assert [calls.graphs for calls in made] == [0, 2]
+    assert str(losses_of(runs[0])) == str(losses_of(runs[1]))
+    assert runs[0].output_path.read_bytes() == runs[1].output_path.read_bytes()
 
 
 def test_sizes_by_turns_and_a_step_without_finite_gradient(config_of: Callable[..., Config]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from trainer import step_calls
 from trainer.config import TrainSettings
 from trainer.config_io import parse_config
+from trainer.devices import SMALL_MODEL_PARAMETERS
 from trainer.learning import Learning
 from trainer.parameter_groups import ParameterGroup
 from trainer.runs.events import Events
@@ -59,6 +60,19 @@ class Bed:
         for size in sizes:
             assert torch.equal(self.calls.run(kind, self.function, [torch.ones(size)], CPU), torch.full((size,), 2.0))
         return list(self.done)
+
+
+class OfSize:
+    """As much of a family as is looked at: how large its denoiser is."""
+
+    def __init__(self, parameters: int) -> None:
+        self.denoiser = nn.Linear(parameters, 1, bias=False, device="meta")
+
+
+def test_on_a_processor_a_kind_is_captured_once_it_was_called_often_enough() -> None:
+    bed = Bed()
+    bed.calls = Calls(bed.learning, bed.maker, bed.told.append, called_first=3)
+    assert bed.run(1, 1, 2, 1, 1) == ["called"] * 4 + ["captured", "replayed"]
 
 
 def test_the_second_of_a_kind_is_captured() -> None:
@@ -130,6 +144,7 @@ def test_what_the_settings_rule_out_is_said(changes: dict[str, Any], said: str |
 
     why = why_called(config)
     assert (why is None) == (said is None) and (said or "") in (why or "")
-    calls = calls_of(config, bed.learning, torch.device("cuda", 0), Sink())
+    calls = calls_of(config, bed.learning, OfSize(1), torch.device("cuda", 0), Sink())
     assert (calls is CALLED) == (said is not None) and len(told) == 1 and (said or "replayed") in told[0]
-    assert calls_of(config, bed.learning, CPU, Events()) is CALLED
+    assert (calls_of(config, bed.learning, OfSize(1), CPU, Events()) is CALLED) == (said is not None)
+    assert calls_of(config, bed.learning, OfSize(SMALL_MODEL_PARAMETERS), CPU, Events()) is CALLED

@@ -1,0 +1,129 @@
+"""Functions that are recorded on the CPU and replayed, held against calling them."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.processor_graph import ProcessorGraph
+
+
+def test_gradients_are_added_where_they_lie_and_follow_weights_and_inputs() -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.SiLU(), nn.Flatten(), nn.Linear(128, 4))
+    total = torch.zeros(())
+
+    def add(x: Tensor, y: Tensor) -> Tensor:
+        loss = functional.mse_loss(net(x), y)
+        loss.backward()
+        total.add_(loss.detach())
+        return total
+
+    inputs = torch.randn(2, 3, 4, 4), torch.randn(2, 4)
+    add(*inputs)
+    weights = list(net.parameters())
+    before = [total.clone(), *(each.grad.clone() for each in weights)]
+    graph = ProcessorGraph(torch.enable_grad()(add), inputs)
+    after = [total, *(each.grad for each in weights)]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True)), "recording changes nothing"
+
+    places = [each.grad.data_ptr() for each in weights]
+    for number in range(3):
+        with torch.no_grad():
+            for each in weights:
+                each.add_(0.1)
+        inputs = torch.randn(2, 3, 4, 4), torch.randn(2, 4)
+        before = [total.clone(), *(each.grad.clone() for each in weights)]
+        replayed = [graph.replay(inputs).clone(), *(each.grad.clone() for each in weights)]
+        with torch.no_grad():
+            for place, value in zip([total, *(each.grad for each in weights)], before, strict=True):
+                place.copy_(value)
+        called = [add(*inputs), *(each.grad for each in weights)]
+        assert all(torch.equal(*pair) for pair in zip(called, replayed, strict=True)), number
+    assert [each.grad.data_ptr() for each in weights] == places
+
+
+def test_what_a_replay_returns_can_learn() -> None:
+    """It is no tensor of the inference mode."""
+    output = ProcessorGraph(lambda x: x * 2, [torch.ones(3)]).replay([torch.ones(3)])
+    weight = nn.Parameter(torch.ones(3))
+    (output * weight).sum().backward()
+    assert torch.equal(weight.grad, torch.full((3,), 2.0))
+
+
+def test_dropout_draws_anew_and_recording_draws_nothing() -> None:
+    def dropped(x: Tensor) -> Tensor:
+        return functional.dropout(x, 0.5)
+
+    ones = torch.ones(64)
+    torch.manual_seed(7)
+    graph = ProcessorGraph(dropped, [ones])
+    replayed = [graph.replay([ones]).clone() for _ in range(2)]
+    torch.manual_seed(7)
+    called = [dropped(ones) for _ in range(2)]
+    assert all(torch.equal(*pair) for pair in zip(called, replayed, strict=True))
+    assert not torch.equal(*replayed)
+
+
+def test_views_in_the_same_memory_and_lists_of_tensors() -> None:
+    kept = torch.arange(12.0).view(3, 4)
+
+    def mixed(x: Tensor) -> Tensor:
+        made = x.new_zeros(3, 4)
+        made[1:].t().add_(x)
+        first, *rest = torch.split(made + kept, 1)
+        torch._foreach_add_([kept[0], kept[1]], [first[0], rest[0][0]])
+        return torch.cat([first, *rest]).as_strided((2, 3), (1, 2), 1)
+
+    inputs = torch.tensor([[1.0, 2.0]])
+    start = kept.clone()
+    graph = ProcessorGraph(mixed, [inputs])
+    assert torch.equal(kept, start)
+    replayed = graph.replay([inputs * 3]).clone(), kept.clone()
+    kept.copy_(start)
+    assert torch.equal(mixed(inputs * 3), replayed[0]) and torch.equal(kept, replayed[1])
+
+
+def test_what_is_made_on_the_way_is_let_go() -> None:
+    """A thousand results, of which one is needed at a time."""
+    seen: list[Any] = []
+
+    def chain(x: Tensor) -> Tensor:
+        for _ in range(1000):
+            x = x.neg()
+        return x
+
+    graph = ProcessorGraph(chain, [torch.ones(4)])
+    scope = graph._replay.__globals__
+    negate = scope["c0"]
+
+    def watched(x: Tensor) -> Tensor:
+        result = negate(x)
+        seen.append(weakref.ref(result))
+        assert sum(each() is not None for each in seen) <= 2
+        return result
+
+    scope.update({name: watched for name, value in scope.items() if value is negate})
+    graph.replay([torch.ones(4)])
+    gc.collect()
+    assert len(seen) == 1000 and not any(each() is not None for each in seen)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda x: x * x.sum().item(), "reads numbers"),
+        (lambda x: x[x > 0], "reads numbers"),
+        (lambda x: x + torch.tensor(2.0), "Python's numbers"),
+        (lambda x: x + torch.randn(3, generator=torch.Generator()), "generator of its own"),
+    ],
+)
+def test_what_a_replay_could_not_follow_is_refused(function: Any, why: str) -> None:
+    with pytest.raises(RuntimeError, match=why):
+        ProcessorGraph(function, [torch.ones(3)])

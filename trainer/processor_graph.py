@@ -1,0 +1,196 @@
+"""A function of tensors as the plain list of its operations, which a CPU calls one after the other.
+
+A small model's step waits for Python on a CPU: modules, autograd and their bookkeeping take as long as the arithmetic.
+What is recorded lies beneath all of that, the backward pass included. The operations are the same in the same order, so
+the results are the same to the bit. What it gains: docs/adr/0050-steps-replayed-on-a-cpu.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainer.graphs import Function
+
+_Place = tuple[Any, ...]
+_READS_NUMBERS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+_FROM_PYTHON = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
+_INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
+_SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+
+
+class ProcessorGraph:
+    """See ``graphs.Graph``. Inputs are copied into buffers of its own; random numbers are drawn anew by each replay."""
+
+    def __init__(self, function: Function, inputs: Sequence[Tensor]) -> None:
+        """Record ``function(*inputs)``; afterwards all that it changed is what it was.
+
+        Raises:
+            RuntimeError: it reads numbers, or makes tensors of Python's numbers, which would be the same for ever.
+        """
+        self._inputs = [each.clone(memory_format=torch.contiguous_format) for each in inputs]
+        recorder, generator = _Recorder(self._inputs), torch.get_rng_state()
+        try:
+            with recorder:
+                result = function(*self._inputs)
+        finally:
+            recorder.restore()
+            torch.set_rng_state(generator)
+        self._replay, self._outside = recorder.compiled(result)
+        self._output = torch.empty_like(result)
+
+    def replay(self, inputs: Sequence[Tensor]) -> Tensor:
+        """See ``graphs.Graph``."""
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        with torch.inference_mode():  # nothing is kept for a backward pass, which makes views a third cheaper
+            return self._output.copy_(self._replay(*self._outside))
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down the operations that are called within, as a function in Python with one line for each.
+
+    A tensor is known by where it lies: autograd makes others of the same memory without any operation. All are held
+    meanwhile, so that no memory is used twice.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+        self._values: dict[str, Any] = {}
+        self._last_use: dict[str, int] = {}
+        self._names: dict[_Place, str] = {}
+        self._made: dict[int, str] = {}
+        self._outside: dict[str, Tensor] = {}
+        self._outside_storages: set[int] = set()
+        self._held: list[Any] = []
+        self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        for each in inputs:
+            self._argument(each)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace == "profiler":  # computes nothing
+            return func(*args, **kwargs)
+        given = [self._written(each) for each in args] + [f"{name}={self._written(kwargs[name])}" for name in kwargs]
+        leaves = list(_leaves((*args, *kwargs.values())))
+        _check(func, leaves)
+        if func._schema.is_mutable:
+            self._keep(leaves)
+        result = func(*args, **kwargs)
+        self._held.append(result)
+        if func in _SAME:
+            self._names[_place(result)] = given[0]
+        else:
+            self._know(result, self._line(f"{self._value(func)}({', '.join(given)})"))
+        return result
+
+    def restore(self) -> None:
+        """Bring back what was changed of that which lay outside."""
+        for storage, before in self._before.values():
+            storage.copy_(before)
+
+    def compiled(self, result: Tensor) -> tuple[Callable[..., Tensor], list[Tensor]]:
+        """The function, and what it is to be called with. Each tensor is let go after its last use."""
+        name = self._written(result)
+        ended: dict[int, list[str]] = {}
+        for each, line in self._last_use.items():
+            if each != name and each not in self._outside:
+                ended.setdefault(line, []).append(each)
+        body = [
+            f"{line}; del {', '.join(ended[number])}" if number in ended else line
+            for number, line in enumerate(self._lines)
+        ]
+        source = "\n ".join([f"def replay({', '.join(self._outside)}):", *body, f"return {name}"])
+        scope = self._values
+        exec(compile(source, "<recorded>", "exec"), scope)  # nothing but the names and calls written here
+        return scope["replay"], list(self._outside.values())
+
+    def _line(self, expression: str) -> str:
+        name = f"t{len(self._lines)}"
+        self._last_use[name] = len(self._lines)
+        self._lines.append(f"{name} = {expression}")
+        return name
+
+    def _written(self, value: Any) -> str:
+        """An argument as source: tensors by name, lists of them item by item, all else as a constant."""
+        if isinstance(value, Tensor):
+            name = self._names.get(_place(value)) or self._view_or_argument(value)
+            self._last_use[name] = len(self._lines)
+            return name
+        if isinstance(value, list | tuple) and any(isinstance(each, Tensor) for each in value):
+            return f"[{', '.join(self._written(each) for each in value)}]"
+        return self._value(value)
+
+    def _value(self, value: Any) -> str:
+        if value is None or type(value) in (bool, int):
+            return repr(value)
+        name = f"c{len(self._values)}"
+        self._values[name] = value
+        return name
+
+    def _know(self, result: Any, name: str) -> None:
+        if isinstance(result, Tensor):
+            self._names[_place(result)] = name
+            if (storage := result.untyped_storage()._cdata) not in self._outside_storages:
+                self._made.setdefault(storage, name)
+        elif isinstance(result, list | tuple):
+            for index, each in enumerate(result):
+                if isinstance(each, Tensor):
+                    self._last_use[name] = len(self._lines)
+                    self._know(each, self._line(f"{name}[{index}]"))
+
+    def _view_or_argument(self, tensor: Tensor) -> str:
+        """The name of a tensor that no operation has returned: another view of what was made, or from outside."""
+        made = self._made.get(tensor.untyped_storage()._cdata)
+        if made is None:
+            return self._argument(tensor)
+        self._last_use[made] = len(self._lines)
+        shape = f"{tuple(tensor.shape)}, {tensor.stride()}, {tensor.storage_offset()}"
+        name = self._line(f"{self._value(torch.ops.aten.as_strided.default)}({made}, {shape})")
+        self._names[_place(tensor)] = name
+        return name
+
+    def _argument(self, tensor: Tensor) -> str:
+        name = f"o{len(self._outside)}"
+        self._outside[name] = tensor.detach()
+        self._names[_place(tensor)] = name
+        self._outside_storages.add(tensor.untyped_storage()._cdata)
+        return name
+
+    def _keep(self, leaves: Sequence[Any]) -> None:
+        """Remember what lies outside, before an operation that may change it."""
+        for each in leaves:
+            if isinstance(each, Tensor):
+                storage = each.untyped_storage()
+                if storage._cdata in self._outside_storages and storage._cdata not in self._before:
+                    self._before[storage._cdata] = (storage, storage.clone())
+
+
+def _leaves(values: Sequence[Any]) -> Iterator[Any]:
+    """The arguments of an operation, those in lists one by one."""
+    for each in values:
+        if isinstance(each, list | tuple):
+            yield from _leaves(each)
+        else:
+            yield each
+
+
+def _place(tensor: Tensor) -> _Place:
+    storage = tensor.untyped_storage()._cdata
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _check(func: Any, leaves: Sequence[Any]) -> None:
+    """Raise RuntimeError for an operation whose result would not follow the inputs of a replay."""
+    if func in _FROM_PYTHON:
+        raise RuntimeError(f"{func} makes a tensor of Python's numbers")
+    if any(isinstance(each, torch.Generator) for each in leaves):
+        raise RuntimeError(f"{func} draws from a generator of its own")
+    by_mask = any(isinstance(each, Tensor) and each.dtype in (torch.bool, torch.uint8) for each in leaves[1:])
+    if any(tag in func.tags for tag in _READS_NUMBERS) and (func not in _INDEXING or by_mask):
+        raise RuntimeError(f"{func} reads numbers")
