@@ -167,7 +167,7 @@ def test_a_run_on_a_processor_is_the_same_to_the_byte_when_it_is_replayed(
     ]
     for run in runs:
         train_here(run)
-    assert [calls.graphs for calls in made] == [0, 2]
+    assert made[0].graphs == 0 and made[1].graphs >= 2  # an update, and batches of one or more sizes
     assert str(losses_of(runs[0])) == str(losses_of(runs[1]))
     assert runs[0].output_path.read_bytes() == runs[1].output_path.read_bytes()
 
