@@ -78,8 +78,7 @@ class Night:
     def press(self, run: Run, button: str) -> None:
         """Choose a run in one of the browsers, and press a button of it if it is there."""
         page = self.random.choice(self.pages)
-        page.locator(f".run-item[data-pick='{run.id}']").click()
-        expect(page.locator("#run-head h2")).to_have_text(run.read().name)
+        eventually(lambda: _shown(page, run), QUIET_SECONDS)
         if button == "extend":
             page.locator("#run-extend-by input").fill(str(self.random.randint(1, 5)))
         with contextlib.suppress(TimeoutError):
@@ -163,6 +162,15 @@ def _opened(context: BrowserContext, app: App) -> Page:
     return page
 
 
+def _shown(page: Page, run: Run) -> bool:
+    """Choose a run; a click may meet the one beside it, where a new run has just moved the list."""
+    page.locator(f".run-item[data-pick='{run.id}']").click()
+    with contextlib.suppress(AssertionError):
+        expect(page.locator("#run-head h2")).to_have_text(run.read().name, timeout=20_000)
+        return True
+    return False
+
+
 def _wait_for_some_work(workspace: Workspace, seconds: float) -> None:
     """So long, but no longer than there is something to wait for."""
     deadline = time.monotonic() + seconds
@@ -187,10 +195,11 @@ def _assert_true(run: Run, killed: set[str]) -> None:
 
 
 def _left(app: App, workspace: Workspace) -> list[list[str]]:
-    """Processes of the workspace beside the app and the queue's worker, which leaves when there is nothing to do."""
-    found = {process.pid: process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])}
-    return [
-        words
-        for pid, words in found.items()
-        if str(workspace.dir) in " ".join(words) and pid != app.process.pid and "worker" not in words
-    ]
+    """Processes of the workspace beside the app, the queue's worker, which leaves when there is nothing to do, and the
+    one trainer that it may keep loaded.
+    """
+    found = {process.pid: process.info for process in psutil.process_iter(["cmdline", "ppid"])}
+    here = {pid: info for pid, info in found.items() if str(workspace.dir) in " ".join(info["cmdline"] or [])}
+    workers = {pid for pid, info in here.items() if "worker" in info["cmdline"]}
+    loaded = [pid for pid, info in here.items() if "spare" in info["cmdline"] and info["ppid"] in workers][:1]
+    return [info["cmdline"] for pid, info in here.items() if pid not in {app.process.pid, *workers, *loaded}]
