@@ -131,6 +131,7 @@ def _bench(
     config: Config, size: Literal["demo", "full"], model_given: bool, device: torch.device, events: EventSink
 ) -> _Bench:
     begun = time.perf_counter()
+    config = changed(config, {"dataset.cache.to_disk": False})
     use_deterministic(config.train.deterministic)
     dtype = compute_dtype(config.train.mixed_precision, device)
     family = _family(config, size, model_given, device, dtype)

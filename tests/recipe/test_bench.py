@@ -28,15 +28,17 @@ KEYS = (
 )
 
 
-def test_the_answer_has_the_promised_keys() -> None:
+def test_the_answer_has_the_promised_keys_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     train = {"max_steps": 4, "batch_size": 2, "gradient_checkpointing": True}
-    config = parse_config({"dataset": {"resolution": 64, "cache": {"to_disk": False}}, "train": train})
+    config = parse_config({"dataset": {"resolution": 64, "cache": {"to_disk": True}}, "train": train})
     answer = measure(config, size="demo", model_given=False, events=Events())
     assert list(vars(answer)) == KEYS.split()
     assert isinstance(answer, Measurement) and answer.steps == 4 and answer.batch == 2 and answer.resolution == 64
     assert 0 < answer.step_ms_median <= answer.step_ms_p90
     assert answer.images_per_s > 0 and answer.peak_rss_bytes > 2**20
     assert "step_ms_median" in bench.describe(vars(answer))
+    assert not list(tmp_path.iterdir())
 
 
 def asked(*options: str) -> dict[str, Any]:

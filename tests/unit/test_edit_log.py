@@ -353,6 +353,7 @@ def _wait_for_changes(folder: Path, goal: str, count: int, state: Path) -> None:
         '["C:\\\\outside.txt", null, "x"]', '["..\\\\outside.txt", null, "x"]',
         '{"source": "a.txt", "target": "../outside.txt", "displaced": null}',
         '{"source": "a.txt", "target": "b.txt", "displaced": "../outside.txt"}',
+        '{"source": "a.txt", "target": null}', '{"source": null, "target": "a.txt"}',
         '["a.txt", 1, "x"]', '[1, null, "x"]', '["", null, "x"]', '["a.txt"]',
         '{"source": "a.txt"}', "1", "{", "[" * 20_000,
     ],

@@ -72,6 +72,8 @@ def _line(values: Any) -> str:
 def _step(values: Any) -> Step:
     if isinstance(values, dict):
         step: Step = Move(**values)
+        if step.source is None or step.target is None:
+            raise ValueError("a file is moved from nowhere or to nowhere")
     else:
         name, before, after, *original = values
         if not all(text is None or isinstance(text, str) for text in (before, after)):
