@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from trainer.activations import UnetUnits, unet_units
@@ -160,8 +161,14 @@ def _shapes(folder: Path) -> Shapes:
         raise ValueError(f"{folder.name} lacks {weights.missing[0] if weights else 'its weights'}")
     shapes: Shapes = {}
     for name in weights.names:
-        shapes |= read_header(folder / name).shapes
+        shapes |= read_header(folder / name, refuse=partial(_unreadable, folder / name)).shapes
     return shapes
+
+
+def _unreadable(path: Path, what: str) -> UserError:
+    part, model = path.parent, path.parent.parent
+    message = f"model.base: the {part.name} of {model} cannot be read: {path.name} {what}."
+    return UserError("model.broken", message, "Get the model again; it may be incomplete.", "model.base")
 
 
 def _parameters(shapes: Shapes) -> int:
