@@ -71,9 +71,9 @@ def _line(values: Any) -> str:
 
 def _step(values: Any) -> Step:
     if isinstance(values, dict):
-        step: Step = Move(**values)
-        if step.source is None or step.target is None:
+        if values.get("source") is None or values.get("target") is None:
             raise ValueError("a file is moved from nowhere or to nowhere")
+        step: Step = Move(**values)
     else:
         name, before, after, *original = values
         if not all(text is None or isinstance(text, str) for text in (before, after)):
