@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, Playwright, expect, sync_playwright
 
 from tests.running_app import ROOT, end_app, free_port, start_app
 from trainer.runs.store import Workspace
@@ -83,17 +83,23 @@ def workspace(app: App) -> Workspace:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
     with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")),
-            executable_path=chromium(),
-            headless=True,
-            args=ARGS,
-            viewport={"width": 1440, "height": 1000},
-        )
-        context.set_default_timeout(120_000)
-        expect.set_options(timeout=120_000)  # a busy machine is no failure
+        context = open_browser(playwright, tmp_path_factory.mktemp("profile"))
         yield context
         context.close()
+
+
+def open_browser(playwright: Playwright, profile: Path, width: int = 1440) -> BrowserContext:
+    """A browser with a profile of its own, its windows so wide."""
+    context = playwright.chromium.launch_persistent_context(
+        str(profile),
+        executable_path=chromium(),
+        headless=True,
+        args=ARGS,
+        viewport={"width": width, "height": 1000},
+    )
+    context.set_default_timeout(120_000)
+    expect.set_options(timeout=120_000)  # a busy machine is no failure
+    return context
 
 
 @pytest.fixture

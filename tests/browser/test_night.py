@@ -19,7 +19,7 @@ import psutil
 import pytest
 from playwright.sync_api import BrowserContext, Page, TimeoutError, expect, sync_playwright
 
-from tests.browser.conftest import ARGS, App, chromium, wait_until_open
+from tests.browser.conftest import App, open_browser, wait_until_open
 from tests.browser.example_runs import open_tab
 from tests.browser.test_dataset_tab import eventually
 from tests.browser.test_queue_page import start_training
@@ -105,19 +105,7 @@ class Night:
 def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[BrowserContext]]:
     """Two browsers, which know nothing of each other."""
     with sync_playwright() as playwright:
-        contexts = [
-            playwright.chromium.launch_persistent_context(
-                str(tmp_path_factory.mktemp("profile")),
-                executable_path=chromium(),
-                headless=True,
-                args=ARGS,
-                viewport={"width": width, "height": 1000},
-            )
-            for width in (1440, 1000)
-        ]
-        for context in contexts:
-            context.set_default_timeout(120_000)
-        expect.set_options(timeout=120_000)
+        contexts = [open_browser(playwright, tmp_path_factory.mktemp("profile"), width) for width in (1440, 1000)]
         yield contexts
         for context in contexts:
             context.close()

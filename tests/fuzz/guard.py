@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 LONGEST_SECONDS = 10.0
@@ -88,22 +86,6 @@ class Guard:
 
 
 GUARD = Guard()
-
-
-@contextlib.contextmanager
-def in_time(seconds: float = LONGEST_SECONDS) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer, in the processor's time. For the main thread, where there is SIGPROF."""
-
-    def give_up(signum: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"it takes more than {seconds:g} s")
-
-    before = signal.signal(signal.SIGPROF, give_up)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
 
 
 @contextlib.contextmanager

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.guard import GUARD, OutsideError, in_time
+from tests.fuzz.guard import GUARD, LONGEST_SECONDS, OutsideError
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import Target, targets
+from tests.time_limits import in_time
 from trainer.errors import UserError
 from trainer.files import write_json
 
@@ -58,7 +59,7 @@ def try_case(name: str, number: int, folder: Path) -> tuple[str, str]:
     """``read``, ``refused`` or ``failed``, and in that case what happened."""
     data = case(name, number)
     try:
-        with in_time():
+        with in_time(LONGEST_SECONDS, of_processor=True):
             targets()[name].read(folder, data)
     except UserError as error:
         if error.problems and str(error).encode("utf-8", "replace"):
@@ -137,6 +138,6 @@ def test_the_guard_sees_what_no_reader_may(tmp_path: Path) -> None:
 
 
 def test_what_takes_too_long_is_ended() -> None:
-    with pytest.raises(TimeoutError), in_time(0.05):
+    with pytest.raises(TimeoutError), in_time(0.05, of_processor=True):
         while True:
             pass

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.file_operations import CAN_WATCH, Answer, Fail, Operation, Watched
-from tests.recipe.tiny_runs import losses_of, of_type, states_of, train_here
+from tests.recipe.tiny_runs import QUICK_PROMPT, losses_of, of_type, quick_settings, states_of, train_here
 from tests.tiny_models import tiny_model
 from trainer.checkpoint_folders import checkpoints, is_valid
 from trainer.config import Config
@@ -22,7 +22,6 @@ from trainer.runs.store import Run, Workspace
 pytestmark = pytest.mark.skipif(not CAN_WATCH, reason="needs Linux' answers to system calls")
 
 STEPS = 4
-PROMPT = {"prompt": "a red circle", "steps": 2, "width": 64, "height": 64}
 FULL, READ_ONLY = Fail(errno.ENOSPC), Fail(errno.EROFS)
 
 
@@ -31,10 +30,8 @@ def undisturbed(config_of: Callable[..., Config], tmp_path_factory: pytest.TempP
     """A run of a tiny model with checkpoints and previews at every second step, as it ends on a good disk."""
     folder = tmp_path_factory.mktemp("undisturbed")
     changes: dict[str, Any] = {
-        "model": {"base": str(tiny_model("sd1", folder / "model"))},
-        "lora": {"rank": 2, "alpha": 2},
-        "train": {"max_steps": STEPS, "batch_size": 1, "learning_rate": 1e-3},
-        "samples": {"every_steps": 2, "at_start": False, "prompts": [PROMPT]},
+        **quick_settings(tiny_model("sd1", folder / "model"), STEPS),
+        "samples": {"every_steps": 2, "at_start": False, "prompts": [QUICK_PROMPT]},
         "output": {"save_every_steps": 2, "precision": "float"},
     }
     run = Workspace(folder).create_run(config_of(**changes))

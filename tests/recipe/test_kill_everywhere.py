@@ -17,7 +17,7 @@ import torch
 from tests import forked
 from tests.file_operations import CAN_WATCH, KILL, Answer, Operation, Watched
 from tests.recipe.kill_states import Files, Moment, contents, moments_of
-from tests.recipe.tiny_runs import losses_of, of_type
+from tests.recipe.tiny_runs import QUICK_PROMPT, losses_of, of_type, quick_settings
 from tests.tiny_models import tiny_model
 from trainer.checkpoint_folders import checkpoints, is_valid, step_of
 from trainer.config import Config
@@ -32,7 +32,6 @@ ASKED = os.environ.get("LORA_ATELIER_FAULTS", "")
 """``all``: each moment of a run of 30 steps; a number: each so-manieth; without, a few of a run of 6."""
 STEPS = 30 if ASKED else 6
 TRIED_OF_A_FEW = 12
-PROMPT = {"prompt": "a red circle", "steps": 2, "width": 64, "height": 64}
 ONE_EACH_SESSION = (".lock", "train.log", "events.jsonl", "run.json")
 
 
@@ -41,10 +40,8 @@ def configured(config_of: Callable[..., Config], tmp_path_factory: pytest.TempPa
     """A run with checkpoints, of which old ones go, previews, validation and caches."""
     folder = tmp_path_factory.mktemp("configured")
     changes: dict[str, Any] = {
-        "model": {"base": str(tiny_model("sd1", folder / "model"))},
-        "lora": {"rank": 2, "alpha": 2},
-        "train": {"max_steps": STEPS, "batch_size": 1, "learning_rate": 1e-3},
-        "samples": {"every_steps": STEPS // 2, "at_start": True, "prompts": [PROMPT]},
+        **quick_settings(tiny_model("sd1", folder / "model"), STEPS),
+        "samples": {"every_steps": STEPS // 2, "at_start": True, "prompts": [QUICK_PROMPT]},
         "validation": {"split": 0.34, "every_steps": STEPS // 2},
         "output": {"save_every_steps": STEPS // 3, "keep_last": 2, "precision": "float"},
     }

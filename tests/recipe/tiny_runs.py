@@ -17,6 +17,7 @@ from trainer.runs.events import Event, read_events
 from trainer.runs.store import Run
 
 SIDE = 64
+QUICK_PROMPT = {"prompt": "a red circle", "steps": 2, "width": 64, "height": 64}
 
 
 class Watcher:
@@ -41,6 +42,15 @@ def make_pictures(folder: Path, count: int = 3, side: int = SIDE) -> Path:
         picture.save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(f"a big red circle, number {number}")
     return folder
+
+
+def quick_settings(model: Path, steps: int) -> dict[str, Any]:
+    """Sections of a run of a tiny model that takes moments."""
+    return {
+        "model": {"base": str(model)},
+        "lora": {"rank": 2, "alpha": 2},
+        "train": {"max_steps": steps, "batch_size": 1, "learning_rate": 1e-3},
+    }
 
 
 def train_here(run: Run, watcher: Watcher | None = None) -> Outcome:

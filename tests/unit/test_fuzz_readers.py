@@ -15,9 +15,7 @@ import signal
 import struct
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -25,6 +23,7 @@ import torch
 from lora_samples import CONV, QUERY, conv, linear, lora
 from safetensors.torch import save
 
+from tests.time_limits import in_time
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.lora.contents import lora_contents
@@ -229,20 +228,6 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@contextmanager
-def _in_time() -> Iterator[None]:
-    def give_up(signum: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"it takes more than {LONGEST_SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """For tensors of some hundred numbers, threads cost more than they gain."""
@@ -265,7 +250,7 @@ def test_mutated_files_get_an_answer_or_a_message(tmp_path: Path) -> None:
             if number % SLOW.get(name, 1):
                 continue
             try:
-                with _in_time():
+                with in_time(LONGEST_SECONDS, of_processor=False):
                     reader(path)
             except UserError as error:
                 refused[name] += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import UserError
-from trainer.files import read_json
+from trainer.files import json_object
 from trainer.single_file.header import Shapes, read_header
 from trainer.single_file.kinds import Layout, identify, prediction
 from trainer.weight_files import weights_in
@@ -59,7 +59,7 @@ def describe_folder(path: Path, family: str) -> dict[str, Any]:
             numbers += _numbers(header.shapes)
         formats.update(own)
         parts[folder.name] = {"numbers": numbers or None, "precision": _common_format(Counter(own).elements())}
-    scheduler = _settings(path / "scheduler" / "scheduler_config.json")
+    scheduler = json_object(path / "scheduler" / "scheduler_config.json")
     zero = scheduler.get("rescale_betas_zero_snr")
     return {
         "what": "model",
@@ -140,11 +140,3 @@ def _common_format(formats: Any) -> str:
     first, count = counts.most_common(1)[0]
     name = _FORMATS.get(first, first)
     return name if count >= 0.9 * sum(counts.values()) else "mixed"
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -165,15 +165,8 @@ def _look(context: AppContext) -> None:
 def _studio(context: AppContext) -> None:
     with gr.Column(elem_classes=["card"]):
         _title("Picture model", "It stays loaded for Generate and for merge previews, so that pictures come quickly.")
-        minutes = gr.Number(
-            read_settings(context.workspace).studio_idle_minutes,
-            label="Let it go after minutes without use",
-            info="Frees its memory; the next picture takes some seconds more.",
-            elem_id="studio-minutes",
-            elem_classes=["field"],
-            interactive=True,
-        )
-        problem = gr.HTML("", padding=False)
+        info = "Frees its memory; the next picture takes some seconds more."
+        _minutes(context, "studio_idle_minutes", info, "studio-minutes")
         seen, held = kept(), gr.HTML("", padding=False, elem_id="studio-held")
         go = gr.Button("Let it go now", elem_id="studio-let-go", size="sm", elem_classes=["fold"])
     studio = Studio(context.workspace, read_settings(context.workspace).studio_idle_minutes)
@@ -182,7 +175,6 @@ def _studio(context: AppContext) -> None:
         now = studio_view.held(studio.info())
         return None if now == shown else [now, now]
 
-    _keep_minutes(context, "studio_idle_minutes", minutes, problem)
     go.click(tells_problems(lambda: studio_view.let_go(studio)), None, None, **IN_TURN)
     context.page.poll(look, [seen], [seen, held])
 
@@ -190,20 +182,21 @@ def _studio(context: AppContext) -> None:
 def _trainer(context: AppContext) -> None:
     with gr.Column(elem_classes=["card"]):
         _title("Trainer", "It is loaded while the Train tab is looked at, so that a training begins at once.")
-        minutes = gr.Number(
-            read_settings(context.workspace).trainer_ready_minutes,
-            label="Let it go after minutes without use",
-            info="Frees 0.4 GB of memory; the next start takes some seconds more. With 0 none is loaded.",
-            elem_id="trainer-minutes",
-            elem_classes=["field"],
-            interactive=True,
-        )
-        problem = gr.HTML("", padding=False)
-    _keep_minutes(context, "trainer_ready_minutes", minutes, problem)
+        info = "Frees 0.4 GB of memory; the next start takes some seconds more. With 0 none is loaded."
+        _minutes(context, "trainer_ready_minutes", info, "trainer-minutes")
 
 
-def _keep_minutes(context: AppContext, name: str, minutes: gr.Number, problem: gr.HTML) -> None:
-    """Write a field's minutes to the settings file once they are typed, or tell what is wrong with them."""
+def _minutes(context: AppContext, name: str, info: str, elem_id: str) -> None:
+    """A field for the minutes of a setting, which are kept once they are typed, or told what is wrong with them."""
+    minutes = gr.Number(
+        getattr(read_settings(context.workspace), name),
+        label="Let it go after minutes without use",
+        info=info,
+        elem_id=elem_id,
+        elem_classes=["field"],
+        interactive=True,
+    )
+    problem = gr.HTML("", padding=False)
 
     def on_change(given: float) -> str:
         try:
