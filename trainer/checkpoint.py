@@ -49,10 +49,7 @@ def save_checkpoint(
     unfinished.mkdir(parents=True)
     try:
         write_lora(unfinished / LORA)
-        with (unfinished / STATE).open("wb") as file:
-            torch.save({"version": TRAINING_STATE.version, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_state(unfinished / STATE, {"version": TRAINING_STATE.version, **state})
         files = {name: {"sha256": file_hash(unfinished / name)} for name in (LORA, STATE)}
         loss = validation_loss if validation_loss is not None and math.isfinite(validation_loss) else None
         told = {"step": step, "validation_loss": loss, "files": files, "merged": list(merged)}

@@ -41,18 +41,24 @@ def continuation_of(session: Session, settings: LoraSettings) -> Continuation:
     what was learned would be used with another model. Files that cannot be read are told when they are merged.
     """
 
-    def tell_damaged(checkpoint: Path) -> None:
-        hint = "The run goes on from the one before."
-        session.warn("checkpoint.damaged", f"The checkpoint {checkpoint.name} is damaged.", hint)
-
     merged = [_fingerprint(lora) for lora in settings.merge_before_training]
-    checkpoint = newest_checkpoint(session.run.checkpoints_dir, tell_damaged)
+    checkpoint = newest_of(session)
     before = None if checkpoint is None else read_manifest(checkpoint).get("merged")
     if before is not None:  # those of older versions do not know
         problems = list(_changes(before, merged, settings.merge_before_training))
         if problems:
             raise UserError.many(problems)
     return Continuation(checkpoint, merged)
+
+
+def newest_of(session: Session) -> Path | None:
+    """The run's newest valid checkpoint, or None; damaged ones are told. Raises UserError for a newer program's."""
+
+    def tell_damaged(checkpoint: Path) -> None:
+        hint = "The run goes on from the one before."
+        session.warn("checkpoint.damaged", f"The checkpoint {checkpoint.name} is damaged.", hint)
+
+    return newest_checkpoint(session.run.checkpoints_dir, tell_damaged)
 
 
 def _fingerprint(lora: MergedLora) -> dict[str, Any]:

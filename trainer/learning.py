@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,6 +45,7 @@ class Learning:
         decides_on_device: whether the device by itself leaves the weights as they are when a gradient is not finite;
             else ``apply_gradients`` waits for it.
         stays_in_place: keep gradients and weights where they lie, for graphs, rather than giving memory back.
+        rate_share: all learning rates are this share of what the settings say.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Learning:
         self.loss = torch.zeros((), device=self._parameters[0].device)
         self.decides_on_device = self._format == torch.float32 and leaves_out_on_device(self._optimizer)
         self.stays_in_place = False
+        self.rate_share = 1.0
         self.step = 0
         self.skipped = 0
         self.learning_rate = 0.0
@@ -112,7 +114,7 @@ class Learning:
 
     def advance(self) -> Tensor:
         """Go on to the next step; returns what ``apply_gradients`` has to know of it, on the host."""
-        set_learning_rate(self._optimizer, self._base_rates, self._factor(self.step))
+        set_learning_rate(self._optimizer, self._base_rates, self.rate_share * self._factor(self.step))
         self.learning_rate = effective_learning_rate(self._optimizer)
         self.other_learning_rates = {
             name: effective_learning_rate(self._optimizer, number) for name, number in self._others.items()
@@ -156,6 +158,17 @@ class Learning:
     def heard(self, grad_norm: float) -> None:
         """Count the updates that were left out, by the steps' gradient lengths in their order."""
         self.skipped = 0 if math.isfinite(grad_norm) else self.skipped + 1
+
+    @torch.no_grad()
+    def not_finite(self) -> str | None:
+        """Which part holds values that are NaN or infinite, in words; None where none does. Waits for the device."""
+        states = (value for values in self._optimizer.state.values() for value in values.values())
+        parts: dict[str, Iterable[Any]] = {
+            "the weights": self._parameters,
+            "the optimizer's averages": states,
+            "the running mean of the weights": self._ema.state() if self._ema is not None else (),
+        }
+        return next((name for name, values in parts.items() if not all(map(_is_finite, values))), None)
 
     def forget_gradients(self) -> None:
         """Begin the step again, as if nothing had been added up for it."""
@@ -266,6 +279,13 @@ class Learning:
                     values[name] = value.to(device)
         if self._ema is not None:
             self._ema.to(device)
+
+
+def _is_finite(value: Any) -> bool:
+    """Of tensors of fractions; all else is. A sum that is finite, read in one go, has none but finite terms."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return True
+    return bool(value.sum().isfinite()) or bool(value.isfinite().all())
 
 
 def _copied(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,6 +64,13 @@ def check_prompts(prompts: list[SamplePrompt], family: Family) -> None:
 def preview_name(step: int, index: int, seed: int) -> str:
     """``step-000100-p00-s42.png``: sorts by step, then by prompt."""
     return f"step-{step:06d}-p{index:02d}-s{seed}.png"
+
+
+def remove_previews_after(step: int, folder: Path) -> None:
+    """Remove the previews of later steps, which are going to be done anew in another way."""
+    for path in folder.glob("step-*.png"):
+        if int(path.name.split("-")[1]) > step:
+            path.unlink()
 
 
 def draw_prompt(

@@ -25,10 +25,12 @@ from trainer.processes import ending_signals
 from trainer.runs import control
 from trainer.runs.control import Request
 from trainer.runs.events import EventLog, Events, EventSink
+from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, State, Workspace, this_process
 from trainer.runs.turns import BUSY, WAITING_HINT, Holder, Turn, busy_words, wait_for
 from trainer.terminal import TerminalEvents
 from trainer.unfinished import clear_left
+from trainer.watchdog import Watchdog
 
 LOOK_SECONDS = 0.2
 UPDATE_SECONDS = 1.0
@@ -46,13 +48,21 @@ class Session:
         run: the run folder.
         device: the device held.
         events: events go to the run's own file and to whoever started the process.
+        sign: to be called now and then in work that tells no events, so that it is not taken for a run that hangs.
     """
 
     def __init__(
-        self, run: Run, device: torch.device, turn: Turn | None, events: EventSink, waiting_hint: str = WAITING_HINT
+        self,
+        run: Run,
+        device: torch.device,
+        turn: Turn | None,
+        events: EventSink,
+        waiting_hint: str = WAITING_HINT,
+        sign: Callable[[], None] = lambda: None,
     ) -> None:
         """``turn`` None computes beside whatever has the device; ``waiting_hint`` is told while it is waited for."""
         self.run = run
+        self.sign = sign
         self.device = device
         self.events = events
         self._turn = turn
@@ -156,6 +166,10 @@ class Session:
         error = "\n".join(str(problem) for problem in problems) or None
         self.enter(state, pid=None, pid_started=None, ended=time.time(), exit_code=exit_code, error=error)
 
+    def end_hung(self, problem: Problem) -> None:
+        """Write down, from another thread, that the run failed because it hangs."""
+        self.end("failed", 1, (problem,))
+
     def on_signal(self, number: int, frame: object) -> None:
         """The first Ctrl+C, SIGTERM or SIGHUP asks for a stop that saves; the second ends at once."""
         self._signals += 1
@@ -163,6 +177,7 @@ class Session:
             raise KeyboardInterrupt(f"stopped at once near step {self._step}, without saving")
 
     def _look(self) -> set[Request]:
+        self.sign()
         self._asked |= control.take(self.run.control_dir)
         if self._signals:
             self._asked.add("stop")
@@ -184,10 +199,12 @@ def open_session(run: Run, workspace: Workspace, events: EventSink, share_gpu: b
     for folder in (run.control_dir, run.samples_dir, run.output_dir):
         clear_left(folder)
     with _only_process(run), _log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
-        sinks = Events(own_events, events, *log_events)
+        minutes = read_settings(workspace).hung_run_minutes
+        watchdog = Watchdog(run.log_path, end_after_seconds=60 * minutes if minutes else None)
+        sinks = Events(own_events, events, *log_events, watchdog)
         turn, hint = turn_on(device, workspace, f"training of {run.read().name}", share_gpu=share_gpu)
-        session = Session(run, device, turn, sinks, hint)
-        with _signals_to(session.on_signal):
+        session = Session(run, device, turn, sinks, hint, watchdog.sign)
+        with _signals_to(session.on_signal), watchdog.watching(session.warn, session.end_hung):
             try:
                 session.enter("starting", **_beginning(run, device))
                 session.hold_device()

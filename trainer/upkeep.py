@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.checkpoint import load_state, save_checkpoint
-from trainer.checkpoint_folders import LORA, checkpoint_at, checkpoints, is_valid, prune
+from trainer.checkpoint import save_checkpoint
+from trainer.checkpoint_folders import LORA, checkpoint_at, is_valid, prune
 from trainer.conditioning import CaptionEncoder
 from trainer.config import Config
 from trainer.continuing import Continuation
 from trainer.data.training_set import TrainingSet
 from trainer.devices import is_out_of_memory
-from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
+from trainer.errors import StoppedOnRequest, UserError
 from trainer.families.base import Family
 from trainer.files import atomic_path, is_full
 from trainer.late_numbers import LateNumbers, Read
@@ -35,15 +35,13 @@ from trainer.metrics import Metrics
 from trainer.plan_warnings import about_optimizer
 from trainer.prompt_changes import take_new_prompts
 from trainer.rhythm import Rhythm, rhythms_of
+from trainer.rollback import go_back, load_checkpoint, trouble_of
 from trainer.runs.events import paths_told
 from trainer.sampling import draw_previews
 from trainer.session import Session
 from trainer.step_calls import Calls
 from trainer.validation import timestep_bands, validation_loss
 from trainer.validation_history import ValidationHistory
-
-BAD_STEPS_IN_A_ROW = 12
-"""Steps without a finite gradient after which a run is given up; fp16 may need ten to find its loss scale."""
 
 
 @dataclass(frozen=True)
@@ -124,25 +122,27 @@ class Upkeep:
 
         Raises:
             StoppedOnRequest: after a stop is saved.
+            JobFailed: the numbers are bad, and the run cannot go back.
         """
         learning = self._learning
         step = learning.step
         self._late.add(_Step(step, learning.learning_rate, learning.other_learning_rates), numbers, begin)
         for each in self._late.ready():
             self._tell(each)
-        if step == self._max_steps:
-            return  # the rest is ``finish``'s
         asked = self._session.requests()
+        to_look_at = learning.skipped or asked or step == self._max_steps or self._anything_due()
+        if to_look_at and self._went_back() and not asked:
+            return
+        if learning.step == self._max_steps:
+            return  # the rest is ``finish``'s
         self._take_new_prompts()  # after the requests: prompts that came before "sample" are there for it
         # Validation before saving: a checkpoint knows the validations up to it, so that a resumed run decides alike
         if self._due(self._rhythms.validating):
             self._validate()
         if self.over:
             return
-        best = self._config.keeps_best and self._history.best_step == step
+        best = self._config.keeps_best and self._history.best_step == learning.step
         due = self._due(self._rhythms.saving) or best
-        if due or asked:
-            self._tell_all()
         healthy = not learning.skipped  # a run that goes wrong must not push its good checkpoints out
         if (due and healthy) or asked & {"save", "pause"}:
             self._save_or_warn()
@@ -188,6 +188,10 @@ class Upkeep:
     def _due(self, rhythm: Rhythm) -> bool:
         return rhythm.due(self._learning.step, self._epochs_at)
 
+    def _anything_due(self) -> bool:
+        rhythms = self._rhythms
+        return any(map(self._due, (rhythms.validating, rhythms.saving, rhythms.sampling)))
+
     def _tell_all(self) -> None:
         """Wait for the device and tell all steps: before anything is told of the latest one, or kept of it."""
         for each in self._late.all():
@@ -212,19 +216,28 @@ class Upkeep:
             self._tell_skipped(step)
 
     def _tell_skipped(self, step: int) -> None:
-        """Warn of a step without update. Raises JobFailed after several in a row."""
-        skipped = self._learning.skipped
+        """Warn of a step without update, the first of several in a row."""
         self._metrics.flush()
-        if skipped >= BAD_STEPS_IN_A_ROW:
-            saved = checkpoints(self._session.run.checkpoints_dir)
-            where = f"The last good state is {saved[-1].name}." if saved else "Nothing had been saved yet."
-            message = f"The loss or its gradient was not a number for {skipped} steps in a row, up to step {step}."
-            hint = f"{where} Lower train.learning_rate, or set train.mixed_precision to bf16 or no."
-            raise JobFailed(Problem("training.diverged", message, hint, "train.learning_rate"))
-        if skipped == 1:
+        if self._learning.skipped == 1:
             message = f"Step {step}: the gradient was not finite, so the LoRA was not changed."
             hint = "Now and then this is harmless; in fp16 it is usual in the first steps."
             self._session.warn("training.not_finite", message, hint)
+
+    def _went_back(self) -> bool:
+        """Go back to the newest checkpoint where the numbers are bad, before anything is kept of them.
+
+        Raises JobFailed where that cannot be done.
+        """
+        self._tell_all()
+        trouble = trouble_of(self._learning)
+        if trouble is None:
+            return False
+        checkpoint = go_back(self._session, trouble)
+        self._calls.forget()  # graphs hold the optimizer's averages, which come anew
+        load_checkpoint(checkpoint, self._session, self._learning, self._history)
+        self._session.at_step(self._learning.step, self._epoch)
+        self._session.enter("training")
+        return True
 
     def _restore(self) -> None:
         checkpoint = self._before.checkpoint
@@ -232,10 +245,7 @@ class Upkeep:
             return
         try:
             check_same_layers(self._family, checkpoint / LORA)
-            state = load_state(checkpoint)
-            self._learning.load_state(state)
-            if state["validation"] is not None:
-                self._history.load_state(state["validation"])
+            load_checkpoint(checkpoint, self._session, self._learning, self._history)
         except (ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
             message = f"{checkpoint.name} does not fit config.yaml: {error}."
             hint = "Undo the changes to the config, or start a new run with it; lora.init_from takes the checkpoint's "
@@ -342,8 +352,9 @@ class Upkeep:
         if not self._validation or step in history:
             return
         self._tell_all()
+        device, alive = self._session.device, self._session.sign
         with self._learning.result():
-            loss = validation_loss(self._family, self._config, self._validation, self._encode, self._session.device)
+            loss = validation_loss(self._family, self._config, self._validation, self._encode, device, alive)
         history.add(step, loss.total)
         bands = timestep_bands(self._config.loss, self._config.validation.timesteps)
         told = [
@@ -408,7 +419,7 @@ class Upkeep:
         self._learning.move(device)
 
     def _stop(self) -> None:
-        self._tell_all()
+        self._went_back()
         self._session.enter("stopping")
         self._take_new_prompts()
         output = self._save_all()

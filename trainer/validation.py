@@ -6,6 +6,7 @@ timesteps with the same M noises, in every validation and in every run of the sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -54,7 +55,12 @@ def timestep_bands(settings: LossSettings, count: int) -> list[Band]:
 
 @torch.no_grad()
 def validation_loss(
-    family: Family, config: Config, batches: list[Batch], encode: CaptionEncoder, device: torch.device
+    family: Family,
+    config: Config,
+    batches: list[Batch],
+    encode: CaptionEncoder,
+    device: torch.device,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> ValidationLoss:
     """The unweighted mean squared error over all pictures, timesteps and noises, in evaluation mode (dropout off).
 
@@ -69,6 +75,7 @@ def validation_loss(
         batches: of the pictures that are not trained on.
         encode: captions to what the denoiser reads.
         device: where the model is.
+        after_batch: called after each.
     """
     bands = timestep_bands(config.loss, config.validation.timesteps)
     sums = torch.zeros(len(bands), dtype=torch.float64, device=device)
@@ -77,6 +84,7 @@ def validation_loss(
         for batch in batches:
             sums += _losses(family, config, batch, _noises(batch.latents, first, config), bands, encode, device)
             first += len(batch.captions)
+            after_batch()
     means = (sums / (first * config.validation.noises)).tolist()
     return ValidationLoss(sum(means) / len(means), means)
 

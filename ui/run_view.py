@@ -244,7 +244,9 @@ class RunReader:
         self._progress = None
         self._config = None  # extending a run changes it
         if event.get("state") == "training" and len(self._store):
-            self._resumes = [*self._resumes, step or self._store.last_step][-_MOST_RESUMES:]
+            resumed = step or self._store.last_step
+            self._resumes = [*self._resumes, resumed][-_MOST_RESUMES:]
+            self._validation = {at: loss for at, loss in self._validation.items() if at <= resumed}  # others come anew
 
     def _take_sample(self, event: Event) -> None:
         name = Path(str(event.get("path", ""))).name

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.recipe.tiny_runs import SIDE, make_pictures
+from tests.tiny_models import tiny_model
 from trainer.config import Config
 from trainer.config_io import parse_config
 from trainer.runs.store import Workspace
@@ -49,3 +50,15 @@ def config_of(pictures: Path) -> Callable[..., Config]:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
+def tiny(config_of: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
+    """Configs of short runs with a tiny model, saved at every second step."""
+    model = {"base": str(tiny_model("sd1", tmp_path_factory.mktemp("model")))}
+
+    def make(**changes: Any) -> Config:
+        short = {"train__max_steps": 6, "train__batch_size": 1, "output__save_every_steps": 2, "lora__rank": 2}
+        return config_of(**{"model": model, **short, **changes})
+
+    return make

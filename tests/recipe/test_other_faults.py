@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +13,17 @@ import psutil
 import pytest
 import torch
 
-from tests.recipe.tiny_runs import Watcher, losses_of, make_pictures, of_type, train_here
-from tests.tiny_models import tiny_model
+from tests.recipe.tiny_runs import Watcher, at_step, losses_of, make_pictures, of_type, train_here
 from trainer import recipe
 from trainer.checkpoint_folders import checkpoints, is_valid
-from trainer.config import Config
 from trainer.errors import JobFailed, UserError
 from trainer.lora.file import read_lora
 from trainer.runs.store import Run, Workspace, this_process
 
 
-@pytest.fixture(scope="module")
-def tiny(config_of: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Config]:
-    """Configs of short runs with a tiny model, saved at every second step."""
-    model = {"base": str(tiny_model("sd1", tmp_path_factory.mktemp("model")))}
-
-    def make(**changes: Any) -> Config:
-        short = {"train__max_steps": 6, "train__batch_size": 1, "output__save_every_steps": 2, "lora__rank": 2}
-        return config_of(**{"model": model, **short, **changes})
-
-    return make
-
-
 @pytest.fixture
-def run(tiny: Callable[..., Config], workspace: Workspace) -> Run:
+def run(tiny: Any, workspace: Workspace) -> Run:
     return workspace.create_run(tiny())
-
-
-def at_step(number: int, happen: Callable[[], None]) -> Callable[..., Iterator[torch.Tensor]]:
-    """``recipe.batch_losses`` where something happens in a step."""
-    real, steps = recipe.batch_losses, itertools.count(1)
-
-    def losses(*arguments: Any) -> Iterator[torch.Tensor]:
-        if next(steps) == number:
-            happen()
-        yield from real(*arguments)
-
-    return losses
 
 
 def test_a_clock_that_jumps_changes_nothing(run: Run, tiny: Any, workspace: Workspace, monkeypatch: Any) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
-from trainer import metrics
+from trainer import metrics, recipe
 from trainer.errors import StoppedOnRequest
 from trainer.recipe import Outcome, train
 from trainer.runs import control
@@ -64,6 +66,18 @@ def stop_at(run: Run, event: tuple[str, int]) -> None:
     """Train until an event, ask for a stop there, and expect it to be obeyed."""
     with pytest.raises(StoppedOnRequest):
         train_here(run, Watcher({event: lambda: control.ask(run.control_dir, "stop")}))
+
+
+def at_step(number: int, happen: Callable[[], None]) -> Callable[..., Iterator[torch.Tensor]]:
+    """``recipe.batch_losses`` where something happens in a step."""
+    real, steps = recipe.batch_losses, itertools.count(1)
+
+    def losses(*arguments: Any) -> Iterator[torch.Tensor]:
+        if next(steps) == number:
+            happen()
+        yield from real(*arguments)
+
+    return losses
 
 
 def losses_of(run: Run) -> dict[int, float]:

@@ -326,3 +326,39 @@ def test_eight_bits_learn_as_adamw_with_less_state_and_go_on_exactly(tmp_path: P
     assert torch.equal(parameter, expected)
     moved, reference = expected.detach() - start, full.detach() - start
     assert float((moved - reference).norm() / reference.norm()) < 0.05
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_it_says_which_part_is_not_finite(value: float) -> None:
+    learner, parameter = learning(optimizer="adamw", ema=0.9)
+    learner.backward((parameter * torch.tensor([3.0, 4.0])).sum())
+    learner.apply_gradients(learner.advance())
+    assert learner.not_finite() is None
+    sound = learner.state()
+
+    def spoiled(part: str) -> str | None:
+        state = copy.deepcopy(sound)
+        tensors = {
+            "weights": state["parameters"][0],
+            "averages": state["optimizer"]["state"][0]["exp_avg_sq"],
+            "mean": state["ema"][0],
+        }
+        tensors[part][1] = value
+        learner.load_state(state)
+        return learner.not_finite()
+
+    assert spoiled("weights") == "the weights"
+    assert spoiled("averages") == "the optimizer's averages"
+    assert spoiled("mean") == "the running mean of the weights"
+
+
+def test_a_share_of_the_rate_is_the_share_of_every_group() -> None:
+    groups = [ParameterGroup(name, rate, [nn.Parameter(torch.ones(2))]) for name, rate in (("a", 0.1), ("b", 0.02))]
+    settings = TrainSettings(learning_rate=0.1, lr_scheduler="constant", optimizer="sgd", max_grad_norm=0)
+    learner = Learning(groups, settings, 10, scaled=False)
+    learner.rate_share = 0.25
+    learner.backward(sum(group.parameters[0].sum() for group in groups))
+    learner.apply_gradients(learner.advance())
+    assert learner.learning_rate == 0.025 and learner.other_learning_rates == {"b": 0.005}
+    torch.testing.assert_close(groups[0].parameters[0].detach(), torch.full((2,), 1 - 0.025))
+    torch.testing.assert_close(groups[1].parameters[0].detach(), torch.full((2,), 1 - 0.005))

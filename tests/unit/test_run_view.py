@@ -46,6 +46,15 @@ def test_a_resumed_runs_last_word_counts(run: Run) -> None:
     assert curves["resumes"]["steps"] == [3]
 
 
+def test_validations_of_steps_that_are_done_anew_do_not_count_meanwhile(run: Run) -> None:
+    tell(run, *[metric(step, 1.0) for step in range(1, 7)])
+    tell(run, *[{"type": "validation", "step": step, "loss": 1 / step} for step in (2, 4, 6)])
+    tell(run, {"type": "state", "step": 4, "state": "training"})
+    reader = RunReader(run)
+    assert curves_of(reader)["validation"]["steps"] == [2, 4]
+    assert reader.figures().best_validation == (4, 0.25)
+
+
 def test_curves_are_made_once_and_anew_when_something_was_told(run: Run) -> None:
     tell(run, metric(1, 1.0), metric(2, 2.0), {"type": "validation", "step": 2, "loss": 0.25})
     reader = RunReader(run)

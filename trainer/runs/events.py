@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ class EventSink(Protocol):
 class EventLog:
     """Appends events to a file. Each event is one ``write`` of one line, so that a reader never sees two mixed.
 
-    Events that a full disk has no room for are kept, and written when there is room.
+    Events that a full disk has no room for are kept, and written when there is room. Several threads may tell some.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,17 +39,19 @@ class EventLog:
         end_torn_line(path)
         self._file = path.open("ab", buffering=0)
         self._waiting = b""
+        self._lock = threading.Lock()
 
     def emit(self, kind: str, step: int = 0, **fields: Any) -> None:
         event = {"time": time.time(), "type": kind, "step": step, **fields}
         line = json.dumps(_finite(event), ensure_ascii=False, allow_nan=False) + "\n"
-        self._waiting += line.encode()
-        try:
-            while self._waiting:
-                self._waiting = self._waiting[self._file.write(self._waiting) or 0 :]
-        except OSError as error:
-            if not is_full(error):
-                raise
+        with self._lock:
+            self._waiting += line.encode()
+            try:
+                while self._waiting:
+                    self._waiting = self._waiting[self._file.write(self._waiting) or 0 :]
+            except OSError as error:
+                if not is_full(error):
+                    raise
 
     def close(self) -> None:
         self._file.close()

@@ -21,6 +21,8 @@ class AppSettings(BaseModel):
     """Minutes after which the loaded picture model is let go."""
     trainer_ready_minutes: int = 10
     """Minutes that a loaded trainer waits for a start after the page last led to expect one; 0 for none."""
+    hung_run_minutes: int = 240
+    """Minutes after which a run that does nothing any more is ended, as failed; 0 for never."""
     looking_model: str = ""
     """Folder or hub id of the model that looks at pictures in evaluations; empty for none."""
     allowed_optimizers: list[str] = []

@@ -71,6 +71,8 @@ class RunInfo(BaseModel):
     """The UUID of the GPU that the run's process computes on."""
     interrupted: Literal["machine", "process"] | None = None
     """What a failed run's process ended with: the machine, or by itself and without a word; None for a told reason."""
+    rollbacks: int = 0
+    """How often the run went back to a checkpoint by itself, because its numbers went bad."""
     extend_to: int | None = None
     """Steps that the queue was asked to go on to."""
     extended: float | None = None

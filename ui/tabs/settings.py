@@ -27,7 +27,7 @@ from ui.wiring import IN_TURN, LAST_COUNTS
 THEMES = {"system": "As the system", "light": "Light", "dark": "Dark"}
 KEPT: dict[str, Any] = {**IN_TURN, **LAST_COUNTS}
 """For fields: what is chosen while the choice before is still being kept is kept too."""
-_LEAST_MINUTES = {"studio_idle_minutes": 1, "trainer_ready_minutes": 0}
+_LEAST_MINUTES = {"studio_idle_minutes": 1, "trainer_ready_minutes": 0, "hung_run_minutes": 0}
 
 
 @dataclass(frozen=True)
@@ -184,13 +184,17 @@ def _trainer(context: AppContext) -> None:
         _title("Trainer", "It is loaded while the Train tab is looked at, so that a training begins at once.")
         info = "Frees 0.4 GB of memory; the next start takes some seconds more. With 0 none is loaded."
         _minutes(context, "trainer_ready_minutes", info, "trainer-minutes")
+        info = "A run that hangs in a driver or on a disk is told of, and then ended. With 0 it is only told of."
+        _minutes(context, "hung_run_minutes", info, "hung-minutes", "End a run after minutes of doing nothing")
 
 
-def _minutes(context: AppContext, name: str, info: str, elem_id: str) -> None:
+def _minutes(
+    context: AppContext, name: str, info: str, elem_id: str, label: str = "Let it go after minutes without use"
+) -> None:
     """A field for the minutes of a setting, which are kept once they are typed, or told what is wrong with them."""
     minutes = gr.Number(
         getattr(read_settings(context.workspace), name),
-        label="Let it go after minutes without use",
+        label=label,
         info=info,
         elem_id=elem_id,
         elem_classes=["field"],
