@@ -1,4 +1,4 @@
-"""Killed at any change of a file, a run resumes and ends as if never interrupted."""
+"""Killed at any change of a file, and again while it goes on, a run resumes and ends as if never interrupted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 from tests import forked
 from tests.file_operations import CAN_WATCH, KILL, Answer, Operation, Watched
-from tests.recipe.kill_states import Files, Moment, contents, moments_of
+from tests.recipe.kill_states import Files, Moment, Moments, contents, moments_of
 from tests.recipe.tiny_runs import QUICK_PROMPT, losses_of, of_type, quick_settings
 from tests.tiny_models import tiny_model
 from trainer.checkpoint_folders import checkpoints, is_valid, step_of
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.skipif(not CAN_WATCH, reason="needs Linux' answers to s
 ASKED = os.environ.get("LORA_ATELIER_FAULTS", "")
 """``all``: each moment of a run of 30 steps; a number: each so-manieth; without, a few of a run of 6."""
 STEPS = 30 if ASKED else 6
-TRIED_OF_A_FEW = 12
+TRIED_OF_A_FEW, TRIED_OF_A_RESUMED = 12, 5
 ONE_EACH_SESSION = (".lock", "train.log", "events.jsonl", "run.json")
 
 
@@ -53,15 +54,50 @@ def arguments(configured: Path, workspace: Path) -> tuple[str, ...]:
     return ("train", str(configured), "--workspace", str(workspace), "--run-dir", str(workspace / "runs" / "one"))
 
 
-def test_killed_at_any_change_of_a_file(configured: Path, pictures: Path, tmp_path: Path) -> None:
-    workspace = tmp_path / "workspace"
-    others = [configured.parent, pictures]
-    found = moments_of(workspace, others, tmp_path / "copies", *arguments(configured, workspace))
-    wanted = Run(workspace / "runs" / "one")
-    stride = 1 if ASKED == "all" else int(ASKED or len(found.moments) // TRIED_OF_A_FEW)
+@pytest.fixture(scope="module")
+def whole(configured: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The run that nobody touches."""
+    folder = tmp_path_factory.mktemp("whole")
+    command = arguments(configured, folder / "workspace")
+    found = moments_of(folder / "workspace", [configured.parent, pictures], folder / "copies", *command)
+    return Whole(Run(folder / "workspace" / "runs" / "one"), found, configured)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that came to its end, its moments, and its settings."""
+
+    run: Run
+    found: Moments
+    configured: Path
+
+
+def test_killed_at_any_change_of_a_file(whole: Whole) -> None:
+    try_all(whole.found, whole, TRIED_OF_A_FEW)
+
+
+def test_resumed_and_killed_at_any_change_of_a_file(whole: Whole, pictures: Path, tmp_path: Path) -> None:
+    """Killed while it saves its second checkpoint; then again at any change of the run that goes on."""
+    run = Run(tmp_path / "workspace" / "runs" / "one")
+    step = 2 * (STEPS // 3)
+
+    def answer(operation: Operation) -> Answer:
+        return KILL if operation.path.match(f".unfinished-step-{step:06d}/state.pt") else None
+
+    first = Watched([run.workspace.dir], answer, *arguments(whole.configured, run.workspace.dir))
+    assert first.wait() == -9
+    others = [whole.configured.parent, pictures]
+    found = moments_of(run.workspace.dir, others, tmp_path / "copies", "resume", str(run.dir))
+    compare(run, whole.run)
+    try_all(found, whole, TRIED_OF_A_RESUMED)
+
+
+def try_all(found: Moments, whole: Whole, few: int) -> None:
+    """Resume from each moment, from ``few`` of them where not all are asked for, and expect the untouched run."""
+    stride = 1 if ASKED == "all" else int(ASKED or len(found.moments) // few)
     tried = found.moments[::stride]
     with ThreadPoolExecutor(2) as pool:
-        problems = list(pool.map(lambda moment: problem_after(moment, wanted, configured), tried))
+        problems = list(pool.map(lambda moment: problem_after(moment, whole.run, whole.configured), tried))
     failed = [problem for problem in problems if problem is not None]
     counts = f"{found.changes} changes, {len(found.moments)} different states, {len(tried)} tried, {len(failed)} failed"
     print(f"\n{counts}")  # noqa: T201
