@@ -55,10 +55,36 @@ def end_app(process: subprocess.Popen[bytes], workspace: Path) -> None:
     """End the app, and trainers, workers and studios: they outlive the app on purpose, and must not outlive a test."""
     process.terminate()
     process.wait(timeout=20)
-    for found in psutil.process_iter(["cmdline"]):
-        if any(str(workspace) in part for part in found.info["cmdline"] or []):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found.kill()
+    for found in processes_of(workspace):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.kill()
+
+
+def processes_of(folder: Path, command: str = "") -> list[psutil.Process]:
+    """Processes whose arguments name something in a folder, all or those of one trainer command."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if any(str(folder) in word for word in words) and (not command or command in words):
+            found.append(process)
+    return found
+
+
+def left_behind(app: subprocess.Popen[bytes], workspace: Path) -> list[list[str]]:
+    """Processes of the workspace beside the app, the queue's worker, which leaves when there is nothing to do, and the
+    one trainer that it may keep loaded.
+    """
+    here = {process.pid: process.info["cmdline"] for process in processes_of(workspace)}
+    workers = {process.pid for process in processes_of(workspace, "worker")}
+    loaded = [each.pid for each in processes_of(workspace, "spare") if _parent(each) in workers][:1]
+    return [words for pid, words in here.items() if pid not in {app.pid, *workers, *loaded}]
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -24,6 +24,7 @@ from tests.browser.example_runs import open_tab
 from tests.browser.test_dataset_tab import eventually
 from tests.browser.test_queue_page import start_training
 from tests.recipe.tiny_runs import losses_of, make_pictures
+from tests.running_app import left_behind
 from trainer.checkpoint_folders import checkpoint_at, is_valid
 from trainer.lora.file import read_lora
 from trainer.runs.store import ALIVE, ENDED, Run, Workspace
@@ -135,7 +136,7 @@ def test_whatever_is_done_to_them_every_run_comes_to_its_end(
     for run in workspace.runs():
         _assert_true(run, night.killed)
         assert run.read().state == "finished"
-    eventually(lambda: not _left(app, workspace))  # the last trainer tells its end before it is gone
+    eventually(lambda: not left_behind(app.process, workspace.dir))  # the last trainer tells its end before it is gone
     assert not [child for child in process.children() if child.status() == psutil.STATUS_ZOMBIE]
     assert process.num_fds() <= handles + HANDLES
     if THOROUGH:
@@ -180,14 +181,3 @@ def _assert_true(run: Run, killed: set[str]) -> None:
         assert info.step == info.max_steps
         assert sorted(losses_of(run)) == list(range(1, info.step + 1))
         assert read_lora(run.output_path).layers
-
-
-def _left(app: App, workspace: Workspace) -> list[list[str]]:
-    """Processes of the workspace beside the app, the queue's worker, which leaves when there is nothing to do, and the
-    one trainer that it may keep loaded.
-    """
-    found = {process.pid: process.info for process in psutil.process_iter(["cmdline", "ppid"])}
-    here = {pid: info for pid, info in found.items() if str(workspace.dir) in " ".join(info["cmdline"] or [])}
-    workers = {pid for pid, info in here.items() if "worker" in info["cmdline"]}
-    loaded = [pid for pid, info in here.items() if "spare" in info["cmdline"] and info["ppid"] in workers][:1]
-    return [info["cmdline"] for pid, info in here.items() if pid not in {app.process.pid, *workers, *loaded}]

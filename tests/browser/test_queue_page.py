@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 from playwright.sync_api import BrowserContext, Locator, Page, expect
@@ -19,7 +16,7 @@ from tests.browser.conftest import App, expect_to_fit, toast, wait_until_open
 from tests.browser.example_runs import example_run, open_tab
 from tests.browser.test_dataset_tab import eventually
 from tests.recipe.tiny_runs import SIDE, make_pictures
-from tests.running_app import free_port, start_app
+from tests.running_app import free_port, processes_of, start_app
 from trainer.config import Config
 from trainer.demo import MODEL_DIR
 from trainer.runs.queue import pause, queued_runs, read_queue
@@ -199,11 +196,5 @@ def test_a_run_can_be_sent_to_another_device(
 
 def kill_worker(workspace: Workspace) -> None:
     """End the queue's worker the hard way, while its trainer goes on."""
-    killed = 0
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "worker" in words and str(workspace.dir) in words:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-                killed += 1
-    assert killed == 1
+    (worker,) = processes_of(workspace.dir, "worker")
+    worker.kill()
