@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from trainer.late_numbers import Read
 from trainer.runs.events import EventSink
 
 EVENT_SECONDS = 0.2
 LOG_SECONDS = 10.0
 
 _log = logging.getLogger("trainer")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known of a step before its numbers are."""
+
+    step: int
+    learning_rate: float
+    other_learning_rates: dict[str, float]
+    limits_norms: bool
+
+
+def values_of(read: Read[Step], device: torch.device) -> dict[str, float]:
+    """The metrics of a step by their names. Its ``read.numbers`` are loss, length of the gradient, layers shortened."""
+    loss, grad_norm, layers_scaled = read.numbers
+    values = {"loss": loss, "lr": read.facts.learning_rate, "grad_norm": grad_norm, "step_ms": round(read.step_ms, 3)}
+    for name, rate in read.facts.other_learning_rates.items():
+        values[f"lr_{re.sub(r'[^a-z0-9]+', '_', name)}"] = rate
+    if read.facts.limits_norms:
+        values["layers_scaled"] = int(layers_scaled)
+    if device.type == "cuda":
+        values["vram_bytes"] = torch.cuda.max_memory_allocated(device)
+    return values
 
 
 class Metrics:

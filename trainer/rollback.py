@@ -11,6 +11,7 @@ from pathlib import Path
 from trainer.checkpoint import load_state
 from trainer.checkpoint_folders import checkpoints, step_of
 from trainer.continuing import newest_of
+from trainer.data.contents import Contents
 from trainer.errors import JobFailed, Problem, UserError
 from trainer.learning import Learning
 from trainer.sampling import remove_previews_after
@@ -57,11 +58,11 @@ def go_back(session: Session, trouble: str) -> Path:
     return checkpoint
 
 
-def load_checkpoint(checkpoint: Path, session: Session, learning: Learning, history: ValidationHistory) -> None:
+def load_checkpoint(checkpoint: Path, session: Session, learning: Learning, history: ValidationHistory) -> Contents:
     """Be as the run was at a checkpoint, and as slow as it has become by going back.
 
-    Raises ValueError, KeyError or RuntimeError for one of another kind of run, and UserError for one with values that
-    are not finite, as version 0.1 kept them.
+    Returns what was trained on, nothing where the checkpoint does not know. Raises ValueError, KeyError or RuntimeError
+    for one of another kind of run, and UserError for one with values that are not finite, as version 0.1 kept them.
     """
     state = load_state(checkpoint)
     learning.load_state(state)
@@ -73,6 +74,8 @@ def load_checkpoint(checkpoint: Path, session: Session, learning: Learning, hist
         message = f"In {checkpoint.name} {broken} are not finite."
         hint = "Remove its folder: resumed, the run goes on from the checkpoint before it."
         raise UserError("checkpoint.not_finite", message, hint)
+    contents: Contents = state["contents"]
+    return contents
 
 
 def _last_state(session: Session, rollbacks: int) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pickle
-import re
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from trainer.checkpoint_folders import LORA, checkpoint_at, is_valid, prune
 from trainer.conditioning import CaptionEncoder
 from trainer.config import Config
 from trainer.continuing import Continuation
+from trainer.data.contents import differences
 from trainer.data.training_set import TrainingSet
 from trainer.devices import is_out_of_memory
 from trainer.errors import StoppedOnRequest, UserError
@@ -31,7 +30,7 @@ from trainer.lora.adapter import adapter_layers, check_same_layers
 from trainer.lora.base_model_names import base_model_metadata
 from trainer.lora.file import LoraFile, write_lora
 from trainer.lora.metadata import Progress, training_metadata
-from trainer.metrics import Metrics
+from trainer.metrics import Metrics, Step, values_of
 from trainer.plan_warnings import about_optimizer
 from trainer.prompt_changes import take_new_prompts
 from trainer.rhythm import Rhythm, rhythms_of
@@ -42,15 +41,6 @@ from trainer.session import Session
 from trainer.step_calls import Calls
 from trainer.validation import timestep_bands, validation_loss
 from trainer.validation_history import ValidationHistory
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What is known of a step before its numbers are."""
-
-    step: int
-    learning_rate: float
-    other_learning_rates: dict[str, float]
 
 
 class Upkeep:
@@ -82,11 +72,12 @@ class Upkeep:
         self._max_steps = max_steps
         self._before = before
         self._metrics = Metrics(session.events, max_steps)
-        self._late: LateNumbers[_Step] = LateNumbers(session.device)
+        self._late: LateNumbers[Step] = LateNumbers(session.device)
         self._validation = data.validation_batches()
         self._base_model = base_model_metadata(config.model, session.check_stop)
         self._history = ValidationHistory(config.validation.early_stop_patience)
         self._rhythms = rhythms_of(config)
+        self._done_with = 0
         self.loss: float | None = None
 
     @property
@@ -126,7 +117,9 @@ class Upkeep:
         """
         learning = self._learning
         step = learning.step
-        self._late.add(_Step(step, learning.learning_rate, learning.other_learning_rates), numbers, begin)
+        self._late.add(
+            Step(step, learning.learning_rate, learning.other_learning_rates, learning.limits_norms), numbers, begin
+        )
         for each in self._late.ready():
             self._tell(each)
         asked = self._session.requests()
@@ -152,16 +145,23 @@ class Upkeep:
             self._pause()
         if self._session.stop_asked:
             self._stop()
+        self._done_with = learning.step
 
     @contextmanager
     def nothing_untold(self) -> Iterator[None]:
-        """When the steps end by an exception, tell the numbers of those that were done, as far as they can be read."""
+        """When the steps end by an exception, tell the numbers of those that were done, as far as they can be read.
+
+        What was learned by them is saved where it is sound. What is told in the end is that first exception.
+        """
         try:
             yield
-        except BaseException:
-            with suppress(Exception):  # a GPU that failed may give none; what is told is the first exception
+        except BaseException as error:
+            with suppress(Exception):  # a GPU that failed may give none
                 self._tell_all()
             self._metrics.flush()
+            if isinstance(error, Exception):
+                with suppress(Exception):
+                    self._save_after_failure()
             raise
 
     def finish(self) -> Path:
@@ -198,18 +198,11 @@ class Upkeep:
             self._tell(each)
         self._metrics.flush()
 
-    def _tell(self, read: Read[_Step]) -> None:
-        learning, device, step = self._learning, self._session.device, read.facts.step
-        self.loss, grad_norm, layers_scaled = read.numbers
-        learning.heard(grad_norm)
-        values = {"loss": self.loss, "lr": read.facts.learning_rate, "grad_norm": grad_norm}
-        values["step_ms"] = round(read.step_ms, 3)
-        for name, rate in read.facts.other_learning_rates.items():
-            values[f"lr_{re.sub(r'[^a-z0-9]+', '_', name)}"] = rate
-        if learning.limits_norms:
-            values["layers_scaled"] = int(layers_scaled)
-        if device.type == "cuda":
-            values["vram_bytes"] = torch.cuda.max_memory_allocated(device)
+    def _tell(self, read: Read[Step]) -> None:
+        learning, step = self._learning, read.facts.step
+        values = values_of(read, self._session.device)
+        self.loss = values["loss"]
+        learning.heard(values["grad_norm"])
         self._metrics.add(step, **values)
         self._session.at_step(step, self._epochs_at(step))
         if learning.skipped:
@@ -245,12 +238,15 @@ class Upkeep:
             return
         try:
             check_same_layers(self._family, checkpoint / LORA)
-            load_checkpoint(checkpoint, self._session, self._learning, self._history)
+            contents = load_checkpoint(checkpoint, self._session, self._learning, self._history)
         except (ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
             message = f"{checkpoint.name} does not fit config.yaml: {error}."
             hint = "Undo the changes to the config, or start a new run with it; lora.init_from takes the checkpoint's "
             hint += "lora.safetensors."
             raise UserError("checkpoint.other_config", message, hint) from error
+        if changes := differences(contents, self._data.contents):
+            message = f"The data set is not what it was at {checkpoint.name}: {changes}."
+            self._session.warn("dataset.changed", message, "The run goes on with what there is now.")
         if self._path_of(checkpoint) not in paths_told(self._session.run.events_path):
             self._tell_checkpoint(checkpoint)  # a kill came in between
 
@@ -263,9 +259,16 @@ class Upkeep:
             message = f"The checkpoint of step {self._learning.step} could not be written: {error.strerror}."
             self._session.warn("checkpoint.failed", message, "Free some space; the next one is tried as usual.")
 
+    def _save_after_failure(self) -> None:
+        """Keep what was learned before a step that failed, unless it is kept already, or something due is not done."""
+        step = self._learning.step
+        sound = step == self._done_with and trouble_of(self._learning) is None
+        if sound and step > 0 and not checkpoint_at(self._session.run.checkpoints_dir, step).exists():
+            self._save_or_warn()
+
     def _save(self) -> None:
         run, step, history = self._session.run, self._learning.step, self._history
-        state = {**self._learning.state(), "validation": history.state()}
+        state = {**self._learning.state(), "validation": history.state(), "contents": self._data.contents}
         loss = history.loss(step) if step in history else None
         merged = self._before.merged
         checkpoint = save_checkpoint(
@@ -369,10 +372,7 @@ class Upkeep:
             self._tell_early_stop()
 
     def _tell_early_stop(self) -> None:
-        best = self._history.best_step
-        than = f"{checkpoint_at(Path(), best)} ({self._history.loss(best):.5g})" if best else "before"
-        waited = f"{self._history.waited} validations in a row were no better than {than}"
-        message = f"Stopped early at step {self._learning.step} of {self._max_steps}: {waited}."
+        message = f"Stopped early at step {self._learning.step} of {self._max_steps}: {self._history.why_enough}."
         hint = "To train on nevertheless, extend the run: patience then starts anew."
         self._session.warn("validation.early_stop", message, hint)
 

@@ -65,6 +65,13 @@ class ValidationHistory:
         """Whether patience has run out."""
         return self._patience is not None and self.waited >= self._patience
 
+    @property
+    def why_enough(self) -> str:
+        """What patience has run out over, in words."""
+        best = self.best_step
+        than = f"step-{best:06d} ({self.loss(best):.5g})" if best else "before"
+        return f"{self.waited} validations in a row were no better than {than}"
+
     def loss(self, step: int) -> float:
         """The loss of a step that was validated."""
         return self._losses[step]

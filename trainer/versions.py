@@ -68,10 +68,15 @@ def _all_parts_of_a_state(state: dict[str, Any]) -> dict[str, Any]:
     return {"made_by": {}, "validation": None, **state}
 
 
+def _what_was_trained_on(state: dict[str, Any]) -> dict[str, Any]:
+    """States of version 2 do not say what pictures and captions there were."""
+    return {"contents": {}, **state}
+
+
 CONFIG = FileFormat("config", "the config")
 RUN = FileFormat("run", "the run")
 CHECKPOINT = FileFormat("checkpoint", "the checkpoint")
-TRAINING_STATE = FileFormat("checkpoint", "the checkpoint's state", (_all_parts_of_a_state,))
+TRAINING_STATE = FileFormat("checkpoint", "the checkpoint's state", (_all_parts_of_a_state, _what_was_trained_on))
 PICTURE = FileFormat("picture", "the picture")
 GRID = FileFormat("grid", "the grid")
 EDIT = FileFormat("edit", "the edit")

@@ -21,6 +21,7 @@ from trainer.data.cache import LatentCache, TextCache, View, latent_key
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.families import load_family
 from trainer.families.base import Conditioning, Family
+from trainer.file_states import FileDigests
 
 CPU = torch.device("cpu")
 
@@ -114,6 +115,33 @@ def test_an_edited_picture_is_encoded_again_under_the_same_name(
     watched.batches.clear()
     new = filled(watched, [view(pictures[0])], tmp_path / "cache").latents(view(pictures[0]))
     assert watched.batches == [1] and not torch.allclose(old, new, atol=1e-2)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["nothing is known", "its neighbour is missing"])
+def test_a_picture_that_changes_while_it_is_read_is_not_kept_under_its_old_name(
+    known: bool, watched: Watched, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every later run with the old picture would train on the new one."""
+    first, second = map(view, pictures[:2])
+    if known:
+        filled(watched, [first], tmp_path / "cache")
+    real = FileDigests.digest
+
+    def digest(files: FileDigests, path: Path) -> str:
+        found = real(files, path)
+        if path == first.path:
+            noise_picture(70, 64, seed=99).save(path)
+        return found
+
+    old = first.path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(FileDigests, "digest", digest)
+        cache = LatentCache(watched, tmp_path / "cache", Recorded())  # type: ignore[arg-type]
+        assert cache.fill([first, second], never_stop) == {first.path: "it was changed meanwhile"}
+    first.path.write_bytes(old)
+    again = filled(watched, [first, second], tmp_path / "cache")
+    fresh = filled(watched, [first, second], None)
+    torch.testing.assert_close(again.latents(first), fresh.latents(first), atol=1e-5, rtol=1e-5)
 
 
 def test_a_renamed_picture_is_not_encoded_again(watched: Watched, pictures: list[Path], tmp_path: Path) -> None:

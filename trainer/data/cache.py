@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.config import CaptionSettings
 from trainer.data.augment import Augmentation, load_pixels
 from trainer.data.buckets import Placement
-from trainer.data.image_files import PICTURE_ERRORS, why_unreadable
+from trainer.data.image_files import PICTURE_ERRORS, unchanged, why_unreadable
 from trainer.data.shelf import Shelf
 from trainer.data.tensor_store import TensorStore, hash_key, tell_outcome
 from trainer.data.text_plan import embedding_bytes
@@ -58,6 +58,9 @@ class LatentCache:
 
     Keyed by the picture's bytes, the VAE, the placement and the augmentation. Held in memory, and on disk where a
     folder is given.
+
+    Attributes:
+        digests: SHA-256 of the picture files that ``fill`` could read.
     """
 
     def __init__(self, family: Family, folder: Path | None, events: EventSink) -> None:
@@ -66,6 +69,7 @@ class LatentCache:
         self._files = FileDigests(folder and folder / FILES)
         self._events = events
         self._latents: dict[View, Tensor] = {}
+        self.digests: dict[Path, str] = {}
 
     def fill(self, views: Iterable[View], check_stop: Callable[[], None]) -> dict[Path, str]:
         """Compute what is missing, with ``progress`` events; the last tells how many pictures were encoded anew.
@@ -80,10 +84,10 @@ class LatentCache:
         wanted = sorted(set(views), key=lambda view: (view.placement.width, view.placement.height, str(view)))
         done, failed, encoded = 0, dict[Path, str](), set[Path]()
         with self._store, ThreadPoolExecutor(_READERS) as pool:
-            digests = self._digests(pool, wanted, failed, check_stop)
-            readable = [view for view in wanted if view.path in digests]
+            self.digests = self._digests(pool, wanted, failed, check_stop)
+            readable = [view for view in wanted if view.path in self.digests]
             total = len(readable)
-            for group in _one_ahead(self._begin(pool, group, digests) for group in _groups(readable)):
+            for group in _one_ahead(self._begin(pool, group) for group in _groups(readable)):
                 check_stop()
                 encoded |= {view.path for view in self._finish(group, failed)}
                 before, done = done, done + len(group.views)
@@ -119,18 +123,26 @@ class LatentCache:
         except OSError as error:
             return error
 
-    def _begin(self, pool: ThreadPoolExecutor, views: list[View], digests: dict[Path, str]) -> _Group:
+    def _begin(self, pool: ThreadPoolExecutor, views: list[View]) -> _Group:
         """Look on disk, and have what is not there decoded in the background."""
-        keys = {view: latent_key(digests[view.path], self._family.fingerprint_vae, view) for view in views}
+        keys = {view: latent_key(self.digests[view.path], self._family.fingerprint_vae, view) for view in views}
         known = {view: entry["latents"] for view in views if (entry := self._store.read(keys[view])) is not None}
-        return _Group(views, keys, known, {view: pool.submit(_load, view) for view in views if view not in known})
+        return _Group(views, keys, known, {view: pool.submit(self._load, view) for view in views if view not in known})
+
+    def _load(self, view: View) -> Tensor | BaseException:
+        """Its pixels: those that its key is of, or none."""
+        try:
+            data = unchanged(view.path.read_bytes(), self.digests[view.path])
+            return load_pixels(data, view.placement, view.augmentation)
+        except PICTURE_ERRORS as error:
+            return error
 
     def _finish(self, group: _Group, failed: dict[Path, str]) -> list[View]:
         """Encode what is missing in the group. Returns these views."""
         pixels = _usable({view: future.result() for view, future in group.loading.items()}, failed)
         missing = list(pixels)
         if missing:
-            pixels |= _usable({view: _load(view) for view in group.known}, failed)
+            pixels |= _usable({view: self._load(view) for view in group.known}, failed)
             views = [view for view in group.views if view in pixels]
             latents = encode_pixels(self._family, torch.stack([pixels[view] for view in views]))
             for view in missing:
@@ -324,13 +336,6 @@ def _one_ahead(groups: Iterator[_Group]) -> Iterator[_Group]:
 def _usable(loaded: dict[View, Tensor | BaseException], failed: dict[Path, str]) -> dict[View, Tensor]:
     failed |= {view.path: why_unreadable(found) for view, found in loaded.items() if isinstance(found, BaseException)}
     return {view: found for view, found in loaded.items() if isinstance(found, Tensor)}
-
-
-def _load(view: View) -> Tensor | BaseException:
-    try:
-        return load_pixels(view.path.read_bytes(), view.placement, view.augmentation)
-    except PICTURE_ERRORS as error:
-        return error
 
 
 def _check_finite(latents: Tensor, path: Path) -> None:

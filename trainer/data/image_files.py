@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import warnings
@@ -48,6 +49,17 @@ def is_picture_file(path: Path) -> bool:
 def is_picture_name(name: str) -> bool:
     """Likewise for a file's name without its folder."""
     return name[name.rfind(".") :].lower() in PICTURE_ENDINGS and not name.startswith(".")
+
+
+class ChangedPicture(ValueError):
+    """A picture file is not any more what it was when it was first read."""
+
+
+def unchanged(data: bytes, digest: str) -> bytes:
+    """The bytes of a file, whose SHA-256 was ``digest``. Raises ChangedPicture where it is another one."""
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ChangedPicture
+    return data
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -163,6 +175,10 @@ def why_unreadable(error: BaseException) -> str:
         return "it is gone"
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
+    if isinstance(error, ChangedPicture):
+        return "it was changed meanwhile"
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"it cannot be read ({error.strerror})"
     if "truncated" in str(error).lower():
         return "it is cut off before its end"
     return f"it is damaged ({error})" if str(error) else "it is damaged"

@@ -17,7 +17,7 @@ from trainer.data.augment import Augmentation
 from trainer.data.buckets import Placement
 from trainer.data.cache import FILES
 from trainer.data.epoch import Entry
-from trainer.data.image_files import PICTURE_ERRORS, read_alpha, read_grey, why_unreadable
+from trainer.data.image_files import PICTURE_ERRORS, read_alpha, read_grey, unchanged, why_unreadable
 from trainer.data.resample import resize
 from trainer.data.tensor_store import TensorStore, hash_key, tell_outcome
 from trainer.errors import UserError
@@ -114,9 +114,10 @@ class MaskSource:
 
     def _find(self, view: _MaskView) -> _Found | BaseException:
         try:
-            key = mask_key(self._files.digest(view.path), self._kind, self._cell_px, view)
+            digest = self._files.digest(view.path)
+            key = mask_key(digest, self._kind, self._cell_px, view)
             stored = self._store.read(key)
-            mask = self._load(view, view.path.read_bytes()) if stored is None else stored["mask"]
+            mask = self._load(view, unchanged(view.path.read_bytes(), digest)) if stored is None else stored["mask"]
             return _Found(key, mask, is_new=stored is None)
         except PICTURE_ERRORS as error:
             return error

@@ -31,7 +31,7 @@ def random_training_set(config: Config, family: Family, pictures: int) -> Traini
     ]
     texts = text_plan(config, entries, [], text_row_bytes(family, config.dataset.captions))
     shape = (_CHANNELS, height // family.latent_scale, width // family.latent_scale)
-    return TrainingSet(config, entries, [], [], _RandomLatents(entries, shape, config.train.seed), None, texts)
+    return TrainingSet(config, entries, [], [], _RandomLatents(entries, shape, config.train.seed), None, texts, {})
 
 
 def _picture(number: int, width: int, height: int) -> Picture:

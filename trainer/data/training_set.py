@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from trainer.data.augment import (
 )
 from trainer.data.cache import LatentCache, View, encode_pixels, text_row_bytes
 from trainer.data.captions import Moment, for_validation, process_caption
+from trainer.data.contents import Contents, contents_of
 from trainer.data.epoch import (
     Entry,
     Layout,
@@ -32,7 +34,7 @@ from trainer.data.epoch import (
 )
 from trainer.data.facts import dataset_facts
 from trainer.data.folders import SkippedPicture
-from trainer.data.image_files import PICTURE_ERRORS, read_rgb, why_unreadable
+from trainer.data.image_files import PICTURE_ERRORS, ChangedPicture, read_rgb, unchanged, why_unreadable
 from trainer.data.masks import MaskSource
 from trainer.data.text_plan import TextPlan, text_plan
 from trainer.errors import UserError
@@ -80,6 +82,7 @@ class TrainingSet:
         facts: what is trained on, counted.
         skipped: pictures left out, and why.
         text_plan: what is known of the captions, and how they are encoded.
+        contents: what its pictures and captions are.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class TrainingSet:
         source: _LatentSource,
         masks: MaskSource | None,
         text_plan: TextPlan,
+        contents: Contents,
     ) -> None:
         self._config = config
         self._training = training
@@ -100,6 +104,7 @@ class TrainingSet:
         self._epoch: tuple[int, list[list[Showing]]] | None = None
         self.skipped = skipped
         self.text_plan = text_plan
+        self.contents = contents
         self.pictures = len({entry.picture.path for entry in training})
         self.facts = dataset_facts(config, training, validation)
         self.batches_per_epoch = self.facts.batches_per_epoch
@@ -134,7 +139,7 @@ class TrainingSet:
         """
         different = {entry.picture.path: entry for entry in reversed(self._own_entries())}
         for path, entry in sorted(different.items()):
-            yield path, _load_or_stop(entry, no_augmentation(entry.placement))
+            yield path, _load_or_stop(entry, no_augmentation(entry.placement), {})
 
     def _own_entries(self) -> list[Entry]:
         return [entry for entry in self._training if not entry.picture.is_regularization]
@@ -213,10 +218,10 @@ def prepare_training_set(
     if config.dataset.cache.latents:
         cache = LatentCache(family, folder, events)
         failed = cache.fill((_view(entry, change) for entry, change in known), check_stop)
-        source = _CachedLatents(cache)
+        source, digests = _CachedLatents(cache), cache.digests
     else:
-        failed = _check_pictures([entry.picture.path for entry, _ in known], events, check_stop)
-        source = _LiveLatents(family)
+        digests, failed = _check_pictures([entry.picture.path for entry, _ in known], events, check_stop)
+        source = _LiveLatents(family, digests)
     kind = config.loss.masked
     masks = MaskSource(kind, family.latent_scale, folder, events) if kind else None
     if masks is not None:
@@ -230,7 +235,8 @@ def prepare_training_set(
         raise UserError("dataset.no_pictures", message, "Replace the pictures.", "dataset.sources")
     validation = [entry for entry in layout.validation if entry.picture.path not in failed]
     texts = text_plan(config, training, validation, text_row_bytes(family, config.dataset.captions))
-    return TrainingSet(config, training, validation, skipped, source, masks, texts)
+    contents = contents_of([*training, *validation], digests)
+    return TrainingSet(config, training, validation, skipped, source, masks, texts, contents)
 
 
 class _CachedLatents:
@@ -242,13 +248,14 @@ class _CachedLatents:
 
 
 class _LiveLatents:
-    """Encodes anew each time, for augmentations that change the pixels."""
+    """Encodes anew each time, for augmentations that change the pixels. The files must stay what they were."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, digests: dict[Path, str]) -> None:
         self._family = family
+        self._digests = digests
 
     def latents(self, members: list[tuple[Entry, Augmentation]]) -> Tensor:
-        pixels = [_load_or_stop(entry, augmentation) for entry, augmentation in members]
+        pixels = [_load_or_stop(entry, augmentation, self._digests) for entry, augmentation in members]
         return encode_pixels(self._family, torch.stack(pixels))
 
 
@@ -260,10 +267,21 @@ def _sizes(entry: Entry, augmentation: Augmentation) -> list[int]:
     return [picture.height, picture.width, augmentation.crop_top, left, place.height, place.width]
 
 
-def _load_or_stop(entry: Entry, augmentation: Augmentation) -> Tensor:
+def _load_or_stop(entry: Entry, augmentation: Augmentation, digests: dict[Path, str]) -> Tensor:
+    """The pixels of a picture, which must be what its digest is of where that is known."""
     path = entry.picture.path
     try:
-        return load_pixels(path.read_bytes(), entry.placement, augmentation)
+        data = path.read_bytes()
+        if path in digests:
+            unchanged(data, digests[path])
+        return load_pixels(data, entry.placement, augmentation)
+    except ChangedPicture as error:
+        raise UserError(
+            "dataset.picture_changed",
+            f"dataset.sources: {path} was changed while it was trained on.",
+            "Put the picture back that it was, and resume the run; without that it goes on with the new one.",
+            "dataset.sources",
+        ) from error
     except PICTURE_ERRORS as error:
         raise UserError(
             "dataset.picture_lost",
@@ -291,26 +309,35 @@ def _view(entry: Entry, augmentation: Augmentation) -> View:
     return View(entry.picture.path, entry.placement, augmentation)
 
 
-def _check_pictures(paths: list[Path], events: EventSink, check_stop: Callable[[], None]) -> dict[Path, str]:
-    """Decode each picture once, so that a damaged one is known before the first step."""
+def _check_pictures(
+    paths: list[Path], events: EventSink, check_stop: Callable[[], None]
+) -> tuple[dict[Path, str], dict[Path, str]]:
+    """Decode each picture once, so that a damaged one is known before the first step.
+
+    Returns the SHA-256 of those that can be used, and why the others cannot.
+    """
     unique = list(dict.fromkeys(paths))
-    failed: dict[Path, str] = {}
+    digests, failed = dict[Path, str](), dict[Path, str]()
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(unique), _CHECK_AT_ONCE):
             check_stop()
             some = unique[start : start + _CHECK_AT_ONCE]
-            reasons = zip(some, pool.map(_why_unusable, some), strict=True)
-            failed |= {path: reason for path, reason in reasons if reason is not None}
+            for path, found in zip(some, pool.map(_digest_if_usable, some), strict=True):
+                if isinstance(found, str):
+                    digests[path] = found
+                else:
+                    failed[path] = why_unreadable(found)
             events.emit("progress", what="checking pictures", done=start + len(some), total=len(unique))
-    return failed
+    return digests, failed
 
 
-def _why_unusable(path: Path) -> str | None:
+def _digest_if_usable(path: Path) -> str | BaseException:
     try:
-        read_rgb(path.read_bytes())
+        data = path.read_bytes()
+        read_rgb(data)
     except PICTURE_ERRORS as error:
-        return why_unreadable(error)
-    return None
+        return error
+    return hashlib.sha256(data).hexdigest()
 
 
 def _runs(entries: list[Entry], batch_size: int) -> Iterable[tuple[int, int]]:
