@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.graphs import Function
@@ -21,6 +22,9 @@ _READS_NUMBERS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shap
 _FROM_PYTHON = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
 _INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
 _SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+
+_LINES_OF_A_PART = 500
+"""What is compiled at once: Python takes some 10 kB for each line meanwhile."""
 
 
 class ProcessorGraph:
@@ -40,7 +44,7 @@ class ProcessorGraph:
         finally:
             recorder.restore()
             torch.set_rng_state(generator)
-        self._replay, self._outside = recorder.compiled(result)
+        self._replay = recorder.compiled(result)
         self._output = torch.empty_like(result)
 
     def replay(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -48,14 +52,14 @@ class ProcessorGraph:
         for mine, given in zip(self._inputs, inputs, strict=True):
             mine.copy_(given)
         with torch.inference_mode():  # nothing is kept for a backward pass, which makes views a third cheaper
-            return self._output.copy_(self._replay(*self._outside))
+            return self._output.copy_(self._replay())
 
 
 class _Recorder(TorchDispatchMode):
-    """Writes down the operations that are called within, as a function in Python with one line for each.
+    """Writes down the operations that are called within, as functions in Python with one line for each.
 
-    A tensor is known by where it lies: autograd makes others of the same memory without any operation. All are held
-    meanwhile, so that no memory is used twice.
+    A tensor is known by where it lies: autograd makes others of the same memory without any operation. What is let go
+    meanwhile gives its memory back, but not its storage's address, to which a weak reference is held.
     """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
@@ -67,7 +71,7 @@ class _Recorder(TorchDispatchMode):
         self._made: dict[int, str] = {}
         self._outside: dict[str, Tensor] = {}
         self._outside_storages: set[int] = set()
-        self._held: list[Any] = []
+        self._addresses: list[StorageWeakRef] = []
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
         for each in inputs:
             self._argument(each)
@@ -82,7 +86,8 @@ class _Recorder(TorchDispatchMode):
         if func._schema.is_mutable:
             self._keep(leaves)
         result = func(*args, **kwargs)
-        self._held.append(result)
+        made = (each for each in _leaves([result]) if isinstance(each, Tensor))
+        self._addresses += [StorageWeakRef(each.untyped_storage()) for each in made]
         if func in _SAME:
             self._names[_place(result)] = given[0]
         else:
@@ -94,21 +99,41 @@ class _Recorder(TorchDispatchMode):
         for storage, before in self._before.values():
             storage.copy_(before)
 
-    def compiled(self, result: Tensor) -> tuple[Callable[..., Tensor], list[Tensor]]:
-        """The function, and what it is to be called with. Each tensor is let go after its last use."""
-        name = self._written(result)
+    def compiled(self, result: Tensor) -> Callable[[], Tensor]:
+        """The recorded function. Each tensor is let go after its last use."""
+        name = self._line(self._written(result))
+        end = self._last_use[name] = len(self._lines)
+        uses = {each: (int(each[1:]), last) for each, last in self._last_use.items() if each not in self._outside}
+        scope = self._values | self._outside
+        starts = range(0, end, _LINES_OF_A_PART)
+        parts = [_compiled(self._part(start, min(start + _LINES_OF_A_PART, end), uses), scope) for start in starts]
+
+        def replay() -> Tensor:
+            tensors: list[Tensor] = []
+            for part in parts:
+                tensors = part(tensors)
+            return tensors[0]
+
+        return replay
+
+    def _part(self, start: int, end: int, uses: dict[str, tuple[int, int]]) -> str:
+        """Some of the lines as a function's source.
+
+        It is called with the tensors in use before them, which it takes out of their list, and returns those in use
+        afterwards. ``uses`` has the line in which each tensor is made and the one of its last use.
+        """
+        before = [name for name, (made, last) in uses.items() if made < start <= last]
+        after = [name for name, (made, last) in uses.items() if made < end <= last]
         ended: dict[int, list[str]] = {}
-        for each, line in self._last_use.items():
-            if each != name and each not in self._outside:
-                ended.setdefault(line, []).append(each)
+        for name, (_, last) in uses.items():
+            if start <= last < end:
+                ended.setdefault(last, []).append(name)
         body = [
-            f"{line}; del {', '.join(ended[number])}" if number in ended else line
-            for number, line in enumerate(self._lines)
+            f"{self._lines[line]}; del {', '.join(ended[line])}" if line in ended else self._lines[line]
+            for line in range(start, end)
         ]
-        source = "\n ".join([f"def replay({', '.join(self._outside)}):", *body, f"return {name}"])
-        scope = self._values
-        exec(compile(source, "<recorded>", "exec"), scope)  # nothing but the names and calls written here
-        return scope["replay"], list(self._outside.values())
+        unpacked = f"[{', '.join(before)}] = tensors; tensors.clear()"
+        return "\n ".join(["def part(tensors):", unpacked, *body, f"return [{', '.join(after)}]"])
 
     def _line(self, expression: str) -> str:
         name = f"t{len(self._lines)}"
@@ -169,6 +194,12 @@ class _Recorder(TorchDispatchMode):
                 storage = each.untyped_storage()
                 if storage._cdata in self._outside_storages and storage._cdata not in self._before:
                     self._before[storage._cdata] = (storage, storage.clone())
+
+
+def _compiled(source: str, scope: dict[str, Any]) -> Callable[[list[Tensor]], list[Tensor]]:
+    exec(compile(source, "<recorded>", "exec"), scope)  # nothing but the names and calls written by the recorder
+    part: Callable[[list[Tensor]], list[Tensor]] = scope.pop("part")
+    return part
 
 
 def _leaves(values: Sequence[Any]) -> Iterator[Any]:

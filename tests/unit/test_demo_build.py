@@ -79,6 +79,8 @@ def test_killed_after_any_step_it_ends_with_the_same_weights(tmp_path: Path, mon
     assert [name for name in whole if not torch.equal(whole[name], killed[name])] == []
 
     build.export(tmp_path / "whole", tmp_path / "model")
+    settings = [file.read_text(encoding="utf-8") for file in (tmp_path / "model").rglob("*config.json")]
+    assert len(settings) >= 4 and not any(str(tmp_path) in text for text in settings)
     pictures = gates.generate(gates.load_pipeline(tmp_path / "model"), ["a red ring"], seed=0, steps=2)
     assert [picture.size for picture in pictures] == [(128, 128)]
 

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
-from trainer.demo import MODEL_DIR, build_text, build_unet, gates, world
+from trainer.demo import CAPTIONER_DIR, MODEL_DIR, build_text, build_unet, gates, world
 from trainer.demo.build_vae import base_pictures, psnr_db
 
 SEED = 77
@@ -30,6 +30,11 @@ def test_layout_is_diffusers_without_a_safety_checker() -> None:
     parts = {name for name, value in index.items() if isinstance(value, list) and value[0] is not None}
     assert parts == {"scheduler", "text_encoder", "tokenizer", "unet", "vae"}
     assert all((MODEL_DIR / part).is_dir() for part in parts)
+
+
+def test_the_builders_folders_are_not_named() -> None:
+    for file in [*MODEL_DIR.rglob("*config.json"), *CAPTIONER_DIR.rglob("*config.json")]:
+        assert '": "/' not in file.read_text(encoding="utf-8"), file
 
 
 def test_weights_are_float16_and_finite() -> None:

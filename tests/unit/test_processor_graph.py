@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.processor_graph import ProcessorGraph
+from trainer.processor_graph import _LINES_OF_A_PART, ProcessorGraph
 
 
 def test_gradients_are_added_where_they_lie_and_follow_weights_and_inputs() -> None:
@@ -91,28 +91,53 @@ def test_views_in_the_same_memory_and_lists_of_tensors() -> None:
 
 
 def test_what_is_made_on_the_way_is_let_go() -> None:
-    """A thousand results, of which one is needed at a time."""
-    seen: list[Any] = []
+    """Two thousand results, of which one is needed at a time, while they are recorded and in each replay."""
+    alive: list[StorageWeakRef] = []
+    calls: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **kwargs or {})
+            alive[:] = [each for each in [*alive, StorageWeakRef(result.untyped_storage())] if not each.expired()]
+            calls.append(len(alive))
+            return result
 
     def chain(x: Tensor) -> Tensor:
-        for _ in range(1000):
+        for _ in range(2000):
             x = x.neg()
         return x
 
-    graph = ProcessorGraph(chain, [torch.ones(4)])
-    scope = graph._replay.__globals__
-    negate = scope["c0"]
+    with Watch():
+        graph = ProcessorGraph(chain, [torch.ones(4)])
+    assert max(calls) <= 10 and len(calls) >= 2000
+    calls.clear()
+    with Watch():
+        result = graph.replay([torch.full((4,), 2.0)])
+    assert max(calls) <= 10 and len(calls) >= 2000
+    assert torch.equal(result, torch.full((4,), 2.0))
 
-    def watched(x: Tensor) -> Tensor:
-        result = negate(x)
-        seen.append(weakref.ref(result))
-        assert sum(each() is not None for each in seen) <= 2
-        return result
 
-    scope.update({name: watched for name, value in scope.items() if value is negate})
-    graph.replay([torch.ones(4)])
-    gc.collect()
-    assert len(seen) == 1000 and not any(each() is not None for each in seen)
+def test_an_input_and_what_lies_outside_may_be_the_result() -> None:
+    kept = torch.zeros(2)
+    assert torch.equal(ProcessorGraph(lambda x: x, [torch.ones(3)]).replay([torch.arange(3.0)]), torch.arange(3.0))
+    graph = ProcessorGraph(lambda x: kept.add_(x), [torch.ones(2)])
+    assert [graph.replay([torch.ones(2)]).tolist() for _ in range(2)] == [[1.0, 1.0], [2.0, 2.0]]
+
+
+def test_results_are_passed_from_part_to_part() -> None:
+    """The first results are read again after many thousand lines, in another order."""
+    steps = 3 * _LINES_OF_A_PART + 7
+
+    def reread(x: Tensor) -> Tensor:
+        made = [x + number for number in range(steps)]
+        total = x * 0
+        for number, each in enumerate(reversed(made)):
+            total = total + each * (number % 5)
+        return total
+
+    inputs = [torch.tensor([0.5, -2.0], dtype=torch.float64)]
+    graph = ProcessorGraph(reread, [torch.zeros(2, dtype=torch.float64)])
+    assert torch.equal(graph.replay(inputs), reread(*inputs))
 
 
 @pytest.mark.parametrize(

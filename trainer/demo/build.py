@@ -8,6 +8,7 @@ the gates are printed.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import time
@@ -61,6 +62,10 @@ def export(work: Path, out: Path) -> None:
     """Writes the newest weights in `work` to `out`: float16, diffusers layout."""
     _pipeline(work).to(torch.float16).save_pretrained(out, safe_serialization=True)
     build_tokenizer(out / "tokenizer")
+    for file in out.rglob("config.json"):  # diffusers notes the folder that a part was loaded from
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings.pop("_name_or_path", None)
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for file in out.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors makes files that only their owner can read
 
