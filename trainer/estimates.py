@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from trainer.activations import activation_bytes
 from trainer.config import Config, Optimizer, Quantize, TrainSettings
-from trainer.data.epoch import Layout
+from trainer.data.buckets import resolutions
+from trainer.data.epoch import Layout, batches_per_epoch, total_steps
 from trainer.data.text_plan import TextPlan, embedding_bytes, text_plan
 from trainer.model_sizes import ModelSizes
+from trainer.pace import epochs_by
+from trainer.rhythm import rhythms_of
 
 _LATENT_SCALE = 8
 _LATENT_CHANNELS = 4
@@ -30,6 +33,8 @@ _OPTIMIZER_BYTES: dict[Optimizer, int] = {
     "custom": 8,
 }
 _QUANTIZED_BYTES: dict[Quantize, float] = {"fp8": 1, "int8": 1, "nf4": 0.5 + 4 / 64}  # scales are told with nf4 only
+_PREVIEW_BYTES_PER_PIXEL = 2
+"""PNG files of pictures that Stable Diffusion draws take between 1.4 and 1.9."""
 _OVERHEAD_BYTES = {"gpu": 512 * 2**20, "cpu": 450 * 2**20}
 """CUDA's own memory; Python's with its libraries."""
 
@@ -160,14 +165,39 @@ def _optimizer_bytes(train: TrainSettings) -> int:
 
 
 def disk_bytes(config: Config, sizes: ModelSizes, layout: Layout, texts: TextPlan) -> int:
-    """Caches, kept checkpoints (LoRA file, weights and optimizer as they train) and the finished file."""
-    total = 0
+    """Caches, previews, kept checkpoints and the finished file."""
+    total = preview_bytes(config, _preview_times(config, layout))
     cache = config.dataset.cache
     if cache.to_disk:
         total += latent_bytes(config, layout) + (texts.bytes if texts.how == "beforehand" else 0)
-    file = sizes.lora * (4 if config.output.precision == "float" else 2)
-    state = sizes.lora * (_weight_bytes(config.train) + _optimizer_bytes(config.train))
-    return total + (config.output.keep_last + config.keeps_best) * (file + state) + file
+    kept = config.output.keep_last + config.keeps_best
+    return total + kept * checkpoint_bytes(config, sizes.lora) + lora_file_bytes(config, sizes.lora)
+
+
+def lora_file_bytes(config: Config, weights: int) -> int:
+    """Of a LoRA file with so many weights."""
+    return weights * (4 if config.output.precision == "float" else 2)
+
+
+def checkpoint_bytes(config: Config, weights: int) -> int:
+    """Of a checkpoint of so many weights: LoRA file, weights, their running mean, and optimizer as they train."""
+    train = config.train
+    state = _weight_bytes(train) + _optimizer_bytes(train) + (0 if train.ema is None else 4)
+    return lora_file_bytes(config, weights) + weights * state
+
+
+def preview_bytes(config: Config, times: int) -> int:
+    """Of previews of all prompts drawn so many times."""
+    native = resolutions(config.dataset)[0]
+    pixels = sum((prompt.width or native[0]) * (prompt.height or native[1]) for prompt in config.samples.prompts)
+    return pixels * times * _PREVIEW_BYTES_PER_PIXEL
+
+
+def _preview_times(config: Config, layout: Layout) -> int:
+    batches = batches_per_epoch(layout.training, config.train.batch_size)
+    steps = total_steps(config.train, batches)
+    done = epochs_by(config, steps, batches)
+    return rhythms_of(config).sampling.count_with_end(1, steps, done) + config.samples.at_start
 
 
 def latent_bytes(config: Config, layout: Layout) -> int:

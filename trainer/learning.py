@@ -107,6 +107,11 @@ class Learning:
         """Whether layers are shortened, so that there is something to say about how many."""
         return self._limit_norms is not None
 
+    @property
+    def weights(self) -> int:
+        """How many numbers learn, or are kept as they are."""
+        return sum(parameter.numel() for parameter in self._parameters)
+
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients to those of the step, and the loss to the step's."""
         self._scaler.scale(loss).backward()

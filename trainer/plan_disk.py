@@ -13,16 +13,32 @@ from trainer.data.text_plan import TextPlan
 from trainer.estimates import disk_bytes
 from trainer.model_sizes import ModelSizes
 from trainer.plan_fixes import Advice, Fix, changed
+from trainer.single_file.cache import cache_dir, converted_folder
+from trainer.single_file.kinds import folder_bytes
 
 _GIB = 2**30
-_LEFT_BYTES = _GIB // 2  # a disk that is quite full breaks more than a run
+LEFT_BYTES = _GIB // 2  # a disk that is quite full breaks more than a run
 
 
 def free_disk_bytes(folder: Path) -> int:
     """What is free where a folder is, or will be made."""
-    while not folder.is_dir():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(_there(folder)).free
+
+
+def conversion_bytes(base: Path) -> int:
+    """What the folder will take that a single file is made into, in ``single_file.cache.cache_dir``; 0 for others."""
+    return folder_bytes(base) if base.is_file() and converted_folder(base) is None else 0
+
+
+def free_for_run(workspace_dir: Path, base: Path) -> int:
+    """What is free in the workspace when the run has its model: a single file's folder may come to the same disk."""
+    free, converted = free_disk_bytes(workspace_dir), conversion_bytes(base)
+    return free - converted if converted and same_disk(workspace_dir, cache_dir()) else free
+
+
+def same_disk(folder: Path, other: Path) -> bool:
+    """Whether two folders, which need not be there yet, are on one file system."""
+    return _there(folder).stat().st_dev == _there(other).stat().st_dev
 
 
 def disk_advice(config: Config, sizes: ModelSizes, layout: Layout, texts: TextPlan, free_bytes: int) -> list[Advice]:
@@ -32,7 +48,7 @@ def disk_advice(config: Config, sizes: ModelSizes, layout: Layout, texts: TextPl
         return disk_bytes(changed(config, changes), sizes, layout, texts)
 
     def fits(count: int) -> bool:
-        return count + _LEFT_BYTES <= free_bytes
+        return count + LEFT_BYTES <= free_bytes
 
     whole = disk_bytes(config, sizes, layout, texts)
     if fits(whole):
@@ -51,3 +67,10 @@ def _fixes(config: Config) -> Iterator[Fix]:
     if config.dataset.cache.to_disk:
         changes = {"dataset.cache.to_disk": False}
         yield Fix("Keep caches in memory only", changes, "the next run with these pictures encodes them again")
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the innermost one around it that exists."""
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder

@@ -12,10 +12,10 @@ from trainer.data.folders import repeats_folder
 from trainer.data.picture_notes import PictureNote, PictureNotes
 from trainer.errors import Problem
 from trainer.model_sizes import ModelSizes
-from trainer.plan_disk import free_disk_bytes
+from trainer.plan_disk import conversion_bytes, free_disk_bytes
 from trainer.plan_fixes import Situation
-from trainer.single_file.cache import cache_dir, converted_folder, looks_like_a_file
-from trainer.single_file.kinds import folder_bytes, guess_warning, prediction_guess
+from trainer.single_file.cache import cache_dir, looks_like_a_file
+from trainer.single_file.kinds import guess_warning, prediction_guess
 
 _NAMED = 3
 _MANY_REPEATS = 100
@@ -127,8 +127,8 @@ def about_model(config: Config, sizes: ModelSizes) -> Iterator[Problem]:
         guess = prediction_guess(base)
         if guess:
             yield guess_warning(base.name, guess)
-    if base.is_file() and converted_folder(base) is None:
-        yield _conversion(base)
+    if needed := conversion_bytes(base):
+        yield _conversion(base, needed)
     if not sizes.known and (looks_like_a_file(config.model.base) or base.is_dir()):
         message = f"model.base: the sizes in {config.model.base} are known when the run has read it."
         hint = f"The estimates are those of {sizes.name}; .safetensors files can be looked into before."
@@ -138,9 +138,9 @@ def about_model(config: Config, sizes: ModelSizes) -> Iterator[Problem]:
         yield Problem("model.download", message, "Several GB; a network is needed.", "model.base")
 
 
-def _conversion(base: Path) -> Problem:
+def _conversion(base: Path, needed: int) -> Problem:
     """What is told of a single file that was not made into a model folder yet."""
-    needed, free = folder_bytes(base), free_disk_bytes(cache_dir())
+    free = free_disk_bytes(cache_dir())
     message = (
         f"model.base: {base.name} is made into a model folder first, once. It takes {needed / 1e9:.2f} GB in "
         f"{cache_dir()}, where {free / 1e9:.1f} GB are free."

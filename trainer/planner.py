@@ -15,11 +15,12 @@ from trainer.data.picture_notes import PictureNotes, take_notes
 from trainer.data.text_plan import TextPlan
 from trainer.errors import Problem, UserError
 from trainer.estimates import Memory, MemoryModel, disk_bytes, planned_texts
+from trainer.files import home_path
 from trainer.measurements import Measured, measured
 from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.optimizer_classes import optimizer_problems
 from trainer.pace import Place, epochs_by, seconds_left, validation_guess
-from trainer.plan_disk import disk_advice, free_disk_bytes
+from trainer.plan_disk import disk_advice, free_for_run
 from trainer.plan_fixes import Advice, Situation, with_fixes
 from trainer.plan_pictures import PlacedPicture, placed_pictures
 from trainer.plan_room import Room
@@ -265,7 +266,7 @@ def _estimate(
         measured_bytes=found.memory_bytes if found else None,
         fits=room.holds(memory.total) if room else None,
         disk_bytes=disk_bytes(config, sizes, layout, texts),
-        disk_free_bytes=free_disk_bytes(workspace.dir) if workspace else None,
+        disk_free_bytes=free_for_run(workspace.dir, home_path(config.model.base)) if workspace else None,
         seconds=seconds,
         seconds_note=note,
     )

@@ -57,6 +57,10 @@ class Rhythm:
         alone = Rhythm(self.every_steps, self.every_epochs)
         return times + sum(not alone.due(step, epochs_done) for step in named)
 
+    def count_with_end(self, first: int, end: int, epochs_done: Callable[[int], int]) -> int:
+        """Likewise up to the end of a run, at which what is done at all is done in any case."""
+        return self.count(first, end - 1, epochs_done) + self.ever
+
 
 @dataclass(frozen=True)
 class Rhythms:

@@ -21,6 +21,7 @@ from trainer.continuing import Continuation
 from trainer.data.contents import differences
 from trainer.data.training_set import TrainingSet
 from trainer.devices import is_out_of_memory
+from trainer.disk_room import DiskRoom
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.families.base import Family
 from trainer.files import atomic_path, is_full
@@ -77,6 +78,7 @@ class Upkeep:
         self._base_model = base_model_metadata(config.model, session.check_stop)
         self._history = ValidationHistory(config.validation.early_stop_patience)
         self._rhythms = rhythms_of(config)
+        self._room = DiskRoom(session, config, learning.weights)
         self._done_with = 0
         self.loss: float | None = None
 
@@ -92,6 +94,7 @@ class Upkeep:
         step = self._learning.step
         self._history.go_on(step, self._max_steps, self._session.run.read().length_asked)
         self._session.at_step(step, self._epoch)
+        self._room.check(self._rhythms.sampling.count_with_end(step + 1, self._max_steps, self._epochs_at))
         batches = self._data.batches_per_epoch
         self._session.enter("training", max_steps=self._max_steps, extend_to=None, batches_per_epoch=batches)
         self._take_new_prompts()
@@ -253,6 +256,7 @@ class Upkeep:
     def _save_or_warn(self) -> None:
         """A checkpoint on the way: a full disk is told, and training goes on."""
         self._tell_all()
+        self._room.look()
         try:
             self._save()
         except OSError as error:

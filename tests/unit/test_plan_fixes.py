@@ -108,7 +108,7 @@ def test_a_full_disk_is_told_with_what_would_do(tmp_path: Path, monkeypatch: pyt
     config = config_for(tmp_path / "in", lora={"rank": 64}, output={"keep_last": 100})
     workspace = Workspace(tmp_path / "workspace")
     needed = plan(config, workspace).estimate.disk_bytes
-    monkeypatch.setattr("trainer.planner.free_disk_bytes", lambda folder: 2**29 + needed // 2)
+    monkeypatch.setattr("trainer.plan_disk.free_disk_bytes", lambda folder: 2**29 + needed // 2)
     (warning,) = [each for each in plan(config, workspace).warnings if each.code == "disk.too_little"]
     assert [fix.changes for fix in warning.fixes] == [{"output.keep_last": 1}]
     mended = changed(config, warning.fixes[0].changes)

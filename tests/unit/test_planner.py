@@ -350,6 +350,12 @@ def test_disk_counts_caches_and_checkpoints(tmp_path: Path) -> None:
     best = {"keep_last": 1, "precision": "float", "keep_best": True}
     kept = planned(tmp_path, dataset={"cache": {"to_disk": False}}, output=best, validation={"split": 0.5})
     assert kept.estimate.disk_bytes == 2 * lora * (4 + 12) + lora * 4
+    drawn = {"every_steps": 10, "at_start": True, "prompts": [{"prompt": "a", "width": 128, "height": 64}] * 2}
+    seen = {"dataset": {"cache": {"to_disk": False}}, "output": {"keep_last": 1, "precision": "float"}}
+    with_previews = planned(tmp_path, **seen, samples=drawn, train={"max_steps": 35}).estimate.disk_bytes
+    assert with_previews - disk(cache={"to_disk": False}) == 2 * 5 * 128 * 64 * 2, (
+        "two prompts at steps 0, 10, 20, 30, 35"
+    )
     latents = disk(cache={"text": False}) - disk(cache={"to_disk": False})
     assert latents == 4 * 8 * 8 * 4 * 4
     assert disk(cache={"text": False}, augment={"flip": True}) == disk(cache={"text": False}) + latents
