@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["trainer.recipe", "trainer.generate"])
+_FORKING.set_forkserver_preload(["trainer.recipe", "trainer.generate", "tests.loaded_before"])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ from trainer.runs.store import Run
 pytestmark = pytest.mark.skipif(not CAN_WATCH, reason="needs Linux' answers to system calls")
 
 ASKED = os.environ.get("LORA_ATELIER_FAULTS", "")
-"""``all``: each moment of a run of 30 steps; a number: each so-manieth; without, a few of a run of 6."""
-STEPS = 30 if ASKED else 6
+"""``all``: each moment of a run of 12 steps; a number: each so-manieth; without, a few of a run of 6."""
+STEPS = 12 if ASKED else 6
 TRIED_OF_A_FEW, TRIED_OF_A_RESUMED = 12, 5
 ONE_EACH_SESSION = (".lock", "train.log", "events.jsonl", "run.json")
 
@@ -71,6 +72,11 @@ class Whole:
     found: Moments
     configured: Path
 
+    @cached_property
+    def lasting(self) -> Files:
+        """What a run that was resumed must leave, too."""
+        return _lasting(contents(self.run.workspace.dir))
+
 
 def test_killed_at_any_change_of_a_file(whole: Whole) -> None:
     try_all(whole.found, whole, TRIED_OF_A_FEW)
@@ -88,7 +94,7 @@ def test_resumed_and_killed_at_any_change_of_a_file(whole: Whole, pictures: Path
     assert first.wait() == -9
     others = [whole.configured.parent, pictures]
     found = moments_of(run.workspace.dir, others, tmp_path / "copies", "resume", str(run.dir))
-    compare(run, whole.run)
+    compare(run, whole)
     try_all(found, whole, TRIED_OF_A_RESUMED)
 
 
@@ -97,7 +103,7 @@ def try_all(found: Moments, whole: Whole, few: int) -> None:
     stride = 1 if ASKED == "all" else int(ASKED or len(found.moments) // few)
     tried = found.moments[::stride]
     with ThreadPoolExecutor(2) as pool:
-        problems = list(pool.map(lambda moment: problem_after(moment, whole.run, whole.configured), tried))
+        problems = list(pool.map(lambda moment: problem_after(moment, whole), tried))
     failed = [problem for problem in problems if problem is not None]
     counts = f"{found.changes} changes, {len(found.moments)} different states, {len(tried)} tried, {len(failed)} failed"
     print(f"\n{counts}")  # noqa: T201
@@ -105,11 +111,11 @@ def try_all(found: Moments, whole: Whole, few: int) -> None:
     assert not failed, "\n".join(failed)
 
 
-def problem_after(moment: Moment, wanted: Run, configured: Path) -> str | None:
+def problem_after(moment: Moment, whole: Whole) -> str | None:
     """What is wrong after a kill at a moment and a resumed run; None where all is well."""
     try:
-        resume_from(moment, configured)
-        compare(Run(moment.workspace / "runs" / "one"), wanted)
+        resume_from(moment, whole.configured)
+        compare(Run(moment.workspace / "runs" / "one"), whole)
     except (AssertionError, OSError, UserError) as error:
         return f"{moment}: {error}"[:2000]
     return None
@@ -135,14 +141,14 @@ def resume_from(moment: Moment, configured: Path) -> None:
     assert run.events_path.read_bytes().startswith(before), "events are only ever added"
 
 
-def compare(run: Run, wanted: Run) -> None:
+def compare(run: Run, whole: Whole) -> None:
     """The same files with the same bytes, the same losses, and every preview and checkpoint told."""
     assert run.read().state == "finished"
-    assert losses_of(run) == losses_of(wanted)
+    assert losses_of(run) == losses_of(whole.run)
     for kind, key in (("sample", "path"), ("checkpoint", "path"), ("validation", "step")):
-        told, should = ({event[key] for event in of_type(each, kind)} for each in (run, wanted))
+        told, should = ({event[key] for event in of_type(each, kind)} for each in (run, whole.run))
         assert told == should, f"{kind} events: {told ^ should}"
-    mine, others = (_lasting(contents(each.workspace.dir)) for each in (run, wanted))
+    mine, others = _lasting(contents(run.workspace.dir)), whole.lasting
     assert mine.keys() == others.keys(), f"files: {mine.keys() ^ others.keys()}"
     differing = [name for name in mine if mine[name] != others[name]]
     assert not differing, f"other contents: {differing}"
