@@ -14,7 +14,7 @@ from ui import demo_tour
 from ui.context import AppContext
 from ui.dataset.board import sent
 from ui.generate.desk import settings_like
-from ui.messages import tells_problems
+from ui.messages import inform, tells_problems
 from ui.run_list import RunListReader
 from ui.runs.waiting import start_word
 from ui.tabs.dataset import DatasetTab
@@ -140,7 +140,7 @@ def _then_show_run(context: AppContext, started: Any, train: TrainTab, runs: Run
 
     def show(run_id: str) -> list[Any]:
         if run_id:
-            gr.Info(start_word(queue.read(), run_id), title="In the queue", duration=8)
+            inform(start_word(queue.read(), run_id), title="In the queue", seconds=8)
         return _shown(runs, run_id)
 
     started.success(show, train.run_started, _seen(context, runs), **IN_TURN)

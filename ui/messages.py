@@ -49,6 +49,16 @@ def note(problems: Iterable[Problem]) -> gr.Error:
     return gr.Error("".join(lines), duration=None, title="Please check", print_exception=False)
 
 
+def inform(text: str, *, title: str = "Info", seconds: float = 4) -> None:
+    """Show a note that goes by itself. Gradio shows notes as HTML, so the text is escaped."""
+    gr.Info(html.escape(text), title=title, duration=seconds)
+
+
+def warn(text: str) -> None:
+    """Show a warning that stays until it is closed, escaped as in ``inform``."""
+    gr.Warning(html.escape(text), duration=None)
+
+
 def as_text(error: UserError) -> str:
     """All problems as plain text, one a line."""
     return "\n".join(str(problem) for problem in error.problems)

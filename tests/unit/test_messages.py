@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 
 from trainer.errors import Problem, UserError
-from ui.messages import as_html, as_text, tells_problems
+from ui.messages import as_html, as_text, inform, tells_problems, warn
 
 TWO = UserError.many([Problem("a", "The <b>rank</b> is 0.", "Use 1."), Problem("b", "No folder.")])
 
@@ -34,6 +34,15 @@ def test_every_problem_is_in_the_note_and_escaped() -> None:
     assert "The &lt;b&gt;rank&lt;/b&gt; is 0. Use 1." in caught.value.message
     assert "No folder." in caught.value.message
     assert not caught.value.print_exception
+
+
+def test_notes_are_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    for kind in ("Info", "Warning"):
+        monkeypatch.setattr(gr, kind, lambda text, **_: shown.append(text))
+    inform("training of <img src=x>")
+    warn("<b> & co")
+    assert shown == ["training of &lt;img src=x&gt;", "&lt;b&gt; &amp; co"]
 
 
 def test_a_bug_goes_to_the_log_and_not_to_the_page(caplog: pytest.LogCaptureFixture) -> None:

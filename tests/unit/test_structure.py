@@ -88,6 +88,12 @@ def test_only_families_ask_which_family(path: Path) -> None:
             assert not asks and not re.search(r"(==|!=) '(sd1|sd2|sdxl)'", text), text
 
 
+def test_notes_are_shown_in_one_place() -> None:
+    """There they are escaped: Gradio shows them as HTML."""
+    showing = [relative(path) for path in SOURCES if re.search(r"\bgr\.(Info|Warning)\(", path.read_text("utf-8"))]
+    assert showing == ["ui/messages.py"]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_files_and_functions_stay_readable(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE_LINES

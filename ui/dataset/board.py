@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from ui.dataset.desk import DatasetDesk, Shown, View
 from ui.dataset.html import last_change_html
 from ui.dataset.picture_facts import Question, questions
 from ui.form import make_component
-from ui.messages import tells_problems
+from ui.messages import inform, tells_problems, warn
 from ui.scripted import kept, scripted
 from ui.wiring import EVERY_TIME, IN_TURN, TELLING
 
@@ -165,7 +164,7 @@ def sent(event: gr.EventData, *names: str) -> dict[str, Any]:
 def tell(word: str, *outcomes: Outcome) -> None:
     """A note on what an edit did, and notes that stay on what it left alone, could not do, or stored differently."""
     written = sum(outcome.written for outcome in outcomes)
-    gr.Info(f"{word}: {_files(written)}." if written else "Nothing was changed.", duration=4)
+    inform(f"{word}: {_files(written)}." if written else "Nothing was changed.")
     conflicts = [name for outcome in outcomes for name in outcome.conflicts]
     failed = [f"{name} ({reason})" for outcome in outcomes for name, reason in outcome.failed]
     recoded = [f"{name} ({encoding})" for outcome in outcomes for name, encoding in outcome.recoded]
@@ -179,7 +178,7 @@ def tell(word: str, *outcomes: Outcome) -> None:
             verb = "was" if len(names) == 1 else "were"
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             told = f"{_files(len(names))} {verb} {what}: {', '.join(names[:_NAMED])}{more}."
-            gr.Warning(html.escape(told), duration=None)
+            warn(told)
 
 
 def _files(count: int) -> str:

@@ -15,7 +15,7 @@ from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.differences import differences, fingerprint
 from ui.dataset.fields import choice, folded
 from ui.dataset.option_fields import OptionFields
-from ui.messages import tells_problems
+from ui.messages import tells_problems, warn
 from ui.wiring import TELLING
 
 SCOPES = [("All pictures", "all"), ("Pictures shown by the filter", "shown"), ("Selected pictures", "selected")]
@@ -60,7 +60,7 @@ def build(desk: DatasetDesk, board: Board) -> None:
         chosen = order(name, shown)
         changes = changes_of(desk, view, scope, chosen)
         if seen and seen != fingerprint(changes):
-            gr.Warning(_CHANGED_SINCE, duration=None)
+            warn(_CHANGED_SINCE)
             return [differences(changes, 0), fingerprint(changes), *board.unchanged()]
         after, outcome = desk.apply(view, chosen.title(), changes)
         tell("Changed", outcome)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import gradio as gr
@@ -12,7 +11,7 @@ from ui.context import AppContext
 from ui.dataset.board import IN_ORDER, Board, custom, sent, tell
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.fields import folded
-from ui.messages import tells_problems
+from ui.messages import inform, tells_problems
 
 
 def build(desk: DatasetDesk, board: Board) -> None:
@@ -65,7 +64,7 @@ def follow(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         except UserError:  # it is gone: not what somebody just asked for
             return board.unchanged()
         if told and shown.version != seen:
-            gr.Info(html.escape(f"This dataset was changed in another window. {told}"), duration=8)
+            inform(f"This dataset was changed in another window. {told}", seconds=8)
         return board.updates(shown)
 
     context.page.poll(look, [board.folder, board.version], [pulse])

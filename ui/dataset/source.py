@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,7 @@ from ui.dataset import importing
 from ui.dataset.board import IN_ORDER, Board, custom, sent
 from ui.dataset.desk import DatasetDesk, Shown
 from ui.dataset.fields import text
-from ui.messages import tells_problems
+from ui.messages import inform, tells_problems, warn
 from ui.wiring import LAST_COUNTS, TELLING
 
 _NAMED = 10
@@ -141,10 +140,10 @@ def _only_folder(uploads: Sequence[Upload]) -> str:
 def _tell_intake(intake: Intake) -> None:
     verb = "was" if len(intake.same) == 1 else "were"
     same = f" {count_of(len(intake.same), 'file')} {verb} there already." if intake.same else ""
-    gr.Info(f"{count_of(intake.added, 'file')} added.{same}", duration=6)
+    inform(f"{count_of(intake.added, 'file')} added.{same}", seconds=6)
     renamed = [f"{given} is now {name}" for given, name in intake.renamed]
     skipped = [f"{name}: {reason}" for name, reason in intake.skipped]
     for heading, lines in (("The name was taken", renamed), ("Left out", skipped), ("Good to know", intake.notes)):
         if lines:
             more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
-            gr.Warning(html.escape(f"{heading}: {'; '.join(lines[:_NAMED])}{more}."), duration=None)
+            warn(f"{heading}: {'; '.join(lines[:_NAMED])}{more}.")

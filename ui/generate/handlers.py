@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ui.generate.form import Form
 from ui.generate.source import SOURCE_DEFAULTS, SOURCE_FIELDS, opened
 from ui.lora_choices import RowUse, check_loras, check_model, named_loras, named_model
 from ui.lora_rows import ROWS
-from ui.messages import tells_problems
+from ui.messages import tells_problems, warn
 
 LARGER = 2.0
 """How much larger "Draw larger" makes a picture."""
@@ -84,7 +83,7 @@ class GenerateHandlers:
         found = read_picture(path)
         settings = self._completed(found)
         if len(settings.loras) > ROWS:
-            gr.Warning(f"The form has room for {ROWS} LoRAs; the others are left out.", duration=None)
+            warn(f"The form has room for {ROWS} LoRAs; the others are left out.")
         return LastUse(settings=settings, new_seed="seed" not in found.settings).model_dump_json()
 
     @tells_problems
@@ -116,5 +115,5 @@ class GenerateHandlers:
         missing += [found.model] if found.model and not model else []
         for words, left_out in (("Not on this machine", missing), ("Not used here", found.unused)):
             if left_out:
-                gr.Warning(f"{words}: {html.escape('; '.join(left_out))}", duration=None)
+                warn(f"{words}: {'; '.join(left_out)}")
         return settings

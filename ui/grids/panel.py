@@ -21,7 +21,7 @@ from ui.generate.desk import LastUse
 from ui.grids.desk import GridDesk
 from ui.grids.offers import checkpoint_axes, offers
 from ui.grids.routes import add_routes
-from ui.messages import as_text, tells_problems
+from ui.messages import as_text, inform, tells_problems
 from ui.scripted import kept, scripted
 from ui.wiring import QUIET, TELLING
 
@@ -128,7 +128,7 @@ class GridPanel:
 
     def _remove(self, grid_id: str) -> None:
         self._desk.delete(grid_id)
-        gr.Info("The grid is in the bin, at the end of the Runs tab.", duration=4)
+        inform("The grid is in the bin, at the end of the Runs tab.")
 
     def _poll(self, seen: str, chosen: str) -> list[Any] | None:
         """The sheet and the list of grids where they are not what was ``seen``."""

@@ -16,7 +16,7 @@ from ui.context import AppContext
 from ui.lora_choices import LoraShelf, known_models
 from ui.lora_tools.desk import name_problems
 from ui.lora_tools.panel import FIELD
-from ui.messages import tells_problems
+from ui.messages import inform, tells_problems
 from ui.scripted import kept
 from ui.wiring import TELLING
 
@@ -74,7 +74,7 @@ def bring_button(context: AppContext, tool: str) -> None:
     def bring(uploaded: list[str] | None) -> None:
         names = [bring_lora(context.workspace, Path(path)).stem for path in uploaded or []]
         if names:
-            gr.Info(f"In the lists now: {', '.join(names)}.")
+            inform(f"In the lists now: {', '.join(names)}.", seconds=10)
 
     button.upload(bring, button, None, **TELLING)
 

@@ -9,7 +9,7 @@ import gradio as gr
 from trainer.runs import actions
 from ui import media
 from ui.dataset.board import sent
-from ui.messages import tells_problems
+from ui.messages import inform, tells_problems
 from ui.run_view import file_size
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Shown
@@ -33,7 +33,7 @@ def build(board: RunsBoard) -> gr.HTML:
     def remove(event: gr.EventData) -> None:
         asked = sent(event, "run", "step")
         actions.delete_checkpoint(board.desk.run(asked["run"]), asked["step"])
-        gr.Info(f"Step {asked['step']} is in the bin, at the end of this tab.", duration=4)
+        inform(f"Step {asked['step']} is in the bin, at the end of this tab.")
 
     board.then_refresh(checkpoints.go_on(go_on, None, board.selected, **TELLING))
     board.then_refresh(checkpoints.remove(remove, None, None, **TELLING))

@@ -13,7 +13,7 @@ from trainer.runs import actions
 from trainer.runs.control import PROMPTS
 from trainer.runs.store import ALIVE, Run
 from ui.dataset.board import sent
-from ui.messages import tells_problems
+from ui.messages import inform, tells_problems
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Shown
 from ui.scripted import scripted
@@ -36,7 +36,7 @@ def build(board: RunsBoard) -> None:
         changed = actions.change_prompts(run, [line for line in lines if line and not line.startswith("#")])
         if asked["sample"]:
             actions.ask(run, "sample")
-        gr.Info(f"{len(changed)} {'prompt' if len(changed) == 1 else 'prompts'} for the next previews.", duration=4)
+        inform(f"{len(changed)} {'prompt' if len(changed) == 1 else 'prompts'} for the next previews.")
 
     board.then_refresh(prompts.use(use, None, None, **TELLING))
 

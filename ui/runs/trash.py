@@ -10,7 +10,7 @@ import gradio as gr
 
 from trainer.runs.bin import Bin, BinItem
 from ui.dataset.board import sent
-from ui.messages import tells_problems
+from ui.messages import inform, tells_problems
 from ui.run_view import file_size
 from ui.runs.board import Panel, RunsBoard
 from ui.scripted import scripted
@@ -27,7 +27,7 @@ def build(board: RunsBoard) -> None:
     def restore(event: gr.EventData) -> Any:
         item = rubbish.item(str(sent(event, "id")["id"]))
         place = rubbish.restore(item.id)
-        gr.Info("It is back.", duration=4)
+        inform("It is back.")
         return board.select(place.name) if item.kind == "run" else gr.skip()
 
     @tells_problems
@@ -69,4 +69,4 @@ def listed(items: Sequence[BinItem]) -> dict[str, Any]:
 
 def tell_freed(freed_bytes: int) -> None:
     """A note on how much room an emptied bin gave back."""
-    gr.Info(f"{file_size(freed_bytes)} freed.", duration=4)
+    inform(f"{file_size(freed_bytes)} freed.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from ui.lora_tools.merging import MergeForm, how_updates, merge_form, wire_merge
 from ui.lora_tools.pickers import bring_button
 from ui.lora_tools.preview import Look, Preview, look_fields
 from ui.lora_tools.recipes import find_sources
-from ui.messages import tells_problems
+from ui.messages import tells_problems, warn
 from ui.tabs.generate import UseLora
 from ui.wiring import TELLING
 
@@ -109,7 +108,7 @@ def _lead_on(context: AppContext, combine: _Combine, inspected: InspectTool, too
         uses, notes = find_sources(context.workspace, recipe)
         notes += [f"only the first {ROWS} of {len(uses)} LoRAs fit here"] if len(uses) > ROWS else []
         if notes:
-            gr.Warning(html.escape(f"{'; '.join(notes)}."), duration=None)
+            warn(f"{'; '.join(notes)}.")
         return [gr.Tabs(selected="combine"), *rows.show(uses), *how_updates(recipe.settings)]
 
     combine.form.use_it.click(use_saved, None, rows.outputs, **TELLING).success(**ask)

@@ -19,7 +19,7 @@ from trainer.runs.store import Workspace
 from trainer.studio import Studio
 from ui import disk_use, machine, studio_view
 from ui.context import AppContext
-from ui.messages import as_html, tells_problems
+from ui.messages import as_html, inform, tells_problems
 from ui.run_view import file_size
 from ui.scripted import kept
 from ui.wiring import IN_TURN, LAST_COUNTS
@@ -260,7 +260,7 @@ def _disk(context: AppContext) -> None:
         @tells_problems
         def on_clear() -> str:
             freed = what(context.workspace)
-            gr.Info(f"{file_size(freed)} freed.", duration=4)
+            inform(f"{file_size(freed)} freed.")
             return _disk_html(context.workspace)
 
         return on_clear
