@@ -39,6 +39,16 @@ def test_a_run_goes_and_comes_back_whole(workspace: Workspace, run: Run) -> None
     assert list(rubbish.dir.iterdir()) == []
 
 
+def test_what_another_window_has_deleted_leaves_no_item(workspace: Workspace, run: Run) -> None:
+    """The second of two that both saw it; nothing is in the bin that could not be restored."""
+    rubbish = Bin(workspace.dir)
+    first = rubbish.put(run.dir, "run", "my-cat")
+    with pytest.raises(UserError, match="my-cat is not there any more"):
+        rubbish.put(run.dir, "run", "my-cat")
+    assert rubbish.items() == [first]
+    assert [path.name for path in rubbish.dir.iterdir()] == [first.id]
+
+
 def test_a_checkpoint_needs_its_run_and_a_free_place(workspace: Workspace, run: Run) -> None:
     rubbish = Bin(workspace.dir)
     checkpoint = run.checkpoints_dir / "step-000040"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,24 @@ def test_a_folder_is_opened_and_closed(context: AppContext, tmp_path: Path) -> N
     with pytest.raises(UserError, match="not open"):
         context.allowed(folder)
     assert folder.is_dir()
+
+
+def test_what_several_windows_change_at_once_is_all_kept(context: AppContext, tmp_path: Path) -> None:
+    folders = [tmp_path / f"folder {number}" for number in range(12)]
+    for folder in folders:
+        folder.mkdir()
+    jobs = [partial(add_folder, context, str(folder)) for folder in folders]
+    jobs += [
+        partial(change, context.workspace, theme="dark"),
+        partial(change, context.workspace, studio_idle_minutes=7),
+    ]
+    together = threading.Barrier(len(jobs))
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for done in [pool.submit(lambda job: (together.wait(), job()), job) for job in jobs]:
+            done.result()
+    now = read_settings(context.workspace)
+    assert sorted(now.folders) == sorted(str(folder.resolve()) for folder in folders)
+    assert (now.theme, now.studio_idle_minutes) == ("dark", 7)
 
 
 @pytest.mark.parametrize(

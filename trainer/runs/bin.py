@@ -80,9 +80,14 @@ class Bin:
             raise UserError("bin.unknown", message, "It may have been restored or deleted already.") from error
 
     def put(self, folder: Path, kind: Kind, title: str) -> BinItem:
-        """Move a folder of the workspace into the bin."""
+        """Move a folder of the workspace into the bin. Raises UserError when it is not there any more."""
         item = self._noted(kind, title, folder, size_bytes(folder))
-        shutil.move(folder, self.dir / item.id / CONTENT)
+        try:
+            shutil.move(folder, self.dir / item.id / CONTENT)
+        except FileNotFoundError as error:
+            shutil.rmtree(self.dir / item.id)
+            hint = "It may have been deleted in another window."
+            raise UserError("bin.gone", f"{title} is not there any more.", hint) from error
         return item
 
     def put_pictures(self, pictures: Sequence[Path], title: str) -> BinItem:

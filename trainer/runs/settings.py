@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from trainer.files import read_json, write_json
@@ -40,3 +43,15 @@ def read_settings(workspace: Workspace) -> AppSettings:
 def write_settings(workspace: Workspace, settings: AppSettings) -> None:
     """Write the settings atomically."""
     write_json(workspace.dir / "settings.json", settings.model_dump())
+
+
+def change_settings(workspace: Workspace, change: Callable[[AppSettings], AppSettings]) -> AppSettings:
+    """Write what ``change`` makes of the settings as they are, and return that. Raises what ``change`` raises.
+
+    Changes that several windows or apps make at once are all made: one after the other.
+    """
+    workspace.locks_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(workspace.locks_dir / "settings.lock", timeout=30):
+        changed = change(read_settings(workspace))
+        write_settings(workspace, changed)
+    return changed

@@ -10,7 +10,7 @@ from trainer.checkpoint_folders import checkpoints, step_of
 from trainer.errors import UserError
 from trainer.evaluating.settings import parse_evaluation
 from trainer.jobs import job, start_job
-from trainer.runs.settings import read_settings, write_settings
+from trainer.runs.settings import change_settings, read_settings
 from trainer.runs.store import Run
 from ui.context import AppContext
 from ui.dataset.board import sent
@@ -59,9 +59,8 @@ def start(context: AppContext, reader: EvaluationReader, asked: dict[str, Any]) 
     model = context.allowed_model(settings.model) if settings.model else None
     if reader.look(run).running:
         raise UserError("evaluation.running", "This run is being evaluated already.", "Wait for its end, or cancel it.")
-    app = read_settings(workspace)
-    if app.looking_model != (settings.model or ""):
-        write_settings(workspace, app.model_copy(update={"looking_model": settings.model or ""}))
+    if read_settings(workspace).looking_model != (settings.model or ""):
+        change_settings(workspace, lambda now: now.model_copy(update={"looking_model": settings.model or ""}))
     command = ["evaluate", str(run.dir), f"--pictures={settings.pictures}"]
     command += [*([f"--model={model}"] if model else []), *chosen, "--metrics", *settings.metrics]
     start_job(workspace, command, f"Evaluation of {run.read().name}")

@@ -14,7 +14,7 @@ import gradio as gr
 from trainer.config_training import CLASS_PATH
 from trainer.errors import UserError
 from trainer.files import size_bytes
-from trainer.runs.settings import AppSettings, read_settings, write_settings
+from trainer.runs.settings import AppSettings, change_settings, read_settings
 from trainer.runs.store import Workspace
 from trainer.studio import Studio
 from ui import disk_use, machine, studio_view
@@ -69,28 +69,28 @@ def add_folder(context: AppContext, text: str) -> Path:
         raise UserError("folder.root", "This would open the whole disk to the page.", "Choose a folder on it.")
     if any(resolved.is_relative_to(folder) for folder in context.allowed_folders()):
         raise UserError("folder.known", f"{resolved} is open already.", "Nothing is to be done.")
-    settings = read_settings(context.workspace)
-    write_settings(context.workspace, settings.model_copy(update={"folders": [*settings.folders, str(resolved)]}))
+    change_settings(context.workspace, lambda now: now.model_copy(update={"folders": [*now.folders, str(resolved)]}))
     return resolved
 
 
 def remove_folder(workspace: Workspace, folder: str) -> None:
     """Close a folder to the page again; its files stay as they are."""
-    settings = read_settings(workspace)
-    kept = [known for known in settings.folders if known != folder]
-    write_settings(workspace, settings.model_copy(update={"folders": kept}))
+
+    def without(now: AppSettings) -> AppSettings:
+        return now.model_copy(update={"folders": [known for known in now.folders if known != folder]})
+
+    change_settings(workspace, without)
 
 
 def change(workspace: Workspace, **changes: Any) -> None:
     """Change some of the settings file. Raises UserError for values that are not allowed."""
-    values = read_settings(workspace).model_dump() | changes
-    for name, least in _LEAST_MINUTES.items():
-        minutes = values[name]
+    for name in changes.keys() & _LEAST_MINUTES.keys():
+        least, minutes = _LEAST_MINUTES[name], changes[name]
         if not isinstance(minutes, int | float) or not least <= minutes <= 1440 or minutes != int(minutes):
             hint = f"Give a whole number from {least} to 1440."
             raise UserError("settings.minutes", f"{minutes} minutes are not allowed.", hint)
-        values[name] = int(minutes)
-    write_settings(workspace, AppSettings.model_validate(values))
+        changes[name] = int(minutes)
+    change_settings(workspace, lambda now: AppSettings.model_validate(now.model_dump() | changes))
 
 
 def allow_optimizers(workspace: Workspace, lines: str) -> None:
