@@ -32,6 +32,7 @@ from trainer.config_training import (
     Target,
     TrainSettings,
 )
+from trainer.hub_names import HUB_NAME
 from trainer.prompt_lines import parse_line
 from trainer.sampler_names import NoiseSchedule, Sampler, sampling_of, schedules_of
 
@@ -309,8 +310,14 @@ class OutputSettings(Section):
     gets the file can read them. Numbers and settings are always written, paths never."""
     dates: bool = setting(False, "Tell the dates", also=("ss_training_started_at",))
     """Also write when the training began and ended. Without, the same training gives the same file to the byte."""
-    hub_repo: None = None
-    """Repository on the Hugging Face Hub."""
+    hub_repo: str | None = setting(
+        None,
+        "Share as",
+        also=("huggingface_repo_id", "push_to_hub", "hub_model_id", "hub_repo_id"),
+        pattern=HUB_NAME,
+    )
+    """Repository on the Hugging Face Hub, `owner/name`, that the finished LoRA is sent to, with a model card, settings
+    without paths, and previews. A new one is private. Empty: nothing is sent."""
 
 
 class Config(Section):

@@ -15,11 +15,15 @@ from trainer.config import Config
 from trainer.config_paths import with_full_paths
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
+from trainer.hub_names import HUB_NAME
 from trainer.prompt_lines import flags_in_words
 from trainer.versions import CONFIG
 from trainer.yaml_texts import YamlError, dump_yaml, load_yaml
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
+
+_PATTERNS = {HUB_NAME: "owner/name, as on the Hugging Face Hub"}
+"""What a setting's pattern says, in words."""
 
 PRESETS_DIR = Path(__file__).resolve().parent.parent / "presets"
 
@@ -202,6 +206,7 @@ def _problem(field: str, detail: Any) -> Problem:
 
 
 def _allowed(kind: str, limits: dict[str, Any]) -> str:
+    pattern = limits.get("pattern")
     bounds = {
         "form": limits.get("expected"),
         "greater_than_equal": f"{limits.get('ge')} or more",
@@ -209,7 +214,7 @@ def _allowed(kind: str, limits: dict[str, Any]) -> str:
         "less_than_equal": f"{limits.get('le')} or less",
         "less_than": f"less than {limits.get('lt')}",
         "literal_error": limits.get("expected"),
-        "string_pattern_mismatch": f"text of the form {limits.get('pattern')}",
+        "string_pattern_mismatch": _PATTERNS.get(str(pattern), f"text of the form {pattern}"),
         "string_too_short": f"at least {limits.get('min_length')} character",
         "string_too_long": f"at most {limits.get('max_length')} characters",
         "too_long": f"at most {limits.get('max_length')} entries",

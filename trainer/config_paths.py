@@ -7,11 +7,12 @@ holds full paths, so that it means the same wherever it is gone on with.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from trainer.config import Config
+from trainer.hub_names import hub_file
 
 PATH_FIELDS = (
     "model.base",
@@ -26,6 +27,7 @@ PATH_FIELDS = (
 """Every setting that names a file or folder; ``*`` is any entry of a list."""
 
 _MODELS = ("model.base", "model.vae")
+_LORAS = ("lora.init_from", "lora.merge_before_training.*.path")
 _ADDRESS = re.compile(r"\w+://")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _FILE = re.compile(r"(?i).*\.(safetensors|ckpt)")
@@ -41,7 +43,7 @@ def with_full_paths(values: dict[str, Any], *folders: Path) -> dict[str, Any]:
     """
     changed = values
     for field in PATH_FIELDS:
-        changed = _changed(changed, field.split("."), folders, is_model=field in _MODELS)
+        changed = _changed(changed, field.split("."), folders, _of_hub(field))
     return changed
 
 
@@ -58,19 +60,48 @@ def paths_in(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _found(values, field.split("."), "")
 
 
-def _changed(value: Any, keys: list[str], folders: tuple[Path, ...], *, is_model: bool) -> Any:
+OfHub = Callable[[str], bool]
+"""Whether a text that leads to nothing here is a name on the hub."""
+
+
+def _of_hub(field: str) -> OfHub:
+    return _names_model if field in _MODELS else _names_lora if field in _LORAS else _names_nothing
+
+
+def _names_model(given: str) -> bool:
+    return bool(_HUB_ID.fullmatch(given)) and not _FILE.fullmatch(given)
+
+
+def _names_lora(given: str) -> bool:
+    return hub_file(given) is not None
+
+
+def _names_nothing(given: str) -> bool:
+    return False
+
+
+def put_at(values: dict[str, Any], name: str, value: str) -> None:
+    """Set one of the settings that ``paths_in`` tells, by its dotted name."""
+    *parents, last = name.split(".")
+    place: Any = values
+    for key in parents:
+        place = place[int(key)] if isinstance(place, list) else place[key]
+    place[last] = value
+
+
+def _changed(value: Any, keys: list[str], folders: tuple[Path, ...], of_hub: OfHub) -> Any:
     if not keys:
-        return _full(value, folders, is_model=is_model) if isinstance(value, str) and value else value
+        return _full(value, folders, of_hub) if isinstance(value, str) and value else value
     key, rest = keys[0], keys[1:]
     if key == "*" and isinstance(value, list):
-        return [_changed(item, rest, folders, is_model=is_model) for item in value]
+        return [_changed(item, rest, folders, of_hub) for item in value]
     if isinstance(value, dict) and key in value:
-        return {**value, key: _changed(value[key], rest, folders, is_model=is_model)}
+        return {**value, key: _changed(value[key], rest, folders, of_hub)}
     return value
 
 
-def _full(given: str, folders: tuple[Path, ...], *, is_model: bool) -> str:
-    if _ADDRESS.match(given) or (is_model and given == "demo"):
+def _full(given: str, folders: tuple[Path, ...], of_hub: OfHub) -> str:
+    if _ADDRESS.match(given) or (of_hub is _names_model and given == "demo"):
         return given
     try:
         path = Path(given).expanduser()
@@ -79,8 +110,8 @@ def _full(given: str, folders: tuple[Path, ...], *, is_model: bool) -> str:
     if path.is_absolute():
         return str(path)
     found = next((folder / path for folder in folders if (folder / path).exists()), None)
-    if found is None and is_model and _HUB_ID.fullmatch(given) and not _FILE.fullmatch(given):
-        return given  # the hub's
+    if found is None and of_hub(given):
+        return given
     return str((found or folders[0] / path).resolve())
 
 

@@ -27,6 +27,7 @@ from trainer.errors import Problem, UserError
 from trainer.families import load_family
 from trainer.families.base import Family
 from trainer.graphs import GraphMaker, graph_maker
+from trainer.hub_loras import local_lora
 from trainer.inputs import input_problems
 from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.layers import LoraLayer
@@ -126,7 +127,7 @@ class Painter:
         problems: list[Problem] = []
         for index, use in enumerate(loras):
             try:
-                name = self._load(Path(use.path), use.strength)
+                name = self._load(local_lora(use.path), use.strength)
             except UserError as error:
                 problems += [
                     Problem(p.code, p.message, p.hint, p.field or f"loras.{index}.path") for p in error.problems
@@ -309,7 +310,7 @@ def check_files(settings: PictureSettings) -> None:
     problems = input_problems(settings.init_image, settings.mask)
     for index, use in enumerate(settings.loras):
         try:
-            path = Path(use.path)
+            path = local_lora(use.path)
             if not path.is_file():
                 raise UserError("lora.missing", f"There is no LoRA file {use.path}.", "Check the path.")
             stat = path.stat()

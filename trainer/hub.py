@@ -10,6 +10,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,10 @@ from tqdm import tqdm
 
 from trainer.errors import UserError
 from trainer.files import read_json
+from trainer.hub_calls import patient
 from trainer.hub_errors import HubModel, disk_full, hub_error, no_copy
 from trainer.runs.events import EventSink
 from trainer.weight_files import WeightFiles, choose_weights, weights_in
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-"""``owner/name``."""
 
 _WEIGHED = ("unet", "vae", "text_encoder", "text_encoder_2")
 _TOKENIZER_FILES = (
@@ -74,11 +73,16 @@ def hub_folder(model: HubModel, *, vae: bool = False, check: Check, events: Even
         if folder is None or told.problems[0].code == "model.revision":
             raise told from error
         check(folder)
-        if events is not None and not constants.HF_HUB_OFFLINE:
-            reason = told.problems[0].message.removeprefix(f"{model.field}: ")
-            message = f"The copy of {model.repo} on this machine is used. The hub could not be asked: {reason}"
-            events.emit("warning", code=told.problems[0].code, message=message, hint=told.problems[0].hint)
+        tell_copy(model, told, events)
         return folder
+
+
+def tell_copy(model: HubModel, told: UserError, events: EventSink | None) -> None:
+    """Warn that the hub could not be asked, and a copy here is used. Who switched it off need not be told."""
+    if events is not None and not constants.HF_HUB_OFFLINE:
+        reason = told.problems[0].message.removeprefix(f"{model.field}: ")
+        message = f"The copy of {model.repo} on this machine is used. The hub could not be asked: {reason}"
+        events.emit("warning", code=told.problems[0].code, message=message, hint=told.problems[0].hint)
 
 
 def cached_folder(repo: str, revision: str | None, *, vae: bool = False) -> Path | None:
@@ -103,21 +107,27 @@ def _download(model: HubModel, vae: bool, check: Check, events: EventSink | None
             return folder
     if constants.HF_HUB_OFFLINE:
         raise no_copy(model)
-    info = HfApi().model_info(model.repo, revision=model.revision, files_metadata=True, timeout=_PATIENCE_S)
+    info = model_listing(model, events)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     parts = _parts_of(model, sizes, vae)
     settings = [name for part in parts for name in _settings_of(part) if name in sizes]
-    quiet = _progress(None, model.repo, 0)
+    quiet = progress_bar(None, model.repo, 0)
     folder = Path(snapshot_download(model.repo, revision=model.revision, allow_patterns=settings, tqdm_class=quiet))
     check(folder)
     weights = [name for part in parts if _has_weights(part) for name in _weights_of(model, part, sizes)]
     missing = [name for name in weights if not (folder / name).is_file()]
     if missing:
         needed = sum(sizes[name] for name in missing)
-        _check_disk(model, needed)
-        progress = _progress(events, model.repo, needed)
+        check_disk(model, needed)
+        progress = progress_bar(events, model.repo, needed)
         snapshot_download(model.repo, revision=info.sha, allow_patterns=missing, tqdm_class=progress)
     return folder
+
+
+def model_listing(model: HubModel, events: EventSink | None) -> Any:
+    """What the hub says about a repository: ``sha``, ``siblings`` with sizes, ``card_data``. Raises what it refuses."""
+    ask = partial(HfApi().model_info, model.repo, revision=model.revision, files_metadata=True, timeout=_PATIENCE_S)
+    return patient(ask, events)
 
 
 def _parts_of(model: HubModel, names: Iterable[str], vae: bool) -> list[str]:
@@ -193,7 +203,8 @@ def _complete(folder: Path) -> bool:
     return chosen is not None and not chosen.missing and (folder / "config.json").is_file()
 
 
-def _check_disk(model: HubModel, needed: int) -> None:
+def check_disk(model: HubModel, needed: int) -> None:
+    """Raise UserError when the disk of the cache has no room for so many bytes more."""
     place = Path(constants.HF_HUB_CACHE)
     while not place.is_dir():
         place = place.parent
@@ -202,7 +213,7 @@ def _check_disk(model: HubModel, needed: int) -> None:
         raise disk_full(model, f": it needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
 
 
-def _progress(events: EventSink | None, repo: str, total_bytes: int) -> type:
+def progress_bar(events: EventSink | None, repo: str, total_bytes: int) -> type:
     """A class in tqdm's place that tells the bytes that have come as events, and draws no bar."""
 
     class Progress(tqdm):

@@ -14,7 +14,8 @@ from trainer.config import LoraSettings, ModelSettings
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.files import home_path
-from trainer.hub import HUB_ID, cached_folder
+from trainer.hub import cached_folder
+from trainer.hub_names import HUB_ID
 from trainer.lora.layer_ranks import layer_rank
 from trainer.lora.sizes import adapter_parameters
 from trainer.single_file.cache import converted_folder, looks_like_a_file

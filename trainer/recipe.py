@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainer.checkpoint_folders import checkpoints
 from trainer.conditioning import CaptionEncoder, caption_encoder
 from trainer.config import Config
 from trainer.continuing import continuation_of
@@ -24,6 +25,7 @@ from trainer.data.training_set import Batch, prepare_training_set
 from trainer.devices import autocast, compute_dtype, seeded_generator, use_deterministic
 from trainer.families import load_family
 from trainer.families.base import Family
+from trainer.hub_loras import with_local_loras
 from trainer.late_numbers import moment
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
@@ -40,6 +42,7 @@ from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
 from trainer.sampling import check_prompts
 from trainer.session import open_session
+from trainer.sharing.after_training import share_finished
 from trainer.step_calls import CALLED, Calls, calls_of
 from trainer.step_inputs import Names, StepInputs
 from trainer.tracking.tracking import tracked
@@ -96,7 +99,8 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
     """
     begun = time.monotonic()
     with open_session(run, workspace, events, share_gpu) as session, tracked(session, run.config()):
-        config, device, events = run.config(), session.device, session.events
+        device, events = session.device, session.events
+        config = with_local_loras(run.config(), events, begun=any(checkpoints(run.checkpoints_dir)))
         allowed_optimizers = read_settings(workspace).allowed_optimizers
         use_deterministic(config.train.deterministic)
         optimizer_class(config.train, allowed_optimizers)  # before the long work: one that is missing ends the run
@@ -149,7 +153,9 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
                 # All that is not learning: metrics, checkpoints, previews, validation, pause, stop
                 upkeep.after_step(numbers, begin)
 
-        return Outcome(learning.step, upkeep.finish(), time.monotonic() - begun, upkeep.loss)
+        lora_path = upkeep.finish()
+        share_finished(session, config)
+        return Outcome(learning.step, lora_path, time.monotonic() - begun, upkeep.loss)
 
 
 def train_step(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainer.config_io import PRESETS_DIR
 from trainer.errors import UserError
-from trainer.hub import HUB_ID
+from trainer.hub_names import HUB_ID
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
 from ui.dataset.scan import leads_out

@@ -10,9 +10,9 @@ from trainer.evaluating.settings import Metric, parse_evaluation
 from trainer.jobs import JobInfo
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
-from ui.job_progress import JobReader, Progress
+from ui.job_progress import JobReader, Progress, told_job
 from ui.media import evaluation_url
-from ui.run_view import Checkpoint, duration
+from ui.run_view import Checkpoint
 from ui.runs.evaluation_time import costs
 
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -89,7 +89,7 @@ class EvaluationReader:
             "costs": costs(run, found),
             "model": read_settings(self._workspace).looking_model,
             "pictures": settings.pictures,
-            "job": None if now.job is None else _job(*now.job),
+            "job": None if now.job is None else told_job(*now.job),
             "result": None if found is None else self._result(run, found, steps),
         }
 
@@ -131,17 +131,3 @@ class EvaluationReader:
                 "copied": near.copied,
             },
         }
-
-
-def _job(info: JobInfo, progress: Progress) -> dict[str, Any]:
-    left = progress.seconds_left if info.state == "running" else None
-    return {
-        "id": info.id,
-        "state": info.state,
-        "what": progress.what or "starting",
-        "done": progress.done,
-        "total": progress.total,
-        "left": "" if left is None else duration(left),
-        "problems": [f"{each['message']} {each['hint']}".strip() for each in info.error or []],
-        "warnings": progress.warnings,
-    }

@@ -11,6 +11,7 @@ from trainer.jobs import Job, JobInfo, jobs
 from trainer.runs.events import EventTail
 from trainer.runs.store import Workspace
 from trainer.runs.turns import BUSY
+from ui.run_view import duration
 
 _SHOWN_WARNINGS = 20
 
@@ -55,6 +56,21 @@ class Progress:
         if not 0 < self.done < self.total or elapsed < 1:
             return None
         return elapsed / self.done * (self.total - self.done)
+
+
+def told_job(info: JobInfo, progress: Progress) -> dict[str, Any]:
+    """A job as a panel's script takes it."""
+    left = progress.seconds_left if info.state == "running" else None
+    return {
+        "id": info.id,
+        "state": info.state,
+        "what": progress.what or "starting",
+        "done": progress.done,
+        "total": progress.total,
+        "left": "" if left is None else duration(left),
+        "problems": [f"{each['message']} {each['hint']}".strip() for each in info.error or []],
+        "warnings": progress.warnings,
+    }
 
 
 class JobReader:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainer.errors import Problem, UserError
+from trainer.hub_loras import cached_loras, local_lora
+from trainer.hub_names import HUB_ID, hub_file
 from trainer.infotext import NamedLora
 from trainer.lora.strengths import parse_strength
 from trainer.pictures import LoraUse
@@ -24,8 +25,6 @@ LOOK_EVERY_S = 5.0
 MOST_CHECKPOINTS = 4
 """Saved states offered per run."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
 
 class RowUse(NamedTuple):
     """What a row says: a file, its weight, and other weights of parts and blocks (``text_encoder:0``)."""
@@ -36,7 +35,7 @@ class RowUse(NamedTuple):
 
 
 def known_loras(workspace: Workspace) -> list[tuple[str, str]]:
-    """(label, path) of merged LoRAs, and of the finished LoRAs and newest checkpoints of every run, newest first."""
+    """(label, path) of merged LoRAs, of finished LoRAs and newest checkpoints of every run, and of those of the hub."""
     choices = [(path.stem, str(path)) for path in sorted(workspace.models_dir.glob("*.safetensors"))]
     for run in workspace.runs():
         with suppress(UserError):
@@ -48,7 +47,7 @@ def known_loras(workspace: Workspace) -> list[tuple[str, str]]:
             for path in saved:
                 step = path.parent.name.removeprefix("step-").lstrip("0") or "0"
                 choices.append((f"{name}, step {step} · {started}", str(path)))
-    return choices
+    return choices + [(f"{Path(str(name.file)).stem} · {name.repo}", str(name)) for name in cached_loras()]
 
 
 class LoraShelf:
@@ -104,7 +103,7 @@ def known_models(workspace: Workspace) -> list[tuple[str, str]]:
 def check_model(context: AppContext, model: str) -> str:
     """The model as the trainer takes it. Raises UserError for a path that leads nowhere or is not open to the page."""
     model = (model or "").strip()
-    if model == DEMO_MODEL or (_HUB_ID.fullmatch(model) and not looks_like_a_path(model)):
+    if model == DEMO_MODEL or (HUB_ID.fullmatch(model) and not looks_like_a_path(model)):
         return model
     if not model:
         raise UserError("model.missing", "No model is chosen.", "Choose one.", "model")
@@ -126,7 +125,8 @@ def check_loras(context: AppContext, uses: Sequence[RowUse]) -> list[LoraUse]:
             if use.parts:
                 field = f"loras.{number}.parts"
                 parse_strength(f"1,{use.parts}", f"{path.stem}: the strength by part", field)
-            found.append(LoraUse(path=str(path), weight=use.weight, parts=use.parts))
+            name = use.file.strip() if hub_file(use.file) else str(path)
+            found.append(LoraUse(path=name, weight=use.weight, parts=use.parts))
         except UserError as error:
             problems += [Problem(p.code, p.message, p.hint, field) for p in error.problems]
     if problems:
@@ -135,9 +135,14 @@ def check_loras(context: AppContext, uses: Sequence[RowUse]) -> list[LoraUse]:
 
 
 def check_lora(context: AppContext, text: str) -> Path:
-    """The LoRA file that a field names. Raises UserError for one that is not there or not open to the page."""
+    """The LoRA file that a field names; one of the hub by its name there.
+
+    Raises UserError for one that is not there, or not open to the page.
+    """
     if not text.strip():
         raise UserError("lora.missing", "No LoRA is chosen.", "Choose one.", "lora")
+    if hub_file(text):
+        return local_lora(text.strip())
     path = context.allowed(text)
     if not path.is_file():
         raise UserError("lora.missing", f"There is no LoRA file {text}.", "Choose another one.", "lora")

@@ -11,6 +11,7 @@ from trainer.errors import UserError
 from ui.context import AppContext
 from ui.lora_blocks import blocks_of
 from ui.lora_choices import LoraShelf, RowUse, check_lora
+from ui.lora_hub import HubPicker
 from ui.messages import as_text
 from ui.scripted import kept, scripted
 from ui.wiring import QUIET
@@ -28,10 +29,11 @@ class LoraRows:
         components: file, weight, parts, file ...: what ``read`` is given and ``show`` fills, followed by ``rows``.
         rows: the visibility of each row.
         files, weights, parts: the components by kind. The value of parts has their ``text`` for ``strengths.py``.
-        removed: the events after which a row is gone.
+        changed: the events after which a row came or went by a press of a button.
+        hub: brings LoRAs of the hub into the rows; with ``offers_model`` it tells the model that one was made for.
     """
 
-    def __init__(self, context: AppContext, name: str, weight_label: str) -> None:
+    def __init__(self, context: AppContext, name: str, weight_label: str, *, offers_model: bool = False) -> None:
         self._shelf = LoraShelf(context.workspace)
         self._context = context
         self.files: list[gr.Dropdown] = []
@@ -49,15 +51,18 @@ class LoraRows:
             self.rows.append(row)
         with gr.Row(elem_classes=["actions"]):
             add = gr.Button("Add a LoRA", size="sm", elem_classes=["fold"], elem_id=f"{name}-add-lora")
+        self.hub = HubPicker(context, name, offers_model=offers_model)
         self.components = [each for row in zip(self.files, self.weights, self.parts, strict=True) for each in row]
         for file, weight, parts in zip(self.files, self.weights, self.parts, strict=True):
             file.change(None, [file, parts], parts, js=TELL_FILE, **QUIET)
             weight.change(None, [weight, parts], parts, js=TELL_WEIGHT, **QUIET)
         add.click(self._add, self.files, self.rows, **QUIET)
-        self.removed = [
+        removed = [
             button.click(self._remover(number), self.components, self.outputs, **QUIET)
             for number, button in enumerate(removers)
         ]
+        put = self.hub.put.success(self._put, [self.hub.chosen, *self.components], self.outputs, **QUIET)
+        self.changed = [*removed, put]
         self._offer(context)
 
     @property
@@ -143,6 +148,10 @@ class LoraRows:
     def _add(self, *files: Any) -> list[Any]:
         used = max((number for number, file in enumerate(files) if file), default=-1) + 1
         return [gr.update(visible=number <= max(used, 1)) for number in range(ROWS)]
+
+    def _put(self, name: str, *values: Any) -> list[Any]:
+        """One LoRA more; the last row is given up for it where all are taken."""
+        return self.show([*self.read(values)[: ROWS - 1], RowUse(name, 1.0)])
 
     def _remover(self, number: int) -> Any:
         def remove(*values: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from trainer.config_paths import paths_in
 from trainer.data.datasets_library import HUB_PREFIX
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
+from trainer.hub_names import hub_file
 from trainer.runs.store import Run
 from trainer.single_file.cache import looks_like_a_file
 from trainer.yaml_texts import YamlError, dump_yaml, load_yaml
@@ -51,6 +52,7 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
     """Fields that name files or folders of this machine. A model may also be ``demo`` or a name on the hub."""
     for field, path in paths_in(config.model_dump(mode="json")):
         elsewhere = field.startswith("model.") and not looks_like_a_path(path)
+        elsewhere = elsewhere or (field.startswith("lora.") and hub_file(path) is not None)
         if not elsewhere and not path.startswith(HUB_PREFIX):
             yield field, path
 

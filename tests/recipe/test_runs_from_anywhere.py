@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.hub_server import hub_server, use_hub
 from tests.recipe.tiny_runs import losses_of, make_pictures, of_type
 from tests.tiny_models import tiny_model
-from tests.unit.hub_stand_in import hub_stand_in, use_hub
 from trainer.__main__ import main
 from trainer.config import Config
 from trainer.config_io import load_config
@@ -52,7 +52,7 @@ def test_a_hub_model_trains_and_goes_on_without_a_network(
     repo = "someone/tiny"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_of(train__max_steps=1).model_dump(mode="json")))
     arguments = ["train", str(tmp_path / "config.yaml"), "--set", f"model.base={repo}"]
-    with hub_stand_in() as hub:
+    with hub_server() as hub:
         use_hub(monkeypatch, hub.address, tmp_path / "hub")
         hub.add(repo, tiny_model("sd1", tmp_path / "model"))
         assert main([*arguments, "--workspace", str(workspace.dir)]) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny_taggers
-from tests.unit.hub_stand_in import Hub, hub_stand_in, use_hub
+from tests.hub_server import Hub, hub_server, use_hub
 from trainer.captioners.options import ModelOptions
 from trainer.captioners.weights import tagger_file, weights_folder
 from trainer.errors import Problem, UserError
@@ -26,7 +26,7 @@ SPARE = ["consolidated.safetensors", "pytorch_model.bin", "code.py", "README.md"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_stand_in() as hub:
+    with hub_server() as hub:
         use_hub(monkeypatch, hub.address, tmp_path / "cache")
         yield hub
 

@@ -197,6 +197,7 @@ def random_config(rng: random.Random) -> Config:
     loss["masked"] = "mask" if masks else rng.choice([False, "alpha"])
     loss["unmasked_weight"] = loss["unmasked_weight"] if loss["masked"] else 0
     loss["min_timestep"], loss["max_timestep"] = sorted(rng.sample(range(1000), 2))
+    plain["output"]["hub_repo"] = rng.choice([None, "owner/name"])
     if loss["preserve"] is not None:
         plain["output"]["trigger"] = "sks"
     loss |= random_weighting(loss["min_snr_gamma"], rng) | random_noise(loss["timestep_sampling"], rng)
@@ -342,7 +343,6 @@ def test_a_setting_outside_of_all_sections_stands_in_the_one_that_follows_it() -
 def test_settings_without_a_choice_are_not_shown() -> None:
     names = {field.name for field in CONFIG_FIELDS}
     assert not names & {"version", "output.formats"}
-    assert "output.hub_repo" not in names
     assert {"train.learning_rate", "loss.multires_noise", "dataset.sources"} <= names
 
 

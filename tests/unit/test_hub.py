@@ -13,8 +13,8 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
+from tests.hub_server import Hub, hub_server, use_hub
 from tests.tiny_models import tiny_model
-from tests.unit.hub_stand_in import Hub, hub_stand_in, use_hub
 from trainer import hub as hub_module
 from trainer.config import LoraSettings, ModelSettings
 from trainer.errors import Problem, UserError
@@ -62,7 +62,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_stand_in() as running:
+    with hub_server() as running:
         use_hub(monkeypatch, running.address, tmp_path / "hub")
         yield running
 

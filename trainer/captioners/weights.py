@@ -15,8 +15,8 @@ from huggingface_hub.file_download import repo_folder_name
 from trainer.captioners.options import ModelOptions
 from trainer.errors import UserError
 from trainer.files import json_object
-from trainer.hub import HUB_ID
 from trainer.hub_errors import HubModel, hub_error
+from trainer.hub_names import HUB_ID
 from trainer.own_code import file_with_own_code
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")

@@ -10,6 +10,7 @@ from typing import Any
 
 from trainer.commands.arguments import add_gpu_sharing
 from trainer.errors import Problem, UserError
+from trainer.hub_names import hub_file
 from trainer.lora.strengths import parse_lora
 from trainer.pictures import PictureSettings, parse_settings
 from trainer.runs.events import EventSink
@@ -49,6 +50,10 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     settings = _settings(args)
     from trainer.devices import pick_device
     from trainer.generate import generate
+    from trainer.hub_loras import lora_file
+
+    for number, use in enumerate(settings.loras):
+        lora_file(use.path, field=f"loras.{number}.path", events=events)  # those of the hub are downloaded
 
     begun = time.monotonic()
     device = pick_device()
@@ -81,11 +86,12 @@ def _settings(args: argparse.Namespace) -> PictureSettings:
         except UserError as error:
             problems += [replace(problem, field="loras") for problem in error.problems]
             continue
-        file = path.resolve()
-        if not file.is_file():
+        of_hub = hub_file(str(path)) is not None
+        file = str(path if of_hub else path.resolve())
+        if not of_hub and not Path(file).is_file():
             problems.append(Problem("lora.missing", f"--lora: there is no file {file}.", "Check the path.", "loras"))
         by_part = str(strength).partition(",")[2]
-        values.setdefault("loras", []).append({"path": str(file), "weight": strength.overall, "parts": by_part})
+        values.setdefault("loras", []).append({"path": file, "weight": strength.overall, "parts": by_part})
     try:
         settings = parse_settings(values)
     except UserError as error:

@@ -12,6 +12,7 @@ from trainer.errors import UserError
 from trainer.grids.axes import NO_LORA
 from trainer.grids.spec import GridSpec, parse_grid
 from trainer.grids.store import INFO, Grid, create_grid
+from trainer.hub_names import hub_file
 from trainer.runs.events import EventSink
 
 
@@ -57,7 +58,7 @@ def _read(source: Path) -> GridSpec:
 
     def file_of(kind: str, text: str) -> str:
         found = full(text)
-        if kind == "lora" and not Path(found).is_file():
+        if kind == "lora" and not hub_file(found) and not Path(found).is_file():
             raise UserError("lora.missing", f"there is no file {text}.", f"Check the path, or write {NO_LORA}.")
         return found
 

@@ -41,17 +41,22 @@ from trainer.runs.events import EventSink
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The file, and how much is told."""
-    parser.add_argument("file", type=Path, help="a .safetensors or .ckpt file, or the folder of an adapter or a model")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help="a .safetensors or .ckpt file, the folder of an adapter or a model, or a LoRA of the hub",
+    )
     parser.add_argument("--layers", action="store_true", help="a row for each layer")
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Look into the file. Raises UserError when it is broken or holds no weights."""
     from trainer.devices import use_threads_for
+    from trainer.hub_loras import lora_file
     from trainer.inspection import inspect_path
 
     use_threads_for(0)  # a thousand small matrices: more threads only wait for each other
-    return inspect_path(args.file.expanduser(), layers=args.layers, events=events)
+    return inspect_path(lora_file(args.file, field="file", events=events), layers=args.layers, events=events)
 
 
 def describe(answer: dict[str, Any]) -> str:

@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Merge. Raises UserError when something does not fit, and then writes nothing."""
-    loras = parse_loras(args.lora)
+    from trainer.hub_loras import lora_file
+
+    loras = [(lora_file(path, events=events), strength) for path, strength in parse_loras(args.lora)]
     return _into_model(args, loras, events) if args.base else _into_lora(args, loras, events)
 
 

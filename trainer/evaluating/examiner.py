@@ -25,6 +25,7 @@ from trainer.evaluating.results import BASE_STEP, Drawn, Evaluated, EvaluationFo
 from trainer.evaluating.settings import MOST_VALIDATED, PROBE_STEPS, EvaluationSettings
 from trainer.families import load_family
 from trainer.families.base import Conditioning, Family
+from trainer.hub_loras import with_local_loras
 from trainer.lora.adapter import add_adapters, load_into_adapters, without_adapters
 from trainer.lora.file import read_lora
 from trainer.lora.patches import merge_before_training
@@ -195,7 +196,7 @@ def _loaded(config: Config, device: torch.device, dtype: torch.dtype, events: Ev
         zero_terminal_snr=config.loss.zero_terminal_snr,
         events=events,
     )
-    merge_before_training(family, config.lora.merge_before_training)
+    merge_before_training(family, with_local_loras(config, events, begun=True).lora.merge_before_training)
     quantize_denoiser(family.denoiser, config.model.quantize)
     return family
 

@@ -19,8 +19,9 @@ from trainer.families.base import Family, FamilyLoader
 from trainer.families.sd import SD1, SD2, SdLoader
 from trainer.families.sdxl import SdxlLoader
 from trainer.files import json_object
-from trainer.hub import HUB_ID, Check, hub_folder
+from trainer.hub import Check, hub_folder
 from trainer.hub_errors import HubModel
+from trainer.hub_names import HUB_ID
 from trainer.own_code import file_with_own_code
 from trainer.runs.events import EventSink
 from trainer.single_file.cache import looks_like_a_file

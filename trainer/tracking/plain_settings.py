@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from trainer.config import Config
-from trainer.config_paths import paths_in
+from trainer.config_paths import paths_in, put_at
 
 Plain = str | int | float | bool | None
 
@@ -17,18 +17,12 @@ def plain_settings(config: Config) -> dict[str, Plain]:
     values = config.model_dump(mode="json")
     if not config.tracking.paths:
         for name, path in list(paths_in(values)):
-            _put(values, name.split("."), PurePath(path).name if _is_private(path) else path)
+            put_at(values, name, PurePath(path).name if _is_private(path) else path)
     return dict(_flat(values, ""))
 
 
 def _is_private(path: str) -> bool:
     return "://" not in path and PurePath(path).is_absolute()
-
-
-def _put(values: Any, keys: list[str], value: str) -> None:
-    for key in keys[:-1]:
-        values = values[int(key)] if isinstance(values, list) else values[key]
-    values[keys[-1]] = value
 
 
 def _flat(value: Any, name: str) -> list[tuple[str, Plain]]:

@@ -39,7 +39,7 @@ class Form:
         with gr.Column(elem_classes=["card", "stack"]):
             self._texts()
         with gr.Column(elem_classes=["card"]):
-            self.loras = LoraRows(context, "generate", "Weight")
+            self.loras = LoraRows(context, "generate", "Weight", offers_model=True)
             self._words = WordHints(context)
         with gr.Column(elem_classes=["card"]):
             self._usual()
@@ -174,6 +174,7 @@ class Form:
         sampler.input(_fitting, [sampler, schedule], schedule, **QUIET)
         self._words.follow(self.loras.files)
         self._sizes.follow(self.fields["model"])
+        self.loras.hub.panel.use_model(self.loras.hub.model_of, None, self.fields["model"], **QUIET)
 
 
 def _schedules(sampler: Sampler) -> list[tuple[str, str]]:

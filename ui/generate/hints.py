@@ -13,7 +13,7 @@ from trainer.lora.triggers import find_triggers, tag_counts
 from trainer.single_file.header import read_header
 from ui.context import AppContext
 from ui.generate.native_size import native_side
-from ui.lora_choices import check_model
+from ui.lora_choices import check_lora, check_model
 from ui.scripted import scripted
 from ui.wiring import LAST_COUNTS, QUIET
 
@@ -40,7 +40,7 @@ class WordHints:
 
     def _words(self, file: str) -> dict[str, Any]:
         try:
-            return words_of(self._context.allowed(file))
+            return words_of(check_lora(self._context, file))
         except (UserError, OSError):
             return {"words": [], "tags": []}  # a wrong file is told of when it is used
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.files import read_json
-from trainer.hub import HUB_ID, cached_folder
+from trainer.hub import cached_folder
+from trainer.hub_names import HUB_ID
 from trainer.single_file.configs import standard
 from trainer.single_file.header import read_header
 from trainer.single_file.kinds import identify, prediction

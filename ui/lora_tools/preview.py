@@ -155,8 +155,8 @@ class Preview:
     def wire(self) -> None:
         """Each move asks for the pictures of the newest position, which ends those before."""
         gr.on([*self._rows.moves, *self._look.moves, *self._form.moves], **self.ask, **EVERY_TIME)
-        for removed in self._rows.removed:
-            removed.then(**self.ask)
+        for changed in self._rows.changed:
+            changed.then(**self.ask)
 
     @property
     def kept(self) -> list[Any]:

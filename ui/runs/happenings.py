@@ -81,6 +81,8 @@ def sentence(event: Event) -> str:
             return f"Preview prompts changed: {_listed(event.get('prompts'))}"
         case "validation":
             return _validation(event)
+        case "shared":
+            return f"Sent to {event.get('url')}, {event.get('visibility')}"
         case "warning" | "error":
             return f"{event.get('message', '')} {event.get('hint', '')}".strip()
     return ""

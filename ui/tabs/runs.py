@@ -25,6 +25,7 @@ from ui.runs import (
     previews,
     prompts,
     queue,
+    share,
     tidings,
     trash,
 )
@@ -84,6 +85,7 @@ def build(context: AppContext) -> RunsTab:
                 notes.build(board)
                 saved = checkpoints.build(board)
                 evaluated = evaluation.build(context, board)
+                share.build(context, board)
                 events.build(board)
                 log.build(board)
         trash.build(board)
