@@ -6,11 +6,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.errors import UserError
-from trainer.files import size_bytes
+from trainer.caches import COMPUTED, CONVERTED, delete_caches
 from trainer.grids.store import grids_dir
 from trainer.runs.bin import Bin
-from trainer.runs.store import ALIVE, Workspace
+from trainer.runs.store import Workspace
 from trainer.single_file.cache import cache_dir as models_cache
 from ui.run_view import file_size
 
@@ -48,23 +47,10 @@ def free_text(workspace: Workspace) -> str:
 
 
 def clear_caches(workspace: Workspace) -> int:
-    """Delete the caches; returns the bytes freed. Raises UserError while a run is going."""
-    return _clear(workspace, workspace.cache_dir)
+    """Delete what was computed; returns the bytes freed. Raises UserError while a run is going."""
+    return delete_caches(workspace, [COMPUTED])
 
 
 def clear_converted_models(workspace: Workspace) -> int:
     """Delete the folders made of single-file models; returns the bytes freed. Raises UserError while a run is going."""
-    return _clear(workspace, models_cache())
-
-
-def _clear(workspace: Workspace, folder: Path) -> int:
-    going = [run.id for run in workspace.runs() if run.status().state in ALIVE]
-    if going:
-        raise UserError(
-            "cache.in_use",
-            f"The caches are in use by {', '.join(going)}.",
-            "Clear them when no run is going.",
-        )
-    freed = size_bytes(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    return freed - size_bytes(folder)
+    return delete_caches(workspace, [CONVERTED])

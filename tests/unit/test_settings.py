@@ -12,6 +12,7 @@ import pytest
 
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.files import size_bytes
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace, this_process
 from ui import disk_use, machine
@@ -109,7 +110,7 @@ def test_converted_models_are_shown_and_removed(
     made.mkdir(parents=True)
     (made / "weights").write_bytes(bytes(3000))
     (place,) = [place for place in disk_use.places(workspace) if place.title == "Converted models"]
-    assert disk_use.size_bytes(place.path) == 3000
+    assert size_bytes(place.path) == 3000
     run = workspace.create_run(Config())
     run.update(state="training", **this_process())
     with pytest.raises(UserError, match="in use"):
@@ -124,8 +125,8 @@ def test_links_out_of_a_folder_are_not_counted(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(5000))
     (tmp_path / "a/link").symlink_to(tmp_path / "big")
     (tmp_path / "a/file").write_bytes(bytes(10))
-    assert disk_use.size_bytes(tmp_path / "a") < 200
-    assert disk_use.size_bytes(tmp_path / "missing") == 0
+    assert size_bytes(tmp_path / "a") < 200
+    assert size_bytes(tmp_path / "missing") == 0
 
 
 def test_what_the_driver_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from trainer.files import size_bytes
 from trainer.runs.settings import AppSettings, change_settings, read_settings
 from trainer.runs.store import Workspace
 from trainer.studio import Studio
-from ui import disk_use, machine, studio_view
+from ui import disk_use, hub_cards, machine, studio_view
 from ui.context import AppContext
 from ui.messages import as_html, inform, tells_problems
 from ui.run_view import file_size
@@ -47,11 +47,17 @@ def build(context: AppContext) -> SettingsTab:
         with gr.Column(scale=5, elem_classes=["main-column"]):
             folders = _folders(context)
             _disk(context)
+            with gr.Column(elem_classes=["card"]):
+                _title("Downloads and caches", "They are got or made anew when they are needed.")
+                hub_cards.cache_card(context, _this_tab())
         with gr.Column(scale=3, min_width=320, elem_classes=["side"]):
             _look(context)
             _studio(context)
             _trainer(context)
             _optimizers(context)
+            with gr.Column(elem_classes=["card"]):
+                _title("Hugging Face account", "For models behind terms, and to share LoRAs.")
+                hub_cards.account_card(_this_tab())
             _machine()
     return SettingsTab(folders)
 
