@@ -112,7 +112,9 @@ def _download(model: HubModel, vae: bool, check: Check, events: EventSink | None
     parts = _parts_of(model, sizes, vae)
     settings = [name for part in parts for name in _settings_of(part) if name in sizes]
     quiet = progress_bar(None, model.repo, 0)
-    folder = Path(snapshot_download(model.repo, revision=model.revision, allow_patterns=settings, tqdm_class=quiet))
+    get = partial(snapshot_download, model.repo)
+    known = partial(get, revision=model.revision, allow_patterns=settings, tqdm_class=quiet)
+    folder = Path(patient(known, events))
     check(folder)
     weights = [name for part in parts if _has_weights(part) for name in _weights_of(model, part, sizes)]
     missing = [name for name in weights if not (folder / name).is_file()]
@@ -120,7 +122,7 @@ def _download(model: HubModel, vae: bool, check: Check, events: EventSink | None
         needed = sum(sizes[name] for name in missing)
         check_disk(model, needed)
         progress = progress_bar(events, model.repo, needed)
-        snapshot_download(model.repo, revision=info.sha, allow_patterns=missing, tqdm_class=progress)
+        patient(partial(get, revision=info.sha, allow_patterns=missing, tqdm_class=progress), events)
     return folder
 
 

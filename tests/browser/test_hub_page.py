@@ -58,3 +58,17 @@ def test_a_lora_is_got_by_its_name_and_drawn_with(page: Page, hub: Hub, shot: Ca
     page.get_by_role("button", name="Generate", exact=True).click()
     expect(page.locator("#generate-work img").first).to_be_visible(timeout=180_000)
     assert hub.downloaded() == {"neon.safetensors", "README.md"}
+
+
+def test_downloads_are_deleted_when_ticked(page: Page, shot: Callable[[str], Path]) -> None:
+    open_tab(page, "Settings")
+    expect(page.locator("#hub-account")).to_contain_text("There is no access token")
+    page.get_by_role("button", name="Ask the Hub who that is").click()
+    expect(page.locator("#hub-account")).to_contain_text("no access token of the Hugging Face Hub")
+    page.get_by_role("button", name="Delete what is ticked").click()
+    dismiss(page, "Nothing is ticked")
+    page.get_by_role("checkbox", name=re.compile(REPO)).check()
+    shot("hub-caches")
+    page.get_by_role("button", name="Delete what is ticked").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("checkbox", name=re.compile(REPO))).to_have_count(0)

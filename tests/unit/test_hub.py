@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
-from tests.hub_server import Hub, hub_server, use_hub
+from tests.hub_server import Fault, Hub, hub_server, use_hub
 from tests.tiny_models import tiny_model
 from trainer import hub as hub_module
 from trainer.config import LoraSettings, ModelSettings
@@ -274,6 +274,17 @@ def test_a_copy_here_is_used_when_the_hub_refuses(hub: Hub, tiny: Path) -> None:
     assert_same_unet(load(told=told), tiny)
     (warning,) = told.warnings()
     assert warning["code"] == "model.hub_down" and "copy" in warning["message"]
+
+
+def test_a_wait_that_the_hub_asks_for_is_told_and_waited_for(hub: Hub, tiny: Path) -> None:
+    hub.add(REPO, tiny)
+    hub.faults += [
+        Fault(f"/api/models/{REPO}/revision/.*|/api/models/{REPO}", "GET", 429, {"Retry-After": "0"}),
+        Fault(".*/resolve/.*/unet/.*safetensors", "GET", 429, {"Retry-After": "0"}),
+    ]
+    told = Told()
+    assert_same_unet(load(told=told), tiny)
+    assert [warning["code"] for warning in told.warnings()] == ["hub.busy"] * 2
 
 
 def test_models_and_revisions_that_are_not_there(hub: Hub, tiny: Path) -> None:
