@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
     "pictures": "a folder of pictures in other sizes, shapes and formats",
     "split": "split validation pictures off a dataset, or bring them back",
     "import": "a data set of Hugging Face's datasets library as a folder of pictures",
+    "pack": "a training as a folder that runs on another machine",
     "cache": "what downloads and caches take of the disk, and deleting them",
     "pull": "a LoRA of the Hugging Face Hub, to be used by its name",
     "push": "a LoRA to the Hugging Face Hub, with a card",

@@ -1,0 +1,65 @@
+"""The texts of a packed training: its one command, and examples for SLURM and Kubernetes."""
+
+from __future__ import annotations
+
+RUN = """#!/usr/bin/env bash
+# Trains what config.yaml says. The first call installs what is needed; called again, it goes on where it ended.
+# Set PYTHON to use an environment that has the packages already.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+if [ -n "${PYTHON:-}" ]; then
+    export PYTHONPATH="$PWD/program${PYTHONPATH:+:$PYTHONPATH}"
+    trainer() { "$PYTHON" -m trainer "$@"; }
+else
+    trainer() { bash program/launch.sh trainer "$@"; }
+fi
+if [ -f run/run.json ]; then
+    trainer resume "$PWD/run" "$@"
+else
+    trainer train "$PWD/config.yaml" --workspace "$PWD/workspace" --run-dir "$PWD/run" "$@"
+fi
+"""
+
+SLURM = """#!/bin/bash
+# sbatch job.sbatch, in this folder. SIGTERM comes two minutes before the time is over: the run saves and ends, and
+# goes on from there when the job is submitted again.
+#SBATCH --job-name={name}
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=32G
+#SBATCH --time=08:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --output=slurm-%j.log
+exec ./run.sh
+"""
+
+KUBERNETES = """# kubectl apply -f job.yaml, with this folder on the volume that the claim names.
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {name}
+spec:
+  backoffLimit: 3
+  template:
+    spec:
+      restartPolicy: OnFailure
+      terminationGracePeriodSeconds: 120
+      containers:
+        - name: train
+          image: python:3.12
+          command: ["bash", "/job/run.sh"]
+          resources:
+            limits: {{"nvidia.com/gpu": 1, memory: 32Gi}}
+          volumeMounts: [{{name: job, mountPath: /job}}]
+      volumes:
+        - name: job
+          persistentVolumeClaim: {{claimName: {name}}}
+"""
+
+README = """# {name}
+
+`./run.sh` trains what `config.yaml` says ({steps} steps). The run is in `run/`, the finished LoRA in `run/output/`.
+Python 3.10 or newer is needed. `job.sbatch` and `job.yaml` are examples for SLURM and Kubernetes.
+
+{missing}
+"""
