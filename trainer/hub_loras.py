@@ -7,6 +7,7 @@ Never torch.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,10 +86,10 @@ def with_local_loras(config: Config, events: EventSink, *, begun: bool) -> Confi
     first = lora.init_from
     if first is not None and not begun:
         first = str(lora_file(first, field="lora.init_from", events=events))
-    merged = [
-        each.model_copy(update={"path": str(lora_file(each.path, field=f"{_merged(number)}", events=events))})
-        for number, each in enumerate(lora.merge_before_training)
-    ]
+    merged = []
+    for number, each in enumerate(lora.merge_before_training):
+        path = lora_file(each.path, field=f"lora.merge_before_training.{number}.path", events=events)
+        merged.append(each.model_copy(update={"path": str(path)}))
     update = {"lora": lora.model_copy(update={"init_from": first, "merge_before_training": merged})}
     return config.model_copy(update=update)
 
@@ -134,10 +135,6 @@ def cached_loras() -> list[HubFile]:
     return found
 
 
-def _merged(number: int) -> str:
-    return f"lora.merge_before_training.{number}.path"
-
-
 def _fetched(found: HubFile, model: HubModel, events: EventSink | None) -> HubLora:
     pinned = re.fullmatch(r"[0-9a-f]{40}", found.revision or "")  # a commit never changes: nobody has to be asked
     if (constants.HF_HUB_OFFLINE or pinned) and (copy := _copy(found, model.field)) is not None:
@@ -163,9 +160,9 @@ def _base_of(info: object) -> str | None:
     return base_model_of(getattr(info, "card_data", None))
 
 
-def _chosen(found: HubFile, names: object, field: str) -> HubFile:
+def _chosen(found: HubFile, names: Iterable[str], field: str) -> HubFile:
     """The file that is meant. Raises UserError where that is not clear, or it is not there."""
-    there = {str(name) for name in names}  # type: ignore[attr-defined]
+    there = set(names)
     if found.file is not None:
         if found.file in there:
             return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -175,7 +175,7 @@ def _asked(repo: str, call: Callable[[], T], events: EventSink) -> T:
 
 
 @contextmanager
-def _without_warnings() -> Any:
+def _without_warnings() -> Iterator[None]:
     """The library warns of uploads that it does not do by Xet."""
     before = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
