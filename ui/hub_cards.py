@@ -13,7 +13,7 @@ from trainer.errors import UserError
 from trainer.hub_login import HOW_TO_LOG_IN, TokenPlace, account_name, token_place
 from trainer.runs.store import Workspace
 from ui.context import AppContext
-from ui.messages import as_html, tells_problems
+from ui.messages import as_html, inform, tells_problems
 from ui.run_view import file_size
 from ui.wiring import IN_TURN, QUIET
 
@@ -59,7 +59,7 @@ def cache_card(context: AppContext, tab: gr.Tab) -> None:
     @tells_problems
     def agreed(names: list[str]) -> list[Any]:
         freed = delete_caches(workspace, names)
-        gr.Info(f"{file_size(freed)} freed.", duration=4)
+        inform(f"{file_size(freed)} freed.")
         return [gr.update(choices=choices(workspace), value=[]), gr.update(visible=False)]
 
     tab.select(lambda: gr.update(choices=choices(workspace), value=[]), None, listing, **IN_TURN)
