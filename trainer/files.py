@@ -92,6 +92,19 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_of_the_disk(error: OSError) -> bool:
+    """Whether an error is the disk's and not the file's: full, read-only, failing or gone. It may pass."""
+    return is_full(error) or error.errno in (errno.EROFS, errno.EIO, getattr(errno, "ESTALE", None))
+
+
+def cut_torn_line(path: Path) -> None:
+    """Take off the half line that a killed process, or a full disk, leaves behind."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+
+
 def end_torn_line(path: Path) -> None:
     """End the half line that a process killed while writing leaves behind, so that the next line stands on its own."""
     if not path.exists() or path.stat().st_size == 0:

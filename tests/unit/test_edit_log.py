@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import json
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from threading import Thread
 import pytest
 
 from tests.unit.dataset_samples import as_nobody, folder_for_everyone
-from trainer.curation import edit_log
+from trainer.curation import edit_log, steps
 from trainer.curation.edit_log import EditLog
 from trainer.curation.steps import Change, Move, set_aside
 from trainer.data.caption_files import read_caption
@@ -392,3 +393,50 @@ def test_without_a_readable_position_all_that_is_kept_is_in_effect(tmp_path: Pat
     assert log.titles() == ("first", "")
     log.undo()
     assert _texts(folder) == {"a": "1"}
+
+
+def _full(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_edit_that_cannot_be_noted_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken back before it can still be done again."""
+    folder, log = _folder(tmp_path, a="1")
+    log.apply("first", [Change("a.txt", "1", "2")])
+    log.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(edit_log, "write_text", _full)
+        with pytest.raises(UserError, match=r"so nothing was changed: No space left on device") as caught:
+            log.apply("second", [Change("a.txt", "1", "3")])
+        assert caught.value.problems[0].code == "edit.unnoted" and str(tmp_path / "state") in str(caught.value)
+        with log.growing("third") as do, pytest.raises(UserError, match="nothing was changed"):
+            do(Change("a.txt", "1", "3"))
+    assert _texts(folder) == {"a": "1"} and log.titles() == ("", "first")
+    log.redo()
+    assert _texts(folder) == {"a": "2"}
+
+
+def test_an_undo_that_finds_no_room_can_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, log = _folder(tmp_path, a="1", b="1")
+    log.apply("earlier", [Change("a.txt", "1", "2")])
+    log.apply("both", [Change("a.txt", "2", "3"), Change("b.txt", "1", "3")])
+    real = steps.write_caption
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "write_caption", lambda path, text: (_full if path.stem == "b" else real)(path, text))
+        assert log.undo().failed == (("b.txt", "No space left on device"),)
+    assert _texts(folder) == {"a": "2", "b": "3"} and log.titles() == ("both", "")
+    assert log.undo().written == 1
+    assert _texts(folder) == {"a": "2", "b": "1"} and log.titles() == ("earlier", "both")
+
+
+def test_a_step_that_was_noted_by_half_does_not_spoil_those_after_it(tmp_path: Path) -> None:
+    """As a full disk leaves it, on which there is room again later."""
+    folder, log = _folder(tmp_path, a="1", b="1", c="1")
+    with log.growing("job") as do:
+        do(Change("a.txt", "1", "2"))
+        [edit] = (tmp_path / "state").glob("*.jsonl")
+        with edit.open("a", encoding="utf-8") as file:
+            file.write('["b.txt", "1')
+        do(Change("c.txt", "1", "2"))
+    assert log.undo().written == 2
+    assert _texts(folder) == {"a": "1", "b": "1", "c": "1"}

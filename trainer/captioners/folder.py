@@ -18,7 +18,8 @@ from trainer.curation.steps import Step
 from trainer.data.caption_tables import read_caption_tables
 from trainer.data.folders import picture_files
 from trainer.data.own_captions import own_caption
-from trainer.errors import StoppedOnRequest, UserError
+from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
+from trainer.files import is_of_the_disk
 from trainer.runs.events import EventSink
 
 Mode = Literal["missing", "overwrite", "append", "prepend"]
@@ -111,10 +112,12 @@ class Writer:
         return [(draft.name, reason) for draft in drafts if (reason := self._refusal(draft))]
 
     def _refusal(self, draft: Draft) -> str:
-        """Why the caption could not be written; empty when it is."""
+        """Why the caption could not be written; empty when it is. Raises OSError where no other can be, either."""
         try:
             return "" if self._write(draft.change) else CHANGED
         except OSError as error:
+            if is_of_the_disk(error):
+                raise
             return _unwritable(error.strerror or str(error))
 
     def finish(self) -> None:
@@ -184,8 +187,8 @@ def caption_pictures(
 
     Raises:
         StoppedOnRequest: with a sentence on what is done.
-        UserError: the memory is too small.
-        JobFailed: the captioner fails on picture after picture.
+        UserError: the memory is too small, or a caption cannot be noted for undo.
+        JobFailed: the captioner fails on picture after picture, or the disk is full or refuses.
     """
     todo = [subject for subject in pictures if _is_wanted(subject, order, target)]
     report = CaptionReport(kept=len(pictures) - len(todo))
@@ -199,6 +202,8 @@ def caption_pictures(
     except StoppedOnRequest as stop:
         told = f"Stopped: {report.written} of {len(todo)} captions are there. Start again to go on."
         raise StoppedOnRequest(told) from stop
+    except OSError as error:
+        raise _disk_refuses(error, report, len(todo)) from error
     target.finish()
     return report
 
@@ -229,6 +234,11 @@ def _named(by_name: Mapping[str, Path], names: list[str]) -> dict[str, Path]:
 
 def _unwritable(reason: str) -> str:
     return f"its caption file cannot be written ({reason})"
+
+
+def _disk_refuses(error: OSError, report: CaptionReport, wanted: int) -> JobFailed:
+    message = f"Captions cannot be written: {error.strerror}. {report.written} of {wanted} are there."
+    return JobFailed(Problem("caption.disk", message, "See to the disk, then start again: the job goes on."))
 
 
 def _is_wanted(subject: Subject, order: CaptionOrder, target: Target) -> bool:

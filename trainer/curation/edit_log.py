@@ -20,7 +20,7 @@ from trainer.curation.edit_files import Heading, heading_line, read_heading, rea
 from trainer.curation.steps import Change, Failures, Step, carry_out, take_back
 from trainer.data.caption_files import ENCODINGS, decode
 from trainer.errors import UserError
-from trainer.files import folder_key, write_text
+from trainer.files import cut_torn_line, folder_key, is_of_the_disk, write_text
 from trainer.runs.store import Workspace
 
 KEPT_EDITS = 100
@@ -118,6 +118,9 @@ class EditLog:
 
         Args:
             by: who does it, for ``undo``: an open page.
+
+        Raises:
+            UserError: it cannot be noted; then nothing is done.
         """
         steps = list(steps)
         _refuse_overlap(steps)
@@ -135,7 +138,8 @@ class EditLog:
         """For a job that works picture by picture: yields a function that remembers and does one step.
 
         It returns False, and does nothing, when the files meanwhile are not as they were. It raises OSError when a
-        file cannot be written. Steps after an undo of what is done so far make an edit of their own.
+        file cannot be written, and UserError when the step cannot be noted. Steps after an undo of what is done so far
+        make an edit of their own.
         """
         edit: Path | None = None
 
@@ -237,7 +241,8 @@ class EditLog:
         found = self._sort(read_steps(self._edit_path(number)))
         steps = [*found.between, *(found.after if back else found.before)]
         failed = (take_back if back else carry_out)(self._folder, steps)
-        self._move_to(number - 1 if back else number)
+        if not any(map(is_of_the_disk, failed.values())):  # else the rest is to be done when the disk is well again
+            self._move_to(number - 1 if back else number)
         outcome = found.outcome(title, steps, failed)
         return replace(outcome, recoded=()) if back else outcome
 
@@ -255,19 +260,32 @@ class EditLog:
     def _begin(self, title: str, steps: list[Step], by: str = "") -> Path:
         """Put an edit into the log, in effect; those taken back before it are forgotten, and so are very old ones."""
         position = self._position()
-        for path in self._dir.glob("*.jsonl"):
-            if int(path.stem) > position or int(path.stem) <= position - KEPT_EDITS:
-                path.unlink()
         edit = self._edit_path(position + 1)
-        write_text(edit, heading_line(title, by) + "".join(map(step_line, steps)))
-        self._move_to(position + 1)
+        with self._noting():
+            write_text(edit, heading_line(title, by) + "".join(map(step_line, steps)))
+            for path in self._dir.glob("*.jsonl"):
+                if int(path.stem) > position + 1 or int(path.stem) <= position - KEPT_EDITS:
+                    path.unlink()
+            self._move_to(position + 1)
         return edit
 
     def _append(self, edit: Path, step: Step) -> None:
-        with edit.open("a", encoding="utf-8") as file:
-            file.write(step_line(step))
-            file.flush()
-            os.fsync(file.fileno())
+        with self._noting():
+            cut_torn_line(edit)  # of a step that was not noted whole, and so not done
+            with edit.open("a", encoding="utf-8") as file:
+                file.write(step_line(step))
+                file.flush()
+                os.fsync(file.fileno())
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """What cannot be noted is not done, or it could not be taken back."""
+        try:
+            yield
+        except OSError as error:
+            message = f"The change could not be noted, so nothing was changed: {error.strerror}."
+            hint = f"Free some space where {self._dir} lies, or see to its rights; then try again."
+            raise UserError("edit.unnoted", message, hint) from error
 
     def _title(self, number: int) -> str:
         heading = self._heading(number)
