@@ -25,6 +25,8 @@ MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 SMALL_MODEL_PARAMETERS = 50_000_000
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+_NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")
+"""What torch and oneDNN say on a CPU: the latter where there is no room for the code that it makes."""
 _TOOLS_NEED_BYTES = 2 << 30  # of the GPU's memory: enough for a merge's blocks and for the largest matrix of SDXL
 
 
@@ -218,4 +220,4 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

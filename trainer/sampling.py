@@ -93,7 +93,7 @@ def _draw_smaller_if_need_be(family: Family, config: Config, prompt: SamplePromp
     while True:
         try:
             return draw_prompt(family, config, prompt, (width, height), lambda _: session.check_stop())
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or min(width, height) < 2 * SMALLEST_PREVIEW_PX:
                 raise
         if torch.cuda.is_available():

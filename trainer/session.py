@@ -96,6 +96,11 @@ class Session:
                 self._updated = time.monotonic()
                 self.run.update(durable=False, step=step, epoch=epoch)
 
+    @property
+    def in_steps(self) -> bool:
+        """Whether the preparations are over in this process."""
+        return self._begun_at is not None
+
     def requests(self) -> set[Request]:
         """What has been asked for since the last call; a stop is told again and again."""
         asked, self._asked = self._look(), self._asked & {"stop"}
@@ -217,7 +222,7 @@ def open_session(run: Run, workspace: Workspace, events: EventSink, share_gpu: b
                 raise
             except Exception as error:
                 _log.exception("The run failed.")
-                problem = _explain(error)
+                problem = _explain(error, in_steps=session.in_steps)
                 session.end("failed", 1, (problem,))
                 raise JobFailed(problem, run.log_path) from error
             finally:
@@ -240,14 +245,14 @@ def _beginning(run: Run, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _explain(error: Exception) -> Problem:
-    """A failure in words that help."""
+def _explain(error: Exception, *, in_steps: bool) -> Problem:
+    """A failure in words that help; ``in_steps``: it came after the preparations."""
     if isinstance(error, JobFailed):
         return error.problem
     if is_out_of_memory(error):
         return Problem(
             "memory",
-            "There is not enough memory for a training step.",
+            f"There is not enough memory {'for a training step' if in_steps else 'to prepare the training'}.",
             "Set train.gradient_checkpointing to all, or lower train.batch_size, dataset.resolution or lora.rank; "
             "model.quantize and model.offload make room, too.",
         )

@@ -102,7 +102,7 @@ class Calls:
         try:
             work()
             return
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not (self._graphs and is_out_of_memory(error)):
                 raise
         self._give_up("there is no memory for graphs beside a step without them")

@@ -40,7 +40,7 @@ from trainer.runs.events import paths_told
 from trainer.sampling import draw_previews
 from trainer.session import Session
 from trainer.step_calls import Calls
-from trainer.validation import timestep_bands, validation_loss
+from trainer.validation import bands_told, validation_loss
 from trainer.validation_history import ValidationHistory
 
 
@@ -254,14 +254,16 @@ class Upkeep:
             self._tell_checkpoint(checkpoint)  # a kill came in between
 
     def _save_or_warn(self) -> None:
-        """A checkpoint on the way: a full disk is told, and training goes on."""
+        """A checkpoint on the way: a full disk or memory is told, and training goes on."""
         self._tell_all()
         self._room.look()
+        begin = f"The checkpoint of step {self._learning.step} could not be written"
         try:
-            self._save()
+            with self._unless_out_of_memory("checkpoint.failed", f"{begin}: there is no memory for it."):
+                self._save()
         except OSError as error:
-            message = f"The checkpoint of step {self._learning.step} could not be written: {error.strerror}."
-            self._session.warn("checkpoint.failed", message, "Free some space; the next one is tried as usual.")
+            hint = "Free some space; the next one is tried as usual."
+            self._session.warn("checkpoint.failed", f"{begin}: {error.strerror}.", hint)
 
     def _save_after_failure(self) -> None:
         """Keep what was learned before a step that failed, unless it is kept already, or something due is not done."""
@@ -359,21 +361,29 @@ class Upkeep:
         if not self._validation or step in history:
             return
         self._tell_all()
-        device, alive = self._session.device, self._session.sign
+        message = f"There is no memory for the validation of step {step}, so it is left out."
+        with self._unless_out_of_memory("validation.memory", message):
+            self._measure_validation(step)
+        if history.enough and step < self._max_steps:
+            self._tell_early_stop()
+
+    def _measure_validation(self, step: int) -> None:
+        device, alive, history = self._session.device, self._session.sign, self._history
         with self._learning.result():
             loss = validation_loss(self._family, self._config, self._validation, self._encode, device, alive)
         history.add(step, loss.total)
-        bands = timestep_bands(self._config.loss, self._config.validation.timesteps)
-        told = [
-            {"from": band.low, "to": band.high, "timestep": band.timestep, "loss": value}
-            for band, value in zip(bands, loss.bands, strict=True)
-        ]
-        best = step == history.best_step
-        self._session.events.emit(
-            "validation", step, loss=loss.total, relative=history.relative(step), best=best, bands=told
-        )
-        if history.enough and step < self._max_steps:
-            self._tell_early_stop()
+        best, relative, bands = step == history.best_step, history.relative(step), bands_told(self._config, loss)
+        self._session.events.emit("validation", step, loss=loss.total, relative=relative, best=best, bands=bands)
+
+    @contextmanager
+    def _unless_out_of_memory(self, code: str, message: str) -> Iterator[None]:
+        """Inside, memory that runs out is told as a warning: the training is worth more."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._session.warn(code, message, "Training goes on.")
 
     def _tell_early_stop(self) -> None:
         message = f"Stopped early at step {self._learning.step} of {self._max_steps}: {self._history.why_enough}."
@@ -385,15 +395,12 @@ class Upkeep:
 
     def _draw_previews(self) -> None:
         self._tell_all()
+        message = "There is no memory for text encoders and VAE, so the previews are left out."
         try:
-            self._family.move(text=self._session.device, vae=self._session.device)
-            with self._learning.result():
-                draw_previews(self._family, self._config, self._session, self._learning.step)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            message = "There is no memory for text encoders and VAE, so the previews are left out."
-            self._session.warn("preview.memory", message, "Training goes on.")
+            with self._unless_out_of_memory("preview.memory", message):
+                self._family.move(text=self._session.device, vae=self._session.device)
+                with self._learning.result():
+                    draw_previews(self._family, self._config, self._session, self._learning.step)
         finally:
             self._let_parts_rest()
 

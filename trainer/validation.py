@@ -53,6 +53,15 @@ def timestep_bands(settings: LossSettings, count: int) -> list[Band]:
     return [Band(start, end, low + int((number + 0.5) * width)) for number, (start, end) in enumerate(pairwise(edges))]
 
 
+def bands_told(config: Config, loss: ValidationLoss) -> list[dict[str, float]]:
+    """The bands of a loss as its event tells them: ``from``, ``to``, ``timestep`` and ``loss``."""
+    bands = timestep_bands(config.loss, config.validation.timesteps)
+    return [
+        {"from": band.low, "to": band.high, "timestep": band.timestep, "loss": value}
+        for band, value in zip(bands, loss.bands, strict=True)
+    ]
+
+
 @torch.no_grad()
 def validation_loss(
     family: Family,

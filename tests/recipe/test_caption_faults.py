@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not CAN_WATCH, reason="needs Linux' answers to s
 NEW = b"one text for all"
 MAKES_FILES_LARGER = ("write", "pwrite64", "openat", "mkdir", "mkdirat")
 REFUSALS = {"full": errno.ENOSPC, "read-only": errno.EROFS, "failing": errno.EIO}
-TRIED = 4
+TRIED = 3
 
 
 class Folder:
@@ -86,12 +86,15 @@ def changes(tmp_path_factory: pytest.TempPathFactory) -> int:
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_no_caption_is_lost_and_the_job_goes_on(refusal: str, changes: int, tmp_path: Path) -> None:
     every = 1 if os.environ.get("LORA_ATELIER_FAULTS") == "all" else changes // TRIED
-    for first in range(1, changes, every):
+    for first in sorted({*range(1, changes + 1, every), changes - 3}):
         folder = Folder(tmp_path / str(first))
         code, answer, operations = folder.caption(refusing(first, REFUSALS[refusal]))
         where = f"change {first}: {operations[first - 1].call} of {operations[first - 1].path}"
+        if code == 0:  # what is left to do needs no room
+            assert refusal == "full" and set(folder.captions().values()) == {NEW} and len(folder.captions()) == 3, where
+            continue
         [problem] = answer["error"]  # type: ignore[misc]
-        assert code != 0 and os.strerror(REFUSALS[refusal]) in problem["message"], where
+        assert os.strerror(REFUSALS[refusal]) in problem["message"], where
         assert problem["code"] in ("caption.disk", "edit.unnoted"), where
         held = folder.captions()
         assert all(held[name] in (old, NEW) for name, old in folder.before.items()), where

@@ -79,3 +79,5 @@ def test_stop_resume_and_a_killed_trainer(workspace: Workspace, config_of: Calla
     os.kill(run.read().pid or 0, signal.SIGKILL)
     _wait(lambda: run.status().state == "failed")
     assert "ended without saying why" in (run.read().error or "")
+    _wait(lambda: run.read().exit_code == -signal.SIGKILL)
+    assert "as it does when memory runs out" in (run.read().error or "")

@@ -199,12 +199,12 @@ def caption_pictures(
             _take(batch, order, target, report, events)
             progress.done += len(batch)
             progress.tell()
+        target.finish()
     except StoppedOnRequest as stop:
         told = f"Stopped: {report.written} of {len(todo)} captions are there. Start again to go on."
         raise StoppedOnRequest(told) from stop
     except OSError as error:
         raise _disk_refuses(error, report, len(todo)) from error
-    target.finish()
     return report
 
 

@@ -290,7 +290,7 @@ def encode_pixels(family: Family, pixels: Tensor) -> Tensor:
     """
     try:
         return family.encode_pixels(pixels).float().cpu().contiguous()
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     if len(pixels) == 1:

@@ -36,6 +36,9 @@ IDLE_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
 _RUN_LOCK_SECONDS = 2.0  # a run that some process does not let go of must not hold up the others
 
+_SIGKILL = 9
+_KILLED = "It was killed: by somebody, or by the system, as it does when memory runs out."
+
 RunCommand = Callable[[Run, Workspace], list[str]]
 Trained = tuple[Run, subprocess.Popen[bytes]]
 """A run and the process that trains it."""
@@ -292,7 +295,8 @@ def _has_ended(run: Run, process: subprocess.Popen[bytes], events: EventSink, pa
         with run.lock():
             info = run.status_locked()
             if info.state in ENDED:  # not when the user has queued it again already
-                info = run.update_locked(exit_code=code)
+                killed = info.interrupted == "process" and code == -_SIGKILL
+                info = run.update_locked(exit_code=code, error=f"{info.error} {_KILLED}" if killed else info.error)
         events.emit("state", state=f"{run.id} {info.state}")
     return True
 
