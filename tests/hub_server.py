@@ -69,8 +69,12 @@ class Repository:
 
     @property
     def card(self) -> dict[str, Any]:
-        """The settings in front of README.md."""
-        return front_matter(self.files.get("README.md", b"").decode())
+        """The settings in front of README.md; empty where they cannot be read."""
+        try:
+            known = front_matter(self.files.get("README.md", b"").decode("utf-8", "replace"))
+        except yaml.YAMLError:
+            return {}
+        return known if isinstance(known, dict) else {}
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import ModelCard, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from trainer.config import Config, LoraSettings
@@ -24,6 +24,7 @@ from trainer.hub_errors import HubModel, hub_error, no_copy
 from trainer.hub_names import HubFile, hub_file
 from trainer.runs.events import EventSink
 from trainer.sharing.card import base_model_of
+from trainer.yaml_texts import YamlError, load_yaml
 
 _ENDING = ".safetensors"
 _CARD = "README.md"
@@ -160,6 +161,15 @@ def _base_of(info: object) -> str | None:
     return base_model_of(getattr(info, "card_data", None))
 
 
+def _base_in(card: Path) -> str | None:
+    """What a card on this machine names; cards are written by anybody, and need not be right."""
+    try:
+        front = re.match(r"---\s*\n(.*?)\n---", card.read_text("utf-8"), re.DOTALL)
+        return base_model_of(load_yaml(front[1])) if front else None
+    except (OSError, UnicodeDecodeError, YamlError):
+        return None
+
+
 def _chosen(found: HubFile, names: Iterable[str], field: str) -> HubFile:
     """The file that is meant. Raises UserError where that is not clear, or it is not there."""
     there = set(names)
@@ -192,8 +202,7 @@ def _copy(found: HubFile, field: str) -> HubLora | None:
         raise SeveralLorasError(found, files, field)
     if not files or not (folder / files[0]).is_file():
         return None
-    base = base_model_of(ModelCard((folder / _CARD).read_text("utf-8")).data) if (folder / _CARD).is_file() else None
-    return HubLora(HubFile(found.repo, files[0], found.revision), folder / files[0], base)
+    return HubLora(HubFile(found.repo, files[0], found.revision), folder / files[0], _base_in(folder / _CARD))
 
 
 def _snapshot(found: HubFile) -> Path | None:

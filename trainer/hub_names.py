@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """``owner/name``."""
@@ -43,6 +43,8 @@ def hub_file(text: str) -> HubFile | None:
     found = _FILE.fullmatch(text.strip())
     if found is None or found["repo"].lower().endswith(_WEIGHTS):
         return None
-    if any(part in ("", ".", "..") for part in text.strip().split("/")) or Path(text).exists():
+    if any(part in ("", ".", "..") for part in text.strip().split("/")):
+        return None
+    if os.path.exists(text):  # noqa: PTH110 - Path.exists raises for names that none can have
         return None
     return HubFile(found["repo"], found["file"], found["revision"])

@@ -139,6 +139,17 @@ def test_names_that_lead_nowhere_are_told(hub: Hub, folder: Path) -> None:
     assert problem().code == "model.gated"
 
 
+@pytest.mark.parametrize(
+    "card", ["---\nbase_model: [\n---\n", "---\n- 1\n---\n", "\udcff", "---\nbase_model: {a: 1}\n---\n"]
+)
+def test_cards_that_are_wrong_name_nothing(hub: Hub, folder: Path, tmp_path: Path, card: str) -> None:
+    (folder / "README.md").write_bytes(card.encode("utf-8", "surrogateescape"))
+    hub.add(REPO, folder)
+    fetch_lora(FOUND)
+    hub.repositories[REPO].refuses_all = (503, "")
+    assert fetch_lora(FOUND).base_model is None and cached_lora(FOUND) is not None
+
+
 def test_a_revision_is_what_it_says(hub: Hub, folder: Path, lora: Path) -> None:
     hub.add(REPO, folder, revisions=("main", "v2"))
     pinned = HubFile(REPO, None, hub.repositories[REPO].commit)

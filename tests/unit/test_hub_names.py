@@ -32,6 +32,8 @@ from trainer.hub_names import HubFile, hub_file
         ("C:\\loras\\neon.safetensors", None),
         ("https://huggingface.co/owner/name", None),
         ("", None),
+        (f"owner/name/{'x' * 5000}.safetensors", HubFile("owner/name", f"{'x' * 5000}.safetensors")),
+        ("owner/name/\0.safetensors", HubFile("owner/name", "\0.safetensors")),
     ],
 )
 def test_names(text: str, expected: HubFile | None) -> None:
