@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.processes import ending_signals
@@ -135,6 +135,14 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         hint = f"`{self.prog} --help` tells what there is."
         raise UserError("cli.arguments", f"{message[0].upper()}{message[1:]}.", hint)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Up to Python 3.12 the value of ``--trigger=--`` is taken for the end of the options, and is lost."""
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            value = self._get_value(action, "--")
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, arg_strings)
 
 
 def _top_parser() -> argparse.ArgumentParser:

@@ -36,7 +36,10 @@ class AppContext:
 
     def allowed(self, path: str | Path) -> Path:
         """The resolved path when it lies under an allowed folder. Raises UserError otherwise."""
-        resolved = Path(path).expanduser().resolve()
+        try:
+            resolved = Path(path).expanduser().resolve()
+        except (ValueError, RuntimeError, OSError) as error:  # a NUL, the home of nobody, links in a circle
+            raise UserError("path.wrong", f"{str(path)!r} is no path: {error}.", "Check how it is written.") from error
         roots = self.allowed_folders()
         if not any(resolved.is_relative_to(root) for root in roots):
             listing = ", ".join(str(root) for root in roots)
