@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainer.config_io import PRESETS_DIR
 from trainer.errors import UserError
+from trainer.files import home_path
 from trainer.hub_names import HUB_ID
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
@@ -37,8 +38,8 @@ class AppContext:
     def allowed(self, path: str | Path) -> Path:
         """The resolved path when it lies under an allowed folder. Raises UserError otherwise."""
         try:
-            resolved = Path(path).expanduser().resolve()
-        except (ValueError, RuntimeError, OSError) as error:  # a NUL, the home of nobody, links in a circle
+            resolved = home_path(path).resolve()
+        except (ValueError, RuntimeError, OSError) as error:  # a NUL, links in a circle
             raise UserError("path.wrong", f"{str(path)!r} is no path: {error}.", "Check how it is written.") from error
         roots = self.allowed_folders()
         if not any(resolved.is_relative_to(root) for root in roots):
