@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TextIO
 
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.processes import ending_signals
+from trainer.ranks import leads_launch, starter
 from trainer.runs.events import EventLog, Events, EventSink
 from trainer.terminal import TerminalEvents
 
@@ -74,11 +75,26 @@ def main(argv: list[str] | None = None) -> int:
         args = command_parser(wants, command).parse_args(arguments[1:])
     except UserError as error:
         return _refuse(error, json_wanted="--json" in arguments)
+    if not leads_launch() or starter() is not None:
+        return _as_one_of_several(command, args)
     for number in ending_signals():
         if number != signal.SIGINT:  # Python's own answer to it is as good
             signal.signal(number, _stop)
     with _stdout_kept_for_json(args.json) as json_out:
         return _run(command, args, _event_sink(args), json_out)
+
+
+def _as_one_of_several(command: ModuleType, args: argparse.Namespace) -> int:
+    """Run one command for somebody else, who says what there is to say of its end: the first of the processes, or who
+    launched them. Of these the first one tells how far it is.
+
+    What has been written down is an orderly end: the launcher need not speak of it.
+    """
+    try:
+        command.run(args, _event_sink(args) if leads_launch() else Events())
+    except (UserError, StoppedOnRequest, KeyboardInterrupt, JobFailed):
+        return 0 if leads_launch() else 1
+    return 0
 
 
 def _without_command(arguments: list[str]) -> int:

@@ -34,7 +34,7 @@ from trainer.quantize import quantize_denoiser
 from trainer.recipe import Ingredients, train_step
 from trainer.runs.events import EventSink
 from trainer.step_calls import CALLED, Calls, calls_of
-from trainer.upkeep import set_training_mode
+from trainer.together import set_training_mode
 
 WARM_UP_STEPS = 3
 BATCHES = 4
@@ -79,7 +79,7 @@ class _Bench:
         train_step(self.ingredients, self.learning, self._batch, calls)
         wait_for(self.ingredients.device)
 
-    def _batch(self, index: int) -> Batch:
+    def _batch(self, index: int) -> Batch | None:
         with span(DATA):
             return self.data.batch(index)
 

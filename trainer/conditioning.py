@@ -13,6 +13,7 @@ from trainer.config import Config
 from trainer.data.cache import TextCache
 from trainer.data.text_plan import TextPlan
 from trainer.families.base import Conditioning, Family
+from trainer.ranks import ALONE, Ranks
 from trainer.runs.events import EventSink
 
 _STATES = "hidden_states"
@@ -57,6 +58,7 @@ def caption_encoder(
     cache_dir: Path,
     events: EventSink,
     check_stop: Callable[[], None],
+    ranks: Ranks = ALONE,
 ) -> CaptionEncoder:
     """How this run's captions are encoded: as the text encoder learns, or through the cache.
 
@@ -67,6 +69,7 @@ def caption_encoder(
         cache_dir: folder for caches; used where ``dataset.cache.to_disk`` is set.
         events: where progress goes.
         check_stop: called between captions; raises to stop.
+        ranks: the processes that share the work of encoding.
     """
     settings, clip_skip = config.dataset.captions, config.train.clip_skip
 
@@ -82,7 +85,7 @@ def caption_encoder(
         return ready_made(torch.no_grad()(lambda captions: encode(tokens(captions))))
     kept = config.dataset.cache.to_disk and not config.lora.merge_before_training  # they change the text encoder
     folder = cache_dir / "text" if kept else None
-    cache = TextCache(family, settings, clip_skip=clip_skip, folder=folder, events=events)
+    cache = TextCache(family, settings, clip_skip=clip_skip, folder=folder, events=events, ranks=ranks)
     if plan.how == "beforehand":
         cache.fill(plan.known, check_stop)
     else:

@@ -8,7 +8,7 @@ import gc
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
@@ -19,7 +19,7 @@ from torch import nn
 from trainer.errors import UserError
 from trainer.runs.events import EventSink
 from trainer.runs.store import Workspace
-from trainer.runs.turns import WAITING_HINT, Turn, busy_words, cpu_turn, gpu_turn, holding, waiting_hint
+from trainer.runs.turns import WAITING_HINT, AllTurns, Turn, busy_words, cpu_turn, gpu_turn, holding, waiting_hint
 
 MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -101,17 +101,26 @@ def gpu_uuid(device: torch.device) -> str | None:
 
 
 def turn_on(
-    device: torch.device, workspace: Workspace, what: str, *, share_gpu: bool | None = False
-) -> tuple[Turn | None, str]:
+    device: torch.device,
+    workspace: Workspace,
+    what: str,
+    *,
+    share_gpu: bool | None = False,
+    also: Sequence[str] = (),
+) -> tuple[Turn | AllTurns | None, str]:
     """One job at a time: on a GPU in the whole machine, on the CPU in the workspace. ``what`` it is, for the others.
 
     With ``share_gpu`` there is no turn for a GPU: the job computes beside whatever has it; None where that cannot be
-    asked for. Returned with it is what can be done while it is waited for.
+    asked for. ``also`` are UUIDs of GPUs on which the job's other processes compute. Returned with it is what can be
+    done while it is waited for.
     """
     uuid = gpu_uuid(device)
     if uuid is None:
         return cpu_turn(workspace, what), WAITING_HINT
-    return None if share_gpu else gpu_turn(uuid, what), waiting_hint(share_gpu)
+    if share_gpu:
+        return None, waiting_hint(share_gpu)
+    all_turns = [gpu_turn(each, what) for each in sorted({uuid, *also})]
+    return all_turns[0] if len(all_turns) == 1 else AllTurns(all_turns), waiting_hint(share_gpu)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,12 @@ from trainer.optimizers import (
     step_where,
 )
 from trainer.parameter_groups import ParameterGroup, learning_groups
+from trainer.ranks import Ranks
 from trainer.schedulers import learning_rate_factor, set_learning_rate
 from trainer.weight_format import FORMATS, restore_state_formats, step_rounded, use_format
+
+if TYPE_CHECKING:
+    from trainer.gradient_sum import GradientSum
 
 
 class Learning:
@@ -79,6 +83,7 @@ class Learning:
         use_format([parameter for group in groups for parameter in group.parameters], self._format)
         moving = learning_groups(groups)
         self._moving = [parameter for group in moving for parameter in group.parameters]
+        self._add_up: GradientSum | None = None
         self._optimizer = make_optimizer(moving, settings, allowed_optimizers)
         if limit_norms is not None and isinstance(self._optimizer, ScheduleFree):
             message = "lora.max_norm: it would change weights that a schedule-free optimizer averages."
@@ -116,6 +121,15 @@ class Learning:
         """Add a loss's gradients to those of the step, and the loss to the step's."""
         self._scaler.scale(loss).backward()
         self.loss += loss.detach()
+
+    def learn_with(self, ranks: Ranks, passes: int) -> None:
+        """From now on learn the same in all processes; for ``passes`` see ``GradientSum``."""
+        self._add_up = ranks.add_up(self._moving, passes)
+
+    def join(self) -> None:
+        """Make the step's gradients and its loss those of all processes."""
+        if self._add_up is not None:
+            self._add_up(self.loss)
 
     def advance(self) -> Tensor:
         """Go on to the next step; returns what ``apply_gradients`` has to know of it, on the host."""
@@ -284,6 +298,8 @@ class Learning:
                     values[name] = value.to(device)
         if self._ema is not None:
             self._ema.to(device)
+        if self._add_up is not None:
+            self._add_up.move(device)
 
 
 def _is_finite(value: Any) -> bool:

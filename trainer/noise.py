@@ -9,6 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.config import LossSettings, Multires
+from trainer.data.rows import Rows
+
+
+def among_all(latents: Tensor, rows: Rows) -> Tensor:
+    """A process's latents (B, C, h, w) in their places of the whole batch, (W, C, h, w), where the others are zero.
+
+    What is drawn for the whole batch, and cut to ``rows``, does not depend on how it is shared out.
+    """
+    if rows.are_all:
+        return latents
+    whole = latents.new_zeros(rows.whole, *latents.shape[1:])
+    whole[rows.part] = latents
+    return whole
 
 
 def draw_noise(latents: Tensor, settings: LossSettings, generator: torch.Generator) -> Tensor:

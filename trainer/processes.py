@@ -94,6 +94,16 @@ def signal_group(pid: int, *, kill: bool = False) -> None:
         return
 
 
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    return start_mark(pid) is not None
+
+
+def launchers() -> list[int]:
+    """The processes above this one, the nearest first."""
+    return [process.pid for process in psutil.Process().parents()]
+
+
 def _end_tree(pid: int) -> None:
     """Windows has no process groups to signal: end the children and the process itself."""
     try:

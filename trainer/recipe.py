@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,22 +22,26 @@ from trainer.config import Config
 from trainer.continuing import continuation_of
 from trainer.data.epoch import total_steps
 from trainer.data.plain_captions import plain_captions
+from trainer.data.rows import Rows
 from trainer.data.training_set import Batch, prepare_training_set
 from trainer.devices import autocast, compute_dtype, seeded_generator, use_deterministic
 from trainer.families import load_family
 from trainer.families.base import Family
+from trainer.following import following
 from trainer.hub_loras import with_local_loras
 from trainer.late_numbers import moment
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
+from trainer.lora.dropout import Draws
 from trainer.lora.patches import merge_before_training
 from trainer.losses import check_prediction_type, huber_thresholds, loss_per_picture, noise_level_weights
-from trainer.noise import add_noise, draw_noise, draw_timesteps, perturb, prediction_target, signal_to_noise
+from trainer.noise import add_noise, among_all, draw_noise, draw_timesteps, perturb, prediction_target, signal_to_noise
 from trainer.offload import offload_blocks
 from trainer.optimizers import optimizer_class
 from trainer.parameter_groups import parameter_groups
 from trainer.preservation import preservation_loss
 from trainer.quantize import quantize_denoiser
+from trainer.ranks import ALONE, Ranks
 from trainer.runs.events import EventSink
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
@@ -45,8 +50,9 @@ from trainer.session import open_session
 from trainer.sharing.after_training import share_finished
 from trainer.step_calls import CALLED, Calls, calls_of
 from trainer.step_inputs import Names, StepInputs
+from trainer.together import Together, let_parts_rest, set_training_mode
 from trainer.tracking.tracking import tracked
-from trainer.upkeep import Upkeep, let_parts_rest
+from trainer.upkeep import Upkeep
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Ingredients:
         device: where the model is.
         dtype: the format of the step's matrix products.
         alphas: (1000,) the noise schedule, on the device.
+        draws: where the layers' dropouts take their chance from.
     """
 
     config: Config
@@ -85,12 +92,16 @@ class Ingredients:
     device: torch.device
     dtype: torch.dtype
     alphas: Tensor
+    draws: Draws = field(default_factory=Draws)
 
 
-def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool | None = None) -> Outcome:
+def train(
+    run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool | None = None, ranks: Ranks = ALONE
+) -> Outcome:
     """Train a run from its newest checkpoint, or from nothing, to its end.
 
-    Waits for a device that another job uses, unless ``share_gpu``; None where that cannot be asked for.
+    Waits for a device that another job uses, unless ``share_gpu``; None where that cannot be asked for. Each of several
+    processes, ``ranks``, computes its share of every batch.
 
     Raises:
         UserError: what the user gave is wrong. The run is then ``failed``.
@@ -98,14 +109,16 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
         JobFailed: anything else. The run is ``failed``, with the reason in ``run.json``, events and log.
     """
     begun = time.monotonic()
-    with open_session(run, workspace, events, share_gpu) as session, tracked(session, run.config()):
+    leads = ranks.leads
+    session_of_run = open_session(run, workspace, events, share_gpu, ranks) if leads else following(run, ranks)
+    with session_of_run as session, tracked(session, run.config()) if leads else nullcontext():
         device, events = session.device, session.events
         config = with_local_loras(run.config(), events, begun=any(checkpoints(run.checkpoints_dir)))
         allowed_optimizers = read_settings(workspace).allowed_optimizers
         use_deterministic(config.train.deterministic)
         optimizer_class(config.train, allowed_optimizers)  # before the long work: one that is missing ends the run
         dtype = compute_dtype(config.train.mixed_precision, device)
-        before = continuation_of(session, config.lora)  # the newest checkpoint, if there is one
+        before = ranks.share(lambda: continuation_of(session, config.lora))  # the newest checkpoint, if there is one
 
         # The frozen model, LoRA layers on it, the pictures as latents, the captions as embeddings
         session.enter("preparing")
@@ -122,14 +135,16 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
         merge_before_training(family, config.lora.merge_before_training)
         quantize_denoiser(family.denoiser, config.model.quantize, device)
         offload_blocks(family.denoiser, config.model.offload, device)
-        trainables = add_adapters(family, config.lora, seed=config.train.seed, checkpoint=before.lora)  # float32
+        draws = Draws()
+        seed = config.train.seed
+        trainables = add_adapters(family, config.lora, seed=seed, checkpoint=before.lora, draws=draws)  # float32
         family.move(vae=device)
-        data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop)
+        data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop, ranks)
         family.move(text=device)
-        encode = caption_encoder(family, config, data.text_plan, workspace.cache_dir, events, session.check_stop)
+        encode = caption_encoder(family, config, data.text_plan, workspace.cache_dir, events, session.check_stop, ranks)
         let_parts_rest(family, config, data)
         family.move(denoiser=device)
-        ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
+        ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device), draws)
 
         # What learns, as it was at that checkpoint
         max_steps = total_steps(config.train, data.batches_per_epoch)
@@ -143,12 +158,19 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
             allowed_optimizers=allowed_optimizers,
         )
         calls = calls_of(config, learning, family, device, events)
-        upkeep = Upkeep(session, config, family, data, encode, learning, calls, max_steps, before)
+        learning.learn_with(ranks, passes=backward_passes(config) if calls is CALLED else 0)
+        together = Together(config, family, data, encode, learning, calls, session, ranks)
+        set_training_mode(family, config)
+        if not leads:
+            together.follow(partial(train_step, ingredients, learning, data.batch, calls))
+            return Outcome(learning.step, run.output_path, time.monotonic() - begun, None)
+        upkeep = Upkeep(session, config, family, data, together, learning, max_steps, before)
         upkeep.begin()
 
         with upkeep.nothing_untold():
             while not upkeep.over:
                 begin = moment(device)
+                ranks.call("step")
                 numbers = train_step(ingredients, learning, data.batch, calls)
                 # All that is not learning: metrics, checkpoints, previews, validation, pause, stop
                 upkeep.after_step(numbers, begin)
@@ -159,7 +181,7 @@ def train(run: Run, *, workspace: Workspace, events: EventSink, share_gpu: bool 
 
 
 def train_step(
-    ingredients: Ingredients, learning: Learning, batch_of: Callable[[int], Batch], calls: Calls = CALLED
+    ingredients: Ingredients, learning: Learning, batch_of: Callable[[int], Batch | None], calls: Calls = CALLED
 ) -> Tensor:
     """One optimizer step over as many batches as gradients are accumulated.
 
@@ -171,10 +193,15 @@ def train_step(
 
     def add_up() -> None:
         for index in range(first, first + accumulation):
-            names, inputs = batch_inputs(ingredients, batch_of(index), index).tensors()
-            calls.run(names, partial(add_gradients, ingredients, learning, names), inputs, device)
+            batch = batch_of(index)
+            if batch is None:  # fewer pictures than processes: this one has none
+                continue
+            names, inputs = batch_inputs(ingredients, batch, index).tensors()
+            kind = names, batch.rows
+            calls.run(kind, partial(add_gradients, ingredients, learning, *kind), inputs, device)
 
     calls.within_memory(add_up, learning.forget_gradients)
+    learning.join()
     ways = calls if learning.decides_on_device else CALLED
     return ways.run("update", learning.apply_gradients, [learning.advance()], device)
 
@@ -184,18 +211,20 @@ def batch_inputs(ingredients: Ingredients, batch: Batch, index: int) -> StepInpu
     settings, seed = ingredients.config.loss, ingredients.config.train.seed
     torch.manual_seed(seeded_generator(seed, index, "dropout").initial_seed())  # layers draw from torch's own
 
-    noise = draw_noise(batch.latents, settings, seeded_generator(seed, index, "noise"))  # (B, 4, h, w)
-    timesteps = draw_timesteps(len(batch.latents), settings, seeded_generator(seed, index, "timesteps"))  # (B,)
-    added = perturb(noise, settings.input_perturbation, seeded_generator(seed, index, "perturbation"))  # (B, 4, h, w)
+    # Drawn for the whole batch of all processes: (W, 4, h, w) and (W,), of which this one has B rows
+    rows, latents = batch.rows, among_all(batch.latents, batch.rows)
+    noise = draw_noise(latents, settings, seeded_generator(seed, index, "noise"))
+    timesteps = draw_timesteps(rows.whole, settings, seeded_generator(seed, index, "timesteps"))
+    added = perturb(noise, settings.input_perturbation, seeded_generator(seed, index, "perturbation"))
     plain = plain_captions(batch.captions, ingredients.config)
     with autocast(ingredients.device, ingredients.dtype):
         texts = ingredients.encode.read(batch.captions)
         plain_texts = ingredients.encode.read(plain) if plain else None
     return StepInputs(
         latents=batch.latents,
-        noise=noise,
-        added=None if added is noise else added,
-        timesteps=timesteps,
+        noise=noise[rows.part],
+        added=None if added is noise else added[rows.part],
+        timesteps=timesteps[rows.part],
         sizes=batch.sizes,
         loss_weights=batch.loss_weights,
         masks=batch.masks,
@@ -204,11 +233,15 @@ def batch_inputs(ingredients: Ingredients, batch: Batch, index: int) -> StepInpu
     )
 
 
-def add_gradients(ingredients: Ingredients, learning: Learning, names: Names, *tensors: Tensor) -> Tensor:
-    """The device's part of a batch: its gradients and its loss are added to the step's. Returns that loss up to now."""
+def add_gradients(ingredients: Ingredients, learning: Learning, names: Names, rows: Rows, *tensors: Tensor) -> Tensor:
+    """The device's part of a batch: its gradients and its loss are added to the step's. Returns that loss up to now.
+
+    What is added is this process's part of the mean over the whole batch.
+    """
+    ingredients.draws.rows = rows
     for term in batch_losses(ingredients, StepInputs.from_tensors(names, tensors)):
         # each before the next is computed: one graph in memory at a time
-        learning.backward(term / ingredients.config.train.gradient_accumulation_steps)
+        learning.backward(term / (ingredients.config.train.gradient_accumulation_steps * rows.times_fewer))
     return learning.loss
 
 
@@ -238,3 +271,8 @@ def batch_losses(ingredients: Ingredients, inputs: StepInputs) -> Iterator[Tenso
         with autocast(device, ingredients.dtype):
             drift = preservation_loss(family, ingredients.encode, inputs.plain_texts, noisy, timesteps, sizes)  # ()
         yield settings.preserve.weight * drift
+
+
+def backward_passes(config: Config) -> int:
+    """How often a step goes backward: once for each term of each batch's loss."""
+    return config.train.gradient_accumulation_steps * (1 if config.loss.preserve is None else 2)

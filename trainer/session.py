@@ -22,12 +22,13 @@ from filelock import FileLock, Timeout
 from trainer.devices import device_name, gpu_uuid, is_out_of_memory, lacks_determinism, pick_device, turn_on
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.processes import ending_signals
+from trainer.ranks import ALONE, Ranks
 from trainer.runs import control
 from trainer.runs.control import Request
 from trainer.runs.events import EventLog, Events, EventSink
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, State, Workspace, this_process
-from trainer.runs.turns import BUSY, WAITING_HINT, Holder, Turn, busy_words, wait_for
+from trainer.runs.turns import BUSY, WAITING_HINT, AllTurns, Holder, Turn, busy_words, wait_for
 from trainer.terminal import TerminalEvents
 from trainer.unfinished import clear_left
 from trainer.watchdog import Watchdog
@@ -36,6 +37,8 @@ LOOK_SECONDS = 0.2
 UPDATE_SECONDS = 1.0
 ATTEMPT_SECONDS = 20.0
 """Between attempts to save while the disk is full."""
+NOTICE_SECONDS = 3.0
+"""How long it may take until a process whose silence failed the run is known to be gone."""
 
 _log = logging.getLogger("trainer")
 T = TypeVar("T")
@@ -55,10 +58,11 @@ class Session:
         self,
         run: Run,
         device: torch.device,
-        turn: Turn | None,
+        turn: Turn | AllTurns | None,
         events: EventSink,
         waiting_hint: str = WAITING_HINT,
         sign: Callable[[], None] = lambda: None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """``turn`` None computes beside whatever has the device; ``waiting_hint`` is told while it is waited for."""
         self.run = run
@@ -67,6 +71,7 @@ class Session:
         self.events = events
         self._turn = turn
         self._waiting_hint = waiting_hint
+        self._ranks = ranks
         self._asked: set[Request] = set()
         self._signals = 0
         self._updated = 0.0
@@ -171,12 +176,17 @@ class Session:
         error = "\n".join(str(problem) for problem in problems) or None
         self.enter(state, pid=None, pid_started=None, ended=time.time(), exit_code=exit_code, error=error)
 
-    def end_hung(self, problem: Problem) -> None:
-        """Write down, from another thread, that the run failed because it hangs."""
+    def end_at_once(self, problem: Problem) -> None:
+        """Write down, from another thread, that the run failed: its own one is held up."""
         self.end("failed", 1, (problem,))
 
     def on_signal(self, number: int, frame: object) -> None:
-        """The first Ctrl+C, SIGTERM or SIGHUP asks for a stop that saves; the second ends at once."""
+        """The first Ctrl+C, SIGTERM or SIGHUP asks for a stop that saves; the second ends at once.
+
+        A launcher sends one too when another process is lost: that is no stop.
+        """
+        if self._ranks.lost() is not None:
+            return
         self._signals += 1
         if self._signals > 1:
             raise KeyboardInterrupt(f"stopped at once near step {self._step}, without saving")
@@ -190,28 +200,36 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(run: Run, workspace: Workspace, events: EventSink, share_gpu: bool | None = None) -> Iterator[Session]:
+def open_session(
+    run: Run, workspace: Workspace, events: EventSink, share_gpu: bool | None = None, ranks: Ranks = ALONE
+) -> Iterator[Session]:
     """Hold the run and a device, and see to it that every end is written down.
 
-    With ``share_gpu`` the run computes beside whatever has the GPU; None where that cannot be asked for.
+    With ``share_gpu`` the run computes beside whatever has the GPU; None where that cannot be asked for. Of several
+    processes, ``ranks``, this is the first one's, which holds the devices of all.
 
     Raises:
         UserError: another process has the run, or what the user gave turned out wrong.
         StoppedOnRequest: the user asked for it.
         JobFailed: anything else; the traceback is in the run's log.
     """
-    device = pick_device()
+    device = ranks.device() or pick_device()
     for folder in (run.control_dir, run.samples_dir, run.output_dir):
         clear_left(folder)
-    with _only_process(run), _log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
+    with _only_process(run), log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
         minutes = read_settings(workspace).hung_run_minutes
         watchdog = Watchdog(run.log_path, end_after_seconds=60 * minutes if minutes else None)
         sinks = Events(own_events, events, *log_events, watchdog)
-        turn, hint = turn_on(device, workspace, f"training of {run.read().name}", share_gpu=share_gpu)
-        session = Session(run, device, turn, sinks, hint, watchdog.sign)
-        with _signals_to(session.on_signal), watchdog.watching(session.warn, session.end_hung):
+        what = f"training of {run.read().name}"
+        turn, hint = turn_on(device, workspace, what, share_gpu=share_gpu, also=ranks.gpus())
+        session = Session(run, device, turn, sinks, hint, watchdog.sign, ranks)
+        ranks.on_loss(session.end_at_once)
+        with _signals_to(session.on_signal), watchdog.watching(session.warn, session.end_at_once):
             try:
-                session.enter("starting", **_beginning(run, device))
+                before = run.read()
+                session.enter("starting", **_beginning(run, device, ranks))
+                if before.step and before.processes != ranks.size:
+                    _tell_other_number(session, before.processes, ranks.size)
                 session.hold_device()
                 yield session
             except (StoppedOnRequest, KeyboardInterrupt):
@@ -222,14 +240,24 @@ def open_session(run: Run, workspace: Workspace, events: EventSink, share_gpu: b
                 raise
             except Exception as error:
                 _log.exception("The run failed.")
-                problem = _explain(error, in_steps=session.in_steps)
+                lost = ranks.lost(NOTICE_SECONDS if isinstance(error, RuntimeError) else 0)
+                problem = lost or _explain(error, in_steps=session.in_steps)
                 session.end("failed", 1, (problem,))
                 raise JobFailed(problem, run.log_path) from error
             finally:
                 session.let_device_go()
 
 
-def _beginning(run: Run, device: torch.device) -> dict[str, Any]:
+def _tell_other_number(session: Session, before: int, now: int) -> None:
+    pictures = session.run.config().train.batch_size
+    message = (
+        f"The run was trained by {before} process{'' if before == 1 else 'es'} and goes on with {now}: its batches "
+    )
+    message += f"are now of {pictures * now} pictures, {pictures} for each process."
+    session.warn("processes.changed", message, "It learns as before where train.batch_size x processes is the same.")
+
+
+def _beginning(run: Run, device: torch.device, ranks: Ranks) -> dict[str, Any]:
     packages = ("torch", "diffusers", "transformers", "peft")
     return {
         **this_process(),
@@ -241,6 +269,7 @@ def _beginning(run: Run, device: torch.device) -> dict[str, Any]:
         "first_step_s": None,
         "device": device_name(device),
         "gpu": gpu_uuid(device),
+        "processes": ranks.size,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
 
@@ -282,7 +311,7 @@ def _only_process(run: Run) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _log_kept(run: Run) -> Iterator[list[EventSink]]:
+def log_kept(run: Run) -> Iterator[list[EventSink]]:
     """Write the program's log to ``train.log``; yields the sinks that events need to get there too.
 
     A process started by the queue has it as its stderr already; in the foreground it is opened beside the terminal.

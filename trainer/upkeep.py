@@ -10,12 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainer.checkpoint import save_checkpoint
 from trainer.checkpoint_folders import LORA, checkpoint_at, is_valid, prune
-from trainer.conditioning import CaptionEncoder
 from trainer.config import Config
 from trainer.continuing import Continuation
 from trainer.data.contents import differences
@@ -35,12 +33,12 @@ from trainer.metrics import Metrics, Step, values_of
 from trainer.plan_warnings import about_optimizer
 from trainer.prompt_changes import take_new_prompts
 from trainer.rhythm import Rhythm, rhythms_of
-from trainer.rollback import go_back, load_checkpoint, trouble_of
+from trainer.rollback import go_back, trouble_of
 from trainer.runs.events import paths_told
 from trainer.sampling import draw_previews
 from trainer.session import Session
-from trainer.step_calls import Calls
-from trainer.validation import bands_told, validation_loss
+from trainer.together import Together
+from trainer.validation import bands_told
 from trainer.validation_history import ValidationHistory
 
 
@@ -57,9 +55,8 @@ class Upkeep:
         config: Config,
         family: Family,
         data: TrainingSet,
-        encode: CaptionEncoder,
+        together: Together,
         learning: Learning,
-        calls: Calls,
         max_steps: int,
         before: Continuation,
     ) -> None:
@@ -67,14 +64,12 @@ class Upkeep:
         self._config = config
         self._family = family
         self._data = data
-        self._encode = encode
+        self._together = together
         self._learning = learning
-        self._calls = calls
         self._max_steps = max_steps
         self._before = before
         self._metrics = Metrics(session.events, max_steps)
         self._late: LateNumbers[Step] = LateNumbers(session.device)
-        self._validation = data.validation_batches()
         self._base_model = base_model_metadata(config.model, session.check_stop)
         self._history = ValidationHistory(config.validation.early_stop_patience)
         self._rhythms = rhythms_of(config)
@@ -90,7 +85,6 @@ class Upkeep:
     def begin(self) -> None:
         """Go on from the checkpoint, if there is one, and draw the previews due there."""
         self._restore()
-        set_training_mode(self._family, self._config)
         step = self._learning.step
         self._history.go_on(step, self._max_steps, self._session.run.read().length_asked)
         self._session.at_step(step, self._epoch)
@@ -174,6 +168,7 @@ class Upkeep:
         self._history.end_at(self._max_steps, self._session.run.read().length_asked)
         self._take_new_prompts()
         output = self._save_all()
+        self._together.end()
         if self._rhythms.sampling.ever:
             self._draw_previews()
         self._session.end("finished", 0)
@@ -229,8 +224,7 @@ class Upkeep:
         if trouble is None:
             return False
         checkpoint = go_back(self._session, trouble)
-        self._calls.forget()  # graphs hold the optimizer's averages, which come anew
-        load_checkpoint(checkpoint, self._session, self._learning, self._history)
+        self._together.load(checkpoint, self._history)
         self._session.at_step(self._learning.step, self._epoch)
         self._session.enter("training")
         return True
@@ -241,7 +235,7 @@ class Upkeep:
             return
         try:
             check_same_layers(self._family, checkpoint / LORA)
-            contents = load_checkpoint(checkpoint, self._session, self._learning, self._history)
+            contents = self._together.load(checkpoint, self._history)
         except (ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
             message = f"{checkpoint.name} does not fit config.yaml: {error}."
             hint = "Undo the changes to the config, or start a new run with it; lora.init_from takes the checkpoint's "
@@ -302,11 +296,11 @@ class Upkeep:
         message = f"The disk is full: what was learned up to step {self._learning.step} could not be saved."
         hint = "Free some space: saving is tried again every few seconds, and at once when the run is resumed."
         self._session.warn("disk.full", message, hint)
-        self._leave_device()
+        self._together.leave_device()
         output = self._session.paused_until(self._write_all_if_room)
         if not self._session.stop_asked:
             self._session.hold_device()
-            self._return_to_device()
+            self._together.return_to_device()
             self._session.enter("training")  # the last previews are still to come
         return output
 
@@ -358,7 +352,7 @@ class Upkeep:
     def _validate(self) -> None:
         """Measure the validation loss of this step, unless that was done, and tell what follows from it."""
         step, history = self._learning.step, self._history
-        if not self._validation or step in history:
+        if not self._together.can_validate or step in history:
             return
         self._tell_all()
         message = f"There is no memory for the validation of step {step}, so it is left out."
@@ -368,9 +362,7 @@ class Upkeep:
             self._tell_early_stop()
 
     def _measure_validation(self, step: int) -> None:
-        device, alive, history = self._session.device, self._session.sign, self._history
-        with self._learning.result():
-            loss = validation_loss(self._family, self._config, self._validation, self._encode, device, alive)
+        history, loss = self._history, self._together.validate()
         history.add(step, loss.total)
         best, relative, bands = step == history.best_step, history.relative(step), bands_told(self._config, loss)
         self._session.events.emit("validation", step, loss=loss.total, relative=relative, best=best, bands=bands)
@@ -402,49 +394,20 @@ class Upkeep:
                 with self._learning.result():
                     draw_previews(self._family, self._config, self._session, self._learning.step)
         finally:
-            self._let_parts_rest()
-
-    def _let_parts_rest(self) -> None:
-        let_parts_rest(self._family, self._config, self._data)
+            self._together.let_parts_rest()
 
     def _pause(self) -> None:
         """Give the device's memory and lock back until asked to go on, or to stop."""
-        self._leave_device()
+        self._together.leave_device()
         self._session.wait_while_paused()
         if not self._session.stop_asked:
-            self._return_to_device()
+            self._together.return_to_device()
             self._session.enter("training")
-
-    def _leave_device(self) -> None:
-        self._move(torch.device("cpu"))
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    def _return_to_device(self) -> None:
-        self._move(self._session.device)
-        self._let_parts_rest()
-
-    def _move(self, device: torch.device) -> None:
-        self._calls.forget()
-        self._family.move(denoiser=device, text=device, vae=device)
-        self._learning.move(device)
 
     def _stop(self) -> None:
         self._went_back()
         self._session.enter("stopping")
         self._take_new_prompts()
         output = self._save_all()
+        self._together.end()
         raise StoppedOnRequest(f"stopped at step {self._learning.step} of {self._max_steps}; saved as {output}")
-
-
-def let_parts_rest(family: Family, config: Config, data: TrainingSet) -> None:
-    """Text encoders and VAE leave the GPU's memory where training needs them no more: 1.8 GiB of SDXL's."""
-    texts_rest, pictures_rest = data.text_plan.texts_rest, config.dataset.cache.latents
-    family.move(text="cpu" if texts_rest else None, vae="cpu" if pictures_rest else None)
-
-
-def set_training_mode(family: Family, config: Config) -> None:
-    """Dropout on, and gradient checkpointing where asked for."""
-    for module in (family.denoiser, *family.text_encoders.values()):
-        module.train()
-    family.save_memory(config.train.gradient_checkpointing, draws=config.lora.has_dropout)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from trainer.evaluation import without_dropout
 from trainer.families.base import Family
 from trainer.losses import mean_per_picture
 from trainer.noise import add_noise, prediction_target
+from trainer.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def validation_loss(
     batches: list[Batch],
     encode: CaptionEncoder,
     device: torch.device,
+    ranks: Ranks = ALONE,
     after_batch: Callable[[], None] = lambda: None,
 ) -> ValidationLoss:
     """The unweighted mean squared error over all pictures, timesteps and noises, in evaluation mode (dropout off).
@@ -84,17 +86,17 @@ def validation_loss(
         batches: of the pictures that are not trained on.
         encode: captions to what the denoiser reads.
         device: where the model is.
+        ranks: the processes that share the batches; each gets the whole result.
         after_batch: called after each.
     """
     bands = timestep_bands(config.loss, config.validation.timesteps)
     sums = torch.zeros(len(bands), dtype=torch.float64, device=device)
-    first = 0
-    with without_dropout(family):
-        for batch in batches:
+    firsts = [0, *accumulate(len(batch.captions) for batch in batches)]
+    with ranks.agreed(), without_dropout(family):
+        for first, batch in ranks.own(list(zip(firsts, batches, strict=False))):
             sums += _losses(family, config, batch, _noises(batch.latents, first, config), bands, encode, device)
-            first += len(batch.captions)
             after_batch()
-    means = (sums / (first * config.validation.noises)).tolist()
+    means = (ranks.total(sums) / (firsts[-1] * config.validation.noises)).tolist()
     return ValidationLoss(sum(means) / len(means), means)
 
 

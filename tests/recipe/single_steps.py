@@ -17,7 +17,7 @@ from trainer.parameter_groups import Trainable, parameter_groups
 from trainer.quantize import quantize_denoiser
 from trainer.recipe import Ingredients
 from trainer.runs.events import Events
-from trainer.upkeep import set_training_mode
+from trainer.together import set_training_mode
 
 CPU = torch.device("cpu")
 

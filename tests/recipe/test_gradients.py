@@ -17,7 +17,7 @@ from trainer.data.training_set import Batch
 from trainer.families import load_family
 from trainer.lora.adapter import add_adapters
 from trainer.recipe import Ingredients, batch_inputs, batch_losses
-from trainer.upkeep import set_training_mode
+from trainer.together import set_training_mode
 
 CPU = torch.device("cpu")
 PICTURES = 4

@@ -20,7 +20,7 @@ from trainer.families import FAMILIES
 from trainer.families.base import Conditioning, Family
 from trainer.lora.adapter import add_adapters
 from trainer.lora.shared_inputs import join_inputs
-from trainer.upkeep import set_training_mode
+from trainer.together import set_training_mode
 
 
 class Alive(TorchDispatchMode):

@@ -15,7 +15,7 @@ from trainer.families import load_family
 from trainer.families.base import Family
 from trainer.learning import Learning
 from trainer.lora.adapter import adapter_layers, add_adapters, norm_limiter
-from trainer.lora.dropout import drop_module, drop_ranks
+from trainer.lora.dropout import Draws, drop_module, drop_ranks
 from trainer.parameter_groups import parameter_groups
 
 QUERY = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -86,12 +86,12 @@ def test_dropout_of_a_layers_inputs_in_training_only(model: Family) -> None:
 def test_dropped_ranks_are_drawn_per_picture_and_the_rest_grows() -> None:
     torch.manual_seed(0)
     hidden = torch.ones(64, 7, 100)
-    dropped = drop_ranks(hidden, 0.25, -1)
+    dropped = drop_ranks(hidden, 0.25, -1, Draws())
     assert torch.equal(dropped, dropped[:, :1].expand_as(dropped)), "one draw for all tokens of a picture"
     assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert float(dropped.mean()) == pytest.approx(1, abs=0.02)
     assert not torch.equal(dropped[0], dropped[1])
-    picture = drop_ranks(torch.ones(8, 100, 3, 3), 0.5, 1)
+    picture = drop_ranks(torch.ones(8, 100, 3, 3), 0.5, 1, Draws())
     assert torch.equal(picture, picture[:, :, :1, :1].expand_as(picture)) and len(picture[:, :, 0, 0].unique()) == 2
 
 

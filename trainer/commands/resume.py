@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from trainer.commands.arguments import add_gpu_sharing, add_workspace, workspace_of
-from trainer.commands.train import answer_of, describe
+from trainer.commands.train import answer_of, answer_of_launch, describe
 from trainer.config_io import save_config
 from trainer.errors import UserError
+from trainer.launching import add_processes, launch_of, train_together
 from trainer.loading import load_train
+from trainer.processes import launchers
+from trainer.ranks import ranks_of_launch
 from trainer.runs import control
 from trainer.runs.events import EventSink
 from trainer.runs.store import ALIVE, Run, this_process
@@ -25,25 +28,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("--max-steps", type=int, default=None, help="go on to this many steps")
     add_gpu_sharing(parser)
+    add_processes(parser)
     add_workspace(parser)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Train on. Raises UserError when the run cannot go on."""
     known_run = Run(args.run_dir.expanduser().resolve())
-    take_over(known_run, args.max_steps)
-    train = load_train()
     in_workspace = known_run.dir.parent.name == "runs" and args.workspace is None
     workspace = known_run.workspace if in_workspace else workspace_of(args)
-    asked = args.share_gpu if known_run.read().queue_device is None else None  # the queue's runs take turns
-    return answer_of(known_run, vars(train(known_run, workspace=workspace, events=events, share_gpu=asked)))
+    launch = launch_of(args)
+    if launch is not None:
+        begun = time.monotonic()
+        take_over(known_run, args.max_steps)
+        train_together(known_run, workspace, launch, share_gpu=args.share_gpu)
+        return answer_of_launch(known_run, begun)
+    with ranks_of_launch() as ranks:
+        ranks.share(lambda: take_over(known_run, args.max_steps))
+        train = load_train()
+        asked = args.share_gpu if known_run.read().queue_device is None else None  # the queue's runs take turns
+        outcome = train(known_run, workspace=workspace, events=events, share_gpu=asked, ranks=ranks)
+    return answer_of(known_run, vars(outcome))
 
 
 def take_over(run: Run, max_steps: int | None = None) -> None:
     """Check that the run can go on, make it this process's own, and take in a new number of steps. Raises UserError."""
     with run.lock():
         info = run.status_locked()
-        started_by_queue = info.state == "starting" and info.pid == os.getpid()
+        started_by_queue = info.state == "starting" and info.pid in (os.getpid(), *launchers())
         if info.state in ALIVE and not started_by_queue:
             message = f"The run {run.id} is {info.state} in process {info.pid}."
             raise UserError("run.alive", message, "Wait for its end, or stop it first.")

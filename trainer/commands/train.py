@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from trainer.commands.arguments import add_gpu_sharing, add_workspace, workspace_of
 from trainer.config_io import load_config
 from trainer.errors import UserError
+from trainer.launching import add_processes, launch_of, train_together
 from trainer.loading import load_train
-from trainer.runs.events import EventSink
-from trainer.runs.store import Run
+from trainer.ranks import ranks_of_launch
+from trainer.runs.events import EventSink, read_events
+from trainer.runs.store import Run, Workspace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,21 +26,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_workspace(parser)
     parser.add_argument("--run-dir", type=Path, default=None, help="folder for the run, in place of a new one")
     add_gpu_sharing(parser)
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Train a new run. Raises UserError for wrong settings; a run that could not even begin leaves no folder."""
     config, workspace = load_config(args.config, args.set), workspace_of(args)
-    train = load_train()  # after the config: a typing slip need not wait for torch
     run_dir = args.run_dir.expanduser().resolve() if args.run_dir else None
-    new_run = workspace.create_run(config, run_dir, queued=False)
-    try:
-        outcome = train(new_run, workspace=workspace, events=events, share_gpu=args.share_gpu)
-    except UserError:
-        if new_run.read().step == 0:
-            workspace.delete_run(new_run)
-        raise
+    launch = launch_of(args)
+    if launch is not None:
+        begun, new_run = time.monotonic(), workspace.create_run(config, run_dir, queued=False)
+        with _deleted_if_nothing_came_of(new_run, workspace):
+            train_together(new_run, workspace, launch, share_gpu=args.share_gpu)
+        return answer_of_launch(new_run, begun)
+    train = load_train()  # after the config: a typing slip need not wait for torch
+    with ranks_of_launch() as ranks:
+        new_run = ranks.share(lambda: workspace.create_run(config, run_dir, queued=False))
+        with _deleted_if_nothing_came_of(new_run, workspace) if ranks.leads else nullcontext():
+            outcome = train(new_run, workspace=workspace, events=events, share_gpu=args.share_gpu, ranks=ranks)
     return answer_of(new_run, vars(outcome))
+
+
+@contextmanager
+def _deleted_if_nothing_came_of(run: Run, workspace: Workspace) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        if run.read().step == 0:
+            workspace.delete_run(run)
+        raise
+
+
+def answer_of_launch(run: Run, begun: float) -> dict[str, Any]:
+    """What ``train`` and ``resume`` answer of a run that other processes have trained since ``begun`` (monotonic)."""
+    losses = [event["loss"] for event in read_events(run.events_path) if event["type"] == "metric"]
+    info = run.read()
+    loss, seconds = losses[-1] if losses else None, time.monotonic() - begun
+    return answer_of(run, {"step": info.step, "lora_path": run.output_path, "seconds": seconds, "loss": loss})
 
 
 def answer_of(run: Run, outcome: dict[str, Any]) -> dict[str, Any]:

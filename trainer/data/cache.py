@@ -22,6 +22,7 @@ from trainer.devices import is_out_of_memory
 from trainer.errors import UserError
 from trainer.families.base import Conditioning, Family
 from trainer.file_states import FileDigests
+from trainer.ranks import ALONE, Ranks
 from trainer.runs.events import EventSink
 
 _ENCODE_PIXELS = 1024 * 1024
@@ -63,8 +64,10 @@ class LatentCache:
         digests: SHA-256 of the picture files that ``fill`` could read.
     """
 
-    def __init__(self, family: Family, folder: Path | None, events: EventSink) -> None:
+    def __init__(self, family: Family, folder: Path | None, events: EventSink, ranks: Ranks = ALONE) -> None:
+        """Without a folder results are kept in memory only; with one, ``ranks`` share the encoding."""
         self._family = family
+        self._ranks = ranks
         self._store = TensorStore(folder, events)
         self._files = FileDigests(folder and folder / FILES)
         self._events = events
@@ -87,13 +90,15 @@ class LatentCache:
             self.digests = self._digests(pool, wanted, failed, check_stop)
             readable = [view for view in wanted if view.path in self.digests]
             total = len(readable)
-            for group in _one_ahead(self._begin(pool, group) for group in _groups(readable)):
-                check_stop()
-                encoded |= {view.path for view in self._finish(group, failed)}
-                before, done = done, done + len(group.views)
-                if done * 100 // total > before * 100 // total:
-                    self._events.emit("progress", what="encoding pictures", done=done, total=total)
-        usable = {view.path for view in readable} - failed.keys()
+            for share in self._ranks.shares(list(_groups(readable))):
+                for group in _one_ahead(self._begin(pool, group) for group in share):
+                    check_stop()
+                    encoded |= {view.path for view in self._finish(group, failed)}
+                    before, done = done, done + len(group.views)
+                    if done * 100 // total > before * 100 // total:
+                        self._events.emit("progress", what="encoding pictures", done=done, total=total)
+                self._store.flush()  # for the others to find
+        usable, encoded = {view.path for view in readable} - failed.keys(), self._ranks.union(encoded)
         tell_outcome(self._events, "picture", "encoded", total=len(usable), done=len(usable & encoded))
         return failed
 
@@ -158,10 +163,18 @@ class TextCache:
     """Text encoder outputs by final caption. Only right while the text encoder does not learn."""
 
     def __init__(
-        self, family: Family, settings: CaptionSettings, *, clip_skip: int, folder: Path | None, events: EventSink
+        self,
+        family: Family,
+        settings: CaptionSettings,
+        *,
+        clip_skip: int,
+        folder: Path | None,
+        events: EventSink,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """Without a folder results are kept in memory only."""
+        """Without a folder results are kept in memory only; with one, ``ranks`` share the encoding."""
         self._family = family
+        self._ranks = ranks
         self._settings = settings
         self._clip_skip = clip_skip
         self._store = TensorStore(folder, events)
@@ -176,22 +189,30 @@ class TextCache:
         As with latents, a group of which anything is missing is encoded whole, and what was missing is taken from it.
         Raises whatever ``check_stop`` raises, asked before each group.
         """
-        wanted, encoded = sorted(set(captions)), 0
+        wanted, encoded = sorted(set(captions)), set[str]()
         with self._store:
-            for group in self._groups(wanted):
-                check_stop()
-                known = {caption: row for caption in group if (row := self._store.read(self._key(caption))) is not None}
-                missing = [caption for caption in group if caption not in known]
-                if missing:
-                    known = self._rows_of(group) | known
-                for caption in missing:
-                    self._store.write(self._key(caption), known[caption])
-                before, encoded = len(self._encoded), encoded + len(missing)
-                self._encoded |= known
-                done = len(self._encoded)
-                if done * 100 // len(wanted) > before * 100 // len(wanted):
-                    self._events.emit("progress", what="encoding captions", done=done, total=len(wanted))
-        tell_outcome(self._events, "caption", "encoded", total=len(wanted), done=encoded)
+            for share in self._ranks.shares(list(self._groups(wanted))):
+                for group in share:
+                    check_stop()
+                    before = len(self._encoded)
+                    encoded |= self._fill_group(group)
+                    done = len(self._encoded)
+                    if done * 100 // len(wanted) > before * 100 // len(wanted):
+                        self._events.emit("progress", what="encoding captions", done=done, total=len(wanted))
+                self._store.flush()  # for the others to find
+        done = len(self._ranks.union(encoded))
+        tell_outcome(self._events, "caption", "encoded", total=len(wanted), done=done)
+
+    def _fill_group(self, group: list[str]) -> set[str]:
+        """Read or compute captions that are encoded together. Returns those that were missing."""
+        known = {caption: row for caption in group if (row := self._store.read(self._key(caption))) is not None}
+        missing = [caption for caption in group if caption not in known]
+        if missing:
+            known = self._rows_of(group) | known
+        for caption in missing:
+            self._store.write(self._key(caption), known[caption])
+        self._encoded |= known
+        return set(missing)
 
     def expect(self, captions: Iterable[str], most_bytes: int) -> None:
         """Captions that are encoded when they come, those used last kept within ``most_bytes`` of memory.

@@ -64,13 +64,15 @@ class DatasetFacts:
         views: by resolution.
         subsets: by folder, in the order of the sources.
         validation: pictures held back.
-        batches_per_epoch: batches of an epoch.
+        batches_per_epoch: batches of an epoch, each shared out between the processes.
+        processes: how many train together.
     """
 
     views: list[Views]
     subsets: list[Subset]
     validation: int
     batches_per_epoch: int
+    processes: int = 1
 
     @property
     def training_views(self) -> int:
@@ -83,13 +85,14 @@ class DatasetFacts:
         return sum(each.regularization for each in self.views)
 
 
-def dataset_facts(config: Config, training: list[Entry], validation: list[Entry]) -> DatasetFacts:
-    """Count what is trained on: the entries that are left when unusable pictures are out."""
+def dataset_facts(config: Config, training: list[Entry], validation: list[Entry], processes: int = 1) -> DatasetFacts:
+    """Count what is trained on by so many processes: the entries that are left when unusable pictures are out."""
     return DatasetFacts(
         views=[_views(size, training) for size in resolutions(config.dataset)],
         subsets=_subsets(config, training),
         validation=len({entry.picture.key for entry in validation}),
-        batches_per_epoch=batches_per_epoch(training, config.train.batch_size),
+        batches_per_epoch=batches_per_epoch(training, config.train.batch_size * processes),
+        processes=processes,
     )
 
 

@@ -36,9 +36,11 @@ from trainer.data.facts import dataset_facts
 from trainer.data.folders import SkippedPicture
 from trainer.data.image_files import PICTURE_ERRORS, ChangedPicture, read_rgb, unchanged, why_unreadable
 from trainer.data.masks import MaskSource
+from trainer.data.rows import Rows, all_rows
 from trainer.data.text_plan import TextPlan, text_plan
 from trainer.errors import UserError
 from trainer.families.base import Family
+from trainer.ranks import ALONE, Ranks
 from trainer.runs.events import EventSink
 
 _NAMED_WARNINGS = 20
@@ -58,6 +60,7 @@ class Batch:
             scaled picture, height and width of the bucket; SDXL reads them (Podell et al. 2023, 2307.01952, 2.2).
         paths: B picture files.
         masks: (B, 1, h, w) float32 from 0 to 1, how much each latent cell counts; None where all of it does.
+        shared: which of a batch that several processes share these are; None where they are all.
     """
 
     latents: Tensor
@@ -66,6 +69,12 @@ class Batch:
     sizes: Tensor
     paths: list[Path]
     masks: Tensor | None = None
+    shared: Rows | None = None
+
+    @property
+    def rows(self) -> Rows:
+        """The places of these pictures."""
+        return self.shared or all_rows(len(self.captions))
 
 
 class _LatentSource(Protocol):
@@ -95,29 +104,37 @@ class TrainingSet:
         masks: MaskSource | None,
         text_plan: TextPlan,
         contents: Contents,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._config = config
         self._training = training
         self._validation = validation
         self._source = source
         self._masks = masks
+        self._ranks = ranks
         self._epoch: tuple[int, list[list[Showing]]] | None = None
         self.skipped = skipped
         self.text_plan = text_plan
         self.contents = contents
         self.pictures = len({entry.picture.path for entry in training})
-        self.facts = dataset_facts(config, training, validation)
+        self.facts = dataset_facts(config, training, validation, ranks.size)
         self.batches_per_epoch = self.facts.batches_per_epoch
         self._max_steps = total_steps(config.train, self.batches_per_epoch)
 
-    def batch(self, index: int) -> Batch:
-        """The ``index``-th batch since the start of the run, counted from 0. May be asked in any order."""
+    def batch(self, index: int) -> Batch | None:
+        """This process's share of the ``index``-th batch since the start of the run, counted from 0; None where it has
+        none. May be asked in any order.
+        """
         epoch, position = divmod(index, self.batches_per_epoch)
         step = index // self._config.train.gradient_accumulation_steps
         moment = Moment(epoch, step, self._max_steps)
-        showings = self._batches_of(epoch)[position]
+        together = self._batches_of(epoch)[position]
+        rows = self._ranks.rows(len(together))
+        showings = together[rows.part]
+        if not showings:
+            return None
         members = [(each.entry, self._augmentation(each)) for each in showings]
-        return self._assemble(members, [self._caption(each, moment) for each in showings])
+        return self._assemble(members, [self._caption(each, moment) for each in showings], rows)
 
     def validation_batches(self) -> list[Batch]:
         """The pictures held back, each once, unchanged, with captions that do not vary; empty without a split."""
@@ -179,10 +196,12 @@ class TrainingSet:
     def _batches_of(self, epoch: int) -> list[list[Showing]]:
         if self._epoch is None or self._epoch[0] != epoch:
             train = self._config.train
-            self._epoch = epoch, epoch_batches(self._training, train.batch_size, train.seed, epoch)
+            self._epoch = epoch, epoch_batches(self._training, train.batch_size * self._ranks.size, train.seed, epoch)
         return self._epoch[1]
 
-    def _assemble(self, members: list[tuple[Entry, Augmentation]], captions: list[str]) -> Batch:
+    def _assemble(
+        self, members: list[tuple[Entry, Augmentation]], captions: list[str], shared: Rows | None = None
+    ) -> Batch:
         entries = [entry for entry, _ in members]
         return Batch(
             latents=self._source.latents(members),
@@ -191,11 +210,17 @@ class TrainingSet:
             sizes=torch.tensor([_sizes(entry, augmentation) for entry, augmentation in members]),
             paths=[entry.picture.path for entry in entries],
             masks=None if self._masks is None else self._masks.masks(members),
+            shared=shared,
         )
 
 
 def prepare_training_set(
-    config: Config, family: Family, cache_dir: Path, events: EventSink, check_stop: Callable[[], None]
+    config: Config,
+    family: Family,
+    cache_dir: Path,
+    events: EventSink,
+    check_stop: Callable[[], None],
+    ranks: Ranks = ALONE,
 ) -> TrainingSet:
     """Find the pictures, encode them where they are cached, and make the batches ready.
 
@@ -207,6 +232,7 @@ def prepare_training_set(
         cache_dir: folder for caches; used where ``dataset.cache.to_disk`` is set.
         events: where progress and warnings go.
         check_stop: called between groups of pictures; raises to stop.
+        ranks: the processes that share batches, and the work of encoding.
 
     Raises:
         UserError: folders missing or empty, or no picture left that can be used.
@@ -216,7 +242,7 @@ def prepare_training_set(
     known = list(_known_forms(layout, config))
     source: _LatentSource
     if config.dataset.cache.latents:
-        cache = LatentCache(family, folder, events)
+        cache = LatentCache(family, folder, events, ranks)
         failed = cache.fill((_view(entry, change) for entry, change in known), check_stop)
         source, digests = _CachedLatents(cache), cache.digests
     else:
@@ -236,7 +262,7 @@ def prepare_training_set(
     validation = [entry for entry in layout.validation if entry.picture.path not in failed]
     texts = text_plan(config, training, validation, text_row_bytes(family, config.dataset.captions))
     contents = contents_of([*training, *validation], digests)
-    return TrainingSet(config, training, validation, skipped, source, masks, texts, contents)
+    return TrainingSet(config, training, validation, skipped, source, masks, texts, contents, ranks)
 
 
 class _CachedLatents:

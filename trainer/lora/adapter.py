@@ -19,6 +19,7 @@ from trainer.config import LoraSettings
 from trainer.devices import seeded_generator
 from trainer.errors import UserError
 from trainer.families.base import Family
+from trainer.lora.dropout import Draws
 from trainer.lora.file import LoraFile, fit_names, read_lora
 from trainer.lora.keys import parse_name
 from trainer.lora.layer_ranks import first_match, layer_alpha, layer_rank
@@ -43,25 +44,33 @@ class LayerPlan:
 
 
 def add_adapters(
-    family: Family, settings: LoraSettings, *, seed: int, checkpoint: Path | None = None
+    family: Family,
+    settings: LoraSettings,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    draws: Draws | None = None,
 ) -> list[Trainable]:
     """Put adapters on the model and return their float32 parameters, in the model's order.
 
     Their first values are drawn from ``seed`` and change nothing; with ``init_from`` they are the file's. A run that is
     resumed gives the LoRA of its ``checkpoint``: adapters are made in that one's form, and ``init_from`` may be gone.
-    Raises UserError when no layer is left to train or the file does not fit.
+    Dropouts draw from ``draws``. Raises UserError when no layer is left to train or the file does not fit.
     """
+    draws = draws or Draws()
     plans = plan_layers(family, settings)
     for part, layers in plans.items():
         module = _parts_of(family)[part]
         if layers and settings.type == "lora":
-            add_peft_adapters(module, [(layer.name, layer.rank, layer.alpha) for layer in layers], settings)
+            add_peft_adapters(module, [(layer.name, layer.rank, layer.alpha) for layer in layers], settings, draws)
         elif layers:
             for layer in layers:
                 base: Any = module.get_submodule(layer.name)
-                WEIGHT_ADAPTERS[settings.type](base, layer.rank, layer.alpha, settings).attach(base)
-    for part, name, adapter, base in _adapters(family):
-        adapter.start(base.weight, seeded_generator(seed, "lora", part, name))
+                adapter = WEIGHT_ADAPTERS[settings.type](base, layer.rank, layer.alpha, settings)
+                adapter.draws = draws
+                adapter.attach(base)
+    for part, name, added, base in _adapters(family):
+        added.start(base.weight, seeded_generator(seed, "lora", part, name))
     if checkpoint is not None:
         list(_filled(family, read_lora(checkpoint)))  # where it does not fit, restoring its state says why
     elif settings.init_from:

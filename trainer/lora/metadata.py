@@ -70,7 +70,7 @@ def training_metadata(
     values: dict[str, Any] = {
         "ss_output_name": config.name,
         "ss_training_comment": config.output.description,
-        **_schedule_of(config, family),
+        **_schedule_of(config, family, facts.processes),
         **_captions_and_pictures(config.dataset),
         **_loss_of(config, family),
         **_validation_of(config),
@@ -120,7 +120,7 @@ def _network_arguments(config: Config) -> dict[str, str]:
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def _schedule_of(config: Config, family: Family) -> dict[str, Any]:
+def _schedule_of(config: Config, family: Family, processes: int) -> dict[str, Any]:
     train, lora = config.train, config.lora
     text_rate = train.learning_rate if train.text_encoder_learning_rate is None else train.text_encoder_learning_rate
     optimizer = train.optimizer_class or train.optimizer
@@ -137,7 +137,7 @@ def _schedule_of(config: Config, family: Family) -> dict[str, Any]:
         "ss_lr_num_cycles": train.lr_num_cycles,
         "ss_lr_power": train.lr_power,
         "ss_batch_size_per_device": train.batch_size,
-        "ss_total_batch_size": train.batch_size * train.gradient_accumulation_steps,
+        "ss_total_batch_size": train.batch_size * processes * train.gradient_accumulation_steps,
         "ss_gradient_accumulation_steps": train.gradient_accumulation_steps,
         "ss_gradient_checkpointing": train.gradient_checkpointing != "off",
         "ss_mixed_precision": _PRECISIONS[next(family.denoiser.parameters()).dtype],

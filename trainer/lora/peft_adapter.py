@@ -13,14 +13,14 @@ from peft.tuners.lora import LoraLayer as PeftLayer
 from torch import Tensor, nn
 
 from trainer.config import LoraSettings
-from trainer.lora.dropout import add_dropout
+from trainer.lora.dropout import Draws, RowDropout, add_dropout
 from trainer.lora.first_values import fill_kaiming_uniform
 from trainer.lora.layers import Layer, LoraLayer, plain_shape, product_norm
 from trainer.lora.lora_product import ADAPTER, use_products
 from trainer.lora.shared_inputs import share_inputs
 
 
-def add_peft_adapters(module: Any, layers: list[tuple[str, int, float]], settings: LoraSettings) -> None:
+def add_peft_adapters(module: Any, layers: list[tuple[str, int, float]], settings: LoraSettings, draws: Draws) -> None:
     """Put PEFT's LoRA layers on a model, given as (name, rank, alpha), with dropouts, in the model's mode."""
     module.add_adapter(_peft_config(layers, settings.dropout), adapter_name=ADAPTER)
     module.train(module.training)  # new layers come in training mode, whatever the model is in
@@ -29,7 +29,9 @@ def add_peft_adapters(module: Any, layers: list[tuple[str, int, float]], setting
             layer.lora_A.float()
             layer.lora_B.float()
             if settings.has_dropout:
-                add_dropout(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], settings)
+                add_dropout(layer.lora_A[ADAPTER], layer.lora_B[ADAPTER], settings, draws)
+                if settings.dropout:
+                    layer.lora_dropout[ADAPTER] = RowDropout(settings.dropout, draws).train(layer.training)
             else:
                 use_products(layer)
     share_inputs(module)

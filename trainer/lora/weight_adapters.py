@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from trainer.config import LoraSettings
-from trainer.lora.dropout import drop_module
+from trainer.lora.dropout import Draws, drop_module
 from trainer.lora.first_values import fill_kaiming_uniform, fill_normal
 from trainer.lora.layers import (
     Layer,
@@ -44,6 +44,7 @@ class WeightAdapter(nn.Module, ABC):
         rank: of the factors.
         alpha: as it is written into files.
         factors: what the product is made of; it is linear in each.
+        draws: where the chance of dropped inputs comes from.
     """
 
     def __init__(self, base: BaseLayer, rank: int, alpha: float, settings: LoraSettings) -> None:
@@ -52,6 +53,7 @@ class WeightAdapter(nn.Module, ABC):
         self._dropout, self._rank_dropout = settings.dropout, settings.rank_dropout
         self._module_dropout = settings.module_dropout
         self.factors: list[nn.Parameter] = []
+        self.draws = Draws()
         self._on = True
 
     def attach(self, base: BaseLayer) -> None:
@@ -109,7 +111,7 @@ class WeightAdapter(nn.Module, ABC):
         assert isinstance(base, nn.Linear | nn.Conv2d)
         if not self._on:
             return output
-        hidden = functional.dropout(inputs[0], self._dropout, self.training)
+        hidden = self.draws.dropout(inputs[0], self._dropout, self.training)
         with torch.autocast(hidden.device.type, enabled=False):
             # The product's parts, as large as the weight, are computed again in the backward pass instead of kept
             rows_are_drawn = self.training and self._rank_dropout > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,23 @@ def check_device(device: str | None) -> None:
     if device is not None and device not in worker_devices():
         allowed = ", ".join(["any", *worker_devices()])
         raise UserError("queue.device", f"There is no device {device!r} here; there are {allowed}.", "Choose one.")
+
+
+def chosen_gpus(names: Sequence[str], count: int) -> list[str]:
+    """What CUDA calls so many GPUs: those of the names, such as ``0`` or ``cuda:0``, else the first ones.
+
+    Raises UserError for one that is not here, is named twice, and where there are too few.
+    """
+    here = {gpu.device: gpu.uuid or gpu.device.removeprefix("cuda:") for gpu in gpus()}
+    wanted = [name if name.startswith("cuda:") else f"cuda:{name}" for name in names] or list(here)[:count]
+    if len(wanted) < count:
+        message = f"--processes {count}: each needs a GPU of its own, and there are {len(wanted)}."
+        raise UserError("processes.gpus", message, "Give fewer, or --devices cpu.", "processes")
+    missing = [name for name in wanted if name not in here or wanted.count(name) > 1]
+    if missing or len(wanted) > count:
+        message = f"--devices {','.join(names)}: there are {', '.join(here) or 'no GPUs'} here, one for each process."
+        raise UserError("processes.devices", message, "Name other ones, or cpu.", "devices")
+    return [here[name] for name in wanted]
 
 
 def _listed() -> list[tuple[str, str, str]]:

@@ -69,6 +69,8 @@ class RunInfo(BaseModel):
     """The device that the run is queued for: ``cpu``, ``cuda:0`` ...; None for any GPU that is free."""
     gpu: str | None = None
     """The UUID of the GPU that the run's process computes on."""
+    processes: int = 1
+    """How many processes train the run together; each has a device of its own."""
     interrupted: Literal["machine", "process"] | None = None
     """What a failed run's process ended with: the machine, or by itself and without a word; None for a told reason."""
     rollbacks: int = 0

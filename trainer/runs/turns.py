@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -135,6 +135,32 @@ class Turn:
             write_json(self._holder_path, me.model_dump())
 
 
+class AllTurns:
+    """The right to compute on several devices at once: all of them, or none yet.
+
+    They are taken one after the other in one order for everybody, so that no two jobs wait for each other; those that
+    were got are held while the next one is asked for.
+    """
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        """``turns`` in that order."""
+        self._turns = turns
+
+    def take(self) -> bool:
+        """Take what is still to be taken. Whether all are held."""
+        return all(turn.held or turn.take() for turn in self._turns)
+
+    def give_back(self) -> None:
+        """Let others have the devices."""
+        for turn in self._turns:
+            turn.give_back()
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who has the device that is waited for."""
+        return next((turn.holder for turn in self._turns if not turn.held), None)
+
+
 def gpu_turn(uuid: str, what: str = "", *, gives_way: bool = False) -> Turn:
     """Turns on a GPU are of the whole machine. The UUID may be with or without ``GPU-`` in front."""
     path = Path(tempfile.gettempdir()) / f"lora-atelier-{uuid.removeprefix('GPU-')}.lock"
@@ -147,7 +173,7 @@ def cpu_turn(workspace: Workspace, what: str = "") -> Turn:
     return Turn(workspace.locks_dir / "device-cpu.lock", what)
 
 
-def wait_for(turn: Turn, tell: Callable[[Holder | None], object], look: Callable[[], object]) -> None:
+def wait_for(turn: Turn | AllTurns, tell: Callable[[Holder | None], object], look: Callable[[], object]) -> None:
     """Take a turn, however long that takes.
 
     Args:
@@ -166,7 +192,7 @@ def wait_for(turn: Turn, tell: Callable[[Holder | None], object], look: Callable
 
 
 @contextmanager
-def holding(turn: Turn, device: str, events: EventSink, hint: str = WAITING_HINT) -> Iterator[None]:
+def holding(turn: Turn | AllTurns, device: str, events: EventSink, hint: str = WAITING_HINT) -> Iterator[None]:
     """Have a turn meanwhile: waits for it, telling what it waits for by warnings, and gives it back in the end."""
 
     def tell(holder: Holder | None) -> None:

@@ -1,0 +1,151 @@
+"""A run of several processes: real ones, which find each other as launched ones do, on the processor."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests import forked
+from tests.recipe.several import (
+    all_end,
+    numbers_of,
+    start_several,
+    train_several,
+    wait_for_event,
+    wait_for_state,
+    weights_of,
+)
+from tests.recipe.test_resume import EVERYTHING_RANDOM
+from tests.recipe.tiny_runs import of_type, states_of, train_here
+from tests.tiny_models import tiny_model
+from trainer.config import Config
+from trainer.config_io import save_config
+from trainer.runs import control
+from trainer.runs.store import Run, Workspace
+
+MEASURES = "LORA_ATELIER_MEASURE" in os.environ
+CLOSE = 1e-5
+
+ConfigOf = Callable[..., Config]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("sd1", tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def tiny_of(model: Path, config_of: ConfigOf) -> ConfigOf:
+    """A run of the smallest model, with a batch for each process."""
+
+    def make(batch_size: int, **changes: object) -> Config:
+        given = {"model": {"base": str(model)}, "train__max_steps": 6, **changes, "train__batch_size": batch_size}
+        return config_of(**given)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, tiny_of: ConfigOf) -> Run:
+    """The run in one process, of batches of four: three pictures, so that no two processes have the same number."""
+    run = Workspace(tmp_path_factory.mktemp("alone")).create_run(tiny_of(4))
+    train_here(run)
+    return run
+
+
+LONG = {"train__max_steps": 40, "train__gradient_accumulation_steps": 1}
+"""Long enough that steps are replayed in the end, and that a request comes in between."""
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory, tiny_of: ConfigOf) -> Run:
+    """The same, for longer."""
+    run = Workspace(tmp_path_factory.mktemp("long")).create_run(tiny_of(4, **LONG))
+    train_here(run)
+    return run
+
+
+def started(count: int, run: Run) -> list[forked.Command]:
+    return start_several(count, "resume", str(run.dir))
+
+
+def assert_same(run: Run, other: Run) -> None:
+    """That two runs have learned the same."""
+    for name in ("loss", "grad_norm", "lr"):
+        assert numbers_of(run, name) == pytest.approx(numbers_of(other, name), abs=CLOSE)
+    assert (weights_of(run.output_path) - weights_of(other.output_path)).abs().max() < CLOSE
+
+
+def test_two_processes_learn_what_one_does_and_only_the_first_writes(
+    alone: Run, workspace: Workspace, tiny_of: ConfigOf
+) -> None:
+    run = train_several(2, tiny_of(2), workspace)
+    assert_same(run, alone)
+    info = run.read()
+    assert (info.state, info.processes, info.step, info.batches_per_epoch) == ("finished", 2, 6, 1)
+    assert states_of(run) == ["starting", "preparing", "training", "finished"]
+    assert [event["step"] for event in of_type(run, "metric")] == list(range(1, 7)), "each told once"
+    assert [event["step"] for event in of_type(run, "checkpoint")] == [3, 6]
+    encoded = [event["encoded"] for event in of_type(run, "progress") if "encoded" in event]
+    assert encoded == [3, 3], "pictures and captions of both, each counted once"
+
+
+def test_chance_belongs_to_the_place_in_the_whole_batch(
+    workspace: Workspace, tiny_of: ConfigOf, tmp_path: Path
+) -> None:
+    """Dropouts, noise, captions, crops and colours of the whole batch; and a validation that is shared out."""
+    random = {**EVERYTHING_RANDOM, "dataset__cache": {"latents": False}}
+    one = Workspace(tmp_path / "one").create_run(tiny_of(**{**random, "batch_size": 2}))
+    train_here(one)
+    run = train_several(2, tiny_of(**{**random, "batch_size": 1}), workspace)
+    assert_same(run, one)
+    losses = [[event["loss"] for event in of_type(each, "validation")] for each in (one, run)]
+    assert losses[0] == pytest.approx(losses[1], abs=CLOSE) and len(losses[0]) == 4
+
+
+@pytest.mark.skipif(not MEASURES, reason="four processes on two cores: set LORA_ATELIER_MEASURE")
+def test_four_processes_of_which_one_has_no_picture(alone: Run, workspace: Workspace, tiny_of: ConfigOf) -> None:
+    assert_same(train_several(4, tiny_of(1), workspace), alone)
+
+
+def test_a_lost_process_ends_the_run_which_goes_on_in_one(long: Run, workspace: Workspace, tiny_of: ConfigOf) -> None:
+    """With another number of processes and the same batch of all, what follows is what it would have been."""
+    run = workspace.create_run(tiny_of(2, **LONG))
+    processes = started(2, run)
+    wait_for_event(run, "checkpoint", 3)
+    os.kill(processes[1].pid, signal.SIGKILL)
+    all_end(processes, seconds=10)
+    info = run.status()
+    assert (info.state, info.exit_code, processes[0].poll()) == ("failed", 1, 1)
+    assert info.error is not None and "Process 2 of 2 ended" in info.error and "Resume" in info.error
+
+    save_config(tiny_of(4, **LONG), run.config_path)
+    train_here(run)
+    assert run.read().processes == 1
+    assert_same(run, long)
+
+
+def test_stop_go_on_and_pause(long: Run, workspace: Workspace, tiny_of: ConfigOf) -> None:
+    run = workspace.create_run(tiny_of(2, **LONG))
+    processes = started(2, run)
+    wait_for_event(run, "checkpoint", 3)
+    control.ask(run.control_dir, "stop")
+    all_end(processes, seconds=60)
+    assert [process.poll() for process in processes] == [3, 0]
+    assert run.read().state == "stopped" and 3 < run.read().step < LONG["train__max_steps"]
+
+    processes = started(2, run)
+    wait_for_state(run, "training")
+    control.ask(run.control_dir, "pause")
+    wait_for_state(run, "paused")
+    with FileLock(workspace.locks_dir / "device-cpu.lock").acquire(timeout=30):
+        assert run.status().state == "paused"
+    control.ask(run.control_dir, "resume")
+    all_end(processes, seconds=120)
+    assert [process.poll() for process in processes] == [0, 0]
+    assert_same(run, long)

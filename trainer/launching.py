@@ -1,0 +1,138 @@
+"""Starting several processes that train one run together, through Accelerate's launcher, and seeing to their end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
+from trainer.processes import ROOT, ending_signals, signal_group
+from trainer.ranks import STARTER, is_launched
+from trainer.runs import control
+from trainer.runs.events import read_events
+from trainer.runs.gpus import CPU, chosen_gpus
+from trainer.runs.store import Run, RunInfo, Workspace
+
+_LOOK_SECONDS = 0.2
+_TOGETHER = ("--multi_gpu", "--num_machines", "1", "--machine_rank", "0", "--mixed_precision", "no")
+"""Accelerate's name for several processes, on GPUs or not. Formats and compiling are the run's own settings."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Several processes of this machine: each on its GPU of ``gpus``, named as CUDA knows it, or all on the CPU."""
+
+    processes: int
+    gpus: Sequence[str] = ()
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """``--processes N`` and ``--devices 0,1``: without them one process trains."""
+    parser.add_argument("--processes", type=int, default=None, metavar="N", help="train with N processes, a GPU each")
+    parser.add_argument(
+        "--devices", default=None, metavar="0,1", help="the GPUs to train on together, or cpu; a process for each"
+    )
+
+
+def launch_of(args: argparse.Namespace) -> Launch | None:
+    """The processes that are asked for; None for this one alone, and for one of those already launched.
+
+    Raises UserError for a number that is none, for a GPU that is not here, and for fewer GPUs than processes.
+    """
+    if is_launched() or (args.processes is None and args.devices is None):
+        return None
+    names = [name.strip() for name in (args.devices or "").split(",") if name.strip()]
+    processes = args.processes or len(names)
+    if processes < 1 or (args.processes is not None and args.processes < 1):
+        message = f"--processes {args.processes}: give the number of processes, from 1 on."
+        raise UserError("processes.number", message, "Without it one process trains.", "processes")
+    if names and set(names) == {CPU}:
+        return Launch(processes)
+    gpus = chosen_gpus(names, processes)
+    return Launch(processes, gpus)
+
+
+def train_together(run: Run, workspace: Workspace, launch: Launch, *, share_gpu: bool = False) -> RunInfo:
+    """Have a run trained by several processes, and wait for its end.
+
+    A signal that asks for an end becomes a request to stop; the second one ends all at once.
+
+    Raises:
+        UserError: what the user gave is wrong.
+        StoppedOnRequest: stopped; everything is saved.
+        JobFailed: anything else.
+    """
+    sharing = ["--share-gpu"] if share_gpu else []
+    arguments = ["resume", str(run.dir), "--workspace", str(workspace.dir), *sharing]
+    process = subprocess.Popen(
+        launcher_command(launch.processes, arguments),
+        cwd=ROOT,
+        env=_environment(launch),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=os.name != "nt",
+    )
+    with _signals_to_requests(run, process):
+        while process.poll() is None:
+            time.sleep(_LOOK_SECONDS)
+    return _outcome(run, process.returncode)
+
+
+def launcher_command(processes: int, arguments: Sequence[str]) -> list[str]:
+    """The argument list that runs a trainer command in so many processes, on any free port."""
+    count = ["--num_processes", str(processes), "--main_process_port", "0", "--dynamo_backend", "no"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *_TOGETHER, *count]
+    return [*launch, "--module", "trainer", *arguments]
+
+
+def _environment(launch: Launch) -> dict[str, str]:
+    """Each process has its share of the processor's cores, unless the user says otherwise."""
+    threads = str(max(1, (os.cpu_count() or 1) // launch.processes))
+    visible = {"CUDA_VISIBLE_DEVICES": ",".join(launch.gpus), STARTER: str(os.getpid())}
+    return {"OMP_NUM_THREADS": threads, **os.environ, **visible}
+
+
+@contextmanager
+def _signals_to_requests(run: Run, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    asked = 0
+
+    def answer(number: int, frame: object) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            control.ask(run.control_dir, "stop")
+        else:
+            signal_group(process.pid)
+
+    before = {number: signal.signal(number, answer) for number in ending_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _outcome(run: Run, code: int) -> RunInfo:
+    """How the run ended, told as if this process had trained it."""
+    info = run.status()
+    if info.state == "finished" and code == 0:
+        return info
+    if info.state == "stopped":
+        raise StoppedOnRequest(f"stopped at step {info.step} of {info.max_steps}; saved as {run.output_path}")
+    told = [event for event in read_events(run.events_path) if event["type"] == "error"]
+    problems = [
+        Problem(each["code"], each["message"], each["hint"]) for each in told if each["message"] in (info.error or "")
+    ]
+    if not problems:
+        why = info.error or f"The launcher ended with exit code {code}."
+        problems = [Problem("processes.failed", why, "Resume goes on from the newest checkpoint.")]
+    if info.exit_code == 2:
+        raise UserError.many(problems)
+    raise JobFailed(problems[-1], run.log_path)

@@ -1,0 +1,194 @@
+"""Several processes that train one run, joined by Accelerate: see ``ranks.py`` for what they are to each other.
+
+Two groups: gradients go through NCCL between GPUs, else gloo, and have to be there within minutes. What the first
+process says goes through gloo, from host to host: no GPU waits for it, and it may be silent for days, as in a pause.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from torch import Tensor, nn
+
+from trainer.devices import gpu_uuid, is_out_of_memory
+from trainer.errors import Problem
+from trainer.gradient_sum import GradientSum
+from trainer.processes import is_running
+from trainer.ranks import CALLS, Call, Ranks, starter
+from trainer.runs.store import process_is_alive, this_process
+
+T = TypeVar("T")
+
+_COMPUTING = timedelta(minutes=30)
+_WAITING = timedelta(days=30)
+_LOOK_SECONDS = 0.25
+_NOTICE_SECONDS = 3.0
+"""How long a process has to notice by itself that another one is lost: most are told by their next reduction."""
+
+
+@contextmanager
+def joined() -> Iterator[RankGroup]:
+    """Find the other processes, by the environment of ``torchrun``, and leave them in the end."""
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_COMPUTING)
+    group = RankGroup(state.process_index, state.num_processes, state.device)
+    try:
+        yield group
+    finally:
+        group.close()
+
+
+class RankGroup(Ranks):
+    """See ``Ranks``."""
+
+    def __init__(self, index: int, size: int, device: torch.device) -> None:
+        """Meet the others, and watch from then on whether those of this machine are there."""
+        self.index, self.size = index, size
+        self._device = device if device.type == "cuda" else torch.device("cpu")
+        self._said = dist.new_group(backend="gloo", timeout=_WAITING)
+        self._people = self._everyone({"host": socket.gethostname(), "gpu": gpu_uuid(self._device), **this_process()})
+        self._above = [os.getppid(), *filter(None, [starter()])]
+        self._end: Callable[[Problem], None] = lambda problem: None
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="other processes", daemon=True).start()
+
+    def device(self) -> torch.device:
+        """This process's own."""
+        return self._device
+
+    def gpus(self) -> list[str]:
+        """Those of the other processes on this machine."""
+        here = self._people[self.index]["host"]
+        return [each["gpu"] for each in self._people if each["host"] == here and each["gpu"] is not None]
+
+    def share(self, find: Callable[[], T]) -> T:
+        """See ``Ranks``. Where the first process raises, the others are told that it ended."""
+        told: list[Any] = [None]
+        if self.leads:
+            told = [find()]
+        dist.broadcast_object_list(told, 0, group=self._said)
+        result: T = told[0]
+        return result
+
+    def shares(self, pieces: Sequence[T]) -> Iterator[Sequence[T]]:
+        """See ``Ranks``."""
+        own = range(self.index, len(pieces), self.size)
+        yield [pieces[number] for number in own]
+        dist.barrier(group=self._said)
+        yield [piece for number, piece in enumerate(pieces) if number not in own]
+
+    def own(self, pieces: Sequence[T]) -> Sequence[T]:
+        """Every ``size``-th."""
+        return pieces[self.index :: self.size]
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """See ``Ranks``."""
+        dist.all_reduce(numbers)
+        return numbers
+
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        """See ``Ranks``."""
+        without: list[BaseException] = []
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            without.append(error)
+        others = self.union({str(error) for error in without})
+        if without:
+            raise without[0]
+        if others:
+            raise MemoryError(f"another process has no memory: {', '.join(others)}")
+
+    def union(self, items: set[T]) -> set[T]:
+        """See ``Ranks``."""
+        return set[T]().union(*self._everyone(items))
+
+    def add_up(self, parameters: Sequence[nn.Parameter], passes: int) -> GradientSum:
+        """See ``Ranks``."""
+        return GradientSum(parameters, passes)
+
+    def call(self, call: Call) -> None:
+        """See ``Ranks``."""
+        if call == "end":
+            self._closed.set()
+        dist.broadcast(torch.tensor([CALLS.index(call)]), 0, group=self._said)
+
+    def calls(self) -> Iterator[Call]:
+        """See ``Ranks``."""
+        heard = torch.zeros(1, dtype=torch.int64)
+        while True:
+            dist.broadcast(heard, 0, group=self._said)
+            call = CALLS[int(heard)]
+            if call == "end":
+                self._closed.set()
+                return
+            yield call
+
+    def lost(self, patience_seconds: float = 0) -> Problem | None:
+        """See ``Ranks``; of other machines' processes only their silence is known."""
+        until = time.monotonic() + patience_seconds
+        while True:
+            gone = [number for number in range(self.size) if not self._is_there(number)]
+            if gone:
+                return self._about(gone)
+            if time.monotonic() >= until:
+                return None
+            time.sleep(_LOOK_SECONDS / 2)
+
+    def on_loss(self, end: Callable[[Problem], None]) -> None:
+        """See ``Ranks``."""
+        self._end = end
+
+    def close(self) -> None:
+        """Look no longer; after an orderly end let go of what connects them, which waits for the others."""
+        orderly = self._closed.is_set()
+        self._closed.set()
+        if orderly:
+            dist.destroy_process_group()
+        PartialState._reset_state()
+
+    def _everyone(self, own: Any) -> list[Any]:
+        """What each process has, in their order."""
+        told: list[Any] = [None] * self.size
+        dist.all_gather_object(told, own, group=self._said)
+        return told
+
+    def _is_there(self, number: int) -> bool:
+        person = self._people[number]
+        if person["host"] != self._people[self.index]["host"]:
+            return True
+        return process_is_alive(person["pid"], person["pid_started"], person["pid_mark"])
+
+    def _about(self, gone: list[int]) -> Problem:
+        names = " and ".join(str(number + 1) for number in gone)
+        word = "processes" if len(gone) > 1 else "process"
+        message = f"{word.capitalize()} {names} of {self.size} ended, so the others could not go on."
+        hint = "The log may say why; often it is memory. Resume goes on from the newest checkpoint, with any number of "
+        return Problem("processes.lost", message, f"{hint}processes.")
+
+    def _watch(self) -> None:
+        """End with the others, however this process is held up; and have the run stopped when its launcher is gone."""
+        told = False
+        while not self._closed.wait(_LOOK_SECONDS):
+            problem = self.lost()
+            if problem is not None:
+                if self._closed.wait(_NOTICE_SECONDS):
+                    return
+                self._end(problem)
+                os._exit(1)
+            if self.leads and not told and not all(map(is_running, self._above)):
+                told = True
+                os.kill(os.getpid(), signal.SIGTERM)  # nobody else would stop it, and have it saved
