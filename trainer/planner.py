@@ -123,6 +123,7 @@ def plan(
     *,
     fitted: bool = False,
     pictures: bool = False,
+    processes: int = 1,
 ) -> Plan:
     """Count, place and estimate; only picture headers and captions are read.
 
@@ -133,6 +134,7 @@ def plan(
         room: the memory that a run will find; without it nothing is said of whether it fits.
         fitted: also look for settings that fit into ``room``.
         pictures: also tell where each picture comes.
+        processes: how many train together, each on its share of a batch; memory is that of one of them.
 
     Raises:
         UserError: folders missing or empty, a base that cannot be a model, or an optimizer that is not installed or not
@@ -140,11 +142,11 @@ def plan(
     """
     layout, sizes = _both(config, workspace)
     train = config.train
-    batches = batches_per_epoch(layout.training, train.batch_size)
+    batches = batches_per_epoch(layout.training, train.batch_size * processes)
     steps = total_steps(train, batches)
     texts = planned_texts(config, sizes, layout)
     memory = MemoryModel(config, sizes, layout, on_gpu=room is None or room.on_gpu)
-    estimate = _estimate(config, layout, sizes, texts, memory.of(config), steps, workspace, room)
+    estimate = _estimate(config, layout, sizes, texts, memory.of(config), (steps, batches), workspace, room)
     situation = Situation(config, layout, take_notes(config, layout), steps, batches)
     warnings = [with_fixes(each, situation) for each in find_warnings(situation, sizes)]
     if room is not None:
@@ -156,12 +158,12 @@ def plan(
         regularization_pictures=_count(layout, regularization=True),
         validation_pictures=len({entry.picture.key for entry in layout.validation}),
         views_per_epoch=sum(entry.repeats for entry in layout.training),
-        buckets=_bucket_table(layout, train.batch_size),
+        buckets=_bucket_table(layout, train.batch_size * processes),
         batches_per_epoch=batches,
         steps_per_epoch=_steps_per_epoch(config, batches),
         max_steps=steps,
         epochs=round(steps * train.gradient_accumulation_steps / batches, 2),
-        arithmetic=arithmetic(config, layout),
+        arithmetic=arithmetic(config, layout, processes),
         captions=texts.in_words(),
         notes=situation.notes,
         timeline=timeline(config, steps, batches, validates=bool(layout.validation)),
@@ -173,7 +175,7 @@ def plan(
     )
 
 
-def arithmetic(config: Config, layout: Layout) -> str:
+def arithmetic(config: Config, layout: Layout, processes: int = 1) -> str:
     """How the steps of an epoch come about, in one line."""
     train = config.train
     groups = Counter((entry.picture.is_regularization, entry.repeats) for entry in layout.training)
@@ -185,13 +187,15 @@ def arithmetic(config: Config, layout: Layout) -> str:
     views = " + ".join(terms) if len(terms) == 1 else f"({' + '.join(terms)})"
     if sides > 1:
         views += f" x {sides} resolutions"
-    divisor = str(train.batch_size)
-    if train.gradient_accumulation_steps > 1:
-        divisor = f"({train.batch_size} x {train.gradient_accumulation_steps})"
-    batches = batches_per_epoch(layout.training, train.batch_size)
+    factors = [str(train.batch_size)]
+    factors += [f"{processes} processes"] if processes > 1 else []
+    factors += [str(train.gradient_accumulation_steps)] if train.gradient_accumulation_steps > 1 else []
+    divisor = f"({' x '.join(factors)})" if len(factors) > 1 else factors[0]
+    together = train.batch_size * processes
+    batches = batches_per_epoch(layout.training, together)
     steps = _steps_per_epoch(config, batches)
     line = f"{views} / {divisor} = {steps:g} {'step' if steps == 1 else 'steps'} an epoch"
-    short = batches - sum(count // train.batch_size for count in views_per_bucket(layout.training).values())
+    short = batches - sum(count // together for count in views_per_bucket(layout.training).values())
     return f"{line}, {_plural(short, 'short batch', 'short batches')} included" if short else line
 
 
@@ -245,14 +249,14 @@ def _estimate(
     sizes: ModelSizes,
     texts: TextPlan,
     memory: Memory,
-    steps: int,
+    steps_and_batches: tuple[int, int],
     workspace: Workspace | None,
     room: Room | None,
 ) -> Estimate:
     found = measured(config, workspace) if workspace else None
     if found:
         seconds, note = (
-            _seconds(config, found, steps, layout),
+            _seconds(config, found, *steps_and_batches, layout),
             f"{found.costs.step * 1000:.0f} ms a step, measured {found.source}",
         )
     else:
@@ -272,13 +276,12 @@ def _estimate(
     )
 
 
-def _seconds(config: Config, found: Measured, steps: int, layout: Layout) -> float:
+def _seconds(config: Config, found: Measured, steps: int, batches: int, layout: Layout) -> float:
     """Of all steps and what comes between them, validation guessed where the measured run had none like it."""
     costs = found.costs
     if costs.validation is None:
         guess = validation_guess(config, costs.step, len(layout.validation))
         costs = replace(costs, validation=guess)
-    batches = batches_per_epoch(layout.training, config.train.batch_size)
     return seconds_left(config, costs, Place(), steps, epochs_by(config, steps, batches))
 
 

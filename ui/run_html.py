@@ -67,6 +67,11 @@ def notes(view: RunView) -> str:
     return f'<ul class="notes">{items}</ul>'
 
 
+def together(info: RunInfo, device: str) -> str:
+    """The devices of a run that one of them names: ``2 x NVIDIA L4``."""
+    return f"{info.processes} x {device}" if info.processes > 1 else device
+
+
 def _facts(view: RunView) -> list[str]:
     info = view.info
     facts = [f"step {info.step} of {info.max_steps}" if info.max_steps else f"step {info.step}"]
@@ -81,7 +86,7 @@ def _facts(view: RunView) -> list[str]:
     if view.latest.get("vram_bytes"):
         facts.append(f"{file_size(int(view.latest['vram_bytes']))} GPU memory")
     if info.device:
-        facts.append(info.device)
+        facts.append(together(info, info.device))
     if info.started and info.ended and info.ended > info.started:
         facts.append(f"took {duration(info.ended - info.started)}")
     return facts

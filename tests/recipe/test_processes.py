@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -149,3 +154,47 @@ def test_stop_go_on_and_pause(long: Run, workspace: Workspace, tiny_of: ConfigOf
     all_end(processes, seconds=120)
     assert [process.poll() for process in processes] == [0, 0]
     assert_same(run, long)
+
+
+def test_wrong_settings_are_told_once(workspace: Workspace, tiny_of: ConfigOf) -> None:
+    run = workspace.create_run(tiny_of(2, samples__prompts=[{"prompt": "a circle", "clip_skip": 12}]))
+    processes = started(2, run)
+    all_end(processes, seconds=60)
+    assert processes[0].poll() == 2 and run.read().exit_code == 2
+    assert len(of_type(run, "error")) == 1 and "clip_skip" in str(run.read().error)
+    out, err = processes[1].communicate()
+    assert out == "" and "error:" not in err
+
+
+def test_our_own_launch_and_accelerates(long: Run, workspace: Workspace, tiny_of: ConfigOf, tmp_path: Path) -> None:
+    """SIGTERM to the first stops and saves; the run is then ended by the second."""
+    config, here = tmp_path / "config.yaml", ["--workspace", str(workspace.dir)]
+    save_config(tiny_of(2, **LONG), config)
+    asked = ["train", str(config), *here, "--processes", "2", "--devices", "cpu", "--json"]
+    launch = subprocess.Popen([sys.executable, "-m", "trainer", *asked], cwd=forked.ROOT, stdout=subprocess.PIPE)
+    until = time.monotonic() + 120
+    while not workspace.runs():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    run = workspace.runs()[0]
+    wait_for_event(run, "checkpoint", 3)
+    launch.send_signal(signal.SIGTERM)
+    answer = json.loads(launch.communicate(timeout=60)[0])
+    assert (launch.returncode, run.read().state) == (3, "stopped")
+    assert f"stopped at step {run.read().step} of 40" in answer["stopped"]
+    assert processes_of(run) == [], "nobody is left behind"
+
+    accelerate = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    command = [sys.executable, *accelerate, "-m", "trainer", "resume", str(run.dir)]
+    told = subprocess.run(command, cwd=forked.ROOT, capture_output=True, text=True, timeout=240)
+    assert told.returncode == 0 and told.stdout.count("finished at step 40") == 1, told.stderr
+    assert_same(run, long)
+
+
+def processes_of(run: Run) -> list[int]:
+    """Those that were started for a run."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if str(run.dir) in (process.info["cmdline"] or []):
+            found.append(process.pid)
+    return found

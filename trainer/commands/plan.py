@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--measure", action="store_true", help="train some steps first, to know how long they take")
     parser.add_argument("--pictures", action="store_true", help="also tell where each picture comes")
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="plan for N processes that train together"
+    )
     add_workspace(parser)
 
 
@@ -38,7 +41,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         from trainer.measuring import measure  # only then: it needs torch
 
         measure(config, workspace, events)
-    found = plan(config, workspace, room, fitted=args.fit, pictures=args.pictures)
+    found = plan(config, workspace, room, fitted=args.fit, pictures=args.pictures, processes=max(1, args.processes))
     return {name: value for name, value in dataclasses.asdict(found).items() if value is not None}
 
 

@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="a.b=value", help="with `add`: change one setting"
     )
-    parser.add_argument("--device", default="any", help="with `add` and `device`: any, cpu, cuda:0, cuda:1 ...")
+    parser.add_argument(
+        "--device",
+        default="any",
+        help="with `add` and `device`: any, cpu, cuda:0; cuda:0,cuda:1 trains on both together",
+    )
     add_workspace(parser)
 
 

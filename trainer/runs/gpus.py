@@ -65,6 +65,11 @@ def gpu_of(device: str) -> Gpu | None:
     return next((gpu for gpu in gpus() if gpu.device == device), None)
 
 
+def devices_of(device: str) -> list[str]:
+    """The devices of a run's processes: ``cuda:0,cuda:1`` are two, one for each. The first one's worker starts it."""
+    return [name.strip() for name in device.split(",")]
+
+
 def device_holder(device: str) -> Holder | None:
     """Which job has a GPU; None where none has it or it is not told, and for the CPU, which jobs share."""
     gpu = gpu_of(device)
@@ -73,9 +78,15 @@ def device_holder(device: str) -> Holder | None:
 
 def check_device(device: str | None) -> None:
     """Raise UserError unless a run can be queued for it; None is any free GPU, or the CPU where there is none."""
-    if device is not None and device not in worker_devices():
+    names = [] if device is None else devices_of(device)
+    twice = len(set(names)) < len(names) and set(names) != {CPU}
+    if twice or not set(names) <= set(worker_devices()):
         allowed = ", ".join(["any", *worker_devices()])
-        raise UserError("queue.device", f"There is no device {device!r} here; there are {allowed}.", "Choose one.")
+        raise UserError(
+            "queue.device",
+            f"There is no device {device!r} here; there are {allowed}.",
+            "Choose one, or several with commas.",
+        )
 
 
 def chosen_gpus(names: Sequence[str], count: int) -> list[str]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
-from trainer.runs.gpus import CPU, check_device, gpus
+from trainer.runs.gpus import CPU, check_device, devices_of, gpus
 from trainer.runs.store import Run, RunInfo, Workspace
 
 Move = Literal["first", "earlier", "later", "last"]
@@ -74,7 +74,7 @@ def in_order(infos: Iterable[RunInfo], order: Sequence[str]) -> list[RunInfo]:
 def suits(info: RunInfo, device: str) -> bool:
     """Whether a run may be trained on a device: the one it is queued for, else any GPU, else the CPU."""
     if info.wanted_device is not None:
-        return info.wanted_device == device
+        return devices_of(info.wanted_device)[0] == device
     return device != CPU if gpus() else device == CPU
 
 

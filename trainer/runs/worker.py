@@ -26,7 +26,7 @@ from trainer.errors import UserError
 from trainer.processes import process_facts, start_detached, trainer_command
 from trainer.runs import control, queue
 from trainer.runs.events import EventSink
-from trainer.runs.gpus import check_device, default_device, gpu_of, worker_devices
+from trainer.runs.gpus import check_device, default_device, devices_of, gpu_of, worker_devices
 from trainer.runs.queue import queue_lock, queued_runs, read_queue, suits
 from trainer.runs.spare import Spare, is_expected, note_expected
 from trainer.runs.store import COMPUTING, ENDED, Run, RunInfo, Workspace
@@ -147,7 +147,8 @@ def resume_command(run: Run, workspace: Workspace) -> list[str]:
     info = run.read()
     extend = info.extend_to is not None and info.extend_to > info.step
     more = ["--max-steps", str(info.extend_to)] if extend else []
-    return trainer_command("resume", str(run.dir), "--workspace", str(workspace.dir), *more)
+    together = ["--devices", str(info.wanted_device)] if _needs_several(info) else []
+    return trainer_command("resume", str(run.dir), "--workspace", str(workspace.dir), *more, *together)
 
 
 def work(
@@ -254,13 +255,17 @@ def _start(
     trainer, which makes the run its own under the same lock, or another worker, whose trainer then finds it taken.
     """
     with run.lock(_RUN_LOCK_SECONDS):  # nobody can stop, delete or start the run before its pid is written
-        if run.read().state != "queued":
+        info = run.read()
+        if info.state != "queued":
             return None
         arguments, launched = command(run, workspace), time.time()
         try:
-            process = spare.start(arguments, run.log_path) or start_detached(
-                arguments, run.log_path, env=_environment(device)
-            )
+            if _needs_several(info):
+                process = start_detached(arguments, run.log_path)
+            else:
+                process = spare.start(arguments, run.log_path) or start_detached(
+                    arguments, run.log_path, env=_environment(device)
+                )
         except OSError as error:
             run.update_locked(state="failed", ended=time.time(), error=f"The trainer could not be started: {error}.")
             return None
@@ -320,11 +325,16 @@ def _device_is_taken(workspace: Workspace, device: str, turn: Turn | None) -> bo
 def _is_on(info: RunInfo, device: str) -> bool:
     """Whether a run that is going computes on a device, or may: one from a terminal tells it only once it has begun."""
     if info.queue_device is not None:
-        return info.queue_device == device
+        return device in (info.queue_device, *(devices_of(info.wanted_device) if info.wanted_device else ()))
     gpu = gpu_of(device)
     if info.gpu is not None:
         return gpu is not None and gpu.uuid.removeprefix("GPU-") in ("", info.gpu)
     return gpu is None if info.device == "cpu" else True
+
+
+def _needs_several(info: RunInfo) -> bool:
+    """Whether a run waits for several devices at once."""
+    return info.wanted_device is not None and len(devices_of(info.wanted_device)) > 1
 
 
 def _turn(device: str) -> Turn | None:

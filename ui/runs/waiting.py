@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from trainer.runs.gpus import device_holder, gpu_of, gpus, worker_devices
+from trainer.runs.gpus import device_holder, devices_of, gpu_of, gpus, worker_devices
 from trainer.runs.queue import suits
 from trainer.runs.store import ALIVE, COMPUTING, RunInfo
-from ui.run_html import STATE_WORDS
+from ui.run_html import STATE_WORDS, together
 from ui.run_list import RunList
 
 Seconds = Callable[[RunInfo], float | None]
@@ -149,7 +149,8 @@ def device_choices() -> tuple[tuple[str, str], ...]:
         return ()
     anywhere = "any free GPU" if len(found) > 1 else "the GPU"
     each = [(gpu.device, f"{gpu.name} ({gpu.device.removeprefix('cuda:')})") for gpu in found] if len(found) > 1 else []
-    return (("", anywhere), *each, ("cpu", "the processor"))
+    together = [(",".join(gpu.device for gpu in found), f"all {len(found)} GPUs together")] if len(found) > 1 else []
+    return (("", anywhere), *each, *together, ("cpu", "the processor"))
 
 
 def device_name(device: str) -> str:
@@ -173,12 +174,13 @@ def about(seconds: float) -> str:
 def _going(info: RunInfo, left: float | None) -> Going:
     percent = min(100, 100 * info.step // info.max_steps) if info.max_steps else 0
     word = f"about {about(left)} left" if left is not None and info.state == "training" else ""
-    return Going(info.id, info.name, info.state, STATE_WORDS[info.state], device_name(device_of(info)), percent, word)
+    device = together(info, device_name(device_of(info)))
+    return Going(info.id, info.name, info.state, STATE_WORDS[info.state], device, percent, word)
 
 
 def _waiting(info: RunInfo, start: float | None, others: Mapping[str, str], paused: bool) -> Waiting:
     busy = [job for device, job in others.items() if suits(info, device)]
-    if info.wanted_device is not None and info.wanted_device not in worker_devices():
+    if info.wanted_device is not None and not set(devices_of(info.wanted_device)) <= set(worker_devices()):
         word = f"waits for {info.wanted_device}, which is not here"
     elif paused:
         word = ""  # the panel's head tells it of all
