@@ -94,6 +94,10 @@ def _as_one_of_several(command: ModuleType, args: argparse.Namespace) -> int:
         command.run(args, _event_sink(args) if leads_launch() else Events())
     except (UserError, StoppedOnRequest, KeyboardInterrupt, JobFailed):
         return 0 if leads_launch() else 1
+    except Exception:
+        if leads_launch():
+            raise
+        return 1  # why is in the run's log, where it is not that the first process has ended
     return 0
 
 

@@ -18,7 +18,7 @@ from trainer.ranks import STARTER, is_launched
 from trainer.runs import control
 from trainer.runs.events import read_events
 from trainer.runs.gpus import CPU, chosen_gpus
-from trainer.runs.store import Run, RunInfo, Workspace
+from trainer.runs.store import ENDED, Run, RunInfo, Workspace
 
 _LOOK_SECONDS = 0.2
 _TOGETHER = ("--multi_gpu", "--num_machines", "1", "--machine_rank", "0", "--mixed_precision", "no")
@@ -131,8 +131,10 @@ def _outcome(run: Run, code: int) -> RunInfo:
         Problem(each["code"], each["message"], each["hint"]) for each in told if each["message"] in (info.error or "")
     ]
     if not problems:
-        why = info.error or f"The launcher ended with exit code {code}."
+        why = info.error or f"The processes ended with exit code {code}, without saying why."
         problems = [Problem("processes.failed", why, "Resume goes on from the newest checkpoint.")]
+    if info.state not in ENDED:  # they did not even begin: as long as this process lives the run would seem to
+        run.update(state="failed", pid=None, pid_started=None, ended=time.time(), exit_code=1, error=str(problems[0]))
     if info.exit_code == 2:
         raise UserError.many(problems)
     raise JobFailed(problems[-1], run.log_path)

@@ -12,8 +12,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -56,7 +57,7 @@ class RankGroup(Ranks):
         self.index, self.size = index, size
         self._device = device if device.type == "cuda" else torch.device("cpu")
         self._said = dist.new_group(backend="gloo", timeout=_WAITING)
-        self._people = self._everyone({"host": socket.gethostname(), "gpu": gpu_uuid(self._device), **this_process()})
+        self._people = self._everyone({"host": _machine(), "gpu": gpu_uuid(self._device), **this_process()})
         self._above = [os.getppid(), *filter(None, [starter()])]
         self._end: Callable[[Problem], None] = lambda problem: None
         self._closed = threading.Event()
@@ -192,3 +193,11 @@ class RankGroup(Ranks):
             if self.leads and not told and not all(map(is_running, self._above)):
                 told = True
                 os.kill(os.getpid(), signal.SIGTERM)  # nobody else would stop it, and have it saved
+
+
+def _machine() -> str:
+    """Tells where this process's number means the same: names of machines are not always their own."""
+    known = [socket.gethostname()]
+    with suppress(OSError):  # Linux: the kernel's start, and the container
+        known += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+    return "/".join(known)

@@ -32,8 +32,10 @@ class StepMaths:
         return f"{self.pictures} pictures{repeats} / {self.per_step} a step = about {steps}"
 
 
-def step_maths(config: Config) -> StepMaths | None:
-    """The counts; None while no folder holds a picture. Buckets may add some steps: a batch never mixes them."""
+def step_maths(config: Config, processes: int = 1) -> StepMaths | None:
+    """The counts, for processes that share each batch; None while no folder holds a picture.
+
+    Buckets may add some steps: a batch never mixes them."""
     counts = [count_pictures(source.path) for source in config.dataset.sources]
     pictures = sum(count for count, _ in counts)
     repeated = sum(
@@ -43,7 +45,7 @@ def step_maths(config: Config) -> StepMaths | None:
         return None
     resolution = config.dataset.resolution
     seen = repeated * (len(resolution) if isinstance(resolution, list) else 1)
-    per_step = config.train.batch_size * config.train.gradient_accumulation_steps
+    per_step = config.train.batch_size * processes * config.train.gradient_accumulation_steps
     per_epoch = math.ceil(seen / per_step)
     max_steps = config.train.epochs * per_epoch if config.train.epochs else config.train.max_steps
     return StepMaths(pictures, seen, per_step, per_epoch, max_steps, max_steps / per_epoch)

@@ -14,6 +14,7 @@ from trainer.data.datasets_library import HUB_PREFIX
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.hub_names import hub_file
+from trainer.runs.gpus import devices_of
 from trainer.runs.store import Run
 from trainer.single_file.cache import looks_like_a_file
 from trainer.yaml_texts import YamlError, dump_yaml, load_yaml
@@ -64,9 +65,9 @@ def looks_like_a_path(model: str) -> bool:
     return written_so or (model != "demo" and Path(model).exists())
 
 
-def maths_html(config: Config) -> str:
-    """The live line over the buttons."""
-    maths = step_maths(config)
+def maths_html(config: Config, processes: int = 1) -> str:
+    """The live line over the buttons, for so many processes that train together."""
+    maths = step_maths(config, processes)
     if maths is None:
         return '<p class="maths">Choose a folder with pictures to see how many steps there are.</p>'
     return (
@@ -81,10 +82,11 @@ def _epochs(maths: StepMaths) -> str:
     return "1 pass over the pictures" if maths.epochs < 1.05 else f"{maths.epochs:.3g} passes over the pictures"
 
 
-def command_line(config: Config, workspace: Path) -> str:
+def command_line(config: Config, workspace: Path, device: str = "") -> str:
     """What starts the same run from a terminal, with the settings saved under the run's name."""
     file = shlex.quote(f"{config.name}.yaml")
-    return f"./launch.sh trainer train {file} --workspace {shlex.quote(str(workspace))}"
+    together = f" --devices {device}" if len(devices_of(device)) > 1 else ""
+    return f"./launch.sh trainer train {file} --workspace {shlex.quote(str(workspace))}{together}"
 
 
 def save_last_form(context: AppContext, snapshot: dict[str, Any]) -> None:

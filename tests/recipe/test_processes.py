@@ -140,7 +140,7 @@ def test_stop_go_on_and_pause(long: Run, workspace: Workspace, tiny_of: ConfigOf
     processes = started(2, run)
     wait_for_event(run, "checkpoint", 3)
     control.ask(run.control_dir, "stop")
-    all_end(processes, seconds=60)
+    all_end(processes, seconds=120)
     assert [process.poll() for process in processes] == [3, 0]
     assert run.read().state == "stopped" and 3 < run.read().step < LONG["train__max_steps"]
 
@@ -156,10 +156,21 @@ def test_stop_go_on_and_pause(long: Run, workspace: Workspace, tiny_of: ConfigOf
     assert_same(run, long)
 
 
+def test_a_run_whose_launcher_is_gone_is_stopped_and_saved(workspace: Workspace, tiny_of: ConfigOf) -> None:
+    run = workspace.create_run(tiny_of(2, **LONG))
+    launcher = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    processes = start_several(2, "resume", str(run.dir), LORA_ATELIER_STARTER=str(launcher.pid))
+    wait_for_event(run, "checkpoint", 3)
+    launcher.kill()
+    launcher.wait()
+    all_end(processes, seconds=120)
+    assert run.read().state == "stopped" and run.output_path.is_file()
+
+
 def test_wrong_settings_are_told_once(workspace: Workspace, tiny_of: ConfigOf) -> None:
     run = workspace.create_run(tiny_of(2, samples__prompts=[{"prompt": "a circle", "clip_skip": 12}]))
     processes = started(2, run)
-    all_end(processes, seconds=60)
+    all_end(processes, seconds=120)
     assert processes[0].poll() == 2 and run.read().exit_code == 2
     assert len(of_type(run, "error")) == 1 and "clip_skip" in str(run.read().error)
     out, err = processes[1].communicate()

@@ -19,6 +19,7 @@ from trainer.curation.mask_files import masks_folder
 from trainer.curation.splitting import VALIDATION, validation_folder
 from trainer.errors import UserError
 from trainer.imports.base import Imported
+from trainer.runs.gpus import devices_of
 from trainer.runs.store import Run
 from trainer.runs.worker import enqueue, expect_start
 from ui import presets, train_view
@@ -129,7 +130,7 @@ def _wire_form(
 ) -> None:
     shown = [side.maths, side.text.yaml, side.text.command, side.problems, side.changes]
     gr.on(
-        [component.input for component in form.components],  # type: ignore[attr-defined]
+        [component.input for component in (*form.components, side.device)],  # type: ignore[attr-defined]
         handlers.changed,
         handlers.given,
         shown,
@@ -161,7 +162,7 @@ class TrainHandlers:
     @property
     def given(self) -> set[Block]:
         """What handlers are given that take the form's values."""
-        return {self._side.problems, *self._form.components}
+        return {self._side.problems, self._side.device, *self._form.components}
 
     @property
     def everything(self) -> list[Block]:
@@ -180,7 +181,7 @@ class TrainHandlers:
         snapshot = self._form.snapshot(values)
         train_view.save_last_form(self._context, snapshot)
         try:
-            explained = self._explained(self._form.collect(values))
+            explained = self._explained(self._form.collect(values), values[self._side.device])
         except UserError as error:
             shown = problems_html(error.problems, move=False) if values[self._side.problems] else ""
             explained = {self._side.maths: _count_of(error), self._side.problems: shown}
@@ -320,12 +321,13 @@ class TrainHandlers:
         train_view.check_paths(self._context, config)
         return config
 
-    def _explained(self, config: Config) -> dict[Any, Any]:
+    def _explained(self, config: Config, device: str = "") -> dict[Any, Any]:
+        """What a config means, trained on a device of the choice beside Start."""
         side = self._side
         return {
-            side.maths: train_view.maths_html(config),
+            side.maths: train_view.maths_html(config, len(devices_of(device))),
             side.text.yaml: dump_config(config),
-            side.text.command: train_view.command_line(config, self._context.workspace.dir),
+            side.text.command: train_view.command_line(config, self._context.workspace.dir, device),
             side.problems: "",
         }
 
