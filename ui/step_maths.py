@@ -35,7 +35,8 @@ class StepMaths:
 def step_maths(config: Config, processes: int = 1) -> StepMaths | None:
     """The counts, for processes that share each batch; None while no folder holds a picture.
 
-    Buckets may add some steps: a batch never mixes them."""
+    Buckets may add some steps: a batch never mixes them.
+    """
     counts = [count_pictures(source.path) for source in config.dataset.sources]
     pictures = sum(count for count, _ in counts)
     repeated = sum(
