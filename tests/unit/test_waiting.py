@@ -142,6 +142,7 @@ def test_two_gpus_take_turns_and_each_run_can_wait_for_its_own(workspace: Worksp
         ("", "any free GPU"),
         ("cuda:0", "Fast (0)"),
         ("cuda:1", "Slow (1)"),
+        ("cuda:0,cuda:1", "all 2 GPUs together"),
         ("cpu", "the processor"),
     )
     runs = RunListReader(workspace).read()
