@@ -180,7 +180,9 @@ def test_a_run_can_be_sent_to_another_device(
         wait_until_open(page)
         open_tab(page, "Runs")
         devices = panel(page).get_by_label("Train mine on")
-        expect(devices.locator("option")).to_have_text(["any free GPU", "Fast (0)", "Slow (1)", "the processor"])
+        expect(devices.locator("option")).to_have_text(
+            ["any free GPU", "Fast (0)", "Slow (1)", "all 2 GPUs together", "the processor"]
+        )
         devices.select_option("cuda:1")
         eventually(lambda: run.read().wanted_device == "cuda:1")
         page.reload()
