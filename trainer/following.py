@@ -11,9 +11,10 @@ from typing import Any
 from trainer.devices import pick_device
 from trainer.processes import ending_signals
 from trainer.ranks import Ranks
-from trainer.runs.events import Events
-from trainer.runs.store import Run, State
-from trainer.session import Session, log_kept
+from trainer.runs.events import Events, EventSink
+from trainer.runs.store import Run, State, Workspace
+from trainer.session import Session, log_kept, open_session
+from trainer.tracking.tracking import tracked
 
 _log = logging.getLogger("trainer")
 
@@ -49,3 +50,16 @@ def following(run: Run, ranks: Ranks) -> Iterator[Following]:
             with log_kept(run):
                 _log.exception("Process %s of %s failed.", ranks.index + 1, ranks.size)
         raise
+
+
+@contextmanager
+def session_of(
+    run: Run, workspace: Workspace, events: EventSink, share_gpu: bool | None, ranks: Ranks
+) -> Iterator[Session]:
+    """This process's turn at a run, with its trackers: see ``open_session`` for the first process."""
+    if not ranks.leads:
+        with following(run, ranks) as follower:
+            yield follower
+        return
+    with open_session(run, workspace, events, share_gpu, ranks) as session, tracked(session, run.config()):
+        yield session

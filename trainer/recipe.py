@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from trainer.data.training_set import Batch, prepare_training_set
 from trainer.devices import autocast, compute_dtype, seeded_generator, use_deterministic
 from trainer.families import load_family
 from trainer.families.base import Family
-from trainer.following import following
+from trainer.following import session_of
 from trainer.hub_loras import with_local_loras
 from trainer.late_numbers import moment
 from trainer.learning import Learning
@@ -46,12 +45,10 @@ from trainer.runs.events import EventSink
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Run, Workspace
 from trainer.sampling import check_prompts
-from trainer.session import open_session
 from trainer.sharing.after_training import share_finished
 from trainer.step_calls import CALLED, Calls, calls_of
 from trainer.step_inputs import Names, StepInputs
 from trainer.together import Together, let_parts_rest, set_training_mode
-from trainer.tracking.tracking import tracked
 from trainer.upkeep import Upkeep
 
 
@@ -109,9 +106,7 @@ def train(
         JobFailed: anything else. The run is ``failed``, with the reason in ``run.json``, events and log.
     """
     begun = time.monotonic()
-    leads = ranks.leads
-    session_of_run = open_session(run, workspace, events, share_gpu, ranks) if leads else following(run, ranks)
-    with session_of_run as session, tracked(session, run.config()) if leads else nullcontext():
+    with session_of(run, workspace, events, share_gpu, ranks) as session:
         device, events = session.device, session.events
         config = with_local_loras(run.config(), events, begun=any(checkpoints(run.checkpoints_dir)))
         allowed_optimizers = read_settings(workspace).allowed_optimizers
@@ -161,7 +156,7 @@ def train(
         learning.learn_with(ranks, passes=backward_passes(config) if calls is CALLED else 0)
         together = Together(config, family, data, encode, learning, calls, session, ranks)
         set_training_mode(family, config)
-        if not leads:
+        if not ranks.leads:
             together.follow(partial(train_step, ingredients, learning, data.batch, calls))
             return Outcome(learning.step, run.output_path, time.monotonic() - begun, None)
         upkeep = Upkeep(session, config, family, data, together, learning, max_steps, before)
