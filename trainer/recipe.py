@@ -131,8 +131,7 @@ def train(
         quantize_denoiser(family.denoiser, config.model.quantize, device)
         offload_blocks(family.denoiser, config.model.offload, device)
         draws = Draws()
-        seed = config.train.seed
-        trainables = add_adapters(family, config.lora, seed=seed, checkpoint=before.lora, draws=draws)  # float32
+        trainables = add_adapters(family, config.lora, seed=config.train.seed, checkpoint=before.lora, draws=draws)
         family.move(vae=device)
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop, ranks)
         family.move(text=device)
