@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,20 @@ def test_favourites_are_kept_in_the_workspace(workspace: Workspace) -> None:
     assert names(again, favourites=True) == [1]
     again.star([path.name], False)
     assert (again.page(favourites=True).pictures, again.page().favourites) == ([], 0)
+
+
+def test_favourites_of_two_apps_are_all_kept(workspace: Workspace) -> None:
+    paths = [add(workspace, number) for number in range(12)]
+    together = threading.Barrier(len(paths))
+
+    def star(path: Path) -> None:
+        album = Album(workspace)
+        together.wait()
+        album.star([path.name], True)
+
+    with ThreadPoolExecutor(len(paths)) as pool:
+        list(pool.map(star, paths))
+    assert sorted(names(Album(workspace), favourites=True)) == list(range(12))
 
 
 def test_deleted_pictures_come_back_and_overwrite_nothing(workspace: Workspace) -> None:

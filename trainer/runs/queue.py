@@ -8,11 +8,10 @@ worker acts on what was before. Whoever needs a run's lock too takes it after th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Literal, get_args
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from trainer.errors import UserError
@@ -47,12 +46,9 @@ def read_queue(workspace: Workspace) -> QueueState:
         return QueueState()
 
 
-@contextmanager
-def queue_lock(workspace: Workspace) -> Iterator[None]:
+def queue_lock(workspace: Workspace) -> AbstractContextManager[None]:
     """Keep the queue as it is meanwhile."""
-    workspace.locks_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(workspace.locks_dir / "queue.lock", timeout=30):
-        yield
+    return workspace.lock("queue")
 
 
 def queued_runs(workspace: Workspace) -> list[Run]:

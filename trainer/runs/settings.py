@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from trainer.files import read_json, write_json
@@ -50,8 +49,7 @@ def change_settings(workspace: Workspace, change: Callable[[AppSettings], AppSet
 
     Changes that several windows or apps make at once are all made: one after the other.
     """
-    workspace.locks_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(workspace.locks_dir / "settings.lock", timeout=30):
+    with workspace.lock("settings"):
         changed = change(read_settings(workspace))
         write_settings(workspace, changed)
     return changed

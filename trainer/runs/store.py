@@ -265,6 +265,13 @@ class Workspace:
     def locks_dir(self) -> Path:
         return self.dir / "locks"
 
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Keep what goes by this name as it is meanwhile, for all processes and threads."""
+        self.locks_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.locks_dir / f"{name}.lock", timeout=30):
+            yield
+
     def create_run(
         self,
         config: Config,

@@ -130,7 +130,7 @@ class Album:
     def star(self, names: Sequence[str], on: bool) -> None:
         """Make pictures favourites, or not any more. Raises UserError when one is not there."""
         stamps = {name: self._path(name).stat().st_mtime_ns for name in names}
-        with self._lock:
+        with self._workspace.lock("favourites"):  # another app may show the same pictures
             others = {name: stamp for name, stamp in self._stars().items() if name not in stamps}
             write_json(self._stars_file, {**others, **(stamps if on else {})})
 
