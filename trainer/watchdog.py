@@ -1,8 +1,8 @@
 """Notices that a run does nothing any more: a driver that hangs, a disk that is gone, a deadlock.
 
-The thread that trains gives signs of life by what it does anyhow: it tells events, and looks for requests. Another one
-counts how long there has been none. It counts in its own ticks, so that the time in which the machine sleeps, or the
-whole process is held, does not count.
+A run gives signs of life by what it does anyhow: it tells events, and looks for requests. A thread counts how long
+there has been none. It counts in its own ticks, so that the time in which the machine sleeps, or the whole process is
+held, does not count.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ END_AFTER_TIMES = 3
 
 HANGS, GOES_ON, HUNG = "run.hangs", "run.goes_on", "run.hung"
 
+_NAME = "watchdog"
 _WRITING_SECONDS = 30.0
 _OWN_CODE = str(Path(__file__).resolve().parent)
 
@@ -49,19 +50,19 @@ class Watchdog:
         self._log_path = log_path
         self._end_after = end_after_seconds
         self._thread = threading.get_ident()
-        self._doing = "starting"
+        self._last = "the start"
         self._signs = self._seen = 0
         self._silent = self._longest = 0.0
         self._steady = self._told = False
 
     def emit(self, kind: str, step: int = 0, **fields: Any) -> None:
-        """Hear what was done. What other threads tell, this one's warnings too, is no sign."""
-        if threading.get_ident() != self._thread:
+        """Hear what was done, by whatever thread: downloads have some. The watchdog's own words are no sign."""
+        if threading.current_thread().name == _NAME:
             return
         if kind == "metric":
-            self._steady, self._doing = True, f"after step {step}"
+            self._steady, self._last = True, f"step {step}"
         elif kind in ("progress", "state"):
-            self._doing = f"while {fields['what']}" if kind == "progress" else f"when {fields['state']}"
+            self._last = f'"{fields["what" if kind == "progress" else "state"]}"'
         self.sign()
 
     def sign(self) -> None:
@@ -91,7 +92,7 @@ class Watchdog:
                 if problem is not None:
                     _in_time(partial(warn, problem.code, problem.message, problem.hint))
 
-        thread = threading.Thread(target=watch, name="watchdog", daemon=True)
+        thread = threading.Thread(target=watch, name=_NAME, daemon=True)
         thread.start()
         try:
             yield
@@ -110,9 +111,8 @@ class Watchdog:
         limit = max(STEADY_SECONDS if self._steady else COLD_SECONDS, TIMES_THE_USUAL * self._longest)
         if self._silent >= limit and not self._told:
             self._told = True
-            return Problem(
-                "run.hangs", self._words(), f"{self._log_path.name} says where each thread is. {self._outlook}"
-            )
+            hint = f"{self._log_path.name} says where each thread is. {self._outlook}"
+            return Problem(HANGS, self._words(), hint)
         if self._end_after is not None and self._silent >= max(self._end_after, END_AFTER_TIMES * limit):
             return Problem(HUNG, self._words(), "Resume goes on from the newest checkpoint.")
         return None
@@ -126,7 +126,7 @@ class Watchdog:
 
     def _words(self) -> str:
         place = _place_of(self._thread)
-        return f"Nothing has been done for {_minutes(self._silent)}, {self._doing}: the run hangs in {place}."
+        return f"Nothing has been done for {_minutes(self._silent)} after {self._last}: the run hangs in {place}."
 
     @property
     def _outlook(self) -> str:
@@ -143,7 +143,7 @@ class Watchdog:
 
 def _in_time(write: Callable[[], None]) -> None:
     """Write something, unless that hangs too: it may be the disk."""
-    writing = threading.Thread(target=write, name="watchdog's writing", daemon=True)
+    writing = threading.Thread(target=write, name=_NAME, daemon=True)
     writing.start()
     writing.join(_WRITING_SECONDS)
 

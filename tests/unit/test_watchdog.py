@@ -85,11 +85,12 @@ def test_it_is_ended_after_the_limit_that_was_asked_for(asked: float, seconds: f
     assert problem.code == "run.hung" and "Resume goes on" in problem.hint
 
 
-def test_what_others_tell_is_no_sign_of_life() -> None:
+@pytest.mark.parametrize(("name", "told"), [("watchdog", ["run.hangs"]), ("a download", [])])
+def test_its_own_words_are_no_sign_of_life(name: str, told: list[str]) -> None:
     dog = watchdog()
     steady(dog)
     pass_time(dog, STEADY_SECONDS - TICK_SECONDS)
-    other = threading.Thread(target=dog.emit, args=("warning",))
-    other.start()
-    other.join()
-    assert [each.code for each in pass_time(dog, TICK_SECONDS)] == ["run.hangs"]
+    thread = threading.Thread(target=dog.emit, args=("warning",), name=name)
+    thread.start()
+    thread.join()
+    assert [each.code for each in pass_time(dog, TICK_SECONDS)] == told
