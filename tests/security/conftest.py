@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.running_app import end_app, free_port, start_app
+from tests.unit.queue_trainer import wait
 
 SECRET = "TOP-SECRET-CANARY"
 WATCHED_APP = Path(__file__).with_name("watched_app.py")
@@ -83,6 +84,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
         port = free_port()
         program = [str(WATCHED_APP), str(root / "told"), str(root / "outside")]
         running.append(Attacked(root, port, start_app(root / "workspace", port, options, program)))
+        wait((root / "told" / "routes.json").is_file)  # it answers before it has told them
         return running[-1]
 
     yield started

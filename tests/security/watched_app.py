@@ -6,7 +6,6 @@ OUTSIDE; and ``started.log``, which processes should have been started. None is.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from starlette.routing import BaseRoute
 
 import app
 from tests.security.watch import Watch
+from trainer.files import write_json
 
 
 def lines_to(path: Path) -> Callable[[str], None]:
@@ -46,7 +46,7 @@ def main() -> None:
 
     def and_tell(self: gr.Blocks, *args: Any, **options: Any) -> Any:
         answer = launch(self, *args, **options)
-        (folder / "routes.json").write_text(json.dumps(list(told(self.app.routes))))
+        write_json(folder / "routes.json", list(told(self.app.routes)))  # whole, for those who wait for it
         return answer
 
     gr.Blocks.launch = and_tell
