@@ -60,8 +60,14 @@ def test_it_trains_elsewhere_what_it_trains_here(
     run_it("--set", "train.max_steps=2")
     there = Run(moved / "run")
     assert there.output_path.read_bytes() == here.output_path.read_bytes() and losses_of(there) == losses_of(here)
+
+    teller = tmp_path / "tells what it is asked for"
+    teller.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$0.told"\n')
+    teller.chmod(0o755)
+    environment["PYTHON"] = str(teller)
     run_it("--max-steps", "3")  # the same command goes on
-    assert there.read().step == 3
+    told = Path(f"{teller}.told").read_text().splitlines()
+    assert told == ["-m", "trainer", "resume", str(there.dir), "--max-steps", "3"]
 
 
 def test_what_is_not_packed_is_named_and_settings_of_the_hub_stay(config: Config, tmp_path: Path) -> None:
