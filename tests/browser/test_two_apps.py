@@ -9,11 +9,15 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import App, wait_until_open
-from tests.browser.example_runs import open_tab
+from tests.browser.example_runs import example_run, open_tab
 from tests.browser.test_dataset_tab import caption_box, cards, eventually, field, make_dataset, open_folder, text_of
+from tests.browser.test_queue_page import expect_waiting, panel
 from tests.running_app import free_port, start_app
+from trainer.config import Config
+from trainer.runs import actions
+from trainer.runs.queue import pause, queued_runs
 from trainer.runs.settings import read_settings
-from trainer.runs.store import Workspace
+from trainer.runs.store import Run, Workspace
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,42 @@ def other(second_app: App, browser: BrowserContext) -> Iterator[Page]:
     wait_until_open(opened)
     yield opened
     opened.close()
+
+
+def chosen(page: Page, run: Run) -> None:
+    """Open a run on the Runs tab."""
+    open_tab(page, "Runs")
+    page.locator(f".run-item[data-pick='{run.id}']").click()
+    expect(page.locator("#run-head h2")).to_have_text(run.read().name)
+
+
+def test_runs_and_the_queue(page: Page, other: Page, workspace: Workspace) -> None:
+    """One run started in both, both reorder the queue, and one deletes what the other has open."""
+    pause(workspace)
+    waiting = [workspace.create_run(Config(name=name)) for name in ("a", "b", "c")]
+    again = example_run(workspace, "again", "stopped", steps=40)
+    for each in (page, other):
+        chosen(each, again)
+    buttons = [each.locator("#run-resume").element_handle() for each in (page, other)]
+    for button in buttons:
+        button.evaluate("button => button.click()")  # the second page may show already that it waits
+    for each in (page, other):
+        expect_waiting(each, "a", "b", "c", "again")
+    eventually(lambda: again.read().state == "queued")
+
+    panel(page).get_by_role("button", name="Start first: c", exact=True).press("Enter")
+    panel(other).get_by_role("button", name="Start later: a", exact=True).press("Enter")
+    eventually(lambda: queued_runs(workspace)[0] == waiting[2])
+    for each in (page, other):
+        expect(panel(each).locator("li.waiting .name").first).to_have_text("c")
+        expect(panel(each).locator("li.waiting")).to_have_count(4)
+
+    chosen(other, waiting[1])
+    actions.delete(waiting[1])
+    for each in (page, other):
+        expect(each.locator(f".run-item[data-pick='{waiting[1].id}']")).to_have_count(0)
+    chosen(other, again)
+    chosen(page, again)
 
 
 def test_a_caption_that_both_have_open(app: App, page: Page, other: Page) -> None:
