@@ -158,13 +158,13 @@ def test_a_preview_that_cannot_be_written_does_not_end_the_run(config_of, worksp
 
 
 def test_a_validation_loss_that_is_no_number_does_not_end_the_run(config_of, workspace: Workspace, monkeypatch) -> None:
-    from trainer import upkeep
+    from trainer import together
     from trainer.validation import ValidationLoss
 
     def diverged(*arguments: object) -> ValidationLoss:
         return ValidationLoss(float("nan"), [float("nan")] * 4)
 
-    monkeypatch.setattr(upkeep, "validation_loss", diverged)
+    monkeypatch.setattr(together, "validation_loss", diverged)
     config = config_of(train__max_steps=2, validation__split=0.3, output__save_every_steps=1)
     run, watcher = workspace.create_run(config), Watcher()
     train_here(run, watcher)
