@@ -78,7 +78,8 @@ def test_killed_again_and_again(configured: Path, workspace: Workspace, tmp_path
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_the_answer_is_json(number: signal.Signals, configured: Path, workspace: Workspace) -> None:
     run = Run(workspace.runs_dir / "one")
-    process = start("train", str(configured), "--workspace", str(workspace.dir), "--run-dir", str(run.dir))
+    long = ("--set", "train.max_steps=1000")  # not over before the signal comes
+    process = start("train", str(configured), *long, "--workspace", str(workspace.dir), "--run-dir", str(run.dir))
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not (run.dir / "events.jsonl").exists() or max(losses_of(run), default=0) < 3:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
