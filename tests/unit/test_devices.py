@@ -68,5 +68,5 @@ def test_what_cannot_be_computed_so_is_explained(as_before: None) -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))
     assert lacks_determinism(caught.value) and not lacks_determinism(RuntimeError("shapes differ"))
-    problem = _explain(caught.value)
+    problem = _explain(caught.value, in_steps=True)
     assert problem.field == "train.deterministic" and "put_" in problem.message and "Turn off" in problem.hint
