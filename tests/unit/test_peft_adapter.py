@@ -10,6 +10,7 @@ from torch import nn
 
 from trainer.config import LoraSettings
 from trainer.families.sdxl import FULL_UNET
+from trainer.lora.dropout import Draws
 from trainer.lora.peft_adapter import ADAPTER, add_peft_adapters
 
 Plan = tuple[int, float]
@@ -28,7 +29,7 @@ def on_meta_with(plans: dict[str, Plan]) -> tuple[UNet2DConditionModel, dict[str
     """SDXL's whole UNet without memory for its weights, and the rank and alpha of each layer that PEFT made."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(**FULL_UNET)
-        add_peft_adapters(unet, [(name, *plan) for name, plan in plans.items()], LoraSettings())
+        add_peft_adapters(unet, [(name, *plan) for name, plan in plans.items()], LoraSettings(), Draws())
     layers = {name: layer for name, layer in unet.named_modules() if isinstance(layer, PeftLayer)}
     return unet, {
         name: (layer.lora_A[ADAPTER].weight.shape[0], layer.scaling[ADAPTER] * layer.r[ADAPTER])
@@ -70,6 +71,6 @@ def test_names_that_begin_or_end_alike_are_told_apart() -> None:
     names = ["first", "conv1", "a.b", "aXb", "conv11", "block.conv1", "block.a.b"]
     plans = {name: (rank, 2.5 * rank) for rank, name in enumerate(names, 1)}
     model = Small()
-    add_peft_adapters(model, [(name, *plan) for name, plan in plans.items()], LoraSettings())
+    add_peft_adapters(model, [(name, *plan) for name, plan in plans.items()], LoraSettings(), Draws())
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, PeftLayer)}
     assert {name: (layer.r[ADAPTER], layer.lora_alpha[ADAPTER]) for name, layer in layers.items()} == plans
