@@ -144,13 +144,11 @@ run_tests() {
     if [ $# -gt 0 ]; then exec "$VENV/bin/python" -m pytest "$@"; fi
     "$VENV/bin/ruff" check .
     "$VENV/bin/ruff" format --check .
-    local status=0 types workers
+    local status=0 types
     "$VENV/bin/mypy" &
     types=$!
-    # One more than there are cores, as many tests wait for pages and processes.
-    workers=$("$VENV/bin/python" -c 'import os; print(min(os.cpu_count() or 1, 8) + 1)')
     # What waits for pages and trainings comes first, the many short tests last: so no worker ends long before the others.
-    "$VENV/bin/python" -m pytest --numprocesses "$workers" --dist loadfile --no-loadscope-reorder \
+    "$VENV/bin/python" -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
         tests/browser tests/security tests/recipe tests/fuzz tests/bench tests/unit || status=$?
     wait "$types" || status=$?
     if command -v timeout >/dev/null; then timeout 120 ./launch.sh audit >&2 || true; fi  # a report that fails nothing
