@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 
 from trainer.errors import UserError
 
-_LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+_LOGIN = "log in with hf auth login, or set HF_TOKEN"
 _NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "socket", "ssl", "hf_xet")
 _NO_NETWORK = "Check the network, or give a folder or file that is on this machine."
 _LATER = "Try again later; what is done already is kept."

@@ -17,7 +17,7 @@ from trainer.runs.events import EventSink
 
 TokenPlace = Literal["environment", "login", "none"]
 _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-HOW_TO_LOG_IN = "Run `hf auth login` in a terminal, or set HF_TOKEN, and start the program again."
+HOW_TO_LOG_IN = "Run hf auth login in a terminal, or set HF_TOKEN, and start the program again."
 
 
 def token_place() -> TokenPlace:

@@ -14,7 +14,7 @@ const form = make("div", { class: "form" },
   make("label", { class: "check" }, tells, make("span", {}, "Tell about the pictures", make("small", {}, "Folder names, class prompts and tags, where the file tells of them."))),
   begin);
 const job = make("div", { "aria-live": "polite" });
-element.append(make("p", { class: "quiet" }, "Sends the LoRA with a model card, settings without paths, and preview pictures. The access token comes from `hf auth login` or HF_TOKEN alone."), form, job);
+element.append(make("p", { class: "quiet" }, "Sends the LoRA with a model card, settings without paths, and preview pictures. The access token comes from hf auth login or HF_TOKEN alone."), form, job);
 let view = {};
 
 function receive() {
