@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,6 +14,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 from tests.browser.conftest import App, expect_to_fit, toast, wait_until_open
 from tests.browser.example_runs import example_run, open_tab
 from tests.browser.test_dataset_tab import eventually
+from tests.listed_gpus import list_two_gpus
 from tests.recipe.tiny_runs import SIDE, make_pictures
 from tests.running_app import free_port, processes_of, start_app
 from trainer.config import Config
@@ -163,12 +163,7 @@ def test_a_run_can_be_sent_to_another_device(
     browser: BrowserContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a driver that lists two GPUs; the queue is paused, so that nothing starts."""
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho '0, GPU-aaaa, Fast'\necho '1, GPU-bbbb, Slow'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    list_two_gpus(monkeypatch, tmp_path, "Fast", "Slow")
     workspace = Workspace(tmp_path / "workspace")
     pause(workspace)
     run = workspace.create_run(Config(name="mine"))

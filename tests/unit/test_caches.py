@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants, hf_hub_download
 
-from tests.hub_server import Hub, hub_server, use_hub
+from tests.hub_server import Hub
 from trainer import caches as caches_module
 from trainer.__main__ import main
 from trainer.caches import COMPUTED, CONVERTED, UNPACKED, caches, delete_caches
@@ -18,13 +17,6 @@ from trainer.errors import UserError
 from trainer.files import size_bytes
 from trainer.runs.store import Workspace
 from ui.hub_cards import choices
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_server() as running:
-        use_hub(monkeypatch, running.address, tmp_path / "hub")
-        yield running
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import tiny_taggers
-from tests.hub_server import Hub, hub_server, use_hub
+from tests.hub_server import Hub
 from trainer.captioners.options import ModelOptions
 from trainer.captioners.weights import tagger_file, weights_folder
 from trainer.errors import Problem, UserError
@@ -22,13 +21,6 @@ NEEDED = [
     "model-2-of-2.safetensors",
 ]
 SPARE = ["consolidated.safetensors", "pytorch_model.bin", "code.py", "README.md", "onnx/model.onnx", "onnx/config.json"]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_server() as hub:
-        use_hub(monkeypatch, hub.address, tmp_path / "cache")
-        yield hub
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
-from tests.hub_server import Fault, Hub, hub_server, use_hub
+from tests.hub_server import Fault, Hub, use_hub
 from tests.tiny_models import tiny_model
 from trainer import hub as hub_module
 from trainer.config import LoraSettings, ModelSettings
@@ -58,13 +57,6 @@ class Told:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model("sd1", tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_server() as running:
-        use_hub(monkeypatch, running.address, tmp_path / "hub")
-        yield running
 
 
 def load(base: str = REPO, told: Told | None = None, **model: Any) -> Any:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
-from tests.hub_server import TOKEN, Fault, Hub, hub_server, use_hub
+from tests.hub_server import TOKEN, Fault, Hub, use_hub
 from tests.recipe.tiny_runs import Watcher
 from trainer.errors import UserError
 from trainer.hub_login import account_name, token_place
 from ui.hub_cards import whose
 
 WHOAMI = "/api/whoami-v2"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_server() as running:
-        use_hub(monkeypatch, running.address, tmp_path / "hub")
-        yield running
 
 
 def test_the_place_is_told_without_asking_anybody(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants, file_download
 
 from tests.browser.example_runs import write_example_lora
-from tests.hub_server import TOKEN, Fault, Hub, hub_server, use_hub
+from tests.hub_server import TOKEN, Fault, Hub, use_hub
 from tests.recipe.tiny_runs import Watcher
 from trainer.__main__ import main
 from trainer.config_io import load_config, parse_config
@@ -27,13 +26,6 @@ from trainer.sharing.settings import ShareSettings
 REPO = "someone/neon"
 FOUND = HubFile(REPO)
 CARD = "---\nbase_model:\n- owner/base\n---\n# Neon\n"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_server() as running:
-        use_hub(monkeypatch, running.address, tmp_path / "hub")
-        yield running
 
 
 @pytest.fixture(scope="module")

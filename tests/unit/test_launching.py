@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.listed_gpus import list_two_gpus
 from trainer.config import Config
 from trainer.errors import JobFailed, StoppedOnRequest, UserError
 from trainer.launching import Launch, _outcome, add_processes, launch_of, launcher_command
@@ -23,12 +24,7 @@ from ui.train_view import command_line
 @pytest.fixture
 def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A driver that lists two GPUs."""
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho '0, GPU-aaaa, A'\necho '1, GPU-bbbb, B'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    list_two_gpus(monkeypatch, tmp_path)
     gpus.cache_clear()
     yield
     gpus.cache_clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.hub_server import TOKEN, Fault, Hub, front_matter, hub_server, use_hub
+from tests.hub_server import TOKEN, Fault, Hub, front_matter
 from tests.recipe.tiny_runs import Watcher
 from trainer.__main__ import main
 from trainer.config_io import parse_config, parse_yaml
@@ -35,11 +34,10 @@ PICTURES = "holiday-of-anna"
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with hub_server() as running:
-        use_hub(monkeypatch, running.address, tmp_path / "hub")
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield running
+def hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """With somebody who is known to it."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
 
 
 def write_some_lora(path: Path, **metadata: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import tempfile
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from queue_trainer import ROOT, Quiet, add, command, order, wait, worker_process
 
+from tests.listed_gpus import list_two_gpus
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.files import write_json
@@ -42,12 +42,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works
 @pytest.fixture
 def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A driver that lists two GPUs, whose locks are the test's own."""
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho '0, GPU-aaaa, A'\necho '1, GPU-bbbb, B'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    list_two_gpus(monkeypatch, tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     gpus.cache_clear()
