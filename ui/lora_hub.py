@@ -36,7 +36,10 @@ class HubPicker:
         self._reader = JobReader(context.workspace)
         self._offers_model = offers_model
         self.panel = scripted(
-            f"{name}-hub", css=("runs/evaluation", "runs/share"), js=("dataset/dom", "loras/hub"), value=self._shown()
+            f"{name}-hub",
+            css=("runs/evaluation", "runs/share"),
+            js=("dataset/dom", "job", "loras/hub"),
+            value=self._shown(),
         )
         self.chosen = gr.Textbox("", visible=False)
         self.panel.get(tells_problems(self._get), None, None, **TELLING)

@@ -29,7 +29,7 @@ def build(context: AppContext, board: RunsBoard) -> gr.HTML:
         panel = scripted(
             "run-evaluation",
             css=("runs/evaluation",),
-            js=("dataset/dom", "runs/evaluation_figures", "runs/evaluation"),
+            js=("dataset/dom", "job", "runs/evaluation_figures", "runs/evaluation"),
         )
 
     def shown(seen: Shown) -> list[Any]:

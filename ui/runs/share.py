@@ -29,7 +29,7 @@ def build(context: AppContext, board: RunsBoard) -> None:
     """Lay the panel out, folded; it is there for runs that have a finished LoRA."""
     reader = JobReader(board.desk.workspace)
     with gr.Accordion("Share on the Hugging Face Hub", open=False, elem_classes=["card", "as-text"]) as fold:
-        panel = scripted("run-share", css=("runs/evaluation", "runs/share"), js=("dataset/dom", "runs/share"))
+        panel = scripted("run-share", css=("runs/evaluation", "runs/share"), js=("dataset/dom", "job", "runs/share"))
 
     def key(seen: Shown) -> Any:
         latest = reader.latest(seen.run.dir, [COMMAND])

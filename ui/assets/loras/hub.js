@@ -17,15 +17,9 @@ function receive() {
 }
 
 function showJob() {
-  const { job: now } = view;
-  job.replaceChildren();
-  if (!now) return;
-  if (now.state === "finished") return showResult(now);
-  const running = now.state === "running";
-  const words = { running: now.total ? `${now.what} ${now.done} of ${now.total}` : `asks the Hub for ${now.name}`, stopped: "The download was stopped.", failed: "This did not work." }[now.state];
-  job.append(make("p", { class: `job ${now.state}` }, words, running ? button("Cancel", () => trigger("cancel", { job: now.id })) : null));
-  if (running) job.append(make("progress", now.total ? { value: now.done, max: now.total, "aria-label": "Download" } : { "aria-label": "Download" }));
-  [...now.problems, ...now.warnings].forEach((text) => job.append(make("p", { class: "detail" }, text)));
+  const now = view.job;
+  tellJob(job, now, { running: `asks the Hub for ${now?.name}`, stopped: "The download was stopped.", failed: "This did not work." }, "Download");
+  if (now?.state === "finished") showResult(now);
 }
 
 function showResult({ result, model, warnings }) {

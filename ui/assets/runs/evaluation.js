@@ -95,15 +95,8 @@ function inWords(seconds) {
 }
 
 function showJob() {
-  const { job: now } = view;
-  job.replaceChildren();
-  if (!now || now.state === "finished") return;
-  const running = now.state === "running";
-  const words = { running: now.total ? `${now.what} ${now.done} of ${now.total}${now.left ? `, about ${now.left} left` : ""}` : now.what,
-    stopped: "The evaluation was stopped. What was measured is kept: start it again to go on.", failed: "The evaluation did not work." }[now.state];
-  job.append(make("p", { class: `job ${now.state}` }, words, running ? button("Cancel", () => trigger("cancel", { job: now.id })) : null));
-  if (running) job.append(make("progress", now.total ? { value: now.done, max: now.total, "aria-label": "Evaluation" } : { "aria-label": "Evaluation" }));
-  [...now.problems, ...now.warnings].forEach((text) => job.append(make("p", { class: "detail" }, text)));
+  const stopped = "The evaluation was stopped. What was measured is kept: start it again to go on.";
+  tellJob(job, view.job, { running: view.job?.what, stopped, failed: "The evaluation did not work." }, "Evaluation");
 }
 
 function showResult() {

@@ -30,16 +30,9 @@ function receive() {
 }
 
 function showJob() {
-  const { job: now } = view;
-  job.replaceChildren();
-  if (!now) return;
-  if (now.state === "finished") return showResult(now);
-  const running = now.state === "running";
-  const words = { running: now.total ? `${now.what} ${now.done} of ${now.total}${now.left ? `, about ${now.left} left` : ""}` : now.what || "asks the Hub",
-    stopped: "Sending was stopped. What is there already is not sent again.", failed: "This did not work." }[now.state];
-  job.append(make("p", { class: `job ${now.state}` }, words, running ? button("Cancel", () => trigger("cancel", { job: now.id })) : null));
-  if (running) job.append(make("progress", now.total ? { value: now.done, max: now.total, "aria-label": "Sending" } : { "aria-label": "Sending" }));
-  [...now.problems, ...now.warnings].forEach((text) => job.append(make("p", { class: "detail" }, text)));
+  const now = view.job;
+  tellJob(job, now, { running: now?.what || "asks the Hub", stopped: "Sending was stopped. What is there already is not sent again.", failed: "This did not work." }, "Sending");
+  if (now?.state === "finished") showResult(now);
 }
 
 function showResult({ id, looks, result }) {
