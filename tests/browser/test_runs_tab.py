@@ -165,7 +165,8 @@ def test_run_again_shows_the_new_run_and_extending_queues(page: Page, workspace:
     page.locator("#run-extend-by input").fill("25")
     page.get_by_role("button", name="Train on to step 35", exact=True).click()
     expect(page.locator("#run-head .pill")).not_to_have_text("Finished")
-    assert run.read().extend_to == 35
+    info = run.read()
+    assert 35 in (info.extend_to, info.max_steps)  # the trainer, once it has begun, takes over what was asked for
 
 
 def test_only_pictures_of_the_run_are_served(page: Page, app: App, finished: Run) -> None:

@@ -31,8 +31,8 @@ from trainer.runs.store import Run
 pytestmark = pytest.mark.skipif(not CAN_WATCH, reason="needs Linux' answers to system calls")
 
 ASKED = os.environ.get("LORA_ATELIER_FAULTS", "")
-"""``all``: each moment of a run of 12 steps; a number: each so-manieth; without, a few of a run of 6."""
-STEPS = 12 if ASKED else 6
+"""``all``: each moment of a run of 30 steps; a number: each so-manieth; without, a few of a run of 6."""
+STEPS = 30 if ASKED else 6
 TRIED_OF_A_FEW, TRIED_OF_A_RESUMED = 12, 5
 ONE_EACH_SESSION = (".lock", "train.log", "events.jsonl", "run.json")
 
