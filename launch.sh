@@ -77,6 +77,9 @@ install_packages() {
         # One core would compile everything; the tests compile what they use on all of them. A user's first start waits for none.
         if [ "$file" = requirements-dev.txt ]; then arguments+=(--no-compile); fi
     done
+    local index
+    index=$(index_of_own_torch)
+    if [ -n "$index" ]; then arguments+=(--extra-index-url "$index"); fi
     if ! run_logged "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off "${arguments[@]}"; then
         if [ $fresh = yes ]; then rm -rf "$VENV"; fi
         fail "$(why_pip_failed) (details: $LOG)."
@@ -84,6 +87,19 @@ install_packages() {
     mark_installed "$wanted" "$@"
     trap - INT TERM HUP
     rm -f "$LOG"
+}
+
+# A PyTorch for AMD's or Intel's GPUs that the user has put into .venv (docs/devices.md) counts as the pinned version for pip;
+# where a newer one is pinned, it comes from where the user's came from.
+index_of_own_torch() {
+    local found build
+    for found in "$VENV"/lib/python*/site-packages/torch-*+*.dist-info; do
+        build=${found##*+}
+        build=${build%.dist-info}
+        case $build in
+            rocm* | xpu) printf 'https://download.pytorch.org/whl/%s' "$build" ;;
+        esac
+    done
 }
 
 # Bash heeds a signal only when the command in front of it ends, and a command that is just starting may miss its own:

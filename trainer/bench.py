@@ -6,6 +6,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,17 @@ from trainer.config import Config
 from trainer.data.buckets import resolutions
 from trainer.data.random_set import random_training_set
 from trainer.data.training_set import Batch, TrainingSet
-from trainer.devices import compute_dtype, device_name, gpu_held, pick_device, use_deterministic
+from trainer.device_needs import suited
+from trainer.devices import (
+    compute_dtype,
+    device_name,
+    gpu_held,
+    kind_of,
+    peak_memory_bytes,
+    pick_device,
+    use_deterministic,
+    wait_for,
+)
 from trainer.families import load_family, random_family
 from trainer.families.base import Family
 from trainer.learning import Learning
@@ -29,7 +40,7 @@ from trainer.profiling.growth import Growth, VariedStep, growth, variations
 from trainer.profiling.memory import memory_by_kind
 from trainer.profiling.profile import StepProfile, profile_step
 from trainer.profiling.spans import DATA, span
-from trainer.profiling.work import wait_for, work_of
+from trainer.profiling.work import work_of
 from trainer.quantize import quantize_denoiser
 from trainer.recipe import Ingredients, train_step
 from trainer.runs.events import EventSink
@@ -132,6 +143,7 @@ def _bench(
 ) -> _Bench:
     begun = time.perf_counter()
     config = changed(config, {"dataset.cache.to_disk": False})
+    config = suited(config, kind_of(device), (), partial(_warn, events))
     use_deterministic(config.train.deterministic)
     dtype = compute_dtype(config.train.mixed_precision, device)
     family = _family(config, size, model_given, device, dtype)
@@ -145,6 +157,10 @@ def _bench(
     encode = caption_encoder(family, config, data.text_plan, Path(), events, lambda: None)
     ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
     return _Bench(ingredients, learning, data, time.perf_counter() - begun)
+
+
+def _warn(events: EventSink, code: str, message: str, hint: str) -> None:
+    events.emit("warning", code=code, message=message, hint=hint)
 
 
 def _measured(bench: _Bench, size: str, events: EventSink) -> Measurement:
@@ -167,7 +183,7 @@ def _measured(bench: _Bench, size: str, events: EventSink) -> Measurement:
         load_s=round(bench.load_s, 3),
         compile_s=0.0,
         first_step_s=round(times[0], 3),
-        peak_vram_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+        peak_vram_bytes=peak_memory_bytes(device) or 0,
         peak_rss_bytes=_peak_rss_bytes(),
         steps=len(times),
         family=family.name,

@@ -16,6 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from trainer.config import Prompt
+from trainer.devices import sent
 from trainer.families.base import Conditioning, Family, stacked
 from trainer.samplers import make_scheduler
 
@@ -131,7 +132,7 @@ class Denoising:
         scheduler, options = self._scheduler, self._step_options(generators)
         sizes = self._sizes(latents, 2 if guided else 1)
         behind = [] if beside is None else [torch.cat([beside] * 2) if guided else beside]
-        asked = self.timesteps.to(self._device)  # all at once: a copy to the GPU waits for it
+        asked = sent(self.timesteps, self._device)  # all at once: a copy to the GPU waits for it
         for index, timestep in enumerate(self.timesteps):
             noisy = torch.cat([latents] * 2) if guided else latents  # (B or 2B, 4, h, w)
             noisy = scheduler.scale_model_input(noisy, timestep)

@@ -1,57 +1,146 @@
-"""The device a job runs on, its number formats, and the generators behind every random draw."""
+"""The device a job runs on, its number formats, and the generators behind every random draw.
+
+The one place that knows PyTorch's backends by their names; all else asks ``features_of`` a device.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import gc
 import hashlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Literal
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Literal
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from trainer.accelerators import DEVICE_VARIABLE, FEATURES, DeviceChoice, Features, Kind
 from trainer.errors import UserError
+from trainer.runs.accelerator_here import turn_name
 from trainer.runs.events import EventSink
 from trainer.runs.store import Workspace
 from trainer.runs.turns import WAITING_HINT, AllTurns, Turn, busy_words, cpu_turn, gpu_turn, holding, waiting_hint
 
 MixedPrecision = Literal["auto", "no", "fp16", "bf16"]
-DeviceChoice = Literal["auto", "cpu", "cuda"]
 SMALL_MODEL_PARAMETERS = 50_000_000
 CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-_NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")
-"""What torch and oneDNN say on a CPU: the latter where there is no room for the code that it makes."""
+_NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive", "MPS backend out of memory", "NPU out of memory")
+"""What torch and oneDNN say on a CPU, the latter where there is no room for the code that it makes; and backends that
+raise no ``torch.OutOfMemoryError``."""
 _TOOLS_NEED_BYTES = 2 << 30  # of the GPU's memory: enough for a merge's blocks and for the largest matrix of SDXL
 
 
 def pick_device() -> torch.device:
-    """The first NVIDIA GPU, or the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """The first accelerator that PyTorch finds and ``LORA_ATELIER_DEVICE`` allows, or the CPU."""
+    wanted = os.environ.get(DEVICE_VARIABLE, "auto")
+    found = None if wanted == "cpu" else accelerator()
+    return found if found is not None and wanted in ("auto", found.type) else torch.device("cpu")
+
+
+def accelerator() -> torch.device | None:
+    """The first device beside the CPU that PyTorch computes on; None without one, or one of an unknown kind."""
+    _load_ascends_backend()
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return torch.device(found.type, 0) if found is not None and found.type in FEATURES else None
+
+
+@functools.cache
+def _load_ascends_backend() -> None:
+    """Have PyTorch know ``npu``, where Ascend's package is installed; others' backends are its own."""
+    if importlib.util.find_spec("torch_npu"):
+        with suppress(ImportError, OSError):  # the package is there, the driver is not
+            importlib.import_module("torch_npu")
+
+
+def kind_of(device: torch.device) -> Kind:
+    """What a device is. AMD's GPUs go by CUDA's name in PyTorch; ``meta``, without numbers, stands for some GPU."""
+    if device.type in ("cuda", "meta"):
+        return "rocm" if torch.version.hip else "cuda"
+    kinds: dict[str, Kind] = {kind: kind for kind in FEATURES}
+    return kinds[device.type]
+
+
+def features_of(device: torch.device) -> Features:
+    """What a device can do."""
+    return FEATURES[kind_of(device)]
+
+
+def backend(device: torch.device) -> Any:
+    """PyTorch's module of a device's backend. What is called by the same names in all of them: streams and events where
+    there are ``streams``, counts of memory where there are ``memory_counts``."""
+    return torch.get_device_module(device)
 
 
 def choose_device(wanted: DeviceChoice, field: str = "device") -> torch.device:
-    """The device that a user asked for; ``auto`` is a GPU where there is one. Raises UserError(field)."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("device.none", f"{field}: there is no NVIDIA GPU here.", "Use auto or cpu.", field)
-    return torch.device("cpu") if wanted == "cpu" else pick_device()
+    """The device that a user asked for, for a tool that computes in float64.
+
+    ``auto`` is an accelerator that has such numbers, else the CPU. Raises UserError(field).
+    """
+    device = torch.device("cpu") if wanted == "cpu" else pick_device()
+    if wanted == "auto":
+        return device if features_of(device).float64 else torch.device("cpu")
+    if device.type != wanted:
+        name = "NVIDIA or AMD GPU" if wanted == "cuda" else FEATURES[wanted].name
+        raise UserError("device.none", f"{field}: there is no {name} here.", "Use auto or cpu.", field)
+    if not features_of(device).float64:
+        lacks = f"which no {features_of(device).name} is known to have"
+        message = f"{field}: {wanted} is given, and this is computed in float64, {lacks}."
+        raise UserError("device.float64", message, "Use auto or cpu.", field)
+    return device
 
 
 def compute_dtype(mixed_precision: MixedPrecision, device: torch.device) -> torch.dtype:
     """The format of the frozen weights and of the step's matrix products.
 
-    ``auto`` is bf16 where the GPU computes in it, fp16 on older ones, fp32 on the CPU.
+    ``auto`` is bf16 where an accelerator computes in it, else fp16 where losses can be scaled; fp32 on the CPU.
     """
     if mixed_precision == "auto":
         if device.type == "cpu":
             return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        without = torch.float16 if features_of(device).loss_scaling else torch.float32
+        return torch.bfloat16 if _has_bf16(device) else without
     return {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether an accelerator multiplies matrices in bfloat16 by itself."""
+    if device.type == "mps":
+        return torch.backends.mps.is_macos_or_newer(14, 0)
+    if device.type == "npu":
+        return bool(backend(device).is_bf16_supported())
+    return bool(backend(device).is_bf16_supported(including_emulation=False))
+
+
+def in_float64(values: Tensor) -> Tensor:
+    """Values in float64: where they are, or on the CPU where their device has no such numbers."""
+    return values.double() if features_of(values.device).float64 else values.cpu().double()
+
+
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """The most exact format for sums on a device."""
+    return torch.float64 if features_of(device).float64 else torch.float32
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values on a device; those in float64 are float32 there if it has no such numbers."""
+    if values.dtype == torch.float64 and not features_of(device).float64:
+        values = values.float()
+    return values.to(device)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has computed all it was given."""
+    if device.type == "mps":
+        torch.mps.synchronize()
+    elif features_of(device).beside_host:
+        backend(device).synchronize(device)
 
 
 def use_deterministic(wanted: bool) -> None:
@@ -91,13 +180,19 @@ def use_threads_for(parameters: int) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """``cpu`` or the GPU's own name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    """``cpu`` or the accelerator's own name."""
+    if device.type == "cpu":
+        return "cpu"
+    name_of = getattr(backend(device), "get_device_name", None)
+    return str(name_of(device)) if name_of else features_of(device).name
 
 
 def gpu_uuid(device: torch.device) -> str | None:
-    """What tells a GPU from all others, as the driver has it without ``GPU-`` in front; None for the CPU."""
-    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+    """What tells an accelerator from all others of the machine, None for the CPU: what the driver has without ``GPU-``
+    in front, or ``turn_name`` where the page knows no driver to ask."""
+    if device.type == "cpu":
+        return None
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else turn_name(str(device))
 
 
 def turn_on(
@@ -187,12 +282,21 @@ def _got_with_room(turn: Turn, device: torch.device, events: EventSink) -> bool:
 
 def free_memory_bytes(device: torch.device) -> int:
     """Memory that can still be taken on the device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if features_of(device).memory_counts:
+        return int(backend(device).mem_get_info(device)[0])
+    return psutil.virtual_memory().available
 
 
 def held_memory_bytes(device: torch.device) -> int:
     """What this process holds: of the GPU's memory, or of the machine's."""
-    return torch.cuda.memory_reserved(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+    if features_of(device).memory_counts:
+        return int(backend(device).memory_reserved(device))
+    return torch.mps.driver_allocated_memory() if device.type == "mps" else psutil.Process().memory_info().rss
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """The most that tensors took of a GPU's memory; None where that is not counted."""
+    return int(backend(device).max_memory_allocated(device)) if features_of(device).memory_counts else None
 
 
 def give_back_memory(device: torch.device) -> None:
@@ -202,10 +306,16 @@ def give_back_memory(device: torch.device) -> None:
     model (``malloc_trim(3)``).
     """
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    if device.type != "cpu":
+        backend(device).empty_cache()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
+
+
+def give_back_cached_memory() -> None:
+    """Return to the driver what PyTorch keeps of an accelerator's memory for later."""
+    if (found := accelerator()) is not None:
+        backend(found).empty_cache()
 
 
 def seeded_generator(seed: int, *purpose: int | str, device: torch.device | str = "cpu") -> torch.Generator:

@@ -73,6 +73,7 @@ def training_memory(
     *,
     texts_rest: bool = False,
     on_gpu: bool = True,
+    own_memory: bool = True,
     cache_bytes: int = 0,
 ) -> Memory:
     """Memory of a training step: of the GPU, or of the machine where the processor trains.
@@ -88,33 +89,34 @@ def training_memory(
         texts_rest: whether the text encoders are out of the way, see ``TextPlan.texts_rest``; in the machine's memory
             they stay.
         on_gpu: whether a GPU trains.
+        own_memory: whether it has memory of its own; Apple's share the machine's.
         cache_bytes: what is cached.
     """
-    train = config.train
+    train, apart = config.train, on_gpu and own_memory
     full = train.mixed_precision == "no" or (not on_gpu and train.mixed_precision == "auto")
     per_cell = activation_bytes(sizes.units, config.lora.target, train.gradient_checkpointing)
     cells = train.batch_size * largest_bucket_px / _LATENT_SCALE**2
     changes_are_kept = config.lora.type != "lora" and train.gradient_checkpointing != "all"
     changes = sizes.adapted * (4 if full else 2) if changes_are_kept else 0
     number = 4 if full else 2
-    texts = 0 if texts_rest and on_gpu else sizes.text * number
-    vae = 0 if config.dataset.cache.latents and on_gpu else sizes.vae * 4
+    texts = 0 if texts_rest and apart else sizes.text * number
+    vae = 0 if config.dataset.cache.latents and apart else sizes.vae * 4
     return Memory(
-        weights=_denoiser_bytes(config, sizes, number, on_gpu=on_gpu) + texts + vae,
+        weights=_denoiser_bytes(config, sizes, number, apart=apart) + texts + vae,
         lora=sizes.lora * (_weight_bytes(train) + (0 if train.ema is None else 4)),
         gradients=sizes.lora * 4,
         optimizer=sizes.lora * _optimizer_bytes(train),
         activations=int(cells * sizes.channels * per_cell * (_FLOAT32_FACTOR if full else 1)) + changes,
-        cache=0 if on_gpu else cache_bytes,
+        cache=0 if apart else cache_bytes,
         overhead=_OVERHEAD_BYTES["gpu" if on_gpu else "cpu"],
     )
 
 
-def _denoiser_bytes(config: Config, sizes: ModelSizes, number: int, *, on_gpu: bool) -> int:
+def _denoiser_bytes(config: Config, sizes: ModelSizes, number: int, *, apart: bool) -> int:
     """Of its weights on the device; of what is offloaded two blocks are there at once."""
     model = config.model
     one = _QUANTIZED_BYTES.get(model.quantize, number)
-    if not (model.offload and on_gpu):
+    if not (model.offload and apart):
         return int(sizes.denoiser * one)
     return int((sizes.denoiser * (1 - model.offload) + 2 * sizes.units.largest_block) * one)
 
@@ -127,10 +129,13 @@ class MemoryModel:
         sizes: of the model.
         layout: of the pictures.
         on_gpu: whether a GPU trains.
+        own_memory: see ``training_memory``.
     """
 
-    def __init__(self, config: Config, sizes: ModelSizes, layout: Layout, *, on_gpu: bool = True) -> None:
-        self._sizes, self._layout, self._on_gpu = sizes, layout, on_gpu
+    def __init__(
+        self, config: Config, sizes: ModelSizes, layout: Layout, *, on_gpu: bool = True, own_memory: bool = True
+    ) -> None:
+        self._sizes, self._layout, self._on_gpu, self._own_memory = sizes, layout, on_gpu, own_memory
         self._largest_px = max(math.prod(entry.bucket) for entry in layout.training)
         self._known: dict[tuple[bool, bool], tuple[bool, int]] = {}
 
@@ -149,6 +154,7 @@ class MemoryModel:
             self._largest_px,
             texts_rest=texts_rest,
             on_gpu=self._on_gpu,
+            own_memory=self._own_memory,
             cache_bytes=cache_bytes,
         )
 

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from trainer.devices import features_of
+
 WARM_UPS = 3
 """Calls before the capture, in which libraries choose their kernels and take their workspaces."""
 
@@ -35,7 +37,7 @@ def graph_maker(device: torch.device) -> GraphMaker | None:
 
     In a shared memory they would have to be replayed in the order of their captures, as results lie there too.
     """
-    return CudaGraph if device.type == "cuda" else None
+    return CudaGraph if features_of(device).graphs else None
 
 
 def sharing_graph_maker() -> GraphMaker:
@@ -45,6 +47,11 @@ def sharing_graph_maker() -> GraphMaker:
     once another is replayed. A pool whose last graph is gone cannot be used again: then another maker is due.
     """
     return functools.partial(CudaGraph, warm_ups=0, pool=torch.cuda.graph_pool_handle())
+
+
+def is_capturing() -> bool:
+    """Whether what is called now is captured, and not computed."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 class CudaGraph:

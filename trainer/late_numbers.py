@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from trainer.devices import backend, features_of, wait_for
+
 STEPS_AHEAD = 2
 """Steps that are started on a GPU before the numbers of the first of them are waited for. Enough that the GPU never has
 nothing to do, and few enough that a stop, or a loss on the page, is not long behind."""
@@ -19,15 +21,16 @@ T = TypeVar("T")
 
 
 def steps_ahead(device: torch.device) -> int:
-    """How many steps the host may be ahead: none where both are the same processor."""
-    return STEPS_AHEAD if device.type == "cuda" else 0
+    """How many steps the host may be ahead: none where both are the same processor, or nothing tells what is done."""
+    return STEPS_AHEAD if features_of(device).streams else 0
 
 
 def moment(device: torch.device) -> Any:
     """A point in the device's work, for ``milliseconds``; on a GPU it lies behind all that was started so far."""
-    if device.type != "cuda":
+    if not features_of(device).streams:
+        wait_for(device)
         return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
+    event = backend(device).Event(enable_timing=True)
     event.record()
     return event
 
@@ -75,7 +78,7 @@ class LateNumbers(Generic[T]):
             numbers: (N,) on the device; copied from there before anything that is started later.
             begin: the ``moment`` before the step.
         """
-        if self._device.type == "cuda":
+        if features_of(self._device).streams:
             host = torch.empty_like(numbers, device="cpu", pin_memory=True)
             numbers = host.copy_(numbers, non_blocking=True)
         else:
@@ -93,6 +96,6 @@ class LateNumbers(Generic[T]):
     def _but(self, left: int) -> Iterator[Read[T]]:
         while len(self._waiting) > left:
             step = self._waiting.popleft()
-            if self._device.type == "cuda":
+            if features_of(self._device).streams:
                 step.end.synchronize()
             yield Read(step.facts, step.numbers.tolist(), milliseconds(step.begin, step.end))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import TrainSettings
-from trainer.devices import seeded_generator
+from trainer.devices import features_of, seeded_generator
 from trainer.ema import Ema
 from trainer.errors import UserError
 from trainer.optimizers import (
@@ -143,8 +143,9 @@ class Learning:
         if self._ema is not None:
             told.append(self._ema.share_at(self.step))
         # As exact as Python's numbers where they can be; the fused kernels of GPUs read float32
-        on_host = self.loss.device.type == "cpu"
-        return torch.tensor(told, dtype=torch.float64 if on_host else torch.float32)
+        features = features_of(self.loss.device)
+        exact = features.float64 and not features.beside_host
+        return torch.tensor(told, dtype=torch.float64 if exact else torch.float32)
 
     @torch.no_grad()
     def apply_gradients(self, told: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from trainer.devices import peak_memory_bytes
 from trainer.late_numbers import Read
 from trainer.runs.events import EventSink
 
@@ -37,8 +38,8 @@ def values_of(read: Read[Step], device: torch.device) -> dict[str, float]:
         values[f"lr_{re.sub(r'[^a-z0-9]+', '_', name)}"] = rate
     if read.facts.limits_norms:
         values["layers_scaled"] = int(layers_scaled)
-    if device.type == "cuda":
-        values["vram_bytes"] = torch.cuda.max_memory_allocated(device)
+    if (peak := peak_memory_bytes(device)) is not None:
+        values["vram_bytes"] = peak
     return values
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.activations import BLOCK
+from trainer.devices import backend, features_of
 from trainer.quantize import PackedWeight, keep_as_it_is
 
 PLACES = 2
@@ -37,32 +38,33 @@ class Copies(Protocol):
         """Let what is begun on the device from now on come after a copy."""
 
 
-class CudaCopies:
+class StreamCopies:
     """On a stream of their own, from memory that the system does not move."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._backend = backend(device)
+        self._stream = self._backend.Stream(device)
 
     def host(self, count: int) -> Tensor:
         """See ``Copies``."""
         return torch.empty(count, dtype=torch.uint8, pin_memory=True)
 
-    def start(self, source: Tensor, target: Tensor) -> torch.cuda.Event:
+    def start(self, source: Tensor, target: Tensor) -> Any:
         """See ``Copies``."""
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
+        self._stream.wait_stream(self._backend.current_stream(self._device))
+        with self._backend.stream(self._stream):
             target.copy_(source, non_blocking=True)
             return self._stream.record_event()
 
-    def wait(self, started: torch.cuda.Event) -> None:
+    def wait(self, started: Any) -> None:
         """See ``Copies``."""
-        torch.cuda.current_stream(self._device).wait_event(started)
+        self._backend.current_stream(self._device).wait_event(started)
 
 
 def copies_for(device: torch.device) -> Copies | None:
     """How blocks come to a device; None where the machine's memory is the device's."""
-    return CudaCopies(device) if device.type == "cuda" else None
+    return StreamCopies(device) if features_of(device).offloads else None
 
 
 def offload_blocks(denoiser: nn.Module, share: float, device: torch.device) -> None:

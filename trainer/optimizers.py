@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -13,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Optimizer, TrainSettings
-from trainer.config_training import CONSTANT, OWN_RATE, PAGED
+from trainer.config_training import CONSTANT, OWN_RATE
+from trainer.devices import features_of
 from trainer.errors import UserError
+from trainer.graphs import is_capturing
 from trainer.optimizer_classes import CLASS_FIELD, FIELD, OPTIMIZERS, class_path, optimizer_problems
 from trainer.parameter_groups import ParameterGroup
-
-EIGHT_BITS_ON_CPUS = (0, 50)
-"""The first version of bitsandbytes whose AdamW 8-bit is relied on without a GPU."""
 
 
 @runtime_checkable
@@ -48,7 +46,7 @@ def make_optimizer(
     make = optimizer_class(settings, allowed)
     arguments = settings.optimizer_args
     if settings.optimizer != "custom":
-        arguments = {**OPTIMIZERS[settings.optimizer].arguments, **arguments}
+        arguments = {**_usual_arguments(settings.optimizer, groups), **arguments}
     if settings.optimizer in OWN_RATE:
         _check_one_rate(settings.optimizer, {group.learning_rate for group in groups})
     try:
@@ -71,10 +69,8 @@ def optimizer_class(settings: TrainSettings, allowed: Sequence[str] = ()) -> typ
         allowed: classes that the user lets configs name; nothing else is imported for ``custom``.
 
     Raises:
-        UserError: not allowed, not installed, not an optimizer, or where it has nothing to compute with.
+        UserError: not allowed, not installed, or not an optimizer.
     """
-    if not torch.cuda.is_available():
-        _check_without_gpu(settings.optimizer)
     if problems := list(optimizer_problems(settings, allowed)):
         raise UserError.many(problems)
     path = class_path(settings)
@@ -88,25 +84,6 @@ def optimizer_class(settings: TrainSettings, allowed: Sequence[str] = ()) -> typ
     if settings.optimizer == "custom":
         _check_class(found, settings)
     return found
-
-
-def _check_without_gpu(name: Optimizer) -> None:
-    """Raise UserError for an optimizer that the processor cannot compute."""
-    if name in PAGED:
-        message = f"{FIELD}: {name} moves its averages between a GPU and the machine; there is no NVIDIA GPU."
-        raise UserError("optimizer.needs_gpu", message, "Use adamw.", FIELD)
-    if name == "adamw8bit" and not _eight_bits_on_cpus():
-        message = f"{FIELD}: adamw8bit needs an NVIDIA GPU, or bitsandbytes 0.50 and newer; there is neither."
-        raise UserError("optimizer.needs_gpu", message, "Use adamw, or install bitsandbytes.", FIELD)
-
-
-def _eight_bits_on_cpus() -> bool:
-    """Whether bitsandbytes is there in a version with kernels for CPUs."""
-    try:
-        major, minor = importlib.metadata.version("bitsandbytes").split(".")[:2]
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return (int(major), int(minor)) >= EIGHT_BITS_ON_CPUS
 
 
 def effective_learning_rate(optimizer: torch.optim.Optimizer, number: int = 0) -> float:
@@ -136,7 +113,7 @@ def step_where(optimizer: torch.optim.Optimizer, wanted: Tensor, rates: Sequence
     """
     groups = optimizer.param_groups
     before = [{"lr": group["lr"], "capturable": group["capturable"]} for group in groups]
-    captured = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    captured = is_capturing()
     for group, rate in zip(groups, rates, strict=True):
         group.update(lr=rate, capturable=captured)  # to fused kernels it is only a permission
     told: Any = optimizer
@@ -168,6 +145,14 @@ def averaged(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -
         with torch.no_grad():
             for parameter, value in zip(parameters, exact, strict=True):
                 parameter.copy_(value)
+
+
+def _usual_arguments(name: Optimizer, groups: list[ParameterGroup]) -> dict[str, Any]:
+    """What an optimizer is given beside the settings, as far as it works where the parameters are."""
+    usual = OPTIMIZERS[name].arguments
+    devices = {parameter.device for group in groups for parameter in group.parameters}
+    fused = all(features_of(device).fused_adamw for device in devices)
+    return usual if fused else {key: value for key, value in usual.items() if key != "fused"}
 
 
 def _check_class(found: Any, settings: TrainSettings) -> None:

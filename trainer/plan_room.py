@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import psutil
 
+from trainer.accelerators import FEATURES, Kind
 from trainer.errors import UserError
+from trainer.runs.accelerator_here import accelerator_here, torch_build
 from trainer.runs.driver import driver_rows
-from trainer.runs.gpus import gpus
+from trainer.runs.gpus import Gpu, gpus
 
 MEMORY_VARIABLE = "LORA_ATELIER_MEMORY"
 """Environment variable that stands for ``--memory``."""
@@ -65,15 +66,33 @@ class Room:
         return needed_bytes <= self.usable_bytes
 
 
-def room_here(given: str | None = None) -> Room:
-    """The memory of this machine, or as much as was given as ``8GB`` or in the environment.
+def room_here(given: str | None = None) -> Room | None:
+    """The memory of this machine, or as much as was given as ``8GB`` or in the environment; None where an accelerator
+    does not tell of its own.
 
     Raises UserError(field="memory") when that is no amount of memory.
     """
     given = given or os.environ.get(MEMORY_VARIABLE)
     if given:
         return given_room(parse_memory(given))
-    return _gpu_room() or _machine_room()
+    gpu = _gpu_here()
+    if gpu is None:
+        return _machine_room()
+    return _gpu_room(gpu) if gpu.kind == "cuda" else _other_room(gpu)
+
+
+def kind_here(given: str | None = None) -> Kind:
+    """What a run would compute on: a GPU of the usual kind where a memory was given and the machine has none."""
+    gpu = _gpu_here()
+    if gpu is not None:
+        return gpu.kind
+    return "cuda" if given or os.environ.get(MEMORY_VARIABLE) else "cpu"
+
+
+def _gpu_here() -> Gpu | None:
+    """The first GPU that a run may use; None without one, or where this PyTorch cannot use it."""
+    gpu = next(iter(gpus()), None)
+    return None if gpu is not None and gpu.kind == "cuda" and torch_build() == "cpu" else gpu
 
 
 def given_room(count: int) -> Room:
@@ -99,11 +118,17 @@ def _machine_room() -> Room:
     return Room("cpu", "this machine", memory.total, memory.available)
 
 
-def _gpu_room() -> Room | None:
-    """The first GPU that a run may use; None without one, or where this PyTorch cannot use it."""
-    gpu = next(iter(gpus()), None)
-    if gpu is None or _torch_without_cuda():
-        return None
+def _other_room(gpu: Gpu) -> Room | None:
+    """The memory of an accelerator that is not NVIDIA's: Apple's have the machine's; None where nothing tells."""
+    if not FEATURES[gpu.kind].own_memory:
+        memory = psutil.virtual_memory()
+        return Room("gpu", f"{gpu.name}, in this machine's memory", memory.total, memory.available)
+    here = accelerator_here()
+    return Room("gpu", gpu.name, *here.memory) if here is not None and here.memory is not None else None
+
+
+def _gpu_room(gpu: Gpu) -> Room | None:
+    """The memory of a GPU as its driver tells it; None where that does not answer."""
     rows = driver_rows("--query-gpu=memory.total,memory.free", *([f"--id={gpu.uuid}"] if gpu.uuid else []))
     if not rows or len(rows[0]) != 2 or not all(each.isdigit() for each in rows[0]):
         return None
@@ -132,10 +157,3 @@ def _program(pid: int, name: str) -> tuple[str, bool]:
         return short, False
     ours = any(word in words for word in _TRAINER_WORDS)
     return ("LoRA Atelier" if ours else short), ours
-
-
-def _torch_without_cuda() -> bool:
-    try:
-        return version("torch").endswith("+cpu")
-    except PackageNotFoundError:
-        return False

@@ -7,12 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trainer.accelerators import FEATURES, Kind
 from trainer.auto_fit import Fitted, fit, memory_advice, what_if
 from trainer.config import Config
 from trainer.data.buckets import resolutions
 from trainer.data.epoch import Layout, batches_per_epoch, lay_out, total_steps, views_per_bucket
 from trainer.data.picture_notes import PictureNotes, take_notes
 from trainer.data.text_plan import TextPlan
+from trainer.device_needs import AnotherWay, other_ways, refusals
 from trainer.errors import Problem, UserError
 from trainer.estimates import Memory, MemoryModel, disk_bytes, planned_texts
 from trainer.files import home_path
@@ -21,7 +23,7 @@ from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.optimizer_classes import optimizer_problems
 from trainer.pace import Place, epochs_by, seconds_left, validation_guess
 from trainer.plan_disk import disk_advice, free_for_run
-from trainer.plan_fixes import Advice, Situation, with_fixes
+from trainer.plan_fixes import Advice, Fix, Situation, with_fixes
 from trainer.plan_pictures import PlacedPicture, placed_pictures
 from trainer.plan_room import Room
 from trainer.plan_warnings import find_warnings
@@ -124,6 +126,7 @@ def plan(
     fitted: bool = False,
     pictures: bool = False,
     processes: int = 1,
+    kind: Kind | None = None,
 ) -> Plan:
     """Count, place and estimate; only picture headers and captions are read.
 
@@ -135,20 +138,24 @@ def plan(
         fitted: also look for settings that fit into ``room``.
         pictures: also tell where each picture comes.
         processes: how many train together, each on its share of a batch; memory is that of one of them.
+        kind: what computes, to say what it lacks; without it nothing is said of that.
 
     Raises:
-        UserError: folders missing or empty, a base that cannot be a model, or an optimizer that is not installed or not
-            allowed; all problems at once.
+        UserError: folders missing or empty, a base that cannot be a model, an optimizer that is not installed or not
+            allowed, or what the device cannot do; all problems at once.
     """
-    layout, sizes = _both(config, workspace)
+    layout, sizes = _both(config, workspace, kind)
     train = config.train
     batches = batches_per_epoch(layout.training, train.batch_size * processes)
     steps = total_steps(train, batches)
     texts = planned_texts(config, sizes, layout)
-    memory = MemoryModel(config, sizes, layout, on_gpu=room is None or room.on_gpu)
+    own_memory = kind is None or FEATURES[kind].own_memory
+    memory = MemoryModel(config, sizes, layout, on_gpu=room is None or room.on_gpu, own_memory=own_memory)
     estimate = _estimate(config, layout, sizes, texts, memory.of(config), (steps, batches), workspace, room)
     situation = Situation(config, layout, take_notes(config, layout), steps, batches)
     warnings = [with_fixes(each, situation) for each in find_warnings(situation, sizes)]
+    if kind is not None:
+        warnings = [*(_without(each) for each in other_ways(config, kind)), *warnings]
     if room is not None:
         warnings = [*memory_advice(config, memory, layout, room), *warnings]
     if estimate.disk_free_bytes is not None:
@@ -199,7 +206,7 @@ def arithmetic(config: Config, layout: Layout, processes: int = 1) -> str:
     return f"{line}, {_plural(short, 'short batch', 'short batches')} included" if short else line
 
 
-def _both(config: Config, workspace: Workspace | None) -> tuple[Layout, ModelSizes]:
+def _both(config: Config, workspace: Workspace | None, kind: Kind | None) -> tuple[Layout, ModelSizes]:
     problems: list[Problem] = []
     layout: Layout | None = None
     sizes: ModelSizes | None = None
@@ -211,11 +218,18 @@ def _both(config: Config, workspace: Workspace | None) -> tuple[Layout, ModelSiz
         sizes = model_sizes(config.model, config.lora)
     except UserError as error:
         problems += error.problems
+    if kind is not None:
+        problems += refusals(config, kind)
     if workspace is not None:
         problems += optimizer_problems(config.train, read_settings(workspace).allowed_optimizers)
     if problems or layout is None or sizes is None:
         raise UserError.many(problems)
     return layout, sizes
+
+
+def _without(way: AnotherWay) -> Advice:
+    """What the device does another way, as a warning that goes with the settings that say so."""
+    return Advice(way.code, way.message, way.hint, way.field, [Fix("Set what is done anyhow", way.changes)])
 
 
 def _count(layout: Layout, *, regularization: bool) -> int:

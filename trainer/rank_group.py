@@ -22,7 +22,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from trainer.devices import gpu_uuid, is_out_of_memory
+from trainer.devices import accelerator, features_of, gpu_uuid, is_out_of_memory
 from trainer.errors import Problem
 from trainer.gradient_sum import GradientSum
 from trainer.processes import is_running
@@ -41,7 +41,8 @@ _NOTICE_SECONDS = 3.0
 @contextmanager
 def joined() -> Iterator[RankGroup]:
     """Find the other processes, by the environment of ``torchrun``, and leave them in the end."""
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_COMPUTING)
+    found = accelerator()
+    state = PartialState(cpu=found is None or not features_of(found).process_groups, timeout=_COMPUTING)
     group = RankGroup(state.process_index, state.num_processes, state.device)
     try:
         yield group
@@ -55,7 +56,7 @@ class RankGroup(Ranks):
     def __init__(self, index: int, size: int, device: torch.device) -> None:
         """Meet the others, and watch from then on whether those of this machine are there."""
         self.index, self.size = index, size
-        self._device = device if device.type == "cuda" else torch.device("cpu")
+        self._device = device if features_of(device).process_groups else torch.device("cpu")
         self._said = dist.new_group(backend="gloo", timeout=_WAITING)
         self._people = self._everyone({"host": _machine(), "gpu": gpu_uuid(self._device), **this_process()})
         self._above = [os.getppid(), *filter(None, [starter()])]

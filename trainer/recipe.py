@@ -23,7 +23,8 @@ from trainer.data.epoch import total_steps
 from trainer.data.plain_captions import plain_captions
 from trainer.data.rows import Rows
 from trainer.data.training_set import Batch, prepare_training_set
-from trainer.devices import autocast, compute_dtype, seeded_generator, use_deterministic
+from trainer.device_needs import suited
+from trainer.devices import autocast, compute_dtype, kind_of, seeded_generator, use_deterministic
 from trainer.families import load_family
 from trainer.families.base import Family
 from trainer.following import session_of
@@ -111,7 +112,8 @@ def train(
         config = with_local_loras(run.config(), events, begun=any(checkpoints(run.checkpoints_dir)))
         allowed_optimizers = read_settings(workspace).allowed_optimizers
         use_deterministic(config.train.deterministic)
-        optimizer_class(config.train, allowed_optimizers)  # before the long work: one that is missing ends the run
+        config = suited(config, kind_of(device), allowed_optimizers, session.warn)  # what the device lacks is told
+        optimizer_class(config.train, allowed_optimizers)  # before the long work: one that is broken ends the run
         dtype = compute_dtype(config.train.mixed_precision, device)
         before = ranks.share(lambda: continuation_of(session, config.lora))  # the newest checkpoint, if there is one
 
@@ -160,7 +162,6 @@ def train(
             return Outcome(learning.step, run.output_path, time.monotonic() - begun, None)
         upkeep = Upkeep(session, config, family, data, together, learning, max_steps, before)
         upkeep.begin()
-
         with upkeep.nothing_untold():
             while not upkeep.over:
                 begin = moment(device)

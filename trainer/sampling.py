@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from trainer.config import Config, SamplePrompt
 from trainer.data.buckets import resolutions
-from trainer.devices import is_out_of_memory
+from trainer.devices import give_back_cached_memory, is_out_of_memory
 from trainer.drawing import OnStep, draw
 from trainer.errors import StoppedOnRequest, UserError
 from trainer.evaluation import without_dropout
@@ -96,8 +95,7 @@ def _draw_smaller_if_need_be(family: Family, config: Config, prompt: SamplePromp
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or min(width, height) < 2 * SMALLEST_PREVIEW_PX:
                 raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_cached_memory()
         width, height = width // 16 * 8, height // 16 * 8
         session.warn("preview.memory", "Not enough memory for the preview.", f"Drawn at {width} x {height} instead.")
 

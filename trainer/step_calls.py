@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import Config
-from trainer.devices import is_out_of_memory, is_small
+from trainer.devices import features_of, is_out_of_memory, is_small
 from trainer.families.base import Family
 from trainer.graphs import Function, Graph, GraphMaker, sharing_graph_maker
 from trainer.learning import Learning
@@ -87,7 +87,8 @@ class Calls:
         held = self._graphs.get(key) or self._captured(key, function, sent, device)
         if held is None:
             self._seen[key] += 1
-            return function(*[each.to(device, non_blocking=True) for each in sent])
+            beside = features_of(device).streams  # else what is on its way must stay until it is there
+            return function(*[each.to(device, non_blocking=beside) for each in sent])
         held.used = self._count
         self._graphs.move_to_end(key)
         return held.graph.replay(sent)
@@ -162,11 +163,13 @@ def calls_of(config: Config, learning: Learning, family: Family, device: torch.d
 
     On a CPU a small model's are replayed: a large one's wait for arithmetic, and recording holds all that it computes.
     """
-    why = why_called(config)
-    if device.type != "cuda":
+    why, features = why_called(config), features_of(device)
+    if not features.beside_host:
         if why is not None or not is_small(family.denoiser):
             return CALLED
         return Calls(learning, lambda: ProcessorGraph, _teller(learning, events), CALLED_FIRST_ON_CPU)
+    if why is None and not features.graphs:
+        why = f"PyTorch captures no graphs for the {features.name}"
     if why is not None:
         events.emit("progress", what=f"steps are called, not replayed: {why}", done=1, total=1)
         return CALLED
@@ -203,4 +206,4 @@ def why_called(config: Config) -> str | None:
 
 def _on_the_way(tensor: Tensor, device: torch.device) -> Tensor:
     """Where a copy to the device waits for nobody."""
-    return tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+    return tensor.pin_memory() if features_of(device).streams and tensor.is_cpu else tensor

@@ -10,7 +10,14 @@ import torch
 from filelock import FileLock, Timeout
 
 from trainer.config import LoraSettings, ModelSettings
-from trainer.devices import free_memory_bytes, give_back_memory, gpu_uuid, held_memory_bytes, is_out_of_memory
+from trainer.devices import (
+    features_of,
+    free_memory_bytes,
+    give_back_memory,
+    gpu_uuid,
+    held_memory_bytes,
+    is_out_of_memory,
+)
 from trainer.errors import Problem, StoppedOnRequest, UserError
 from trainer.files import write_json
 from trainer.generate import Painter, check_files
@@ -214,7 +221,7 @@ class Server:
 
     def _savers(self, settings: PictureSettings) -> Savers:
         """What it takes to draw this beside what else is in the memory now."""
-        on_gpu, room = self._device.type == "cuda", free_memory_bytes(self._device)
+        on_gpu, room = features_of(self._device).own_memory, free_memory_bytes(self._device)
         size = (settings.width or USUAL_SIDE_PX, settings.height or USUAL_SIDE_PX)
         if self._painter is not None:
             size = self._painter.size(settings)

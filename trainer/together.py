@@ -11,7 +11,7 @@ from trainer.conditioning import CaptionEncoder
 from trainer.config import Config
 from trainer.data.contents import Contents
 from trainer.data.training_set import TrainingSet
-from trainer.devices import is_out_of_memory
+from trainer.devices import give_back_cached_memory, is_out_of_memory
 from trainer.families.base import Family
 from trainer.learning import Learning
 from trainer.ranks import Call, Ranks
@@ -123,8 +123,7 @@ class Together:
 
     def _leave(self) -> None:
         self._move(torch.device("cpu"))
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_cached_memory()
 
     def _return(self) -> None:
         self._move(self._session.device)

@@ -16,7 +16,7 @@ from torch import Tensor
 from trainer.conditioning import CaptionEncoder
 from trainer.config import Config, LossSettings
 from trainer.data.training_set import Batch
-from trainer.devices import autocast, compute_dtype, seeded_generator
+from trainer.devices import autocast, compute_dtype, seeded_generator, widest_dtype
 from trainer.evaluation import without_dropout
 from trainer.families.base import Family
 from trainer.losses import mean_per_picture
@@ -90,7 +90,7 @@ def validation_loss(
         after_batch: called after each.
     """
     bands = timestep_bands(config.loss, config.validation.timesteps)
-    sums = torch.zeros(len(bands), dtype=torch.float64, device=device)
+    sums = torch.zeros(len(bands), dtype=widest_dtype(device), device=device)
     firsts = [0, *accumulate(len(batch.captions) for batch in batches)]
     with ranks.agreed(), without_dropout(family):
         for first, batch in ranks.own(list(zip(firsts, batches, strict=False))):
@@ -120,11 +120,11 @@ def _losses(
     encode: CaptionEncoder,
     device: torch.device,
 ) -> Tensor:
-    """The batch's squared errors in each band, added up over its pictures and noises: (K,) float64."""
+    """The batch's squared errors in each band, added up over its pictures and noises: (K,)."""
     alphas = family.alphas_cumprod.to(device)
     latents = batch.latents.to(device)  # (B, C, h, w)
     masks = None if batch.masks is None else batch.masks.to(device)  # (B, 1, h, w)
-    sums = torch.zeros(len(bands), dtype=torch.float64, device=device)
+    sums = torch.zeros(len(bands), dtype=widest_dtype(device), device=device)
     with autocast(device, compute_dtype(config.train.mixed_precision, device)):
         condition = encode(batch.captions)
         for noise in (each.to(device) for each in noises):  # (B, C, h, w)
@@ -135,5 +135,5 @@ def _losses(
                 target = prediction_target(family.prediction_type, latents, noise, alphas, timesteps)
                 errors = (prediction.float() - target.float()).square()  # (B, C, h, w)
                 losses = mean_per_picture(errors, masks, config.loss.unmasked_weight)  # (B,)
-                sums[number] += losses.double().sum()
+                sums[number] += losses.to(sums.dtype).sum()
     return sums

@@ -49,7 +49,7 @@ def round_stochastically(values: Tensor, dtype: torch.dtype, generator: torch.Ge
 
     What the format holds stays as it is, and so do infinity and NaN. The generator is on the values' device.
     """
-    _, exponents = torch.frexp(values)
+    exponents = ((values.view(torch.int32) >> 23) & 255) - 126  # as frexp's, which not every device has
     spacing = (exponents - _DIGITS[dtype]).clamp(_LOWEST_SPACING[dtype], 126)
     scaled = values * _power_of_two(-spacing)
     lower = scaled.floor()

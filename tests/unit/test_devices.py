@@ -1,15 +1,42 @@
-"""Threads, number formats and generators."""
+"""Which device, its number formats and memory, threads, and generators."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
+from trainer.accelerators import DEVICE_VARIABLE, FEATURES
 from trainer.config import ModelSettings
-from trainer.devices import compute_dtype, lacks_determinism, seeded_generator, use_deterministic, use_threads_for
+from trainer.devices import (
+    _load_ascends_backend,
+    accelerator,
+    choose_device,
+    compute_dtype,
+    device_name,
+    features_of,
+    free_memory_bytes,
+    gpu_uuid,
+    held_memory_bytes,
+    in_float64,
+    is_out_of_memory,
+    kind_of,
+    lacks_determinism,
+    peak_memory_bytes,
+    pick_device,
+    seeded_generator,
+    sent,
+    use_deterministic,
+    use_threads_for,
+    widest_dtype,
+)
+from trainer.errors import UserError
 from trainer.families import load_family
 from trainer.session import _explain
 
@@ -70,3 +97,128 @@ def test_what_cannot_be_computed_so_is_explained(as_before: None) -> None:
     assert lacks_determinism(caught.value) and not lacks_determinism(RuntimeError("shapes differ"))
     problem = _explain(caught.value, in_steps=True)
     assert problem.field == "train.deterministic" and "put_" in problem.message and "Turn off" in problem.hint
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
+    """Have PyTorch find a device, or none."""
+
+    def found(kind: str | None) -> None:
+        there = None if kind is None else torch.device(kind)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: there)
+
+    monkeypatch.delenv(DEVICE_VARIABLE, raising=False)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_the_accelerator_is_taken_unless_another_device_is_asked_for(
+    device: Callable[[str | None], None], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    device(kind)
+    assert pick_device() == accelerator() == torch.device(kind, 0)
+    for wanted, taken in (("auto", kind), (kind, kind), ("cpu", "cpu"), ("npu", "cpu")):
+        monkeypatch.setenv(DEVICE_VARIABLE, wanted)
+        assert pick_device().type == taken
+
+
+@pytest.mark.parametrize("kind", [None, "hpu"])
+def test_without_one_that_is_known_the_cpu_computes(device: Callable[[str | None], None], kind: str | None) -> None:
+    device(kind)
+    assert accelerator() is None and pick_device() == CPU
+    for wanted in ("cuda", "mps", "xpu", "npu"):
+        with pytest.raises(UserError, match=r"there is no .* here") as caught:
+            choose_device(wanted, "where")  # type: ignore[arg-type]
+        assert caught.value.problems[0].field == "where"
+    assert choose_device("auto") == choose_device("cpu") == CPU
+
+
+def test_tools_compute_where_there_is_float64(device: Callable[[str | None], None]) -> None:
+    device("mps")
+    assert choose_device("auto") == CPU
+    with pytest.raises(UserError, match=r"mps is given.*no Apple GPU.*") as caught:
+        choose_device("mps")
+    assert "auto or cpu" in caught.value.problems[0].hint
+    device("cuda")
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(("body", "taken"), [("raise ImportError('no driver')", "cpu"), ("LOADED = True", "mps")])
+def test_ascends_package_is_loaded_where_it_is_installed(
+    device: Callable[[str | None], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str, taken: str
+) -> None:
+    """A package of that name, which makes a device known or breaks; its own kind is unknown to PyTorch without it."""
+    (tmp_path / "torch_npu.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        torch.accelerator,
+        "current_accelerator",
+        lambda check_available: torch.device("mps") if "torch_npu" in sys.modules else None,
+    )
+    _load_ascends_backend.cache_clear()
+    try:
+        assert pick_device().type == taken
+    finally:
+        sys.modules.pop("torch_npu", None)
+        _load_ascends_backend.cache_clear()
+
+
+def test_amds_gpus_are_told_from_nvidias(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 0)
+    assert kind_of(gpu) == "cuda"
+    monkeypatch.setattr(torch.version, "hip", "7.1")
+    assert kind_of(gpu) == "rocm" and features_of(gpu).name == "AMD GPU"
+    assert kind_of(CPU) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "has", "format_"),
+    [
+        ("cuda", "torch.cuda.is_bf16_supported", True, torch.bfloat16),
+        ("cuda", "torch.cuda.is_bf16_supported", False, torch.float16),
+        ("xpu", "torch.xpu.is_bf16_supported", True, torch.bfloat16),
+        ("xpu", "torch.xpu.is_bf16_supported", False, torch.float32),
+        ("mps", "torch.backends.mps.is_macos_or_newer", True, torch.bfloat16),
+        ("mps", "torch.backends.mps.is_macos_or_newer", False, torch.float16),
+    ],
+)
+def test_formats_where_the_device_is_asked(
+    monkeypatch: pytest.MonkeyPatch, kind: str, asked: str, has: bool, format_: torch.dtype
+) -> None:
+    """fp16 only where losses can be scaled up."""
+    monkeypatch.setattr(asked, lambda *_, **__: has)
+    assert compute_dtype("auto", torch.device(kind, 0)) == format_
+    assert compute_dtype("no", torch.device(kind, 0)) == torch.float32
+
+
+def test_float64_stays_where_it_is_or_is_computed_beside_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.tensor([1 / 3], dtype=torch.float64)
+    assert sent(values, CPU).dtype == widest_dtype(CPU) == in_float64(values.float()).dtype == torch.float64
+    monkeypatch.setitem(FEATURES, "cpu", replace(FEATURES["cpu"], float64=False))
+    assert sent(values, CPU).dtype == widest_dtype(CPU) == torch.float32
+    assert sent(torch.arange(3), CPU).dtype == torch.int64
+    assert torch.equal(in_float64(values.float()), values.float().double())
+
+
+def test_turns_are_had_on_every_accelerator() -> None:
+    assert gpu_uuid(torch.device("mps", 0)) == "mps-0" and gpu_uuid(torch.device("xpu", 1)) == "xpu-1"
+    assert gpu_uuid(CPU) is None and device_name(CPU) == "cpu"
+    assert device_name(torch.device("mps", 0)) == "Apple GPU"
+
+
+def test_memory_is_counted_by_the_backend_or_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.xpu, "mem_get_info", lambda device: (3, 8))
+    monkeypatch.setattr(torch.xpu, "memory_reserved", lambda device: 2)
+    monkeypatch.setattr(torch.xpu, "max_memory_allocated", lambda device: 5)
+    xpu = torch.device("xpu", 0)
+    assert (free_memory_bytes(xpu), held_memory_bytes(xpu), peak_memory_bytes(xpu)) == (3, 2, 5)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 7)
+    mps = torch.device("mps", 0)
+    assert (held_memory_bytes(mps), peak_memory_bytes(mps)) == (7, None)
+    assert peak_memory_bytes(CPU) is None and held_memory_bytes(CPU) > 2**20
+    assert 0 < free_memory_bytes(mps) <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize("words", ["MPS backend out of memory (MPS allocated: 9.0 GB)", "NPU out of memory. Tried to"])
+def test_memory_that_ran_out_is_known_by_each_backends_words(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words)) and not is_out_of_memory(RuntimeError("MPS backend is tired"))

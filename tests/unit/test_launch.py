@@ -143,3 +143,25 @@ def test_a_full_disk_is_said_in_one_sentence(checkout: Path, bare_path: Path) ->
     assert result.returncode == 1
     assert "2 MB are free here" in result.stderr and result.stderr.count("\n") == 1
     assert not (checkout / ".venv").exists()
+
+
+def put_torch(checkout: Path, version: str) -> None:
+    """Let pip find a torch of a version in the environment; nothing of it is there."""
+    (packages,) = (checkout / ".venv" / "lib").glob("python*/site-packages")
+    folder = packages / f"torch-{version}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+    (folder / "RECORD").write_text("")
+
+
+def test_a_torch_of_the_users_own_is_kept_and_renewed_from_where_it_came(checkout: Path) -> None:
+    assert launch(checkout).returncode == 0
+    put_torch(checkout, "2.13.0+rocm7.1")
+    (checkout / "requirements.txt").write_text("torch==2.13.0\n")
+    offline = {**UNREACHABLE_REGISTRY, "PIP_PROXY": "http://127.0.0.1:9"}
+    kept = launch(checkout, **offline)
+    assert kept.returncode == 0, kept.stderr
+    (checkout / "requirements.txt").write_text("torch==99.0\n")
+    assert launch(checkout, **offline).returncode == 1
+    (log,) = checkout.glob("lora-atelier-install-*.log")
+    assert "Looking in indexes: http://127.0.0.1:9/simple, https://download.pytorch.org/whl/rocm7.1" in log.read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ from torch import nn
 
 from trainer import config
 from trainer.config import TrainSettings
-from trainer.config_training import OWN_RATE, PAGED
+from trainer.config_training import OWN_RATE
 from trainer.ema import Ema
 from trainer.errors import UserError
-from trainer.optimizer_classes import OPTIMIZERS, class_path
+from trainer.optimizer_classes import OPTIMIZERS
 from trainer.optimizers import make_optimizer
 from trainer.parameter_groups import ParameterGroup, Trainable, parameter_groups
 from trainer.plan_warnings import about_optimizer
@@ -76,27 +75,6 @@ def test_wrong_arguments_are_the_users(arguments: dict) -> None:
     with pytest.raises(UserError) as caught:
         optimizer_of(TrainSettings(optimizer_args=arguments))
     assert caught.value.problems[0].field == "train.optimizer_args"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-@pytest.mark.parametrize("installed", [None, "0.49.2"])
-def test_adamw8bit_without_a_gpu_needs_kernels_for_cpus(monkeypatch: pytest.MonkeyPatch, installed: str | None) -> None:
-    def version(name: str) -> str:
-        if installed is None:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return installed
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
-    with pytest.raises(UserError, match="NVIDIA"):
-        optimizer_of(TrainSettings(optimizer="adamw8bit"))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-@pytest.mark.parametrize("name", PAGED)
-def test_paged_optimizers_need_a_gpu(name: config.Optimizer) -> None:
-    with pytest.raises(UserError, match=f"{name} .*no NVIDIA GPU"):
-        optimizer_of(TrainSettings(optimizer=name))
-    assert class_path(TrainSettings(optimizer=name)).startswith("bitsandbytes.optim.Paged")
 
 
 def test_a_class_that_is_not_allowed_is_not_even_imported() -> None:

@@ -57,7 +57,7 @@ def driver(folder: Path, monkeypatch: pytest.MonkeyPatch, processes: str) -> Non
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/bin")
     monkeypatch.delenv(MEMORY_VARIABLE, raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(plan_room, "version", lambda package: "2.13.0")
+    monkeypatch.setattr(plan_room, "torch_build", lambda: "")
     monkeypatch.setattr(plan_room, "gpus", gpus.__wrapped__)  # asked anew each time
 
 
@@ -90,9 +90,9 @@ def test_the_gpu_that_a_run_may_see(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_without_a_gpu_that_torch_can_use_it_is_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver(tmp_path, monkeypatch, "")
-    monkeypatch.setattr(plan_room, "version", lambda package: "2.13.0+cpu")
+    monkeypatch.setattr(plan_room, "torch_build", lambda: "cpu")
     room = room_here()
     assert room.kind == "cpu" and not room.on_gpu and room.total_bytes == psutil.virtual_memory().total
-    monkeypatch.setattr(plan_room, "version", lambda package: "2.13.0")
+    monkeypatch.setattr(plan_room, "torch_build", lambda: "")
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert room_here().kind == "cpu"

@@ -60,7 +60,6 @@ def _ran_out(error: Exception) -> bool:
 
 
 def _give_back() -> None:
-    import torch
+    from trainer.devices import give_back_cached_memory
 
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    give_back_cached_memory()

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.commands.results import DEVICES, PRECISIONS
+from trainer.accelerators import DEVICES
+from trainer.commands.results import PRECISIONS
 from trainer.errors import UserError
 from trainer.lora.merge_settings import MODES, MergeSettings
 from trainer.lora.strengths import Strength, parse_loras

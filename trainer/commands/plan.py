@@ -12,7 +12,7 @@ from typing import Any
 
 from trainer.commands.arguments import add_workspace, workspace_of
 from trainer.config_io import load_config
-from trainer.plan_room import MEMORY_VARIABLE, room_here
+from trainer.plan_room import MEMORY_VARIABLE, kind_here, room_here
 from trainer.planner import plan
 from trainer.runs.events import EventSink
 
@@ -41,7 +41,15 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         from trainer.measuring import measure  # only then: it needs torch
 
         measure(config, workspace, events)
-    found = plan(config, workspace, room, fitted=args.fit, pictures=args.pictures, processes=max(1, args.processes))
+    found = plan(
+        config,
+        workspace,
+        room,
+        fitted=args.fit,
+        pictures=args.pictures,
+        processes=max(1, args.processes),
+        kind=kind_here(args.memory),
+    )
     return {name: value for name, value in dataclasses.asdict(found).items() if value is not None}
 
 

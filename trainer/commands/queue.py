@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default="any",
-        help="with `add` and `device`: any, cpu, cuda:0; cuda:0,cuda:1 trains on both together",
+        help="with `add` and `device`: any, cpu, cuda:0, mps:0 ...; cuda:0,cuda:1 trains on both together",
     )
     add_workspace(parser)
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from trainer.accelerators import DEVICES
 from trainer.errors import Problem, UserError
 
 T = TypeVar("T")
 
 PRECISIONS = ("float", "fp16", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
 
 
 def add_result_arguments(parser: argparse.ArgumentParser, *, precision_help: str) -> None:

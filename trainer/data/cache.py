@@ -18,7 +18,7 @@ from trainer.data.image_files import PICTURE_ERRORS, unchanged, why_unreadable
 from trainer.data.shelf import Shelf
 from trainer.data.tensor_store import TensorStore, hash_key, tell_outcome
 from trainer.data.text_plan import embedding_bytes
-from trainer.devices import is_out_of_memory
+from trainer.devices import features_of, give_back_cached_memory, is_out_of_memory
 from trainer.errors import UserError
 from trainer.families.base import Conditioning, Family
 from trainer.file_states import FileDigests
@@ -29,8 +29,8 @@ _ENCODE_PIXELS = 1024 * 1024
 _ENCODE_PICTURES = 16
 _READERS = 8
 _READ_AT_ONCE = 64
-_TEXTS_AT_ONCE = {"cuda": 16, "cpu": 1}
-"""Captions that go through the text encoders together: on the CPU that gains next to nothing."""
+_TEXTS_AT_ONCE = 16
+"""Captions that go through the text encoders together: on the CPU that gains next to nothing, and it is one."""
 FILES = "files"
 """Folder in that of the latents: what is remembered of picture files."""
 
@@ -253,7 +253,7 @@ class TextCache:
     def _groups(self, captions: list[str]) -> Iterator[list[str]]:
         """Captions that are encoded together: always the same ones, as the last bits may depend on the batch."""
         encoder: Any = next(iter(self._family.text_encoders.values()))
-        at_once = _TEXTS_AT_ONCE[encoder.device.type]
+        at_once = _TEXTS_AT_ONCE if features_of(encoder.device).beside_host else 1
         return (captions[start : start + at_once] for start in range(0, len(captions), at_once))
 
     def _rows_of(self, captions: list[str]) -> dict[str, dict[str, Tensor]]:
@@ -322,8 +322,7 @@ def encode_pixels(family: Family, pixels: Tensor) -> Tensor:
             "Choose a smaller resolution, or close other programs that use the GPU.",
             "dataset.resolution",
         )
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    give_back_cached_memory()
     half = len(pixels) // 2
     return torch.cat([encode_pixels(family, pixels[:half]), encode_pixels(family, pixels[half:])])
 

@@ -18,6 +18,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from trainer.accelerators import DEVICES
 from trainer.demo import CAPTIONER_DIR, MODEL_DIR, build_captioner, build_text, build_unet, build_vae, gates
 from trainer.demo.tokenizer import build_tokenizer
 from trainer.devices import gpu_held
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pictures", type=int, default=PICTURES, help="pictures the UNet sees in all")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=DEVICES[1:], default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="one for each core that nothing else uses")
     parser.add_argument("--gates", action="store_true", help="build nothing, print the gates of the model in --out")
     return parser

@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from trainer.captioners.networks import load_part
 from trainer.captioners.options import ModelOptions
 from trainer.captioners.weights import weights_folder
+from trainer.devices import in_float64
 from trainer.errors import UserError
 
 MODEL_TYPES = ("clip", "dinov2", "dinov2_with_registers")
@@ -76,7 +77,7 @@ def mean_cosine(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return normalize(vectors.double(), dim=-1).cpu()
+    return normalize(in_float64(vectors), dim=-1).cpu()
 
 
 def _part(kind: Any, folder: Path, model: str, **options: Any) -> Any:

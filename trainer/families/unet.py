@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from trainer.checkpointing import use_checkpointing
 from trainer.config_training import Checkpointing
+from trainer.devices import features_of
 from trainer.errors import UserError
 from trainer.families.base import Conditioning, clip_skip_problem
 from trainer.families.clip import ClipText, Tokens
@@ -164,7 +165,7 @@ class UnetFamily:
         """Bring everything to the device, without gradients and without dropout."""
         for part in (self.denoiser, *self.text_encoders.values(), self.vae):
             part.requires_grad_(False).eval()
-        if device.type == "cpu":
+        if not features_of(device).beside_host:
             use_products_on_cpu(self.denoiser)
         self.move(denoiser=device, text=device, vae=device)
 

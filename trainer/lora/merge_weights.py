@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from trainer.devices import features_of
 from trainer.errors import UserError
 from trainer.lora.layers import Layer, LoraLayer, add_changes
 from trainer.lora.weight_file import WeightSource
 from trainer.single_file.names import Source
 
-_BLOCK_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 24}
+_BLOCK_NUMBERS, _BLOCK_NUMBERS_ON_CPU = 1 << 24, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def _blocks_of(
 ) -> Iterator[tuple[int, int]]:
     """(first row, row after the last) of each block of a stretch of rows."""
     row_numbers = math.prod(source.table[name].shape[1:])
-    count = max(1, _BLOCK_NUMBERS[device.type] // max(1, row_numbers))
+    numbers = _BLOCK_NUMBERS if features_of(device).beside_host else _BLOCK_NUMBERS_ON_CPU
+    count = max(1, numbers // max(1, row_numbers))
     return ((first, min(first + count, stretch[1])) for first in range(*stretch, count))
 
 

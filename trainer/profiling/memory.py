@@ -16,6 +16,7 @@ from torch.optim.optimizer import (
 )
 from torch.profiler import ProfilerActivity, profile
 
+from trainer.devices import backend, features_of
 from trainer.families.base import Family
 
 
@@ -124,11 +125,12 @@ def _kept_for_backward(family: Family, step: Callable[[], object]) -> int:
 
 def _most_above(step: Callable[[], object], device: torch.device) -> int:
     """The most bytes that a step has beside what there was before it."""
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    if features_of(device).memory_counts:
+        counts = backend(device)
+        before = counts.memory_allocated(device)
+        counts.reset_peak_memory_stats(device)
         step()
-        return torch.cuda.max_memory_allocated(device) - before
+        return int(counts.max_memory_allocated(device) - before)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         step()
     results: Any = recorded.profiler.kineto_results

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from trainer.devices import features_of, wait_for
 from trainer.families.base import Family
 from trainer.files import atomic_path
 from trainer.profiling.memory import MemoryByKind, memory_by_kind
 from trainer.profiling.spans import STEP, layers_of, parts_marked, span
 from trainer.profiling.times import LayerTime, Operation, Phase, Trace
-from trainer.profiling.work import matrix_rate, wait_for, work_of
+from trainer.profiling.work import matrix_rate, work_of
 
 PROFILED_STEPS = 2
 _LONGEST = 12
@@ -101,7 +102,7 @@ def profile_step(
 
 
 def _traced(family: Family, step: Step, device: torch.device, file: Path | None) -> Trace:
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if features_of(device).kernel_times else [])]
     with parts_marked(family), profile(activities=activities) as recorded:
         for _ in range(PROFILED_STEPS):
             with span(STEP):

@@ -12,7 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-MATRIX_SIDE = {"cuda": 8192, "cpu": 1024}
+from trainer.devices import features_of, wait_for
+
+MATRIX_SIDE, MATRIX_SIDE_ON_CPU = 8192, 1024
 """Rows and columns of the matrices with which a device's rate is measured: large enough to be at its best."""
 MEASURED_SECONDS = 0.5
 
@@ -55,7 +57,7 @@ def work_of(step: Callable[[], object]) -> Work:
 @torch.no_grad()
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOPs a second of a large square matrix product: what this device reaches at best in this format."""
-    side = MATRIX_SIDE[device.type]
+    side = MATRIX_SIDE if features_of(device).beside_host else MATRIX_SIDE_ON_CPU
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     done, begun = -1, time.perf_counter()
     while time.perf_counter() - begun < MEASURED_SECONDS or done < 1:
@@ -65,9 +67,3 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
             begun = time.perf_counter()
         done += 1
     return done * 2 * side**3 / (time.perf_counter() - begun)
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has computed all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""The GPUs that runs can be queued for, asked of the driver without importing torch."""
+"""The GPUs that runs can be queued for, found without importing torch: NVIDIA's by their driver, else another one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.accelerators import DEVICE_VARIABLE, FEATURES, Kind
 from trainer.errors import UserError
+from trainer.runs.accelerator_here import accelerator_here, turn_name
 from trainer.runs.driver import driver_rows
 from trainer.runs.turns import Holder, gpu_turn
 
@@ -18,28 +20,54 @@ CPU = "cpu"
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU that this process may use.
+    """One GPU, or another accelerator, that this process may use.
 
     Attributes:
         device: ``cuda:0``, counted as this process sees them.
         uuid: the same in every process and after a restart; empty where only the driver is known to be there.
         name: what its maker calls it.
+        kind: what it is.
     """
 
     device: str
     uuid: str
     name: str
+    kind: Kind = "cuda"
+
+    @property
+    def joins(self) -> bool:
+        """Whether several processes may train on such devices together, each on its own."""
+        return FEATURES[self.kind].process_groups
 
 
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:
-    """The GPUs the driver lists, those hidden by ``CUDA_VISIBLE_DEVICES`` left out. Asked once per process.
+    """NVIDIA's GPUs, else the one accelerator of another kind, if there is one. Asked once per process."""
+    if os.environ.get(DEVICE_VARIABLE, "auto") in ("auto", "cuda") and (found := _nvidia()):
+        return found
+    other = accelerator_here()
+    if other is None or (other.kind == "rocm" and _hides_all(_visible())):
+        return ()
+    return (Gpu(other.device, "" if other.kind == "rocm" else turn_name(other.device), other.name, other.kind),)
+
+
+def _visible() -> list[str] | None:
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` leaves; None where it hides none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
+
+
+def _hides_all(visible: list[str] | None) -> bool:
+    return visible is not None and (not visible or visible[0] == "-1")
+
+
+def _nvidia() -> tuple[Gpu, ...]:
+    """The GPUs the driver lists, those hidden by ``CUDA_VISIBLE_DEVICES`` left out.
 
     Numbers in ``CUDA_VISIBLE_DEVICES`` are taken as ``nvidia-smi`` counts.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    wanted = None if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
-    if wanted is not None and (not wanted or wanted[0] == "-1"):
+    wanted = _visible()
+    if _hides_all(wanted):
         return ()
     listed = _listed()
     if listed:
@@ -94,7 +122,7 @@ def chosen_gpus(names: Sequence[str], count: int) -> list[str]:
 
     Raises UserError for one that is not here, is named twice, and where there are too few.
     """
-    here = {gpu.device: gpu.uuid or gpu.device.removeprefix("cuda:") for gpu in gpus()}
+    here = {gpu.device: gpu.uuid or gpu.device.removeprefix("cuda:") for gpu in gpus() if gpu.joins}
     wanted = [name if name.startswith("cuda:") else f"cuda:{name}" for name in names] or list(here)[:count]
     if len(wanted) < count:
         message = f"--processes {count}: each needs a GPU of its own, and there are {len(wanted)}."

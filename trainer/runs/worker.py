@@ -21,6 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from trainer.accelerators import DEVICE_VARIABLE
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.processes import process_facts, start_detached, trainer_command
@@ -354,7 +355,7 @@ def _leave(workspace: Workspace, device: str, lock: FileLock) -> bool:
 def _environment(device: str) -> dict[str, str]:
     """The environment in which a trainer sees only the worker's device."""
     if not device.startswith("cuda"):
-        return {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": "", DEVICE_VARIABLE: device.partition(":")[0]}
     gpu = gpu_of(device)
     if gpu is not None and gpu.uuid:  # a number would depend on how CUDA counts
         return {**os.environ, "CUDA_VISIBLE_DEVICES": gpu.uuid}
