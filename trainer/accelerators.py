@@ -7,8 +7,11 @@ table for people, with what was run and what is only expected.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
+
+from trainer.errors import UserError
 
 Kind = Literal["cpu", "cuda", "rocm", "mps", "xpu", "npu"]
 """PyTorch's name of a backend, but that AMD's goes by ``cuda``, too, and is told apart here."""
@@ -94,7 +97,7 @@ FEATURES: dict[Kind, Features] = {
     ),
     "cuda": _CUDA,
     # HIP stands in for CUDA call by call (PyTorch's documentation, "HIP (ROCm) semantics")
-    "rocm": Features(**{**vars(_CUDA), "name": "AMD GPU"}),
+    "rocm": replace(_CUDA, name="AMD GPU"),
     # Copies that are not waited for may read what is gone by then (pytorch#189690), so there are none here
     "mps": Features(name="Apple GPU", loss_scaling=True),
     # Arc A has no float64, which GradScaler computes with
@@ -110,3 +113,13 @@ FEATURES: dict[Kind, Features] = {
     ),
     "npu": Features(name="Ascend NPU", own_memory=True, memory_counts=True, streams=True),
 }
+
+
+def wanted_device() -> DeviceChoice:
+    """What ``LORA_ATELIER_DEVICE`` allows this process; ``auto`` where it is not set. Raises UserError."""
+    given = os.environ.get(DEVICE_VARIABLE) or DEVICES[0]
+    for device in DEVICES:
+        if given == device:
+            return device
+    message = f"{DEVICE_VARIABLE}: {given!r} is given; allowed are {', '.join(DEVICES)}."
+    raise UserError("device.variable", message, "Correct it, or leave it out.", DEVICE_VARIABLE)

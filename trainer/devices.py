@@ -21,7 +21,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from trainer.accelerators import DEVICE_VARIABLE, FEATURES, DeviceChoice, Features, Kind
+from trainer.accelerators import FEATURES, DeviceChoice, Features, Kind, wanted_device
 from trainer.errors import UserError
 from trainer.runs.accelerator_here import turn_name
 from trainer.runs.events import EventSink
@@ -38,8 +38,11 @@ _TOOLS_NEED_BYTES = 2 << 30  # of the GPU's memory: enough for a merge's blocks 
 
 
 def pick_device() -> torch.device:
-    """The first accelerator that PyTorch finds and ``LORA_ATELIER_DEVICE`` allows, or the CPU."""
-    wanted = os.environ.get(DEVICE_VARIABLE, "auto")
+    """The first accelerator that PyTorch finds and ``LORA_ATELIER_DEVICE`` allows, or the CPU.
+
+    Raises UserError where that names no device.
+    """
+    wanted = wanted_device()
     found = None if wanted == "cpu" else accelerator()
     return found if found is not None and wanted in ("auto", found.type) else torch.device("cpu")
 

@@ -19,7 +19,16 @@ from typing import Any, TypeVar
 import torch
 from filelock import FileLock, Timeout
 
-from trainer.devices import device_name, gpu_uuid, is_out_of_memory, lacks_determinism, pick_device, turn_on
+from trainer.devices import (
+    accelerator,
+    device_name,
+    features_of,
+    gpu_uuid,
+    is_out_of_memory,
+    lacks_determinism,
+    pick_device,
+    turn_on,
+)
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.processes import ending_signals
 from trainer.ranks import ALONE, Ranks
@@ -230,6 +239,8 @@ def open_session(
                 session.enter("starting", **_beginning(run, device, ranks))
                 if before.step and before.processes != ranks.size:
                     _tell_other_number(session, before.processes, ranks.size)
+                if ranks.size > 1:
+                    _tell_left_idle(session)
                 session.hold_device()
                 yield session
             except (StoppedOnRequest, KeyboardInterrupt):
@@ -255,6 +266,16 @@ def _tell_other_number(session: Session, before: int, now: int) -> None:
     )
     message += f"are now of {pictures * now} pictures, {pictures} for each process."
     session.warn("processes.changed", message, "It learns as before where train.batch_size x processes is the same.")
+
+
+def _tell_left_idle(session: Session) -> None:
+    """Say it where several processes train on the CPU beside an accelerator."""
+    found = accelerator()
+    if found is not None and not features_of(found).process_groups:
+        message = (
+            f"The processes compute on the processor: none is known to train together on the {device_name(found)}."
+        )
+        session.warn("processes.device", message, "One process would use it: leave out --processes.")
 
 
 def _beginning(run: Run, device: torch.device, ranks: Ranks) -> dict[str, Any]:

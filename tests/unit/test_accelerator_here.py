@@ -82,7 +82,7 @@ def test_the_queue_has_one_worker_for_it_and_the_cpu_is_left_to_itself(a_machine
     assert gpus() == (Gpu("xpu:0", "xpu-0", "Intel GPU", "xpu"),)
     assert worker_devices() == ["xpu:0", "cpu"] and default_device() == "xpu:0"
     assert worker._environment("xpu:0")[DEVICE_VARIABLE] == "xpu"
-    assert worker._environment("cpu")[DEVICE_VARIABLE] == "cpu"
+    assert worker._environment("cpu")[DEVICE_VARIABLE] == worker._environment("ssh:host")[DEVICE_VARIABLE] == "cpu"
     assert DEVICE_VARIABLE not in worker._environment("cuda:0")
     with pytest.raises(UserError, match="there are no GPUs here"):
         chosen_gpus(["xpu:0"], 1)

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
 from trainer.accelerators import DEVICE_VARIABLE, FEATURES
-from trainer.config import ModelSettings
+from trainer.config import Config, ModelSettings
 from trainer.devices import (
     _load_ascends_backend,
     accelerator,
@@ -38,7 +39,9 @@ from trainer.devices import (
 )
 from trainer.errors import UserError
 from trainer.families import load_family
-from trainer.session import _explain
+from trainer.runs.events import Events
+from trainer.runs.store import Workspace
+from trainer.session import Session, _explain, _tell_left_idle
 
 CPU = torch.device("cpu")
 
@@ -99,6 +102,14 @@ def test_what_cannot_be_computed_so_is_explained(as_before: None) -> None:
     assert problem.field == "train.deterministic" and "put_" in problem.message and "Turn off" in problem.hint
 
 
+class Heard:
+    def __init__(self) -> None:
+        self.codes: list[str] = []
+
+    def emit(self, kind: str, step: int = 0, **fields: Any) -> None:
+        self.codes.append(fields["code"])
+
+
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
     """Have PyTorch find a device, or none."""
@@ -120,6 +131,25 @@ def test_the_accelerator_is_taken_unless_another_device_is_asked_for(
     for wanted, taken in (("auto", kind), (kind, kind), ("cpu", "cpu"), ("npu", "cpu")):
         monkeypatch.setenv(DEVICE_VARIABLE, wanted)
         assert pick_device().type == taken
+
+
+def test_a_device_that_there_is_not_is_no_silent_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEVICE_VARIABLE, "gpu")
+    with pytest.raises(UserError, match="'gpu' is given; allowed are auto, cpu, cuda, mps, xpu, npu"):
+        pick_device()
+    monkeypatch.setenv(DEVICE_VARIABLE, "")
+    pick_device()
+
+
+@pytest.mark.parametrize(("kind", "told"), [("mps", ["processes.device"]), ("cuda", []), (None, [])])
+def test_an_accelerator_that_several_processes_leave_idle_is_told(
+    device: Callable[[str | None], None], tmp_path: Path, kind: str | None, told: list[str]
+) -> None:
+    device(kind)
+    run = Workspace(tmp_path).create_run(Config())
+    heard = Heard()
+    _tell_left_idle(Session(run, CPU, None, Events(heard)))
+    assert heard.codes == told
 
 
 @pytest.mark.parametrize("kind", [None, "hpu"])

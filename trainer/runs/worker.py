@@ -21,13 +21,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from trainer.accelerators import DEVICE_VARIABLE
+from trainer.accelerators import DEVICE_VARIABLE, DEVICES
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.processes import process_facts, start_detached, trainer_command
 from trainer.runs import control, queue
 from trainer.runs.events import EventSink
-from trainer.runs.gpus import check_device, default_device, devices_of, gpu_of, worker_devices
+from trainer.runs.gpus import CPU, check_device, default_device, devices_of, gpu_of, worker_devices
 from trainer.runs.queue import queue_lock, queued_runs, read_queue, suits
 from trainer.runs.spare import Spare, is_expected, note_expected
 from trainer.runs.store import COMPUTING, ENDED, Run, RunInfo, Workspace
@@ -355,7 +355,8 @@ def _leave(workspace: Workspace, device: str, lock: FileLock) -> bool:
 def _environment(device: str) -> dict[str, str]:
     """The environment in which a trainer sees only the worker's device."""
     if not device.startswith("cuda"):
-        return {**os.environ, "CUDA_VISIBLE_DEVICES": "", DEVICE_VARIABLE: device.partition(":")[0]}
+        kind = device.partition(":")[0]
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": "", DEVICE_VARIABLE: kind if kind in DEVICES else CPU}
     gpu = gpu_of(device)
     if gpu is not None and gpu.uuid:  # a number would depend on how CUDA counts
         return {**os.environ, "CUDA_VISIBLE_DEVICES": gpu.uuid}
