@@ -272,9 +272,8 @@ def _tell_left_idle(session: Session) -> None:
     """Say it where several processes train on the CPU beside an accelerator."""
     found = accelerator()
     if found is not None and not features_of(found).process_groups:
-        message = (
-            f"The processes compute on the processor: none is known to train together on the {device_name(found)}."
-        )
+        name = device_name(found)
+        message = f"The processes compute on the processor: training together on the {name} is not known to work."
         session.warn("processes.device", message, "One process would use it: leave out --processes.")
 
 

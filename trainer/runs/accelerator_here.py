@@ -46,7 +46,7 @@ class Accelerator:
 def accelerator_here() -> Accelerator | None:
     """The accelerator that a trainer would find; None without one, or where ``LORA_ATELIER_DEVICE`` names another."""
     found = next(_found(), None)
-    wanted = os.environ.get(DEVICE_VARIABLE, "auto")
+    wanted = os.environ.get(DEVICE_VARIABLE) or "auto"
     return found if found is not None and wanted in ("auto", found.device.partition(":")[0]) else None
 
 

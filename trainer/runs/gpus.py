@@ -43,7 +43,7 @@ class Gpu:
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:
     """NVIDIA's GPUs, else the one accelerator of another kind, if there is one. Asked once per process."""
-    if os.environ.get(DEVICE_VARIABLE, "auto") in ("auto", "cuda") and (found := _nvidia()):
+    if (os.environ.get(DEVICE_VARIABLE) or "auto") in ("auto", "cuda") and (found := _nvidia()):
         return found
     other = accelerator_here()
     if other is None or (other.kind == "rocm" and _hides_all(_visible())):
