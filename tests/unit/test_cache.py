@@ -334,7 +334,7 @@ def test_captions_are_encoded_once_and_found_on_disk(watched: Watched, family: F
 def test_captions_go_through_the_encoder_in_groups_that_do_not_hang_on_the_cache(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "_TEXTS_AT_ONCE", {"cpu": 3})
+    monkeypatch.setattr(cache_module, "_TEXTS_AT_ONCE_ON_CPU", 3)
     asked = [f"caption {number}" for number in range(7)]
     whole = fill(text_cache(watched, tmp_path / "a"), asked).encode(asked).hidden_states
     assert watched.captions == asked

@@ -141,7 +141,7 @@ def test_attention_counts_as_its_products() -> None:
 
 def test_the_rate_is_that_of_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.profiling.work.MEASURED_SECONDS", 0.05)
-    monkeypatch.setattr("trainer.profiling.work.MATRIX_SIDE", {"cpu": 128})
+    monkeypatch.setattr("trainer.profiling.work.MATRIX_SIDE_ON_CPU", 128)
     assert 1e8 < matrix_rate(CPU, torch.float32) < 1e13
 
 

@@ -29,8 +29,8 @@ _ENCODE_PIXELS = 1024 * 1024
 _ENCODE_PICTURES = 16
 _READERS = 8
 _READ_AT_ONCE = 64
-_TEXTS_AT_ONCE = 16
-"""Captions that go through the text encoders together: on the CPU that gains next to nothing, and it is one."""
+_TEXTS_AT_ONCE, _TEXTS_AT_ONCE_ON_CPU = 16, 1
+"""Captions that go through the text encoders together: on the CPU that gains next to nothing."""
 FILES = "files"
 """Folder in that of the latents: what is remembered of picture files."""
 
@@ -253,7 +253,7 @@ class TextCache:
     def _groups(self, captions: list[str]) -> Iterator[list[str]]:
         """Captions that are encoded together: always the same ones, as the last bits may depend on the batch."""
         encoder: Any = next(iter(self._family.text_encoders.values()))
-        at_once = _TEXTS_AT_ONCE if features_of(encoder.device).beside_host else 1
+        at_once = _TEXTS_AT_ONCE if features_of(encoder.device).beside_host else _TEXTS_AT_ONCE_ON_CPU
         return (captions[start : start + at_once] for start in range(0, len(captions), at_once))
 
     def _rows_of(self, captions: list[str]) -> dict[str, dict[str, Tensor]]:
