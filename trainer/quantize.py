@@ -149,14 +149,16 @@ class PackedWeight(FrozenLayer):
         """The packed weight and its scale, where the layer computes."""
         return self.packed, self.scale
 
-    def lie_in(self, stored: Callable[[], tuple[Tensor, Tensor]], moved: Callable[[], None]) -> None:
-        """Let the packed weight lie elsewhere; ``stored`` gives it, ``moved`` is called when the layer is moved."""
+    def lie_in(
+        self, stored: Callable[[], tuple[Tensor, Tensor]], moved: Callable[[Callable[[Tensor], Tensor]], None]
+    ) -> None:
+        """Let the packed weight lie elsewhere; ``stored`` gives it, ``moved`` is told what moves the layer."""
         del self.packed, self.scale
         vars(self).update(stored=stored, _moved=moved)
 
     def _apply(self, change: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         if moved := vars(self).get("_moved"):
-            moved()
+            moved(change)
         return super()._apply(change, recurse)
 
 

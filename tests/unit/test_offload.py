@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.recipe.single_steps import batch_of, made_of, values
-from trainer import offload
+from trainer import block_fetching, offload
 from trainer.config import Config
 from trainer.families import load_family
 from trainer.offload import offload_blocks, spread
@@ -21,7 +21,9 @@ CPU = torch.device("cpu")
 
 
 class Late:
-    """Copies of a device of its own: a copy arrives when it is waited for, and what is there before is no number."""
+    """A device of its own: a block arrives when it is waited for, and what is there before is no number."""
+
+    multiple_bytes = block_fetching.ALIGNED_BYTES
 
     def __init__(self) -> None:
         self.started: list[int] = []
@@ -29,17 +31,20 @@ class Late:
         self.places: set[int] = set()
         self._sizes: dict[int, int] = {}
 
-    def host(self, count: int) -> Tensor:
-        memory = torch.empty(count, dtype=torch.uint8)
-        self._sizes[memory.data_ptr()] = len(self._sizes)
-        return memory
+    def keep(self, block: Tensor) -> Tensor:
+        kept = block.clone()
+        self._sizes[kept.data_ptr()] = len(self._sizes)
+        return kept
 
-    def start(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def moved(self, kept: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        return kept
+
+    def start(self, kept: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         target.fill_(255)
-        self.started.append(self._sizes[source.data_ptr()])
+        self.started.append(self._sizes[kept.data_ptr()])
         self.log.append(("start", self.started[-1]))
         self.places.add(target.data_ptr())
-        return source, target
+        return kept, target
 
     def wait(self, started: tuple[Tensor, Tensor]) -> None:
         source, target = started
@@ -49,7 +54,7 @@ class Late:
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> Late:
     late = Late()
-    monkeypatch.setattr(offload, "copies_for", lambda device: late)
+    monkeypatch.setattr(offload, "host_memory_for", lambda device: late)
     return late
 
 
@@ -67,7 +72,7 @@ def steps(
         quantize_denoiser(family.denoiser, config.model.quantize)
         offload_blocks(family.denoiser, config.model.offload, CPU)
         if alike:
-            offload._blocks(family.denoiser)
+            block_fetching.blocks_of(family.denoiser)
         return family
 
     monkeypatch.setattr("tests.recipe.single_steps.load_family", load)
@@ -120,22 +125,24 @@ def test_steps_are_the_same_to_the_bit(
     assert not copies.started
     found = steps(config_of(share, quantize, checkpointing, lora), monkeypatch)
     assert same(alike, found)
-    assert len(copies.places) == offload.PLACES
+    assert len(copies.places) == block_fetching.PLACES
     for step, offloaded in zip(plain[:2], found[:2], strict=True):  # sums in another order
         assert offloaded == pytest.approx(step, rel=1e-5)
 
 
-def test_the_next_block_is_foreseen(copies: Late, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the second step each copy begins while another block computes, and no block comes twice in a pass."""
+@pytest.mark.parametrize("checkpointing", ["off", "all"])
+def test_the_next_block_is_foreseen(copies: Late, monkeypatch: pytest.MonkeyPatch, checkpointing: str) -> None:
+    """In the second step each copy begins while another block computes, and no block comes twice in a pass, nor
+    once more to be computed again."""
     ends: list[int] = []
-    use = offload.Offload._weights
+    use = block_fetching.Fetching._weights
 
     def used(self: Any, number: int) -> Any:
         copies.log.append(("use", number))
         return use(self, number)
 
-    monkeypatch.setattr(offload.Offload, "_weights", used)
-    steps(config_of(1.0, "none", "off", {}), monkeypatch, lambda family: ends.append(len(copies.log)))
+    monkeypatch.setattr(block_fetching.Fetching, "_weights", used)
+    steps(config_of(1.0, "none", checkpointing, {}), monkeypatch, lambda family: ends.append(len(copies.log)))
     second = copies.log[ends[0] : ends[1]]
     starts = [number for what, number in second if what == "start"]
     blocks = len(set(copies.started))
