@@ -137,7 +137,7 @@ def _choices(config: Config, layout: Layout, *, offloads: bool) -> Iterator[dict
     train = config.train
     precisions = ["no", "auto"] if train.mixed_precision == "no" else [train.mixed_precision]
     combinations = itertools.product(
-        (0.0, *_OFFLOADED) if offloads else (config.model.offload,),
+        (0.0, *_OFFLOADED) if offloads and not config.model.share_out else (config.model.offload,),
         precisions,
         _kinds(config),
         _lora_precisions(config),
@@ -238,7 +238,8 @@ def _single_fixes(config: Config) -> Iterator[Fix]:
     tries += [{PRECISION: "auto"}] if train.mixed_precision == "no" else []
     kinds = _kinds(config)
     tries += [{QUANTIZE: kind} for kind in kinds[kinds.index(config.model.quantize) + 1 :]]
-    tries += [{OFFLOAD: share} for share in _OFFLOADED if share > config.model.offload]
+    if not config.model.share_out:
+        tries += [{OFFLOAD: share} for share in _OFFLOADED if share > config.model.offload]
     for changes in tries:
         yield from _steps(config, {**whole, **changes})
 

@@ -102,6 +102,20 @@ class ModelSettings(Section):
     )
     """Share of the frozen UNet that lies in the machine's memory while training, and comes to the GPU block by block:
     0.5 for a half. For GPUs that hold it no other way; steps take longer, the result is the same."""
+    share_out: bool = setting(
+        False,
+        "Share out",
+        also=("fsdp", "deepspeed", "zero_stage", "fsdp_sharding_strategy"),
+        relevant=is_empty("model.offload"),
+    )
+    """Where several GPUs train together: each holds its part of the frozen UNet, and a block is whole while it
+    computes. For GPUs that hold it no other way and are well connected; steps take longer, the result is the same."""
+
+    @model_validator(mode="after")
+    def _lies_in_one_place(self) -> ModelSettings:
+        if self.share_out and self.offload:
+            raise ValueError("share_out and offload both say where the model lies: set only one")
+        return self
 
 
 class Prompt(Section):

@@ -75,6 +75,7 @@ def training_memory(
     on_gpu: bool = True,
     own_memory: bool = True,
     cache_bytes: int = 0,
+    processes: int = 1,
 ) -> Memory:
     """Memory of a training step: of the GPU, or of the machine where the processor trains.
 
@@ -91,6 +92,7 @@ def training_memory(
         on_gpu: whether a GPU trains.
         own_memory: whether it has memory of its own; Apple's share the machine's.
         cache_bytes: what is cached.
+        processes: how many train together; the memory is that of one of them.
     """
     train, apart = config.train, on_gpu and own_memory
     full = train.mixed_precision == "no" or (not on_gpu and train.mixed_precision == "auto")
@@ -102,7 +104,7 @@ def training_memory(
     texts = 0 if texts_rest and apart else sizes.text * number
     vae = 0 if config.dataset.cache.latents and apart else sizes.vae * 4
     return Memory(
-        weights=_denoiser_bytes(config, sizes, number, apart=apart) + texts + vae,
+        weights=_denoiser_bytes(config, sizes, number, processes, apart=apart) + texts + vae,
         lora=sizes.lora * (_weight_bytes(train) + (0 if train.ema is None else 4)),
         gradients=sizes.lora * 4,
         optimizer=sizes.lora * _optimizer_bytes(train),
@@ -112,13 +114,13 @@ def training_memory(
     )
 
 
-def _denoiser_bytes(config: Config, sizes: ModelSizes, number: int, *, apart: bool) -> int:
-    """Of its weights on the device; of what is offloaded two blocks are there at once."""
+def _denoiser_bytes(config: Config, sizes: ModelSizes, number: int, processes: int, *, apart: bool) -> int:
+    """Of its weights on the device; of what is offloaded or shared out two blocks are there at once."""
     model = config.model
     one = _QUANTIZED_BYTES.get(model.quantize, number)
-    if not (model.offload and apart):
-        return int(sizes.denoiser * one)
-    return int((sizes.denoiser * (1 - model.offload) + 2 * sizes.units.largest_block) * one)
+    share = 1 / processes if model.share_out else 1 - model.offload * apart
+    places = 2 * sizes.units.largest_block if share < 1 else 0
+    return int((sizes.denoiser * share + places) * one)
 
 
 class MemoryModel:
@@ -130,12 +132,21 @@ class MemoryModel:
         layout: of the pictures.
         on_gpu: whether a GPU trains.
         own_memory: see ``training_memory``.
+        processes: how many train together.
     """
 
     def __init__(
-        self, config: Config, sizes: ModelSizes, layout: Layout, *, on_gpu: bool = True, own_memory: bool = True
+        self,
+        config: Config,
+        sizes: ModelSizes,
+        layout: Layout,
+        *,
+        on_gpu: bool = True,
+        own_memory: bool = True,
+        processes: int = 1,
     ) -> None:
-        self._sizes, self._layout, self._on_gpu, self._own_memory = sizes, layout, on_gpu, own_memory
+        self._sizes, self._layout, self._processes = sizes, layout, processes
+        self._on_gpu, self._own_memory = on_gpu, own_memory
         self._largest_px = max(math.prod(entry.bucket) for entry in layout.training)
         self._known: dict[tuple[bool, bool], tuple[bool, int]] = {}
 
@@ -156,6 +167,7 @@ class MemoryModel:
             on_gpu=self._on_gpu,
             own_memory=self._own_memory,
             cache_bytes=cache_bytes,
+            processes=self._processes,
         )
 
 
@@ -234,6 +246,7 @@ def work_per_step(config: Config) -> dict[str, object]:
         "base": config.model.base,
         "quantize": config.model.quantize,
         "offload": config.model.offload,
+        "share_out": config.model.share_out,
         "resolution": config.dataset.resolution,
         "train": config.train.model_dump(
             include={"batch_size", "gradient_accumulation_steps", "mixed_precision", "gradient_checkpointing"}

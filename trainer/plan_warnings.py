@@ -46,6 +46,14 @@ def about_optimizer(train: TrainSettings) -> Iterator[Problem]:
         yield Problem("optimizer.own_rate", message, "Set train.learning_rate to 1.", "train.learning_rate")
 
 
+def about_processes(config: Config, processes: int) -> Iterator[Problem]:
+    """What is asked for and takes several processes, where one trains."""
+    if config.model.share_out and processes == 1:
+        message = "model.share_out: one process holds the whole model; it takes several to share it out."
+        hint = "Train on several GPUs together, or set model.quantize or model.offload instead."
+        yield Problem("model.nobody_to_share_with", message, hint, "model.share_out")
+
+
 def _about_pictures(notes: PictureNotes) -> Iterator[Problem]:
     if notes.skipped:
         yield _named("dataset.skipped_picture", "left out", notes.skipped, "Replace or remove them.")

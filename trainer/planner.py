@@ -26,7 +26,7 @@ from trainer.plan_disk import disk_advice, free_for_run
 from trainer.plan_fixes import Advice, Fix, Situation, with_fixes
 from trainer.plan_pictures import PlacedPicture, placed_pictures
 from trainer.plan_room import Room
-from trainer.plan_warnings import find_warnings
+from trainer.plan_warnings import about_processes, find_warnings
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
 from trainer.timeline import Timeline, timeline
@@ -149,11 +149,12 @@ def plan(
     batches = batches_per_epoch(layout.training, train.batch_size * processes)
     steps = total_steps(train, batches)
     texts = planned_texts(config, sizes, layout)
-    own_memory = kind is None or FEATURES[kind].own_memory
-    memory = MemoryModel(config, sizes, layout, on_gpu=room is None or room.on_gpu, own_memory=own_memory)
+    on_gpu, own_memory = room is None or room.on_gpu, kind is None or FEATURES[kind].own_memory
+    memory = MemoryModel(config, sizes, layout, on_gpu=on_gpu, own_memory=own_memory, processes=processes)
     estimate = _estimate(config, layout, sizes, texts, memory.of(config), (steps, batches), workspace, room)
     situation = Situation(config, layout, take_notes(config, layout), steps, batches)
-    warnings = [with_fixes(each, situation) for each in find_warnings(situation, sizes)]
+    found = [*find_warnings(situation, sizes), *about_processes(config, processes)]
+    warnings = [with_fixes(each, situation) for each in found]
     if kind is not None:
         warnings = [*(_without(each) for each in other_ways(config, kind)), *warnings]
     if room is not None:

@@ -6,6 +6,7 @@ process says goes through gloo, from host to host: no GPU waits for it, and it m
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -22,20 +23,26 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor, nn
 
+from trainer.block_fetching import Fetching
+from trainer.data.rows import Rows, rounds_of, rows_in_step
 from trainer.devices import accelerator, features_of, gpu_uuid, is_out_of_memory
 from trainer.errors import Problem
 from trainer.gradient_sum import GradientSum
 from trainer.processes import is_running
-from trainer.ranks import CALLS, Call, Ranks, starter
+from trainer.ranks import CALLS, Call, OutOfStep, Ranks, starter
 from trainer.runs.store import process_is_alive, this_process
+from trainer.shared_out import Parts, share_out_blocks
 
 T = TypeVar("T")
 
+_log = logging.getLogger("trainer")
 _COMPUTING = timedelta(minutes=30)
 _WAITING = timedelta(days=30)
 _LOOK_SECONDS = 0.25
 _NOTICE_SECONDS = 3.0
 """How long a process has to notice by itself that another one is lost: most are told by their next reduction."""
+_MEETING_SECONDS = 30.0
+"""How long one that failed in step waits for the others to fail too, who may be in need of its parts."""
 
 
 @contextmanager
@@ -60,6 +67,7 @@ class RankGroup(Ranks):
         self._said = dist.new_group(backend="gloo", timeout=_WAITING)
         self._people = self._everyone({"host": _machine(), "gpu": gpu_uuid(self._device), **this_process()})
         self._above = [os.getppid(), *filter(None, [starter()])]
+        self._fetching: Fetching | None = None
         self._end: Callable[[Problem], None] = lambda problem: None
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="other processes", daemon=True).start()
@@ -72,6 +80,18 @@ class RankGroup(Ranks):
         """Those of the other processes on this machine."""
         here = self._people[self.index]["host"]
         return [each["gpu"] for each in self._people if each["host"] == here and each["gpu"] is not None]
+
+    def share_out(self, denoiser: nn.Module, device: torch.device, *, wanted: bool) -> None:
+        """See ``Ranks``. The parts go through a group of their own, so that gradients do not hold them up."""
+        if not wanted:
+            return
+        parts = Parts(self.index, self.size, device, dist.new_group(timeout=_COMPUTING))
+        self._fetching = share_out_blocks(denoiser, parts, device)
+        self.in_step = True
+
+    def rows(self, whole: int) -> Rows:
+        """See ``Ranks``."""
+        return rows_in_step(self.index, self.size, whole) if self.in_step else super().rows(whole)
 
     def share(self, find: Callable[[], T]) -> T:
         """See ``Ranks``. Where the first process raises, the others are told that it ended."""
@@ -89,9 +109,9 @@ class RankGroup(Ranks):
         dist.barrier(group=self._said)
         yield [piece for number, piece in enumerate(pieces) if number not in own]
 
-    def own(self, pieces: Sequence[T]) -> Sequence[T]:
-        """Every ``size``-th."""
-        return pieces[self.index :: self.size]
+    def rounds(self, pieces: Sequence[T]) -> Iterator[tuple[T, bool]]:
+        """See ``Ranks``."""
+        return rounds_of(self.index, self.size, pieces, in_step=self.in_step)
 
     def total(self, numbers: Tensor) -> Tensor:
         """See ``Ranks``."""
@@ -101,18 +121,21 @@ class RankGroup(Ranks):
     @contextmanager
     def agreed(self) -> Iterator[None]:
         """See ``Ranks``."""
-        without: list[BaseException] = []
+        failures: list[Exception] = []
         try:
             yield
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+        except Exception as error:
+            if not (self.in_step or is_out_of_memory(error)):
                 raise
-            without.append(error)
-        others = self.union({str(error) for error in without})
-        if without:
-            raise without[0]
-        if others:
-            raise MemoryError(f"another process has no memory: {', '.join(others)}")
+            failures.append(error)
+        told = self._outcomes(bool(failures))
+        if told is None or (told[:, 0].any() and len(told[:, 1].unique()) > 1):
+            message = "A process failed in a pass of the model that the others went on with; often it is memory."
+            raise OutOfStep(message) from next(iter(failures), None)
+        if failures:
+            raise failures[0]
+        if told[:, 0].any():
+            raise MemoryError("another process has no memory")
 
     def union(self, items: set[T]) -> set[T]:
         """See ``Ranks``."""
@@ -166,6 +189,26 @@ class RankGroup(Ranks):
         """What each process has, in their order."""
         told: list[Any] = [None] * self.size
         dist.all_gather_object(told, own, group=self._said)
+        return told
+
+    def _outcomes(self, failed: bool) -> Tensor | None:
+        """Whether each process failed in what all have done, and how far it has come in the model's passes: (size, 2).
+
+        None where the others do not come: they wait for parts of this one, which failed, or are gone.
+        """
+        place = 0 if self._fetching is None else self._fetching.asked
+        told = torch.empty(self.size, 2, dtype=torch.int64)
+        meeting = dist.all_gather_single(told, torch.tensor([[int(failed), place]]), group=self._said, async_op=True)
+        until = time.monotonic() + _MEETING_SECONDS
+        while failed and self.in_step and not meeting.is_completed():
+            if time.monotonic() > until:
+                return None
+            time.sleep(_LOOK_SECONDS / 2)
+        try:
+            meeting.wait()
+        except RuntimeError as error:
+            _log.warning("The other processes cannot be asked how they are: %s", error)
+            return None
         return told
 
     def _is_there(self, number: int) -> bool:

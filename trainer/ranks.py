@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
-from trainer.data.rows import Rows, rows_of
+from trainer.data.rows import Rows, rounds_of, rows_of
 from trainer.errors import Problem
 
 if TYPE_CHECKING:
@@ -20,15 +20,19 @@ if TYPE_CHECKING:
 
     from trainer.gradient_sum import GradientSum
 
-Call = Literal["load", "step", "validate", "leave", "return", "end"]
+Call = Literal["load", "step", "validate", "draw", "leave", "return", "end"]
 CALLS: tuple[Call, ...] = get_args(Call)
-"""What all processes do at the same time: go on from a checkpoint, train a step, validate, give the devices' memory
-back, take it again, and end."""
+"""What all processes do at the same time: go on from a checkpoint, train a step, validate, draw previews where they go
+in step, give the devices' memory back, take it again, and end."""
 
 STARTER = "LORA_ATELIER_STARTER"
 """Names, to processes that ``launching.py`` has launched, the one that sees to their end and tells it."""
 
 T = TypeVar("T")
+
+
+class OutOfStep(RuntimeError):
+    """Processes that hold the model together do not do the same any more, so that none of them can go on."""
 
 
 class Ranks:
@@ -37,10 +41,12 @@ class Ranks:
     Attributes:
         index: this process's number, from 0 on.
         size: how many there are.
+        in_step: whether all use the denoiser at the same time for passes of the same kind, as each holds but a part.
     """
 
     index = 0
     size = 1
+    in_step = False
 
     @property
     def leads(self) -> bool:
@@ -55,8 +61,11 @@ class Ranks:
         """UUIDs of the other GPUs of this machine that are computed on."""
         return []
 
+    def share_out(self, denoiser: nn.Module, device: torch.device, *, wanted: bool) -> None:
+        """Have each process hold but a part of a frozen denoiser, if ``wanted``; from then on all go in step."""
+
     def rows(self, whole: int) -> Rows:
-        """This process's share of a batch of so many pictures."""
+        """This process's share of a batch of so many pictures. In step it is not empty, but may not count."""
         return rows_of(self.index, self.size, whole)
 
     def share(self, find: Callable[[], T]) -> T:
@@ -68,9 +77,9 @@ class Ranks:
         theirs, the rest."""
         yield pieces
 
-    def own(self, pieces: Sequence[T]) -> Sequence[T]:
-        """This process's share of pieces of work."""
-        return pieces
+    def rounds(self, pieces: Sequence[T]) -> Iterator[tuple[T, bool]]:
+        """This process's share of pieces of work, and whether each counts: in step all do the same number of them."""
+        return rounds_of(self.index, self.size, pieces, in_step=self.in_step)
 
     def total(self, numbers: Tensor) -> Tensor:
         """The sum over all processes."""
@@ -78,7 +87,10 @@ class Ranks:
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
-        """Inside, memory that runs out for one process does so for all: raises MemoryError in the others too."""
+        """Inside, memory that runs out for one process does so for all: raises MemoryError in the others too.
+
+        In step that is so of whatever fails, unless processes are left in the middle of a pass: raises OutOfStep then.
+        """
         yield
 
     def union(self, items: set[T]) -> set[T]:

@@ -98,8 +98,7 @@ def train(
 ) -> Outcome:
     """Train a run from its newest checkpoint, or from nothing, to its end.
 
-    Waits for a device that another job uses, unless ``share_gpu``; None where that cannot be asked for. Each of several
-    processes, ``ranks``, computes its share of every batch.
+    Waits for a device that another job uses, unless ``share_gpu``; None where nobody can ask. ``ranks`` share batches.
 
     Raises:
         UserError: what the user gave is wrong. The run is then ``failed``.
@@ -132,6 +131,7 @@ def train(
         merge_before_training(family, config.lora.merge_before_training)
         quantize_denoiser(family.denoiser, config.model.quantize, device)
         offload_blocks(family.denoiser, config.model.offload, device)
+        ranks.share_out(family.denoiser, device, wanted=config.model.share_out)
         draws = Draws()
         trainables = add_adapters(family, config.lora, seed=config.train.seed, checkpoint=before.lora, draws=draws)
         family.move(vae=device)
@@ -153,7 +153,7 @@ def train(
             limit_norms=norm_limiter(family, config.lora),
             allowed_optimizers=allowed_optimizers,
         )
-        calls = calls_of(config, learning, family, device, events)
+        calls = calls_of(config, learning, family, device, events, in_step=ranks.in_step)
         learning.learn_with(ranks, passes=backward_passes(config) if calls is CALLED else 0)
         together = Together(config, family, data, encode, learning, calls, session, ranks)
         set_training_mode(family, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,21 @@ from trainer.errors import StoppedOnRequest, UserError
 from trainer.evaluation import without_dropout
 from trainer.families.base import Family, clip_skip_problem
 from trainer.pictures import PictureSettings, save_png
+from trainer.ranks import OutOfStep
 from trainer.runs.events import paths_told
 from trainer.session import Session
 
 SMALLEST_PREVIEW_PX = 128
 
+Draw = Callable[[SamplePrompt, tuple[int, int]], Image.Image]
+"""Draws a prompt in a size. Raises StoppedOnRequest when a stop is asked for meanwhile."""
 
-def draw_previews(family: Family, config: Config, session: Session, step: int) -> None:
+
+def draw_previews(draw_one: Draw, config: Config, session: Session, step: int) -> None:
     """Draw the prompts of the settings into the run's samples, with ``sample`` events.
 
     Pictures that are there already are not drawn again, only told where a kill came in between. A picture that fails is
-    a warning: a preview never ends a run.
+    a warning: a preview ends a run only where processes that hold the model together are out of step.
     A stop request ends them at once.
     """
     for index, prompt in enumerate(config.samples.prompts):
@@ -37,10 +42,12 @@ def draw_previews(family: Family, config: Config, session: Session, step: int) -
                     continue
             else:
                 session.check_stop()
-                picture = _draw_smaller_if_need_be(family, config, prompt, session)
+                picture = _draw_smaller_if_need_be(draw_one, config, prompt, session)
                 save_png(picture, path, settings_of(config, prompt, picture, step))
         except StoppedOnRequest:
             return
+        except OutOfStep:
+            raise
         except Exception as error:  # whatever it is, the training is worth more than its preview
             reason = f"{type(error).__name__}: {error}"
             session.warn("preview.failed", f"Preview {index + 1} could not be drawn: {reason}.", "Training goes on.")
@@ -85,13 +92,13 @@ def draw_prompt(
         return draw(family, PictureSettings.model_validate(values), [prompt.seed], on_step=on_step)[0]
 
 
-def _draw_smaller_if_need_be(family: Family, config: Config, prompt: SamplePrompt, session: Session) -> Image.Image:
+def _draw_smaller_if_need_be(draw_one: Draw, config: Config, prompt: SamplePrompt, session: Session) -> Image.Image:
     """Half the size, and half again, where memory does not suffice. Raises when even the smallest does not fit."""
     native = resolutions(config.dataset)[0]
     width, height = prompt.width or native[0], prompt.height or native[1]
     while True:
         try:
-            return draw_prompt(family, config, prompt, (width, height), lambda _: session.check_stop())
+            return draw_one(prompt, (width, height))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or min(width, height) < 2 * SMALLEST_PREVIEW_PX:
                 raise

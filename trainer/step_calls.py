@@ -158,12 +158,20 @@ CALLED = Calls()
 """Replays nothing."""
 
 
-def calls_of(config: Config, learning: Learning, family: Family, device: torch.device, events: EventSink) -> Calls:
+def calls_of(
+    config: Config,
+    learning: Learning,
+    family: Family,
+    device: torch.device,
+    events: EventSink,
+    *,
+    in_step: bool = False,
+) -> Calls:
     """How steps are run by the settings. Told as ``progress`` on a GPU, and as ``warning`` once it fails.
 
     On a CPU a small model's are replayed: a large one's wait for arithmetic, and recording holds all that it computes.
     """
-    why, features = why_called(config), features_of(device)
+    why, features = why_called(config, in_step=in_step), features_of(device)
     if not features.beside_host:
         if why is not None or not is_small(family.denoiser):
             return CALLED
@@ -190,13 +198,18 @@ def _teller(learning: Learning, events: EventSink) -> Callable[[str], None]:
     return tell
 
 
-def why_called(config: Config) -> str | None:
-    """Why a run's steps cannot or must not be captured, as far as its settings tell; None where they can."""
+def why_called(config: Config, *, in_step: bool = False) -> str | None:
+    """Why a run's steps cannot or must not be captured, as far as its settings tell; None where they can.
+
+    ``in_step``: whether its processes hold the model together.
+    """
     train, lora = config.train, config.lora
     if train.compile == "off":
         return "train.compile is off"
     if config.model.offload:
         return "model.offload copies weights to the GPU in the course of a step"
+    if in_step:
+        return "model.share_out brings weights together in the course of a step"
     if train.gradient_checkpointing != "off" and lora.has_dropout:
         return "gradient checkpointing computes dropout twice, and a graph cannot draw the same numbers again"
     if lora.type != "lora" and lora.rank_dropout:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from trainer.conditioning import CaptionEncoder
-from trainer.config import Config
+from trainer.config import Config, SamplePrompt
 from trainer.data.contents import Contents
 from trainer.data.training_set import TrainingSet
 from trainer.devices import give_back_cached_memory, is_out_of_memory
+from trainer.drawing import Progress
+from trainer.errors import StoppedOnRequest
 from trainer.families.base import Family
 from trainer.learning import Learning
-from trainer.ranks import Call, Ranks
+from trainer.ranks import ALONE, Call, OutOfStep, Ranks
 from trainer.rollback import load_checkpoint
+from trainer.sampling import Draw, draw_prompt
 from trainer.session import Session
 from trainer.step_calls import Calls
 from trainer.validation import ValidationLoss, validation_loss
 from trainer.validation_history import ValidationHistory
+
+_log = logging.getLogger("trainer")
 
 
 class Together:
@@ -47,7 +55,13 @@ class Together:
         self._calls = calls
         self._session = session
         self._ranks = ranks
+        self._drawers = ranks if ranks.in_step else ALONE  # one that has the whole model draws by itself
         self._validation = data.validation_batches()
+
+    @property
+    def processes(self) -> int:
+        """How many train."""
+        return self._ranks.size
 
     @property
     def can_validate(self) -> bool:
@@ -58,6 +72,14 @@ class Together:
         """The validation loss of the weights that would be saved now."""
         self._ranks.call("validate")
         return self._validate()
+
+    @contextmanager
+    def drawing(self) -> Iterator[Draw]:
+        """Inside, previews are drawn, with the weights that would be saved now."""
+        self._drawers.call("draw")
+        with self._ready_to_draw():
+            yield self._draw
+            self._drawers.share(lambda: None)
 
     def leave_device(self) -> None:
         """Give the devices' memory back."""
@@ -84,15 +106,12 @@ class Together:
             "load": lambda: self._load(None, ValidationHistory(None)),
             "step": step,
             "validate": self._validate_along,
+            "draw": self._draw_along,
             "leave": self._leave,
             "return": self._return,
         }
         for call in self._ranks.calls():
             answers[call]()
-
-    def let_parts_rest(self) -> None:
-        """Text encoders and VAE leave this process's device, as far as training does not need them."""
-        let_parts_rest(self._family, self._config, self._data)
 
     def _load(self, checkpoint: Path | None, history: ValidationHistory) -> Contents:
         """The first process knows which checkpoint it is."""
@@ -121,13 +140,61 @@ class Together:
             if not is_out_of_memory(error):
                 raise
 
+    @contextmanager
+    def _ready_to_draw(self) -> Iterator[None]:
+        """Text encoders and VAE are on the device, and the weights are the ones to look at."""
+        device = self._session.device
+        try:
+            with self._drawers.agreed():
+                self._family.move(text=device, vae=device)
+            with self._learning.result():
+                yield
+        finally:
+            self._let_parts_rest()
+
+    def _draw(self, prompt: SamplePrompt, size: tuple[int, int]) -> Image.Image:
+        """The first process says what is drawn."""
+        self._drawers.share(lambda: (prompt, size))
+        return self._drawn(prompt, size)
+
+    def _draw_along(self) -> None:
+        """What fails here fails in the first process too, which tells it."""
+        try:
+            with self._ready_to_draw():
+                while (asked := self._drawers.share(lambda: None)) is not None:
+                    self._draw_unseen(*asked)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+
+    def _draw_unseen(self, prompt: SamplePrompt, size: tuple[int, int]) -> None:
+        try:
+            self._drawn(prompt, size)
+        except OutOfStep:
+            raise
+        except Exception as error:
+            _log.debug("The preview failed here too: %s", error)
+
+    def _drawn(self, prompt: SamplePrompt, size: tuple[int, int]) -> Image.Image:
+        with self._drawers.agreed():
+            return draw_prompt(self._family, self._config, prompt, size, self._go_on_drawing)
+
+    def _go_on_drawing(self, progress: Progress) -> None:
+        """All end a picture at the same denoising step. Raises StoppedOnRequest when a stop is asked for."""
+        if self._drawers.share(lambda: self._session.stop_asked):
+            raise StoppedOnRequest("a stop was asked for while a preview was drawn")
+
     def _leave(self) -> None:
         self._move(torch.device("cpu"))
         give_back_cached_memory()
 
     def _return(self) -> None:
         self._move(self._session.device)
-        self.let_parts_rest()
+        self._let_parts_rest()
+
+    def _let_parts_rest(self) -> None:
+        """Text encoders and VAE leave this process's device, as far as training does not need them."""
+        let_parts_rest(self._family, self._config, self._data)
 
     def _move(self, device: torch.device) -> None:
         self._calls.forget()

@@ -30,7 +30,7 @@ from trainer.lora.base_model_names import base_model_metadata
 from trainer.lora.file import LoraFile, write_lora
 from trainer.lora.metadata import Progress, training_metadata
 from trainer.metrics import Metrics, Step, values_of
-from trainer.plan_warnings import about_optimizer
+from trainer.plan_warnings import about_optimizer, about_processes
 from trainer.prompt_changes import take_new_prompts
 from trainer.rhythm import Rhythm, rhythms_of
 from trainer.rollback import go_back, trouble_of
@@ -94,7 +94,7 @@ class Upkeep:
         self._take_new_prompts()
         if self._rhythms.sampling.ever and not self._config.samples.prompts:
             self._session.warn("samples.no_prompts", "No preview prompts are given.", "No previews will be drawn.")
-        for problem in about_optimizer(self._config.train):
+        for problem in (*about_optimizer(self._config.train), *about_processes(self._config, self._together.processes)):
             self._session.warn(problem.code, problem.message, problem.hint)
         if step == 0:
             self._validate()
@@ -168,9 +168,9 @@ class Upkeep:
         self._history.end_at(self._max_steps, self._session.run.read().length_asked)
         self._take_new_prompts()
         output = self._save_all()
-        self._together.end()
         if self._rhythms.sampling.ever:
             self._draw_previews()
+        self._together.end()
         self._session.end("finished", 0)
         return output
 
@@ -388,13 +388,8 @@ class Upkeep:
     def _draw_previews(self) -> None:
         self._tell_all()
         message = "There is no memory for text encoders and VAE, so the previews are left out."
-        try:
-            with self._unless_out_of_memory("preview.memory", message):
-                self._family.move(text=self._session.device, vae=self._session.device)
-                with self._learning.result():
-                    draw_previews(self._family, self._config, self._session, self._learning.step)
-        finally:
-            self._together.let_parts_rest()
+        with self._unless_out_of_memory("preview.memory", message), self._together.drawing() as draw:
+            draw_previews(draw, self._config, self._session, self._learning.step)
 
     def _pause(self) -> None:
         """Give the device's memory and lock back until asked to go on, or to stop."""

@@ -93,8 +93,9 @@ def validation_loss(
     sums = torch.zeros(len(bands), dtype=widest_dtype(device), device=device)
     firsts = [0, *accumulate(len(batch.captions) for batch in batches)]
     with ranks.agreed(), without_dropout(family):
-        for first, batch in ranks.own(list(zip(firsts, batches, strict=False))):
-            sums += _losses(family, config, batch, _noises(batch.latents, first, config), bands, encode, device)
+        for (first, batch), counts in ranks.rounds(list(zip(firsts, batches, strict=False))):
+            losses = _losses(family, config, batch, _noises(batch.latents, first, config), bands, encode, device)
+            sums += losses if counts else 0
             after_batch()
     means = (ranks.total(sums) / (firsts[-1] * config.validation.noises)).tolist()
     return ValidationLoss(sum(means) / len(means), means)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,14 +17,20 @@ from trainer.runs.events import read_events
 from trainer.runs.store import Run, Workspace
 
 
-def start_several(count: int, *arguments: str, **environment: str) -> list[forked.Command]:
-    """``python -m trainer`` with these arguments in so many processes, the first one first."""
+def start_several(
+    count: int, *arguments: str, first: Callable[[], None] | None = None, **environment: str
+) -> list[forked.Command]:
+    """``python -m trainer`` with these arguments in so many processes, the first one first.
+
+    ``first`` is called in each of them before the command.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     places = [{"RANK": str(number), "LOCAL_RANK": str(number)} for number in range(count)]
-    return [forked.start(*arguments, OMP_NUM_THREADS="1", **shared, **place, **environment) for place in places]
+    own = [{"OMP_NUM_THREADS": "1", **shared, **place, **environment} for place in places]
+    return [forked.start(*arguments, first=first, **each) for each in own]
 
 
 def train_several(count: int, config: Config, workspace: Workspace) -> Run:

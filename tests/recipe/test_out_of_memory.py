@@ -146,7 +146,7 @@ def test_a_preview_that_does_not_fit_is_tried_smaller(tiny: Any, train_short: An
     """Whether the smaller one can be drawn is oneDNN's to say, which may go on refusing; training goes on anyhow."""
     prompt = {"prompt": "a red circle", "steps": 1, "width": 384, "height": 256}
     config = tiny(train__max_steps=2, samples={"every_steps": 2, "at_start": False, "prompts": [prompt]})
-    code, run, log = train_short(config, ("trainer.sampling", "draw_prompt", 1))
+    code, run, log = train_short(config, ("trainer.together", "draw_prompt", 1))
     assert (code, run.read().state) == (0, "finished") and run.output_path.is_file(), log
     assert warnings_of(run)[0] == ("preview.memory", 2)
     assert of_type(run, "warning")[0]["hint"] == "Drawn at 192 x 128 instead."

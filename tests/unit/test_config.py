@@ -117,6 +117,7 @@ def test_every_sampler_is_built() -> None:
 @pytest.mark.parametrize(
     ("section", "values"),
     [
+        ("model", {"share_out": True, "offload": 0.5}),
         ("lora", {"rank": 0}),
         ("lora", {"rank": True}),
         ("lora", {"alpha": 0}),

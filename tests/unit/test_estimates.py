@@ -20,10 +20,10 @@ USUAL = {"sd1": "sd15", "sdxl": "sdxl"}
 """Names that the usual sizes are found by."""
 
 
-def estimated(side_px: int, model: str = "sd15", **changes: Any) -> tuple[Config, Memory]:
-    """A step of a usual model in 16 bits on a GPU."""
+def estimated(side_px: int, usual_name: str = "sd15", processes: int = 1, **changes: Any) -> tuple[Config, Memory]:
+    """A step of a usual model in 16 bits on a GPU, in one of several processes."""
     config = Config.model_validate({"name": "x", **changes})
-    usual = usual_model(model)
+    usual = usual_model(usual_name)
     sizes = ModelSizes(
         denoiser=usual.denoiser,
         text=usual.text,
@@ -35,7 +35,7 @@ def estimated(side_px: int, model: str = "sd15", **changes: Any) -> tuple[Config
         known=True,
         adapted=usual.adapted[config.lora.target],
     )
-    return config, training_memory(config, sizes, side_px**2)
+    return config, training_memory(config, sizes, side_px**2, processes=processes)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def estimated(side_px: int, model: str = "sd15", **changes: Any) -> tuple[Config
 )
 def test_activations_against_what_is_alive(family: str, target: str, side_px: int, checkpointing: str) -> None:
     train = {"mixed_precision": "bf16", "gradient_checkpointing": checkpointing}
-    config, memory = estimated(side_px, model=USUAL[family], lora={"target": target}, train=train)
+    config, memory = estimated(side_px, usual_name=USUAL[family], lora={"target": target}, train=train)
     counted = step_bytes(family, config, side_px)
     assert memory.activations == pytest.approx(counted, rel=0.1)
 
@@ -70,3 +70,16 @@ def test_optimizers_keep_what_is_said(optimizer: Optimizer) -> None:
     assert memory.optimizer / lora == pytest.approx(kept / weights.numel(), rel=0.15)
     assert weights.grad is not None
     assert memory.gradients / lora == weights.grad.element_size() == weights.element_size()
+
+
+def test_a_model_that_is_shared_out_counts_by_its_part_and_two_blocks() -> None:
+    """Only where there is somebody to share it with; packed weights are shared out as they are."""
+    usual = usual_model("sdxl")
+    whole = estimated(1024, "sdxl")[1].weights
+    alone, two, eight = (estimated(1024, "sdxl", count, model={"share_out": True})[1].weights for count in (1, 2, 8))
+    places = 2 * 2 * usual.units.largest_block
+    assert alone == whole == estimated(1024, "sdxl", 2)[1].weights
+    assert whole - two == pytest.approx(usual.denoiser * 2 / 2 - places)
+    assert two - eight == pytest.approx(usual.denoiser * 2 * (1 / 2 - 1 / 8))
+    packed = estimated(1024, "sdxl", 2, model={"share_out": True, "quantize": "int8"})[1].weights
+    assert two - packed == pytest.approx((usual.denoiser + places) / 2)

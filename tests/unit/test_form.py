@@ -179,6 +179,7 @@ def random_config(rng: random.Random) -> Config:
             target = target.setdefault(part, {})
         target[last] = random_value(field, rng)
     loss, validation, lora = plain["loss"], plain["validation"], plain["lora"]
+    plain["model"]["offload"] *= not plain["model"]["share_out"]
     plain["train"] |= random_training(plain["train"]["lr_scheduler"], rng)
     if validation["path"] is not None:
         validation["split"] = 0

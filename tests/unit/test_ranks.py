@@ -15,7 +15,7 @@ from trainer.config import LossSettings, Multires
 from trainer.data.augment import no_augmentation
 from trainer.data.cache import LatentCache, View
 from trainer.data.epoch import lay_out
-from trainer.data.rows import Rows, all_rows, rows_of
+from trainer.data.rows import Rows, all_rows, rounds_of, rows_in_step, rows_of
 from trainer.devices import seeded_generator
 from trainer.errors import UserError
 from trainer.lora.dropout import Draws
@@ -43,6 +43,22 @@ def test_a_mean_over_all_is_the_sum_of_the_parts_of_it() -> None:
     parts = [losses[rows.part].mean() / rows.times_fewer for rows in (Rows(0, 1, 3), Rows(1, 2, 3))]
     assert float(sum(parts)) == pytest.approx(9.5 / 3)
     assert all_rows(3).times_fewer == 1.0 and all_rows(3).are_all
+
+
+def test_in_step_all_have_as_many_pieces_and_what_is_taken_along_does_not_count() -> None:
+    losses = torch.tensor([0.5])
+    shares = [rows_in_step(process, 3, 1) for process in range(3)]
+    assert [rows.part for rows in shares] == [slice(0, 1)] * 3
+    assert float(sum(losses[rows.part].mean() / rows.times_fewer for rows in shares)) == 0.5
+    assert [rows_in_step(process, 3, 5) for process in range(3)] == [rows_of(process, 3, 5) for process in range(3)]
+    for processes in (1, 2, 3, 4):
+        for count in range(1, 9):
+            pieces = list(range(count))
+            rounds = [list(rounds_of(process, processes, pieces, in_step=True)) for process in range(processes)]
+            assert {len(each) for each in rounds} == {-(-count // processes)}
+            assert sorted(piece for each in rounds for piece, counts in each if counts) == pieces
+            free = [list(rounds_of(process, processes, pieces, in_step=False)) for process in range(processes)]
+            assert free == [[(piece, True) for piece, counts in each if counts] for each in rounds]
 
 
 def test_noise_belongs_to_the_place_in_the_whole_batch() -> None:
@@ -122,7 +138,7 @@ def test_pictures_are_encoded_once_by_whoever_has_them(tmp_path: Path) -> None:
 
 def test_one_process_has_nobody_to_share_with() -> None:
     assert (ALONE.leads, ALONE.size, ALONE.rows(4)) == (True, 1, Rows(0, 4, 4))
-    assert list(ALONE.shares([1, 2, 3])) == [[1, 2, 3]] and ALONE.own([1, 2]) == [1, 2]
+    assert list(ALONE.shares([1, 2, 3])) == [[1, 2, 3]] and list(ALONE.rounds([1, 2])) == [(1, True), (2, True)]
     assert ALONE.share(lambda: "found") == "found" and ALONE.union({1}) == {1}
     assert ALONE.add_up([], 1) is None and ALONE.lost() is None and list(ALONE.calls()) == []
     for call in CALLS:
@@ -170,3 +186,10 @@ def test_the_plan_counts_the_batch_of_all_processes(tmp_path: Path) -> None:
     found = plan(config, processes=2)
     assert (found.batches_per_epoch, found.max_steps, found.buckets[0].batches) == (3, 9, 3)
     assert plan(config).batches_per_epoch == 5
+
+
+def test_the_plan_says_where_there_is_nobody_to_share_with(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", [(64, 64)] * 2)
+    config = config_for(tmp_path / "in", model={"share_out": True})
+    codes = [[each.code for each in plan(config, processes=count).warnings] for count in (1, 2)]
+    assert ["model.nobody_to_share_with" in each for each in codes] == [True, False]

@@ -123,6 +123,11 @@ def test_graphs_give_way_to_a_step_without_them() -> None:
         bed.calls.within_memory(fails, lambda: None)
 
 
+def test_steps_of_a_model_that_is_held_together_are_called() -> None:
+    config = parse_config({"model": {"share_out": True}})
+    assert why_called(config) is None and "share_out" in (why_called(config, in_step=True) or "")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
