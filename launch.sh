@@ -9,7 +9,7 @@ set -euo pipefail
 unset PYTHONDONTWRITEBYTECODE  # where containers set it, each start compiles torch anew: 15 s and more
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-VENV=.venv
+VENV=${LORA_ATELIER_VENV:-.venv}  # another place where several copies of the program share it
 AUDITOR=pip-audit==2.10.1
 LOG="${TMPDIR:-/tmp}/lora-atelier-install-$$.log"
 NEEDED_KIB=$((3 * 1024 * 1024))

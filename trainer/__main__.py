@@ -54,6 +54,7 @@ COMMANDS: dict[str, str] = {
     "bench": "measure training speed",
     "runs": "list runs and control them",
     "queue": "what waits: add to it, reorder it, pause it",
+    "remote": "other machines that train, reached over SSH",
 }
 INTERNAL_COMMANDS: dict[str, str] = {
     "worker": "run queued runs one after the other",

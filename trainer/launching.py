@@ -82,7 +82,7 @@ def train_together(run: Run, workspace: Workspace, launch: Launch, *, share_gpu:
     with _signals_to_requests(run, process):
         while process.poll() is None:
             time.sleep(_LOOK_SECONDS)
-    return _outcome(run, process.returncode)
+    return outcome_of(run, process.returncode)
 
 
 def launcher_command(processes: int, arguments: Sequence[str]) -> list[str]:
@@ -119,7 +119,7 @@ def _signals_to_requests(run: Run, process: subprocess.Popen[bytes]) -> Iterator
             signal.signal(number, handler)
 
 
-def _outcome(run: Run, code: int) -> RunInfo:
+def outcome_of(run: Run, code: int) -> RunInfo:
     """How the run ended, told as if this process had trained it."""
     info = run.status()
     if info.state == "finished" and code == 0:

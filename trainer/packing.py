@@ -7,7 +7,7 @@ in the folder says what. Never torch.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -23,9 +23,11 @@ from trainer.pack_scripts import KUBERNETES, README, RUN, SLURM
 from trainer.runs.events import EventSink
 
 PROGRAM_DIR = Path(__file__).resolve().parent.parent
-_PROGRAM = ("launch.sh", "requirements.txt", "requirements-gpu.txt", "LICENSE", "trainer")
+PROGRAM = ("launch.sh", "requirements.txt", "requirements-gpu.txt", "LICENSE", "trainer")
 _MODELS = ("model.base", "model.vae")
 _LORAS = ("lora.init_from", "lora.merge_before_training")
+HIDDEN = (".*", "__pycache__")
+"""Names, as in a shell, of what goes nowhere."""
 
 
 @dataclass
@@ -43,13 +45,20 @@ class Packed:
     missing: dict[str, Path] = field(default_factory=dict)
 
 
-def planned(config: Config, *, with_data: bool, with_model: bool) -> Packed:
+PlaceOf = Callable[[str, int], str]
+"""The folder for a path, which may be the so-manieth."""
+
+
+def planned(
+    config: Config, *, with_data: bool, with_model: bool, place_of: PlaceOf = lambda path, number: str(number)
+) -> Packed:
     """What would be packed. Raises UserError, all problems at once, for files and folders that are not there.
 
     Args:
         config: settings with full paths.
         with_data: whether pictures, captions, masks and LoRAs go along.
         with_model: whether a base model that is a file or folder of this machine does.
+        place_of: a folder's name for what lies at a path.
     """
     values = config.model_dump(mode="json", exclude_defaults=True)
     packed = Packed(config)
@@ -61,7 +70,8 @@ def planned(config: Config, *, with_data: bool, with_model: bool) -> Packed:
         if not Path(path).exists():
             problems.append(Problem("pack.missing", f"{name}: {path} is not there.", "Check the path.", name))
             continue
-        place = places.setdefault(path, f"{_folder_of(name)}/{len(places) + 1}/{PurePath(path).name}")
+        folder = place_of(path, len(places) + 1)
+        place = places.setdefault(path, f"{_folder_of(name)}/{folder}/{PurePath(path).name}")
         goes = with_model if name in _MODELS else with_data
         (packed.copies if goes else packed.missing)[place] = Path(path)
         put_at(values, name, place)
@@ -104,14 +114,14 @@ def _folder_of(name: str) -> str:
 
 def _copy_program(target: Path) -> None:
     target.mkdir()
-    for name in _PROGRAM:
+    for name in PROGRAM:
         _copy(PROGRAM_DIR / name, target / name)
 
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*HIDDEN))
     else:
         shutil.copy2(source, target)
 

@@ -17,7 +17,6 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import torch
-from filelock import FileLock, Timeout
 
 from trainer.devices import (
     accelerator,
@@ -225,7 +224,7 @@ def open_session(
     device = ranks.device() or pick_device()
     for folder in (run.control_dir, run.samples_dir, run.output_dir):
         clear_left(folder)
-    with _only_process(run), log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
+    with run.only_process(), log_kept(run) as log_events, contextlib.closing(EventLog(run.events_path)) as own_events:
         minutes = read_settings(workspace).hung_run_minutes
         watchdog = Watchdog(run.log_path, end_after_seconds=60 * minutes if minutes else None)
         sinks = Events(own_events, events, *log_events, watchdog)
@@ -313,21 +312,6 @@ def _explain(error: Exception, *, in_steps: bool) -> Problem:
         message = f"A file could not be written or read: {error.strerror} ({error.filename or 'no name'})."
         return Problem("files", message, "Check the disk's free space and rights; then resume the run.")
     return Problem("internal", f"{type(error).__name__}: {error}", "The log has the details.")
-
-
-@contextlib.contextmanager
-def _only_process(run: Run) -> Iterator[None]:
-    """Two processes on one run would ruin it."""
-    lock = FileLock(run.dir / ".process.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        message = f"Another process is working on the run {run.id}."
-        raise UserError("run.alive", message, "Wait for its end, or stop it first.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -40,10 +40,11 @@ def head_line(view: RunView) -> str:
     """Name, state, how far, how fast, how long still."""
     info = view.info
     facts = "".join(f"<span>{html.escape(fact)}</span>" for fact in _facts(view))
+    words = f'<p class="facts" role="status">{html.escape(_sentence(info.host_words))}</p>' if info.host_words else ""
     error = f'<p class="problems" role="alert">{html.escape(info.error)}</p>' if info.error else ""
     return (
         f'<div class="run-head"><div class="run-title"><h2>{html.escape(info.name)}</h2>{_pill(info)}</div>'
-        f'{_bar(info, view.progress)}<p class="facts">{facts}</p>{error}</div>'
+        f'{_bar(info, view.progress)}<p class="facts">{facts}</p>{words}{error}</div>'
     )
 
 
@@ -67,6 +68,10 @@ def notes(view: RunView) -> str:
     return f'<ul class="notes">{items}</ul>'
 
 
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
 def together(info: RunInfo, device: str) -> str:
     """The devices of a run that one of them names: ``2 x NVIDIA L4``."""
     return f"{info.processes} x {device}" if info.processes > 1 else device
@@ -86,7 +91,8 @@ def _facts(view: RunView) -> list[str]:
     if view.latest.get("vram_bytes"):
         facts.append(f"{file_size(int(view.latest['vram_bytes']))} GPU memory")
     if info.device:
-        facts.append(together(info, info.device))
+        device = together(info, info.device)
+        facts.append(f"{device} on {info.host}" if info.host else device)
     if info.started and info.ended and info.ended > info.started:
         facts.append(f"took {duration(info.ended - info.started)}")
     return facts

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.remote.hosts import host_devices
 from trainer.runs.queue import in_order, read_queue
 from trainer.runs.store import ALIVE, Run, RunInfo, Workspace
 
@@ -21,6 +22,8 @@ class RunList:
     queue: tuple[str, ...]
     paused: bool = False
     """Whether the queue is: waiting runs stay waiting."""
+    hosts: tuple[str, ...] = ()
+    """Other machines that runs can wait for, as devices."""
     newer: int = 0
     """How many runs are left out as a newer version of this program made them."""
 
@@ -49,7 +52,7 @@ class RunListReader:
             infos = tuple(sorted((info for _, info in known.values()), key=lambda info: -info.created))
             state = read_queue(self._workspace)
             queue = tuple(info.id for info in in_order(infos, state.order))
-            now = RunList(self._list.version, infos, queue, state.paused, newer)
+            now = RunList(self._list.version, infos, queue, state.paused, host_devices(self._workspace), newer)
             if now != self._list:
                 self._list = replace(now, version=now.version + 1)
             return self._list

@@ -11,8 +11,8 @@ from pathlib import Path
 from starlette.middleware import Middleware
 
 from trainer.errors import UserError
+from trainer.runs.interrupted import keep_workers
 from trainer.runs.store import Workspace
-from trainer.runs.worker import keep_workers
 from ui.context import AppContext
 from ui.early_script import EarlyScript
 from ui.security import LocalOnlyMiddleware, host_names

@@ -14,6 +14,7 @@ from trainer.data.datasets_library import HUB_PREFIX
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.hub_names import hub_file
+from trainer.remote.hosts import host_name
 from trainer.runs.gpus import devices_of
 from trainer.runs.store import Run
 from trainer.single_file.cache import looks_like_a_file
@@ -85,8 +86,9 @@ def _epochs(maths: StepMaths) -> str:
 def command_line(config: Config, workspace: Path, device: str = "") -> str:
     """What starts the same run from a terminal, with the settings saved under the run's name."""
     file = shlex.quote(f"{config.name}.yaml")
-    together = f" --devices {device}" if len(devices_of(device)) > 1 else ""
-    return f"./launch.sh trainer train {file} --workspace {shlex.quote(str(workspace))}{together}"
+    host = host_name(device)
+    where = f" --on {host}" if host else f" --devices {device}" if len(devices_of(device)) > 1 else ""
+    return f"./launch.sh trainer train {file} --workspace {shlex.quote(str(workspace))}{where}"
 
 
 def save_last_form(context: AppContext, snapshot: dict[str, Any]) -> None:

@@ -30,6 +30,11 @@ def add_gpu_sharing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share-gpu", action="store_true", help=more)
 
 
+def add_host(parser: argparse.ArgumentParser) -> None:
+    """``--on HOST``: without it this machine trains."""
+    parser.add_argument("--on", default=None, metavar="HOST", help="train on another machine: one of `remote list`")
+
+
 def add_names(parser: argparse._ActionsContainer, what: str) -> None:
     """``--names FILE``: only some files of the folder DIR; ``what`` says which."""
     more = "one name a line, or a JSON list in a .json file; relative to DIR"

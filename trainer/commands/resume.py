@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import add_gpu_sharing, add_workspace, workspace_of
+from trainer.commands.arguments import add_gpu_sharing, add_host, add_workspace, workspace_of
 from trainer.commands.train import answer_of, answer_of_launch, describe
 from trainer.config_io import save_config
 from trainer.errors import UserError
@@ -16,6 +16,8 @@ from trainer.launching import add_processes, launch_of, train_together
 from trainer.loading import load_train
 from trainer.processes import launchers
 from trainer.ranks import ranks_of_launch
+from trainer.remote.driving import train_elsewhere
+from trainer.remote.hosts import host_of
 from trainer.runs import control
 from trainer.runs.events import EventSink
 from trainer.runs.store import ALIVE, Run, this_process
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-steps", type=int, default=None, help="go on to this many steps")
     add_gpu_sharing(parser)
     add_processes(parser)
+    add_host(parser)
     add_workspace(parser)
 
 
@@ -38,6 +41,11 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     in_workspace = known_run.dir.parent.name == "runs" and args.workspace is None
     workspace = known_run.workspace if in_workspace else workspace_of(args)
     launch = launch_of(args)
+    if args.on is not None:
+        begun, host = time.monotonic(), host_of(workspace, args.on)
+        take_over(known_run, args.max_steps, on=host.name)
+        train_elsewhere(known_run, host, events)
+        return answer_of_launch(known_run, begun)
     if launch is not None:
         begun = time.monotonic()
         take_over(known_run, args.max_steps)
@@ -51,7 +59,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     return answer_of(known_run, vars(outcome))
 
 
-def take_over(run: Run, max_steps: int | None = None) -> None:
+def take_over(run: Run, max_steps: int | None = None, on: str | None = None) -> None:
     """Check that the run can go on, make it this process's own, and take in a new number of steps. Raises UserError."""
     with run.lock():
         info = run.status_locked()
@@ -59,6 +67,9 @@ def take_over(run: Run, max_steps: int | None = None) -> None:
         if info.state in ALIVE and not started_by_queue:
             message = f"The run {run.id} is {info.state} in process {info.pid}."
             raise UserError("run.alive", message, "Wait for its end, or stop it first.")
+        if info.host is not None and info.host != on:
+            message = f"The run {run.id} goes on on {info.host}."
+            raise UserError("run.elsewhere", message, f"`resume --on {info.host}` follows it; it can be stopped then.")
         if max_steps is not None and max_steps <= info.step:
             message = f"--max-steps {max_steps}: the run {run.id} has done {info.step} steps already."
             raise UserError("run.max_steps", message, f"Give more than {info.step}.", "train.max_steps")

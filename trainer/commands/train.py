@@ -9,12 +9,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import add_gpu_sharing, add_workspace, workspace_of
+from trainer.commands.arguments import add_gpu_sharing, add_host, add_workspace, workspace_of
 from trainer.config_io import load_config
 from trainer.errors import UserError
 from trainer.launching import add_processes, launch_of, train_together
 from trainer.loading import load_train
 from trainer.ranks import ranks_of_launch
+from trainer.remote.driving import train_elsewhere
+from trainer.remote.hosts import host_of
 from trainer.runs.events import EventSink, read_events
 from trainer.runs.store import Run, Workspace
 
@@ -27,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-dir", type=Path, default=None, help="folder for the run, in place of a new one")
     add_gpu_sharing(parser)
     add_processes(parser)
+    add_host(parser)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
@@ -34,6 +37,12 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     config, workspace = load_config(args.config, args.set), workspace_of(args)
     run_dir = args.run_dir.expanduser().resolve() if args.run_dir else None
     launch = launch_of(args)
+    if args.on is not None:
+        host, begun = host_of(workspace, args.on), time.monotonic()
+        new_run = workspace.create_run(config, run_dir, queued=False, wanted_device=host.device)
+        with _deleted_if_nothing_came_of(new_run, workspace):
+            train_elsewhere(new_run, host, events)
+        return answer_of_launch(new_run, begun)
     if launch is not None:
         begun, new_run = time.monotonic(), workspace.create_run(config, run_dir, queued=False)
         with _deleted_if_nothing_came_of(new_run, workspace):
@@ -52,7 +61,7 @@ def _deleted_if_nothing_came_of(run: Run, workspace: Workspace) -> Iterator[None
     try:
         yield
     except UserError:
-        if run.read().step == 0:
+        if run.read().step == 0 and run.read().host is None:
             workspace.delete_run(run)
         raise
 

@@ -73,6 +73,9 @@ def delete(run: Run) -> BinItem:
         info = run.status_locked()
         if info.state in ALIVE:
             raise UserError("run.alive", f"The run {run.id} is still going.", "Stop it first.")
+        if info.host is not None:
+            message = f"The run {run.id} goes on on {info.host}."
+            raise UserError("run.elsewhere", message, "Resume follows it; stop it then.")
         if info.state == "queued":
             run.update_locked(state="stopped", ended=time.time())
     return Bin(run.workspace.dir).put(run.dir, "run", info.name)

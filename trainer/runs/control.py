@@ -19,6 +19,11 @@ def ask(control_dir: Path, request: Request) -> None:
     write_text(control_dir / request, "")
 
 
+def waiting(control_dir: Path) -> set[Request]:
+    """The requests waiting; they stay."""
+    return {request for request in REQUESTS if (control_dir / request).exists()}
+
+
 def take(control_dir: Path) -> set[Request]:
     """The requests waiting; each is removed as it is taken."""
     taken: set[Request] = set()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 
 from trainer.errors import UserError
+from trainer.remote.hosts import hosts
 from trainer.runs import queue
 from trainer.runs.store import Run, Workspace
-from trainer.runs.worker import requeue
+from trainer.runs.worker import ensure_workers, requeue
 
 
 def interrupted_runs(workspace: Workspace) -> list[Run]:
@@ -35,3 +37,39 @@ def leave(workspace: Workspace) -> None:
     for run in interrupted_runs(workspace):
         with suppress(UserError):  # deleted meanwhile
             run.update(interrupted=None)
+
+
+def follow_again(workspace: Workspace) -> list[Run]:
+    """Queue the runs again that go on on other machines while the process here that followed them is gone.
+
+    Returns them.
+    """
+    found = []
+    for run in map(Run, workspace.run_folders() if hosts(workspace) else ()):
+        with suppress(UserError):
+            info = run.read()
+            if info.host is not None and run.status().state == "failed" and run.read().interrupted is not None:
+                requeue(run)
+                queue.move(run, "first")
+                found.append(run)
+    return found
+
+
+def keep_workers(workspace: Workspace, every_seconds: float = 10.0) -> threading.Event:
+    """Look again and again whether waiting runs have their worker, and whether runs on other machines are followed:
+    nobody else starts a process anew that was killed.
+
+    Returns at once; the looking ends with this process, or when the event it returns is set.
+    """
+    ended = threading.Event()
+
+    def look() -> None:
+        while True:
+            with suppress(OSError):  # a full disk may have room the next time
+                follow_again(workspace)
+                ensure_workers(workspace)
+            if ended.wait(every_seconds):
+                return
+
+    threading.Thread(target=look, name="queue keeper", daemon=True).start()
+    return ended

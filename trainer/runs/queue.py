@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
-from trainer.runs.gpus import CPU, check_device, devices_of, gpus
+from trainer.remote.hosts import SSH, check_place, host_name
+from trainer.runs.gpus import CPU, devices_of, gpus
 from trainer.runs.store import Run, RunInfo, Workspace
 
 Move = Literal["first", "earlier", "later", "last"]
@@ -69,9 +70,10 @@ def in_order(infos: Iterable[RunInfo], order: Sequence[str]) -> list[RunInfo]:
 
 def suits(info: RunInfo, device: str) -> bool:
     """Whether a run may be trained on a device: the one it is queued for, else any GPU, else the CPU."""
-    if info.wanted_device is not None:
-        return devices_of(info.wanted_device)[0] == device
-    return device != CPU if gpus() else device == CPU
+    wanted = SSH + info.host if info.host is not None else info.wanted_device
+    if wanted is not None:
+        return devices_of(wanted)[0] == device
+    return host_name(device) is None and (device != CPU if gpus() else device == CPU)
 
 
 def pause(workspace: Workspace) -> None:
@@ -131,10 +133,14 @@ def set_device(run: Run, device: str | None) -> RunInfo:
     Raises UserError when the run does not wait, or there is no such device. The workers have to be seen to by the
     caller: ``worker.ensure_workers``.
     """
-    check_device(device)
+    check_place(run.workspace, device)
     with queue_lock(run.workspace), run.lock():
-        if run.read().state != "queued":
+        info = run.read()
+        if info.state != "queued":
             raise _not_waiting(run)
+        if info.host is not None:
+            message = f"The run {run.id} goes on on {info.host}."
+            raise UserError("run.elsewhere", message, "Stop it there before it goes on elsewhere.")
         return run.update_locked(wanted_device=device)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
 from trainer.checkpoint_folders import step_of
@@ -90,6 +90,10 @@ class RunInfo(BaseModel):
     started from a terminal."""
     changed_from: str | None = None
     """Id of the run whose settings this one's were made of."""
+    host: str | None = None
+    """The host on which the run is under way; None for this machine, and once all of it is here."""
+    host_words: str = ""
+    """What goes on between this machine and the host, where that is worth telling."""
     begun_from: str | None = None
     """The run and step whose checkpoint this one goes on from: ``20261123-081500-my-lora-3f2a91c7 step 40``."""
 
@@ -124,6 +128,11 @@ class Run:
     @property
     def log_path(self) -> Path:
         return self.dir / "train.log"
+
+    @property
+    def connection_log_path(self) -> Path:
+        """What the process says that follows the run on another machine."""
+        return self.dir / "connection.log"
 
     @property
     def control_dir(self) -> Path:
@@ -208,8 +217,24 @@ class Run:
         else:
             reason = last_log_line(self.log_path)
             error = "The process ended without saying why." + (f" Its last words: {reason}" if reason else "")
+        if info.host is not None:
+            error = on_its_own(info.host)
         interrupted = "machine" if with_machine else "process"
         return self.update_locked(state="failed", pid=None, ended=time.time(), error=error, interrupted=interrupted)
+
+    @contextmanager
+    def only_process(self) -> Iterator[None]:
+        """Two processes on one run would ruin it. Raises UserError where there is one."""
+        lock = FileLock(self.dir / ".process.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            message = f"Another process is working on the run {self.id}."
+            raise UserError("run.alive", message, "Wait for its end, or stop it first.") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def lock(self, timeout_seconds: float = 30) -> Iterator[None]:
@@ -359,6 +384,11 @@ def new_run_id(name: str) -> str:
     """A folder name that sorts by time and is never given twice: ``20261123-081500-my-lora-3f2a91c7``."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "run"
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(4)}"
+
+
+def on_its_own(host: str) -> str:
+    """What is told of a run that goes on on a host while no process here follows it."""
+    return f"The run goes on on {host}, but nothing follows it here any more. Resume follows it again."
 
 
 def about_newer(count: int) -> Problem:

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,9 +24,10 @@ from trainer.accelerators import DEVICE_VARIABLE, DEVICES
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.processes import process_facts, start_detached, trainer_command
+from trainer.remote.hosts import SSH, check_place, host_name
 from trainer.runs import control, queue
 from trainer.runs.events import EventSink
-from trainer.runs.gpus import CPU, check_device, default_device, devices_of, gpu_of, worker_devices
+from trainer.runs.gpus import CPU, default_device, devices_of, gpu_of, worker_devices
 from trainer.runs.queue import queue_lock, queued_runs, read_queue, suits
 from trainer.runs.spare import Spare, is_expected, note_expected
 from trainer.runs.store import COMPUTING, ENDED, Run, RunInfo, Workspace
@@ -59,7 +59,7 @@ def enqueue(
     another run is given, it goes on from there: see ``Workspace.create_run``. ``changed_from`` is the id of the run
     whose settings these were made of. Raises UserError when there is no such device.
     """
-    check_device(device)
+    check_place(workspace, device)
     run = workspace.create_run(config, wanted_device=device, checkpoint=checkpoint, changed_from=changed_from)
     ensure_workers(workspace)
     return run
@@ -93,8 +93,9 @@ def requeue(run: Run, max_steps: int | None = None) -> Run:
 
 def ensure_workers(workspace: Workspace) -> None:
     """See to it that each device has its worker for which a run waits."""
-    if queued_runs(workspace):
-        for device in worker_devices():
+    waiting = queued_runs(workspace)
+    if waiting:
+        for device in (*worker_devices(), *_hosts_of(waiting)):
             ensure_worker(workspace, device)
 
 
@@ -120,24 +121,6 @@ def ensure_worker(workspace: Workspace, device: str, *, idle_seconds: float = ID
     return True
 
 
-def keep_workers(workspace: Workspace, every_seconds: float = 10.0) -> threading.Event:
-    """Look again and again whether waiting runs have their worker: nobody else starts one anew that was killed.
-
-    Returns at once; the looking ends with this process, or when the event it returns is set.
-    """
-    ended = threading.Event()
-
-    def look() -> None:
-        while True:
-            with suppress(OSError):  # a full disk may have room the next time
-                ensure_workers(workspace)
-            if ended.wait(every_seconds):
-                return
-
-    threading.Thread(target=look, name="queue keeper", daemon=True).start()
-    return ended
-
-
 def worker_log(workspace: Workspace, device: str) -> Path:
     """Where a worker's output goes."""
     return workspace.locks_dir / f"worker-{_file_name(device)}.log"
@@ -148,8 +131,12 @@ def resume_command(run: Run, workspace: Workspace) -> list[str]:
     info = run.read()
     extend = info.extend_to is not None and info.extend_to > info.step
     more = ["--max-steps", str(info.extend_to)] if extend else []
-    together = ["--devices", str(info.wanted_device)] if _needs_several(info) else []
-    return trainer_command("resume", str(run.dir), "--workspace", str(workspace.dir), *more, *together)
+    host = _host_of(info)
+    if host is not None:
+        where = ["--on", host]
+    else:
+        where = ["--devices", str(info.wanted_device)] if _needs_several(info) else []
+    return trainer_command("resume", str(run.dir), "--workspace", str(workspace.dir), *more, *where)
 
 
 def work(
@@ -261,7 +248,9 @@ def _start(
             return None
         arguments, launched = command(run, workspace), time.time()
         try:
-            if _needs_several(info):
+            if _host_of(info) is not None:
+                process = start_detached(arguments, run.connection_log_path)  # train.log is the one there
+            elif _needs_several(info):
                 process = start_detached(arguments, run.log_path)
             else:
                 process = spare.start(arguments, run.log_path) or start_detached(
@@ -301,7 +290,7 @@ def _has_ended(run: Run, process: subprocess.Popen[bytes], events: EventSink, pa
         with run.lock():
             info = run.status_locked()
             if info.state in ENDED:  # not when the user has queued it again already
-                killed = info.interrupted == "process" and code == -_SIGKILL
+                killed = info.interrupted == "process" and code == -_SIGKILL and info.host is None
                 info = run.update_locked(exit_code=code, error=f"{info.error} {_KILLED}" if killed else info.error)
         events.emit("state", state=f"{run.id} {info.state}")
     return True
@@ -325,12 +314,28 @@ def _device_is_taken(workspace: Workspace, device: str, turn: Turn | None) -> bo
 
 def _is_on(info: RunInfo, device: str) -> bool:
     """Whether a run that is going computes on a device, or may: one from a terminal tells it only once it has begun."""
+    if _host_of(info) is not None or host_name(device) is not None:
+        return device == info.queue_device
     if info.queue_device is not None:
         return device in (info.queue_device, *(devices_of(info.wanted_device) if info.wanted_device else ()))
     gpu = gpu_of(device)
     if info.gpu is not None:
         return gpu is not None and gpu.uuid.removeprefix("GPU-") in ("", info.gpu)
     return gpu is None if info.device == "cpu" else True
+
+
+def _host_of(info: RunInfo) -> str | None:
+    """The other machine that a run is on, or is queued for; None for this one."""
+    return info.host or host_name(info.wanted_device)
+
+
+def _hosts_of(waiting: Sequence[Run]) -> list[str]:
+    """The hosts, as devices, that some of the runs wait for."""
+    names = set()
+    for run in waiting:
+        with suppress(UserError):
+            names.add(_host_of(run.read()))
+    return sorted(SSH + name for name in names if name is not None)
 
 
 def _needs_several(info: RunInfo) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from trainer.remote.hosts import SSH, host_name
 from trainer.runs.gpus import device_holder, devices_of, gpu_of, gpus, worker_devices
 from trainer.runs.queue import suits
 from trainer.runs.store import ALIVE, COMPUTING, RunInfo
@@ -55,13 +56,16 @@ def queue_view(runs: RunList, seconds_left: Seconds) -> QueueView:
     going = [info for info in reversed(runs.infos) if info.state in ALIVE]
     waiting = [by_id[run_id] for run_id in runs.queue]
     others = other_jobs(going) if waiting else {}
-    starts = [None] * len(waiting) if runs.paused else start_times(waiting, going, seconds_left, others)
+    places = [*worker_devices(), *runs.hosts]
+    starts = [None] * len(waiting) if runs.paused else start_times(waiting, going, seconds_left, others, runs.hosts)
     return QueueView(
         paused=runs.paused,
         going=tuple(_going(info, seconds_left(info)) for info in going),
-        waiting=tuple(_waiting(info, start, others, runs.paused) for info, start in zip(waiting, starts, strict=True)),
+        waiting=tuple(
+            _waiting(info, start, others, places, runs.paused) for info, start in zip(waiting, starts, strict=True)
+        ),
         interrupted=tuple(info.name for info in reversed(runs.infos) if info.interrupted and info.state == "failed"),
-        devices=device_choices(),
+        devices=device_choices(runs.hosts),
     )
 
 
@@ -73,13 +77,18 @@ def other_jobs(going: Sequence[RunInfo]) -> dict[str, str]:
 
 
 def start_times(
-    waiting: Sequence[RunInfo], going: Sequence[RunInfo], seconds_left: Seconds, others: Mapping[str, str]
+    waiting: Sequence[RunInfo],
+    going: Sequence[RunInfo],
+    seconds_left: Seconds,
+    others: Mapping[str, str],
+    hosts: Sequence[str] = (),
 ) -> list[float | None]:
     """When each waiting run starts, in seconds from now: it goes to the device that is free first among its own.
 
     None where a run before it, or one of the ``other_jobs``, takes nobody knows how long. Paused runs hold nobody up.
     """
-    free: dict[str, float | None] = {device: None if device in others else 0.0 for device in worker_devices()}
+    places = [*worker_devices(), *hosts]
+    free: dict[str, float | None] = {device: None if device in others else 0.0 for device in places}
     for info in going:
         if info.state not in COMPUTING:
             continue
@@ -104,7 +113,7 @@ def runs_before(runs: RunList, run_id: str) -> int | None:
     if run_id not in runs.queue:
         return None
     by_id = {info.id: info for info in runs.infos}
-    mine = [device for device in worker_devices() if suits(by_id[run_id], device)]
+    mine = [device for device in (*worker_devices(), *runs.hosts) if suits(by_id[run_id], device)]
     going = [info for info in runs.infos if info.state in COMPUTING and device_of(info) in mine]
     ahead = [other for other in runs.queue[: runs.queue.index(run_id)] if _share_a_device(by_id[other], mine)]
     free = len(mine) - len({device_of(info) for info in going})
@@ -134,6 +143,8 @@ def _in_the_way(runs: RunList, run_id: str) -> str:
 
 def device_of(info: RunInfo) -> str:
     """The device that a run which is going uses, by the queue's names."""
+    if info.host is not None:
+        return SSH + info.host
     if info.queue_device is not None:
         return info.queue_device
     by_uuid = {gpu.uuid.removeprefix("GPU-"): gpu.device for gpu in gpus()}
@@ -142,15 +153,15 @@ def device_of(info: RunInfo) -> str:
     return "cpu" if info.device == "cpu" else worker_devices()[0]
 
 
-def device_choices() -> tuple[tuple[str, str], ...]:
-    """What a run can be queued for: value and name. Nothing to choose where there is no GPU."""
-    found = gpus()
+def device_choices(hosts: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
+    """What a run can be queued for: value and name. Nothing to choose where there is no GPU and no other machine."""
+    found, elsewhere = gpus(), tuple((host, f"{host_name(host)}, over SSH") for host in hosts)
     if not found:
-        return ()
+        return (("", "this machine"), *elsewhere) if elsewhere else ()
     anywhere = "any free GPU" if len(found) > 1 else "the GPU"
     each = [(gpu.device, f"{gpu.name} ({gpu.device.removeprefix('cuda:')})") for gpu in found] if len(found) > 1 else []
     together = [(",".join(gpu.device for gpu in found), f"all {len(found)} GPUs together")] if len(found) > 1 else []
-    return (("", anywhere), *each, *together, ("cpu", "the processor"))
+    return (("", anywhere), *each, *together, ("cpu", "the processor"), *elsewhere)
 
 
 def device_name(device: str) -> str:
@@ -159,7 +170,7 @@ def device_name(device: str) -> str:
         return "processor"
     gpu = gpu_of(device)
     if gpu is None:
-        return device
+        return host_name(device) or device
     return f"{gpu.name} ({device})" if len(gpus()) > 1 else gpu.name
 
 
@@ -178,10 +189,12 @@ def _going(info: RunInfo, left: float | None) -> Going:
     return Going(info.id, info.name, info.state, STATE_WORDS[info.state], device, percent, word)
 
 
-def _waiting(info: RunInfo, start: float | None, others: Mapping[str, str], paused: bool) -> Waiting:
+def _waiting(
+    info: RunInfo, start: float | None, others: Mapping[str, str], places: Sequence[str], paused: bool
+) -> Waiting:
     busy = [job for device, job in others.items() if suits(info, device)]
-    if info.wanted_device is not None and not set(devices_of(info.wanted_device)) <= set(worker_devices()):
-        word = f"waits for {info.wanted_device}, which is not here"
+    if info.wanted_device is not None and not set(devices_of(info.wanted_device)) <= set(places):
+        word = f"waits for {host_name(info.wanted_device) or info.wanted_device}, which is not here"
     elif paused:
         word = ""  # the panel's head tells it of all
     elif start is None:

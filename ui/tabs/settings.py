@@ -14,6 +14,7 @@ import gradio as gr
 from trainer.config_training import CLASS_PATH
 from trainer.errors import UserError
 from trainer.files import size_bytes
+from trainer.remote.hosts import hosts
 from trainer.runs.settings import AppSettings, change_settings, read_settings
 from trainer.runs.store import Workspace
 from trainer.studio import Studio
@@ -59,6 +60,7 @@ def build(context: AppContext) -> SettingsTab:
                 _title("Hugging Face account", "For models behind terms, and to share LoRAs.")
                 hub_cards.account_card(_this_tab())
             _machine()
+            _other_machines(context.workspace)
     return SettingsTab(folders)
 
 
@@ -252,6 +254,20 @@ def _machine() -> None:
         table = gr.HTML("", elem_id="machine", padding=False)
         look = gr.Button("Look again", size="sm", elem_classes=["fold"])
     gr.on([look.click, _this_tab().select], lambda: _table(machine.facts()), None, table, **IN_TURN)
+
+
+def _other_machines(workspace: Workspace) -> None:
+    """What there is: adding one, which gives this program another machine's login to use, is for the command line."""
+
+    def shown() -> str:
+        found = hosts(workspace)
+        table = _table([(host.name, f"{host.address}, in {host.folder}") for host in found]) if found else ""
+        return f"{table}<p class='quiet'>Added with <code>./launch.sh trainer remote add NAME user@machine</code></p>"
+
+    with gr.Column(elem_classes=["card"]):
+        _title("Other machines", "Runs can be trained there over SSH: choose one beside Start training.")
+        listing = gr.HTML(shown(), elem_id="other-machines", padding=False)
+    _this_tab().select(shown, None, listing, **IN_TURN)
 
 
 def _disk(context: AppContext) -> None:

@@ -1,0 +1,156 @@
+"""Other machines as they are kept, and what of a run is said in whose words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recipe.tiny_runs import make_pictures
+from trainer.config import Config
+from trainer.errors import UserError
+from trainer.remote import hosts
+from trainer.remote.hosts import Host, check_place, host_name, host_of
+from trainer.remote.sending import config_here, config_there
+from trainer.remote.ssh import last_json
+from trainer.runs import interrupted, worker
+from trainer.runs.queue import set_device, suits
+from trainer.runs.store import Run, Workspace, this_process
+from trainer.runs.worker import enqueue, requeue, resume_command
+
+GPUBOX = Host(name="gpubox", address="me@gpubox.example")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """One with a host, in which nothing is started."""
+    workspace = Workspace(tmp_path / "workspace")
+    for module in (worker, interrupted):
+        monkeypatch.setattr(module, "ensure_workers", lambda space: None)
+    hosts.add(workspace, GPUBOX)
+    return workspace
+
+
+@pytest.fixture
+def config() -> Config:
+    return Config.model_validate({"name": "mine"})
+
+
+def test_a_host_is_kept_changed_and_forgotten(workspace: Workspace) -> None:
+    assert host_of(workspace, "gpubox") == GPUBOX
+    hosts.add(workspace, GPUBOX.model_copy(update={"port": 2222}))
+    hosts.add(workspace, Host(name="another", address="another"))
+    assert [(host.name, host.port) for host in hosts.hosts(workspace)] == [("another", None), ("gpubox", 2222)]
+    hosts.remove(workspace, "another")
+    with pytest.raises(UserError, match="There is no host 'another'; there are: gpubox"):
+        host_of(workspace, "another")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "-oProxyCommand=touch x"), ("name", ""), ("name", "a b"), ("name", "a/b"), ("name", "x" * 41),
+        ("address", "-oProxyCommand=touch x"), ("address", "-l"), ("address", "a b"), ("address", "host:path"),
+        ("address", "a;touch x"), ("address", "$(touch x)"), ("address", "me@-x"), ("address", "me@a\nb"),
+        ("address", ""),
+        ("port", 0), ("port", 65536), ("port", -1),
+        ("folder", "-x"), ("folder", "~/x"), ("folder", "/"), ("folder", "."), ("folder", ""), ("folder", "a\nb"),
+        ("python", "-c"), ("python", "a\0b"), ("ssh_config", "-F"), ("ssh_config", "a\rb"),
+        ("devices", "gpu"), ("devices", "cuda"), ("devices", "cuda:0;x"), ("devices", "cuda:0,"),
+    ],
+)  # fmt: skip
+def test_what_a_command_would_take_for_something_else_is_refused(workspace: Workspace, field: str, value: Any) -> None:
+    with pytest.raises(UserError) as raised:
+        hosts.add(workspace, GPUBOX.model_copy(update={field: value}))
+    assert [problem.field for problem in raised.value.problems] == [field]
+    assert hosts.hosts(workspace) == [GPUBOX]
+
+
+def test_all_that_is_wrong_is_told_at_once(workspace: Workspace) -> None:
+    with pytest.raises(UserError) as raised:
+        hosts.add(workspace, Host(name="a b", address="-x", port=0, folder="/", python="-c", devices="gpu"))
+    fields = [problem.field for problem in raised.value.problems]
+    assert fields == ["name", "address", "port", "folder", "python", "devices"]
+
+
+@pytest.mark.parametrize("address", ["gpubox", "me@gpubox", "me.too@10.0.0.7", "a-b_c@host-1.example.org"])
+def test_what_people_write_is_taken(workspace: Workspace, address: str) -> None:
+    hosts.add(
+        workspace, GPUBOX.model_copy(update={"address": address, "folder": "/data/my loras", "devices": "cuda:1"})
+    )
+    assert host_of(workspace, "gpubox").address == address
+
+
+def test_a_host_is_a_device_of_its_workspace(workspace: Workspace, config: Config, tmp_path: Path) -> None:
+    run = enqueue(workspace, config, device="ssh:gpubox")
+    assert suits(run.read(), "ssh:gpubox")
+    assert not suits(run.read(), "cpu") and not suits(run.read(), "ssh:another")
+    assert not suits(enqueue(workspace, config).read(), "ssh:gpubox"), "nobody has asked for another machine"
+    assert resume_command(run, workspace)[-2:] == ["--on", "gpubox"]
+    with pytest.raises(UserError, match="There is no host 'another'"):
+        set_device(run, "ssh:another")
+    with pytest.raises(UserError, match="gpubox"):
+        check_place(Workspace(tmp_path / "elsewhere"), "ssh:gpubox")
+    assert [host_name(device) for device in (None, "cpu", "cuda:0", "ssh:gpubox")] == [None, None, None, "gpubox"]
+    with pytest.raises(UserError, match="waits for it"):
+        hosts.remove(workspace, "gpubox")
+
+
+def on_the_host(workspace: Workspace, config: Config) -> Run:
+    """A run that goes on there; the process here that followed it is gone."""
+    run = enqueue(workspace, config, device="ssh:gpubox")
+    run.update(state="training", host="gpubox", step=7, **{**this_process(), "pid_mark": 1, "pid_started": 1.0})
+    return run
+
+
+def test_a_run_that_nobody_follows_is_followed_again(workspace: Workspace, config: Config) -> None:
+    run = on_the_host(workspace, config)
+    assert run.status().state == "failed"
+    assert (
+        run.read().error == "The run goes on on gpubox, but nothing follows it here any more. Resume follows it again."
+    )
+    with pytest.raises(UserError, match="waits for it"):
+        hosts.remove(workspace, "gpubox")
+    assert interrupted.follow_again(workspace) == [run]
+    assert (run.read().state, run.read().host) == ("queued", "gpubox")
+    assert interrupted.follow_again(workspace) == []
+    with pytest.raises(UserError, match="goes on on gpubox"):
+        set_device(run, None)
+
+
+def test_one_that_was_left_stays_alone(workspace: Workspace, config: Config) -> None:
+    run = on_the_host(workspace, config)
+    run.status()
+    run.update(interrupted=None)
+    assert interrupted.follow_again(workspace) == []
+    requeue(run)
+    assert suits(run.read(), "ssh:gpubox")
+
+
+def test_settings_are_said_in_the_words_of_each_machine(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    source = {"path": str(make_pictures(tmp_path / "ten faces")), "mask_path": str(tmp_path / "masks"), "repeats": 3}
+    values: dict[str, Any] = {"name": "mine", "dataset": {"sources": [source]}, "train": {"max_steps": 7}}
+    ours = Config.model_validate(values)
+    theirs, files = config_there(ours, "/their folder")
+    there = theirs.dataset.sources[0]
+    assert files == {str(there.path): tmp_path / "ten faces", str(there.mask_path): tmp_path / "masks"}
+    assert all(place.startswith("/their folder/data/") for place in files)
+    assert (there.repeats, theirs.model) == (3, ours.model)
+    assert str(tmp_path) not in theirs.model_dump_json()
+    assert config_there(ours, "/their folder") == (theirs, files), "the same place the next time"
+    changed = theirs.model_copy(update={"name": "other"})
+    changed.train.max_steps = 9
+    assert config_here(changed, ours) == Config.model_validate({**values, "train": {"max_steps": 9}})
+
+
+@pytest.mark.parametrize("said", ['{"a": 1}', 'Welcome!\n{"b": 2}\n{\n  "a": 1\n}\n', '{"a": {\n"x": 2}}\n{"a": 1}'])
+def test_the_answer_is_what_comes_last(said: str) -> None:
+    assert last_json(said) == {"a": 1}
+
+
+def test_no_answer_is_told() -> None:
+    with pytest.raises(ValueError, match="Welcome"):
+        last_json(f"Welcome to {os.name}!")

@@ -1,0 +1,101 @@
+"""``trainer remote``: other machines that train, over SSH: add one, see whether it works, leave a run to itself."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+from typing import Any
+
+from trainer.commands.arguments import add_workspace, workspace_of
+from trainer.errors import UserError
+from trainer.remote import hosts
+from trainer.remote.driving import leave
+from trainer.remote.hosts import Host, host_of
+from trainer.remote.sending import There, send_program
+from trainer.remote.ssh import Connection
+from trainer.runs.events import EventSink
+from trainer.runs.store import Run
+
+ACTIONS = ("list", "add", "check", "remove", "leave")
+_MACHINE = """
+uname -sm
+df -Pk -- "$1" | awk 'NR == 2 { print $4 }'
+nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || :
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to do, with which machine, and how it is reached."""
+    parser.add_argument(
+        "action",
+        nargs="?",
+        default="list",
+        choices=ACTIONS,
+        help="`check` connects and installs; `leave` takes a run: it goes on there, and `runs resume` follows it again",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME|RUN", help="what you call the machine, or a run's id")
+    parser.add_argument("address", nargs="?", help="with `add`: user@machine, or a name of ~/.ssh/config")
+    parser.add_argument("--port", type=int, default=None, help="of its SSH server")
+    parser.add_argument("--folder", default="lora-atelier", help="for all there, in the home folder or a full path")
+    parser.add_argument("--python", default="", help="a Python there that has the packages; else they are installed")
+    parser.add_argument("--devices", default="", help="there: cuda:1; cuda:0,cuda:1; cpu. Without, any free GPU")
+    parser.add_argument("--ssh-config", default="", metavar="FILE", help="settings for ssh in place of ~/.ssh/config")
+    add_workspace(parser)
+
+
+def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
+    """Do it. Raises UserError for what cannot be, and where the machine cannot be reached."""
+    workspace = workspace_of(args)
+    if args.action == "list":
+        return {"hosts": [host.model_dump() for host in hosts.hosts(workspace)]}
+    if not args.name or (args.action == "add" and not args.address):
+        message = f"`remote {args.action}` needs a name{' and an address' if args.action == 'add' else ''}."
+        raise UserError("remote.which", message, "For example: `remote add gpubox me@gpubox.example`.")
+    if args.action == "leave":
+        return _leave(workspace.run(args.name))
+    if args.action == "add":
+        given = {name: getattr(args, name) for name in ("port", "folder", "python", "devices", "ssh_config")}
+        hosts.add(workspace, Host(name=args.name, address=args.address, **given))
+        return {"kept": args.name}
+    if args.action == "remove":
+        hosts.remove(workspace, args.name)
+        return {"forgotten": args.name}
+    return _check(host_of(workspace, args.name))
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """A line for each machine, or what became of one."""
+    if "hosts" in answer:
+        lines = [f"{host['name']}  {host['address']}:{host['folder']}" for host in answer["hosts"]]
+        return "\n".join(lines) or "No other machines yet: `remote add NAME user@machine`."
+    if "kept" in answer:
+        return f"Kept. `remote check {answer['kept']}` connects to it and installs what is needed."
+    if "forgotten" in answer:
+        return f"{answer['forgotten']} is forgotten; what lies there stays."
+    if "run" in answer:
+        return f"{answer['run']} goes on there. `runs resume {answer['run']}` follows it again."
+    gpus = ", ".join(answer["gpus"]) or "no NVIDIA GPU"
+    return f"{answer['name']} is ready: {answer['system']}, {gpus}, {answer['free_bytes'] / 1e9:.0f} GB free."
+
+
+def _check(host: Host) -> dict[str, Any]:
+    """Bring the program there, and see whether it runs."""
+    connection = Connection(host)
+    try:
+        there = There(connection)
+        send_program(there)
+        system, free, *gpus = connection.run(_MACHINE, there.folder).strip().splitlines()
+    finally:
+        connection.close()
+    return {"name": host.name, "folder": there.folder, "system": system, "free_bytes": int(free) * 1024, "gpus": gpus}
+
+
+def _leave(run: Run) -> dict[str, Any]:
+    pid = run.status().pid
+    leave(run, for_good=True)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # it may end at any time, and whatever it would still write is not so now
+    return {"run": run.id}

@@ -1,0 +1,225 @@
+"""A run that is trained on another machine, kept here as it is there: one process follows it to its end.
+
+The run's folder is the interface there as here. What is in it is fetched every two seconds; requests are passed on by
+the command line there. So the process here can end at any time, and another one follows later: the run goes on.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from trainer.config import Config
+from trainer.config_io import load_config, save_config
+from trainer.errors import StoppedOnRequest, UserError
+from trainer.files import read_json
+from trainer.remote.hosts import Host
+from trainer.remote.sending import OWN, There, config_here, config_there, send_files, send_program, send_run
+from trainer.remote.ssh import Connection, Refused, Unreachable
+from trainer.runs import control
+from trainer.runs.events import EventSink, EventTail
+from trainer.runs.store import ENDED, Run, RunInfo
+
+T = TypeVar("T")
+
+EVERY_SECONDS = 2.0
+STILL_SECONDS = 30.0
+"""After so long without a change it is asked whether the run's process lives."""
+AGAIN_SECONDS = (2.0, 4.0, 8.0, 15.0)
+"""Between attempts to reach the host again; the last one from then on."""
+_PERCENT = re.compile(r"(\d+)%")
+TOLD = (
+    "step", "max_steps", "epoch", "batches_per_epoch", "started", "error", "device", "processes", "rollbacks",
+    "extended", "versions", "first_step_s",
+)  # fmt: skip
+"""What ``run.json`` says here as there."""
+
+
+class Mirror:
+    """Follows one run on one host."""
+
+    def __init__(self, run: Run, host: Host, events: EventSink) -> None:
+        self._run = run
+        self._host = host
+        self._events = events
+        self._tail = EventTail(run.events_path)
+        self._words = ""
+        self._seen: object = None
+        self._seen_at = time.monotonic()
+
+    def follow(self) -> RunInfo:
+        """Have the run trained there, unless it is under way there already, and follow it to its end.
+
+        Raises UserError and StoppedOnRequest before it has begun there.
+        """
+        connection = Connection(self._host, self._look)
+        try:
+            for _ in self._tail.read():  # told before
+                pass
+            self._say(f"connecting to {self._host.name}")
+            there = self._reach(lambda: There(connection))
+            if not self._goes_on(there):
+                self._start(there)
+            return self._to_its_end(there)
+        finally:
+            connection.close()
+
+    def _reach(self, attempt: Callable[[], T]) -> T:
+        """The attempt's answer. For a run that is under way there it is tried again and again."""
+        began, number = time.strftime("%H:%M"), 0
+        while True:
+            try:
+                return attempt()
+            except (Unreachable, Refused, OSError) as error:
+                if self._run.read().host is None:
+                    raise
+                lost = "does not answer" if isinstance(error, Unreachable) else "is not heard rightly"
+                self._say(f"{self._host.name} {lost} since {began}; the run goes on there. {error}")
+            time.sleep(AGAIN_SECONDS[min(number, len(AGAIN_SECONDS) - 1)])
+            number += 1
+
+    def _goes_on(self, there: There) -> bool:
+        """Whether the run is under way there, or has ended there and is not to go further."""
+        info = self._reach(lambda: self._told(there))
+        if info is None:
+            self._run.update(host=None)
+            return False
+        if info.state in ENDED:
+            known, asked = self._run.read(), self._run.config().train.max_steps
+            further = info.state == "finished" and asked is not None and asked > (info.max_steps or 0)
+            return known.host is not None and not further
+        self._run.update(host=self._host.name)
+        return True
+
+    def _start(self, there: There) -> None:
+        config, files = config_there(self._run.config(), there.folder)
+        name = self._host.name
+        self._say(f"bringing the program to {name}, and installing it there where that is not done: some minutes")
+        send_program(there)
+        self._say(f"bringing pictures and models to {name}")
+        send_files(there, files)
+        self._say(f"bringing the run to {name}")
+        send_run(there, self._run, config, self._is_there)
+        self._reach(lambda: self._have_it_taken(there))
+
+    def _is_there(self) -> None:
+        """From now on the run may be trained there, whatever becomes of this process."""
+        self._run.update(host=self._host.name)
+
+    def _to_its_end(self, there: There) -> RunInfo:
+        self._say("")
+        while True:
+            info = self._reach(lambda: self._look_there(there))
+            if info.state in ENDED:
+                return self._end(info)
+            time.sleep(EVERY_SECONDS)
+
+    def _look_there(self, there: There) -> RunInfo:
+        """Pass requests on, and fetch what there is."""
+        self._pass_on(there)
+        info = self._told(there)
+        if info is None:
+            self._run.update(host=None)
+            message = f"The run is not in {there.folder} of {self._host.name} any more."
+            raise UserError("remote.gone", message, "Resume brings it there again, as it is here.")
+        self._fetch(there)
+        self._say("")
+        if info.state not in ENDED:
+            self._tell(info, state="starting" if info.state == "queued" else info.state)
+            self._see_that_it_lives(there, info)
+        return info
+
+    def _see_that_it_lives(self, there: There, info: RunInfo) -> None:
+        """What changes, lives. Of what has been still the program there says whether its process is gone."""
+        now = (info, self._run.events_path.stat().st_size if self._run.events_path.exists() else 0)
+        if now != self._seen:
+            self._seen, self._seen_at = now, time.monotonic()
+        elif time.monotonic() - self._seen_at > STILL_SECONDS:
+            self._seen_at = time.monotonic()
+            if info.state == "queued":
+                self._have_it_taken(there)
+            else:
+                there.trainer("runs", "list")
+
+    def _have_it_taken(self, there: There) -> None:
+        """See to it that there is a worker for the run; one that has just ended its last run may have taken it."""
+        try:
+            there.trainer("runs", "resume", self._run.id)
+        except UserError:
+            info = self._told(there)
+            if info is None or info.state == "queued":
+                raise
+
+    def _told(self, there: There) -> RunInfo | None:
+        """The run as that machine tells; None where it has no such run."""
+        folder = self._run.dir / ".there"
+        folder.mkdir(exist_ok=True)
+        try:
+            for name in ("run.json", "config.yaml"):
+                there.connection.fetch(f"{there.run_dir(self._run)}/{name}", folder / name)
+        except Refused:
+            return None
+        self._take_settings(load_config(folder / "config.yaml"))
+        return RunInfo.model_validate(read_json(folder / "run.json"))
+
+    def _take_settings(self, theirs: Config) -> None:
+        """Settings that are changed while a run goes, such as its prompts, are changed here too."""
+        ours = self._run.config()
+        changed = config_here(theirs, ours)
+        if self._run.read().host is not None and changed != ours and changed.train.max_steps == ours.train.max_steps:
+            save_config(changed, self._run.config_path)
+
+    def _fetch(self, there: There) -> None:
+        """All of the run's folder. Checkpoints that are gone there go here too; nothing else does."""
+        keep = ["--delete", "--filter=R /checkpoints/***", "--filter=P *"]
+        own = [f"--exclude={name}" for name in OWN]
+        there.connection.fetch(f"{there.run_dir(self._run)}/", self._run.dir, *own, *keep, "--partial-dir=.partial")
+        for event in self._tail.read():
+            fields = {name: value for name, value in event.items() if name not in ("time", "type", "step")}
+            self._events.emit(event["type"], event["step"], **fields)
+
+    def _pass_on(self, there: There) -> None:
+        """Requests made here. One that cannot be passed on waits for the next attempt."""
+        prompts = control.waiting_prompts(self._run.control_dir)
+        if prompts is not None:
+            target = f"{there.run_dir(self._run)}/control/"
+            there.connection.send([str(self._run.control_dir / control.PROMPTS)], target, "--remove-source-files")
+        for request in control.waiting(self._run.control_dir):
+            try:
+                there.trainer("runs", request, self._run.id)
+            except Unreachable:
+                raise
+            except UserError as error:  # it is too late for it there
+                self._events.emit("warning", message=str(error))
+            (self._run.control_dir / request).unlink(missing_ok=True)
+
+    def _end(self, info: RunInfo) -> RunInfo:
+        """The run has ended there and all of it is here."""
+        ours = self._run.read()
+        theirs = self._run.output_dir / f"{info.name}.safetensors"
+        if ours.name != info.name and theirs.is_file():
+            theirs.replace(self._run.output_path)
+        return self._tell(info, state=info.state, ended=info.ended, exit_code=info.exit_code, host=None, host_words="")
+
+    def _tell(self, info: RunInfo, **changes: Any) -> RunInfo:
+        values = {name: getattr(info, name) for name in TOLD}
+        return self._run.update(durable="ended" in changes, **values, **changes)
+
+    def _say(self, words: str) -> None:
+        """What goes on between the machines, for whoever looks at the run."""
+        if words != self._words:
+            self._words = words
+            self._run.update(durable=False, host_words=words)
+
+    def _look(self, said: str) -> None:
+        """While something is brought there: how far it is, and whether the run is to be stopped."""
+        if self._run.read().host is not None:
+            return
+        if "stop" in control.waiting(self._run.control_dir):
+            control.clear(self._run.control_dir)
+            raise StoppedOnRequest("stopped before it began")
+        percent = _PERCENT.search(said)
+        if percent and self._words:
+            self._say(f"{self._words.partition(':')[0]}: {percent[1]} %")

@@ -1,0 +1,144 @@
+"""What a run needs on another machine, brought there: the program, what its settings name, and the run folder itself.
+
+There it lies in the host's folder::
+
+    program/<digest>/     this program; another version goes beside it, as a run may still use the older one
+    venv/                 what launch.sh installs
+    data/ models/ loras/  what settings name, in a folder for each path of this machine: sent once, then what changed
+    workspace/            as here: runs/<run id>/ is the same run as here, told in the words of that machine
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Config
+from trainer.config_io import parse_config, save_config
+from trainer.config_paths import paths_in, put_at
+from trainer.errors import UserError
+from trainer.files import write_json
+from trainer.packing import HIDDEN, PROGRAM, PROGRAM_DIR, planned
+from trainer.remote.ssh import Connection, Refused, last_json
+from trainer.runs.store import Run, RunInfo
+
+INSTALL_SECONDS = 3600
+OWN = ("/run.json", "/config.yaml", "/control/", ".*")
+"""Of a run folder what each machine writes for itself, by rsync's patterns."""
+_EXCLUDED = [f"--exclude={name}" for name in HIDDEN]
+
+
+class There:
+    """Our folder on a host. Raises UserError where it cannot be made, and Unreachable."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.name = connection.host.name
+        script = 'umask 077; mkdir -p -- "$1/workspace/runs" && cd -- "$1" && pwd -P'
+        made = connection.run(script, connection.host.folder)
+        self.folder = made.rstrip("\n").rpartition("\n")[2]
+
+    def run_dir(self, run: Run) -> str:
+        return f"{self.folder}/workspace/runs/{run.id}"
+
+    def trainer(self, *arguments: str, seconds: float = 120) -> Any:
+        """What a trainer command answers there. Raises UserError as the command tells it, and Unreachable."""
+        program = f"{self.folder}/program/{program_digest()}"
+        python = self.connection.host.python
+        start = f"{shlex.quote(python)} -m trainer" if python else "bash launch.sh trainer"
+        script = f'cd -- "$1" && export LORA_ATELIER_VENV="$2" && shift 2 && exec {start} "$@"'
+        workspace = ["--workspace", f"{self.folder}/workspace", "--json"]
+        try:
+            said = self.connection.run(script, program, f"{self.folder}/venv", *arguments, *workspace, seconds=seconds)
+            return last_json(said)
+        except (Refused, ValueError) as error:
+            told = " ".join(re.findall(r"^error: (.*)", str(error), re.MULTILINE))
+            message = f"{self.name}: {told or error}"
+            raise UserError("remote.trainer", message, "The folder there has its logs.") from error
+
+
+@cache
+def program_digest() -> str:
+    """What tells this version of the program from every other: of names and contents of its files."""
+    digest = hashlib.sha256()
+    for name in PROGRAM:
+        top = PROGRAM_DIR / name
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(top).parts)
+            if path.is_file() and not hidden:
+                digest.update(path.relative_to(PROGRAM_DIR).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def send_program(there: There) -> None:
+    """Bring this program there and install what it needs, where that is not done yet."""
+    target = f"{there.folder}/program/{program_digest()}"
+    sources = [f"{PROGRAM_DIR}/{name}" for name in PROGRAM]
+    there.connection.run('mkdir -p -- "$1"', target)
+    there.connection.send(sources, target, "--perms", "--delete", *_EXCLUDED)
+    there.trainer("runs", "list", seconds=INSTALL_SECONDS)
+
+
+def config_there(config: Config, folder: str) -> tuple[Config, dict[str, Path]]:
+    """Settings with the paths that their files have in a host's folder, and what has to be brought to which of them.
+
+    Raises UserError, all problems at once, for files and folders that are not here.
+    """
+    packed = planned(config, with_data=True, with_model=True, place_of=_folder_of)
+    values = packed.config.model_dump(mode="json", exclude_defaults=True)
+    for name, path in list(paths_in(values)):
+        if path in packed.copies:
+            put_at(values, name, f"{folder}/{path}")
+    return parse_config(values), {f"{folder}/{place}": source for place, source in packed.copies.items()}
+
+
+def config_here(theirs: Config, ours: Config) -> Config:
+    """Settings of a run as another machine has them, with this machine's paths and name: what was changed there."""
+    values = theirs.model_dump(mode="json", exclude_defaults=True)
+    for name, path in paths_in(ours.model_dump(mode="json", exclude_defaults=True)):
+        put_at(values, name, path)
+    return parse_config({**values, "name": ours.name})
+
+
+def send_files(there: There, files: dict[str, Path]) -> None:
+    """Bring what settings name there: of what is there already only what has changed, and what is gone here goes."""
+    for place, source in files.items():
+        there.connection.run('mkdir -p -- "$1"', place if source.is_dir() else str(Path(place).parent))
+        whole = [f"{source}/"] if source.is_dir() else [str(source)]
+        more = ("--copy-links", "--delete", "--partial-dir=.partial", *_EXCLUDED)
+        there.connection.send(whole, place + ("/" if source.is_dir() else ""), *more)
+
+
+def send_run(there: There, run: Run, config: Config, about_to_be: Callable[[], None]) -> None:
+    """Bring a run there as it is here, queued there.
+
+    Its ``run.json`` comes last: without, it is no run. ``about_to_be`` is called before.
+    """
+    target, host = there.run_dir(run), there.connection.host
+    there.connection.run('mkdir -p -- "$1/control" "$1/samples" "$1/checkpoints" "$1/output"', target)
+    excluded = [f"--exclude={name}" for name in OWN]
+    there.connection.send([f"{run.dir}/"], f"{target}/", "--delete", "--partial-dir=.partial", *excluded)
+    info = run.read()
+    sent = RunInfo(
+        **info.model_dump(include={"id", "name", "created", "step", "max_steps", "epoch", "extend_to", "extended"}),
+        state="queued",
+        queued=info.queued or info.created,
+        processes=info.processes,
+        wanted_device=host.devices or None,
+    )
+    with tempfile.TemporaryDirectory(prefix="atelier-run-") as folder:
+        save_config(config, Path(folder, "config.yaml"))
+        write_json(Path(folder, "run.json"), sent.model_dump())
+        about_to_be()
+        for name in ("config.yaml", "run.json"):
+            there.connection.send([f"{folder}/{name}"], f"{target}/")
+
+
+def _folder_of(path: str, number: int) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()[:12]
