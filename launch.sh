@@ -157,6 +157,7 @@ has_nvidia() { [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev
 
 run_tests() {
     ensure_chromium
+    ensure_ssh_server
     if [ $# -gt 0 ]; then exec "$VENV/bin/python" -m pytest "$@"; fi
     "$VENV/bin/ruff" check .
     "$VENV/bin/ruff" format --check .
@@ -178,15 +179,34 @@ ensure_chromium() {
         if command -v "$name" >/dev/null; then return; fi
     done
     if command -v apt-get >/dev/null; then
-        local sudo=
-        if [ "$(id -u)" != 0 ]; then sudo="sudo -n"; fi
         say "Installing Chromium for the browser tests ..."
-        if $sudo apt-get update -qq >"$LOG" 2>&1 && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq chromium >>"$LOG" 2>&1; then
+        if as_root apt-get update -qq >"$LOG" 2>&1 && as_root apt-get install -y -qq chromium >>"$LOG" 2>&1; then
             rm -f "$LOG"
             return
         fi
     fi
     fail "The browser tests need Chromium, and it could not be installed: install 'chromium' with your system's packages."
+}
+
+# Tests of training on another machine start an SSH server of their own on loopback; without one they are skipped. The
+# system's own server, where it comes along, stays off.
+ensure_ssh_server() {
+    if [ -x /usr/sbin/sshd ] || command -v sshd >/dev/null; then
+        if command -v rsync >/dev/null; then return; fi
+    elif ! command -v apt-get >/dev/null; then
+        return
+    fi
+    say "Installing rsync and an SSH server for the tests ..."
+    local had_server=no
+    if [ -x /usr/sbin/sshd ]; then had_server=yes; fi
+    as_root apt-get update -qq >"$LOG" 2>&1 || true
+    as_root apt-get install -y -qq openssh-client openssh-server rsync >>"$LOG" 2>&1 || true
+    if [ $had_server = no ]; then as_root systemctl disable --now ssh >>"$LOG" 2>&1 || true; fi
+    rm -f "$LOG"
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then env DEBIAN_FRONTEND=noninteractive "$@"; else sudo -n env DEBIAN_FRONTEND=noninteractive "$@"; fi
 }
 
 # ---- auditing -----------------------------------------------------------------------------------------------------

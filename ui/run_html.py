@@ -40,7 +40,7 @@ def head_line(view: RunView) -> str:
     """Name, state, how far, how fast, how long still."""
     info = view.info
     facts = "".join(f"<span>{html.escape(fact)}</span>" for fact in _facts(view))
-    words = f'<p class="facts" role="status">{html.escape(_sentence(info.host_words))}</p>' if info.host_words else ""
+    words = f'<p class="facts" role="status">{html.escape(info.host_words)}</p>' if info.host_words else ""
     error = f'<p class="problems" role="alert">{html.escape(info.error)}</p>' if info.error else ""
     return (
         f'<div class="run-head"><div class="run-title"><h2>{html.escape(info.name)}</h2>{_pill(info)}</div>'
@@ -66,10 +66,6 @@ def notes(view: RunView) -> str:
         for note in reversed(view.notes)
     )
     return f'<ul class="notes">{items}</ul>'
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:]
 
 
 def together(info: RunInfo, device: str) -> str:

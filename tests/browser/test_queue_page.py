@@ -43,14 +43,14 @@ def press(page: Page, name: str) -> None:
     panel(page).get_by_role("button", name=name, exact=True).click()
 
 
-def start_training(page: Page, name: str, pictures: Path, base: str) -> None:
+def start_training(page: Page, name: str, pictures: Path, base: str, steps: int = STEPS) -> None:
     """Fill the Train form by its text, and press Start training, which leads to the Runs tab."""
     settings = {
         "name": name,
         "model": {"base": base},
         "dataset": {"sources": [{"path": str(pictures)}], "resolution": SIDE, "buckets": {"min": 64, "step": 8}},
         "lora": {"rank": 4, "alpha": 2},
-        "train": {"max_steps": STEPS, "batch_size": 2},
+        "train": {"max_steps": steps, "batch_size": 2},
         "samples": {"every_steps": 0, "at_start": False},
     }
     open_tab(page, "Train")

@@ -111,7 +111,7 @@ def test_cut_off_killed_and_stopped_nothing_is_lost(
     step_comes(run, 3)
 
     server.cut_off()
-    eventually(lambda: "does not answer" in run.read().host_words, SECONDS)
+    eventually(lambda: "No answer from gpubox" in run.read().host_words, SECONDS)
     seen = run.read()
     assert seen.state == "training"
     eventually(lambda: theirs.read().step > seen.step, SECONDS)

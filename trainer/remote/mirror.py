@@ -58,7 +58,7 @@ class Mirror:
         try:
             for _ in self._tail.read():  # told before
                 pass
-            self._say(f"connecting to {self._host.name}")
+            self._say(f"Connecting to {self._host.name}")
             there = self._reach(lambda: There(connection))
             if not self._goes_on(there):
                 self._start(there)
@@ -75,8 +75,10 @@ class Mirror:
             except (Unreachable, Refused, OSError) as error:
                 if self._run.read().host is None:
                     raise
-                lost = "does not answer" if isinstance(error, Unreachable) else "is not heard rightly"
-                self._say(f"{self._host.name} {lost} since {began}; the run goes on there. {error}")
+                name = self._host.name
+                lost = "No answer from" if isinstance(error, Unreachable) else "What comes cannot be kept, from"
+                reason = str(error).removeprefix(f"{name}: ")
+                self._say(f"{lost} {name} since {began}; the run goes on there. {reason}")
             time.sleep(AGAIN_SECONDS[min(number, len(AGAIN_SECONDS) - 1)])
             number += 1
 
@@ -96,11 +98,11 @@ class Mirror:
     def _start(self, there: There) -> None:
         config, files = config_there(self._run.config(), there.folder)
         name = self._host.name
-        self._say(f"bringing the program to {name}, and installing it there where that is not done: some minutes")
+        self._say(f"Bringing the program to {name}, and installing it there where that is not done: some minutes")
         send_program(there)
-        self._say(f"bringing pictures and models to {name}")
+        self._say(f"Bringing pictures and models to {name}")
         send_files(there, files)
-        self._say(f"bringing the run to {name}")
+        self._say(f"Bringing the run to {name}")
         send_run(there, self._run, config, self._is_there)
         self._reach(lambda: self._have_it_taken(there))
 

@@ -100,7 +100,7 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
         with gr.Row(elem_classes=["actions"]):
             plan.check.render()
             start = gr.Button("Start training", variant="primary", elem_id="start")
-            device = device_field(context.workspace)
+            device = device_field(context)
         changes = gr.HTML(
             {"text": ""},
             html_template="",
