@@ -140,7 +140,7 @@ class Connection:
     def _unreachable(self, words: str) -> Unreachable:
         host = self.host
         by_hand = " ".join(["ssh", *(["-p", str(host.port)] if host.port else []), host.address])
-        lines = [line for line in words.splitlines() if line.strip()]
+        lines = [line for line in words.splitlines() if line.strip() and not line.startswith("rsync")]
         for sign, (code, hint) in _REASONS.items():
             if sign in words:
                 return Unreachable(f"remote.{code}", f"{host.name}: {sign}.", f"{hint} This must work: {by_hand}")
