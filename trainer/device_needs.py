@@ -99,7 +99,8 @@ def _optimizer_refusals(train: TrainSettings, kind: Kind) -> Iterator[Problem]:
 
 
 def _refused(features: Features, name: str, given: str, lacks: str, allowed: str) -> Problem:
-    message = f"{name}: {given} is given, and no {features.name} {lacks}; allowed are {allowed}."
+    verb = "are" if " and " in allowed else "is"
+    message = f"{name}: {given} is given, and no {features.name} {lacks}; allowed {verb} {allowed}."
     return Problem("device.lacks", message, "Change it, or train on another device: docs/devices.md.", name)
 
 

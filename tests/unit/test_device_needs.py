@@ -43,7 +43,7 @@ def test_usual_settings_suit_every_device(kind: Kind) -> None:
         ("train", {"mixed_precision": "fp16"}, {"xpu", "npu"}, "fp16 is given.*allowed are auto, bf16 and no"),
         ("train", {"lora_precision": "fp16"}, {"xpu", "npu"}, "fp16 is given.*allowed are float32 and bf16"),
         ("model", {"quantize": "fp8"}, {"mps", "npu"}, "fp8 is given.*allowed are none, int8 and nf4"),
-        ("train", {"deterministic": True}, {"mps", "xpu", "npu"}, "true is given.*allowed are false"),
+        ("train", {"deterministic": True}, {"mps", "xpu", "npu"}, "true is given.*allowed is false"),
         ("train", {"optimizer": "adamw8bit"}, {"mps", "npu"}, "adamw8bit has no kernels for an? .*a processor and an"),
         ("train", {"optimizer": "paged_adamw"}, {"cpu", "mps", "npu"}, "only an NVIDIA GPU and an AMD GPU and an Int"),
     ],
