@@ -15,7 +15,7 @@ from trainer.accelerators import DEVICES, FEATURES, Kind
 from trainer.devices import backend, features_of
 from trainer.graphs import graph_maker
 from trainer.late_numbers import steps_ahead
-from trainer.offload import StreamCopies, copies_for
+from trainer.offload import HostMemory, host_memory_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [*sorted(path for folder in ("trainer", "ui") for path in (ROOT / folder).rglob("*.py")), ROOT / "app.py"]
@@ -96,7 +96,7 @@ def test_what_the_cpu_has_it_does() -> None:
 
 
 def test_what_the_cpu_has_not_is_not_used() -> None:
-    assert graph_maker(CPU) is None and copies_for(CPU) is None and steps_ahead(CPU) == 0
+    assert graph_maker(CPU) is None and host_memory_for(CPU) is None and steps_ahead(CPU) == 0
 
 
 @pytest.mark.parametrize("kind", ["cuda", "xpu"])
@@ -106,6 +106,6 @@ def test_copies_beside_computations_go_through_the_devices_own_streams(
     device = torch.device(kind, 0)
     module = torch.get_device_module(kind)
     monkeypatch.setattr(module, "Stream", lambda wanted: f"a stream on {wanted}")
-    copies = copies_for(device)
-    assert isinstance(copies, StreamCopies) and copies._stream == f"a stream on {device}"  # type: ignore[comparison-overlap]
+    home = host_memory_for(device)
+    assert isinstance(home, HostMemory) and home._stream == f"a stream on {device}"  # type: ignore[comparison-overlap]
     assert backend(device) is module
