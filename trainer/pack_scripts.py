@@ -9,15 +9,15 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 if [ -n "${PYTHON:-}" ]; then
     export PYTHONPATH="$PWD/program${PYTHONPATH:+:$PYTHONPATH}"
-    trainer() { "$PYTHON" -m trainer "$@"; }
+    trainer=("$PYTHON" -m trainer)
 else
-    trainer() { bash program/launch.sh trainer "$@"; }
+    trainer=(bash program/launch.sh trainer)
 fi
+# The trainer takes the place of this script, so that it gets the signal that asks for an end.
 if [ -f run/run.json ]; then
-    trainer resume "$PWD/run" "$@"
-else
-    trainer train "$PWD/config.yaml" --workspace "$PWD/workspace" --run-dir "$PWD/run" "$@"
+    exec "${trainer[@]}" resume "$PWD/run" "$@"
 fi
+exec "${trainer[@]}" train "$PWD/config.yaml" --workspace "$PWD/workspace" --run-dir "$PWD/run" "$@"
 """
 
 SLURM = """#!/bin/bash
@@ -28,7 +28,7 @@ SLURM = """#!/bin/bash
 #SBATCH --cpus-per-task=4
 #SBATCH --mem=32G
 #SBATCH --time=08:00:00
-#SBATCH --signal=TERM@120
+#SBATCH --signal=B:TERM@120
 #SBATCH --output=slurm-%j.log
 exec ./run.sh
 """

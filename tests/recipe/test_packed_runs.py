@@ -52,21 +52,24 @@ def test_it_trains_elsewhere_what_it_trains_here(
     environment = {**os.environ, "PYTHON": sys.executable}
     environment.pop("PYTHONPATH", None)
 
-    def run_it(*options: str) -> None:
+    def run_it(*options: str) -> int:
         command = ["bash", str(moved / "run.sh"), *options]
-        result = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
+        process = subprocess.Popen(command, cwd="/", env=environment, stderr=subprocess.PIPE, text=True)
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+        return process.pid
 
     run_it("--set", "train.max_steps=2")
     there = Run(moved / "run")
     assert there.output_path.read_bytes() == here.output_path.read_bytes() and losses_of(there) == losses_of(here)
 
     teller = tmp_path / "tells what it is asked for"
-    teller.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$0.told"\n')
+    teller.write_text('#!/bin/sh\nprintf "%s\\n" $$ "$@" > "$0.told"\n')
     teller.chmod(0o755)
     environment["PYTHON"] = str(teller)
-    run_it("--max-steps", "3")  # the same command goes on
-    told = Path(f"{teller}.told").read_text().splitlines()
+    number = run_it("--max-steps", "3")  # the same command goes on
+    process, *told = Path(f"{teller}.told").read_text().splitlines()
+    assert process == str(number), "a scheduler tells the process that it has started: the trainer has to be that"
     assert told == ["-m", "trainer", "resume", str(there.dir), "--max-steps", "3"]
 
 
@@ -84,6 +87,7 @@ def test_what_is_not_packed_is_named_and_settings_of_the_hub_stay(config: Config
     assert pod["containers"][0]["command"] == ["bash", "/job/run.sh"]
     subprocess.run(["bash", "-n", str(out / "run.sh")], check=True)
     subprocess.run(["bash", "-n", str(out / "job.sbatch")], check=True)
+    assert "#SBATCH --signal=B:TERM@120\n" in (out / "job.sbatch").read_text(), "else only job steps get it: sbatch(1)"
 
     shutil.rmtree(tmp_path / "here" / "circles")
     with pytest.raises(UserError, match="is not there"):
