@@ -4,12 +4,13 @@
 #   ./launch.sh trainer CMD ...                                                          the command line
 #   ./launch.sh test [pytest arguments]                                                  lint, types and tests
 #   ./launch.sh audit                                                                    known weaknesses of what is installed
-# The first call makes .venv and installs into it; later calls start at once, offline too.
+# The first call makes .venv, or the folder that LORA_ATELIER_VENV names, and installs into it; later calls start at once, offline too.
 set -euo pipefail
 unset PYTHONDONTWRITEBYTECODE  # where containers set it, each start compiles torch anew: 15 s and more
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-VENV=${LORA_ATELIER_VENV:-.venv}  # another place where several copies of the program share it
+VENV=${LORA_ATELIER_VENV:-.venv}  # another folder where several copies of the program share it
+MADE_HERE=made-by-lora-atelier
 AUDITOR=pip-audit==2.10.1
 LOG="${TMPDIR:-/tmp}/lora-atelier-install-$$.log"
 NEEDED_KIB=$((3 * 1024 * 1024))
@@ -62,6 +63,9 @@ install_packages() {
         fail "Installing needs about 3 GB of disk and $((free / 1024)) MB are free here: make room, then run this again."
     fi
     if [ ! -f "$VENV/installed" ]; then  # nothing, or what an interrupted installation left
+        if [ "$VENV" != .venv ] && [ -e "$VENV" ] && [ ! -e "$VENV/$MADE_HERE" ]; then
+            fail "LORA_ATELIER_VENV: $VENV was not made by LoRA Atelier: name a folder that is not there yet."
+        fi
         fresh=yes
         rm -rf "$VENV"
         trap 'abandon; rm -rf "$VENV"; exit 130' INT TERM HUP
@@ -69,6 +73,7 @@ install_packages() {
             rm -rf "$VENV"
             fail "Python's venv module is missing or broken: on Debian and Ubuntu run 'sudo apt install python3-venv' (details: $LOG)."
         fi
+        touch "$VENV/$MADE_HERE"
     fi
     say "Installing (once; some minutes and about 2 GB, more with an NVIDIA GPU) ..."
     local arguments=() file

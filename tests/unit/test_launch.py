@@ -68,6 +68,21 @@ def test_a_changed_requirement_is_installed_and_an_old_one_is_not_believed(check
     assert launch(checkout, **UNREACHABLE_REGISTRY).returncode == 0
 
 
+def test_copies_of_the_program_share_a_folder_and_none_of_somebody_else_is_touched(checkout: Path) -> None:
+    shared = str(checkout / "shared")
+    for _ in range(2):
+        result = launch(checkout, "trainer", "runs", **UNREACHABLE_REGISTRY, LORA_ATELIER_VENV=shared)
+        assert (result.returncode, result.stdout) == (0, "trainer runs"), result.stderr
+    assert not (checkout / ".venv").exists()
+    (checkout / "shared" / "installed").unlink()
+    assert launch(checkout, **UNREACHABLE_REGISTRY, LORA_ATELIER_VENV=shared).returncode == 0
+    (checkout / "own").mkdir()
+    (checkout / "own" / "letter.txt").write_text("dear")
+    result = launch(checkout, **UNREACHABLE_REGISTRY, LORA_ATELIER_VENV=str(checkout / "own"))
+    assert result.returncode == 1 and "was not made by LoRA Atelier" in result.stderr
+    assert (checkout / "own" / "letter.txt").read_text() == "dear"
+
+
 def test_a_failed_first_installation_leaves_nothing(checkout: Path) -> None:
     (checkout / "requirements.txt").write_text("no-such-package-of-ours==1\n")
     result = launch(checkout, **UNREACHABLE_REGISTRY)
