@@ -12,7 +12,7 @@ import pytest
 from tests.listed_gpus import list_two_gpus
 from trainer.config import Config
 from trainer.errors import JobFailed, StoppedOnRequest, UserError
-from trainer.launching import Launch, _outcome, add_processes, launch_of, launcher_command
+from trainer.launching import Launch, add_processes, launch_of, launcher_command, outcome_of
 from trainer.runs.events import EventLog
 from trainer.runs.gpus import gpus
 from trainer.runs.store import Run, Workspace
@@ -82,18 +82,18 @@ def test_how_the_processes_ended_is_told_as_if_there_was_one(tmp_path: Path) -> 
         run.update(**changes)
         return run
 
-    assert _outcome(ended(state="finished"), 0).state == "finished"
+    assert outcome_of(ended(state="finished"), 0).state == "finished"
     with pytest.raises(StoppedOnRequest, match="stopped at step 4 of 9"):
-        _outcome(ended(state="stopped", step=4, max_steps=9), 0)
+        outcome_of(ended(state="stopped", step=4, max_steps=9), 0)
     wrong = ended(state="failed", exit_code=2, error="One. Do this.")
     log = EventLog(wrong.events_path)
     log.emit("error", code="old", message="Long ago.", hint="")
     log.emit("error", code="a.one", message="One.", hint="Do this.")
     log.close()
     with pytest.raises(UserError) as caught:
-        _outcome(wrong, 0)
+        outcome_of(wrong, 0)
     assert [problem.code for problem in caught.value.problems] == ["a.one"]
     lost = ended(state="starting", pid=os.getpid())
     with pytest.raises(JobFailed, match="exit code 1"):
-        _outcome(lost, 1)
+        outcome_of(lost, 1)
     assert lost.read().state == "failed" and lost.read().pid is None

@@ -17,11 +17,12 @@ from tests.listed_gpus import list_two_gpus
 from trainer.config import Config
 from trainer.errors import UserError
 from trainer.files import write_json
-from trainer.runs import queue, worker
+from trainer.runs import interrupted, queue, worker
 from trainer.runs.gpus import gpus
+from trainer.runs.interrupted import keep_workers
 from trainer.runs.store import Run, Workspace
 from trainer.runs.turns import gpu_turn
-from trainer.runs.worker import ensure_workers, keep_workers, work
+from trainer.runs.worker import ensure_workers, work
 
 DIES = "import signal\ndef die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
 BEFORE_THE_START = DIES + "worker.start_detached = die"
@@ -207,7 +208,7 @@ def test_waiting_runs_get_a_worker_again_and_again(workspace: Workspace, monkeyp
         asked.append(space)
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(worker, "ensure_workers", ensure)
+    monkeypatch.setattr(interrupted, "ensure_workers", ensure)
     ended = keep_workers(workspace, 0.01)
     wait(lambda: len(asked) > 3)
     ended.set()
