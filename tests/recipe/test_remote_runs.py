@@ -22,6 +22,7 @@ from trainer.checkpoint_folders import checkpoints, step_of
 from trainer.config import Config
 from trainer.config_io import save_config
 from trainer.remote import hosts
+from trainer.remote.sending import program_digest
 from trainer.runs import actions
 from trainer.runs.store import ALIVE, Run, Workspace
 
@@ -128,12 +129,18 @@ def test_cut_off_killed_and_stopped_nothing_is_lost(
     assert theirs.status().state == "training"
     trainer = theirs.read().pid
 
+    older = shutil.copytree(there / "program" / program_digest(), there / "program" / "older")
+    with (older / "trainer" / "commands" / "runs.py").open("a") as command_there:
+        command_there.write(f"\nopen({str(there / 'asked')!r}, 'w').close()\n")
+    (run.dir / ".there" / "program").write_text("older")  # the program here was updated meanwhile
+
     again = forked.start("resume", str(run.dir), "--on", "gpubox")
     eventually(lambda: run.read().state == "training", SECONDS)
     assert theirs.read().pid == trainer, "it was followed, not begun again"
     actions.stop(run)
     assert again.wait(SECONDS) == 3, again.communicate()
     info = run.read()
+    assert (there / "asked").exists(), "the run was begun by the older one"
     assert (info.state, info.host) == ("stopped", None) and info.step == theirs.read().step
     assert step_of(checkpoints(run.checkpoints_dir)[-1]) == info.step
 

@@ -11,6 +11,7 @@ import pytest
 from tests.recipe.tiny_runs import make_pictures
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.files import write_json
 from trainer.remote import hosts
 from trainer.remote.hosts import Host, check_place, host_name, host_of
 from trainer.remote.sending import config_here, config_there
@@ -66,6 +67,13 @@ def test_what_a_command_would_take_for_something_else_is_refused(workspace: Work
         hosts.add(workspace, GPUBOX.model_copy(update={field: value}))
     assert [problem.field for problem in raised.value.problems] == [field]
     assert hosts.hosts(workspace) == [GPUBOX]
+
+
+def test_what_cannot_be_added_is_not_read_either(workspace: Workspace) -> None:
+    wrong = [{"name": "x", "address": "-oProxyCommand=x"}, {"name": "y"}, 7, {"name": "z", "address": "z", "port": "?"}]
+    for kept in ([*wrong, GPUBOX.model_dump()], {"gpubox": 1}, None):
+        write_json(workspace.dir / "hosts.json", {"hosts": kept})
+        assert hosts.hosts(workspace) == ([GPUBOX] if isinstance(kept, list) else [])
 
 
 def test_all_that_is_wrong_is_told_at_once(workspace: Workspace) -> None:

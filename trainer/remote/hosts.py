@@ -6,8 +6,9 @@ Keys, passwords and known hosts are OpenSSH's own: nothing secret is kept here.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainer.errors import Problem, UserError
 from trainer.files import json_object, write_json
@@ -46,9 +47,15 @@ class Host(BaseModel):
 
 
 def hosts(workspace: Workspace) -> list[Host]:
-    """The hosts there are, by name."""
-    found = json_object(workspace.dir / "hosts.json").get("hosts", [])
-    return sorted((Host.model_validate(values) for values in found), key=lambda host: host.name)
+    """The hosts there are, by name. What somebody has written into the file that could not be added is left out."""
+    kept = json_object(workspace.dir / "hosts.json").get("hosts")
+    found = []
+    for values in kept if isinstance(kept, list) else []:
+        with suppress(ValidationError):
+            host = Host.model_validate(values)
+            if not _problems(host):
+                found.append(host)
+    return sorted(found, key=lambda host: host.name)
 
 
 def host_devices(workspace: Workspace) -> tuple[str, ...]:
@@ -68,7 +75,7 @@ def host_of(workspace: Workspace, name: str) -> Host:
 
 def add(workspace: Workspace, host: Host) -> None:
     """Keep a host, in place of one of the same name. Raises UserError with every problem."""
-    problems = list(_problems(host))
+    problems = _problems(host)
     if problems:
         raise UserError.many(problems)
     with workspace.lock("hosts"):

@@ -14,9 +14,18 @@ from typing import Any, TypeVar
 from trainer.config import Config
 from trainer.config_io import load_config, save_config
 from trainer.errors import StoppedOnRequest, UserError
-from trainer.files import read_json
+from trainer.files import read_json, write_text
 from trainer.remote.hosts import Host
-from trainer.remote.sending import OWN, There, config_here, config_there, send_files, send_program, send_run
+from trainer.remote.sending import (
+    OWN,
+    There,
+    config_here,
+    config_there,
+    program_digest,
+    send_files,
+    send_program,
+    send_run,
+)
 from trainer.remote.ssh import Connection, Refused, Unreachable
 from trainer.runs import control
 from trainer.runs.events import EventSink, EventTail
@@ -45,6 +54,8 @@ class Mirror:
         self._host = host
         self._events = events
         self._tail = EventTail(run.events_path)
+        self._apart = run.dir / ".there"
+        self._begun_by = self._apart / "program"
         self._words = ""
         self._seen: object = None
         self._seen_at = time.monotonic()
@@ -92,6 +103,7 @@ class Mirror:
             known, asked = self._run.read(), self._run.config().train.max_steps
             further = info.state == "finished" and asked is not None and asked > (info.max_steps or 0)
             return known.host is not None and not further
+        there.program = self._begun_by.read_text() if self._begun_by.exists() else there.program
         self._run.update(host=self._host.name)
         return True
 
@@ -108,6 +120,7 @@ class Mirror:
 
     def _is_there(self) -> None:
         """From now on the run may be trained there, whatever becomes of this process."""
+        write_text(self._begun_by, program_digest())
         self._run.update(host=self._host.name)
 
     def _to_its_end(self, there: There) -> RunInfo:
@@ -156,15 +169,17 @@ class Mirror:
 
     def _told(self, there: There) -> RunInfo | None:
         """The run as that machine tells; None where it has no such run."""
-        folder = self._run.dir / ".there"
-        folder.mkdir(exist_ok=True)
-        try:
-            for name in ("run.json", "config.yaml"):
-                there.connection.fetch(f"{there.run_dir(self._run)}/{name}", folder / name)
-        except Refused:
-            return None
-        self._take_settings(load_config(folder / "config.yaml"))
-        return RunInfo.model_validate(read_json(folder / "run.json"))
+        self._apart.mkdir(exist_ok=True)
+        for name in ("run.json", "config.yaml"):
+            path = f"{there.run_dir(self._run)}/{name}"
+            try:
+                there.connection.fetch(path, self._apart / name)
+            except Refused:
+                if there.has(path):
+                    raise
+                return None
+        self._take_settings(load_config(self._apart / "config.yaml"))
+        return RunInfo.model_validate(read_json(self._apart / "run.json"))
 
     def _take_settings(self, theirs: Config) -> None:
         """Settings that are changed while a run goes, such as its prompts, are changed here too."""

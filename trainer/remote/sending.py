@@ -35,10 +35,15 @@ _EXCLUDED = [f"--exclude={name}" for name in HIDDEN]
 
 
 class There:
-    """Our folder on a host. Raises UserError where it cannot be made, and Unreachable."""
+    """Our folder on a host. Raises UserError where it cannot be made, and Unreachable.
+
+    Attributes:
+        program: the digest of the program that is used there: this one, or the one that has begun a run.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.program = program_digest()
         self.name = connection.host.name
         script = 'umask 077; mkdir -p -- "$1/workspace/runs" && cd -- "$1" && pwd -P'
         made = connection.run(script, connection.host.folder)
@@ -47,9 +52,13 @@ class There:
     def run_dir(self, run: Run) -> str:
         return f"{self.folder}/workspace/runs/{run.id}"
 
+    def has(self, path: str) -> bool:
+        """Whether there is such a file or folder."""
+        return self.connection.run('[ -e "$1" ] && echo yes || echo no', path).split()[-1] == "yes"
+
     def trainer(self, *arguments: str, seconds: float = 120) -> Any:
         """What a trainer command answers there. Raises UserError as the command tells it, and Unreachable."""
-        program = f"{self.folder}/program/{program_digest()}"
+        program = f"{self.folder}/program/{self.program}"
         python = self.connection.host.python
         start = f"{shlex.quote(python)} -m trainer" if python else "bash launch.sh trainer"
         script = f'cd -- "$1" && export LORA_ATELIER_VENV="$2" && shift 2 && exec {start} "$@"'
@@ -78,7 +87,8 @@ def program_digest() -> str:
 
 def send_program(there: There) -> None:
     """Bring this program there and install what it needs, where that is not done yet."""
-    target = f"{there.folder}/program/{program_digest()}"
+    there.program = program_digest()
+    target = f"{there.folder}/program/{there.program}"
     sources = [f"{PROGRAM_DIR}/{name}" for name in PROGRAM]
     there.connection.run('mkdir -p -- "$1"', target)
     there.connection.send(sources, target, "--perms", "--delete", *_EXCLUDED)
