@@ -160,7 +160,7 @@ def test_a_run_on_a_processor_is_the_same_to_the_byte_when_it_is_replayed(
     monkeypatch.setattr(step_calls, "CALLED_FIRST_ON_CPU", 2)
     made: list[Calls] = []
     find = recipe.calls_of
-    monkeypatch.setattr(recipe, "calls_of", lambda *given: made.append(find(*given)) or made[-1])
+    monkeypatch.setattr(recipe, "calls_of", lambda *given, **more: made.append(find(*given, **more)) or made[-1])
     runs = [
         workspace.create_run(config_of(lora__target="attention", train__max_steps=6, train__compile=how))
         for how in ("off", "auto")
@@ -207,7 +207,7 @@ def replaying(monkeypatch: pytest.MonkeyPatch) -> list[Calls]:
     """Runs within are replayed, and their numbers are read late; the calls of each run."""
     made: list[Calls] = []
 
-    def calls_of(config: Config, learning: Learning, *others: Any) -> Calls:
+    def calls_of(config: Config, learning: Learning, *others: Any, **more: Any) -> Calls:
         made.append(Calls(learning, recording))
         return made[-1]
 
@@ -242,7 +242,7 @@ def test_whole_runs_end_with_the_same_bytes(
     config = config_of(lora__target="attention", train__ema=0.9, train__max_steps=7, **validation)
     plain, replayed, disturbed = (workspace.create_run(config) for _ in range(3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "calls_of", lambda *_: Calls())
+        patch.setattr(recipe, "calls_of", lambda *_, **__: Calls())
         patch.setattr(late_numbers, "steps_ahead", lambda device: 0)
         train_here(plain)
     train_here(replayed)

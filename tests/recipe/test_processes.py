@@ -144,7 +144,7 @@ def test_stop_go_on_and_pause(long: Run, workspace: Workspace, tiny_of: ConfigOf
     control.ask(run.control_dir, "stop")
     all_end(processes, seconds=120)
     assert [process.poll() for process in processes] == [3, 0]
-    assert run.read().state == "stopped" and 3 < run.read().step < LONG["train__max_steps"]
+    assert run.read().state == "stopped" and 3 <= run.read().step < LONG["train__max_steps"]
 
     processes = started(2, run)
     wait_for_state(run, "training")
