@@ -5,9 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.ssh_server import SshServer
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -29,3 +34,13 @@ def pytest_configure() -> None:
 def pytest_collection_finish() -> None:
     gc.freeze()  # what is imported stays: the tests' own collections need not go through it
     gc.enable()
+
+
+@pytest.fixture(scope="module")
+def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """Another machine, as far as ssh can tell. Skips where this one has no server."""
+    from tests.ssh_server import SshServer  # hardly any test needs what it imports
+
+    made = SshServer.made_in(tmp_path_factory.mktemp("machine") / "ssh")
+    yield made
+    made.end()

@@ -27,24 +27,17 @@ STEPS = 600
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
-    made = SshServer.made_in(tmp_path_factory.mktemp("machine") / "ssh")
-    yield made
-    made.end()
-
-
-@pytest.fixture(scope="module")
-def there(server: SshServer, workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def there(ssh_server: SshServer, workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Our folder on the other machine, which the workspace knows; what works in it is ended."""
     folder = tmp_path_factory.mktemp("machine") / "its folder"
-    hosts.add(workspace, server.host(folder))
+    hosts.add(workspace, ssh_server.host(folder))
     yield folder
     for process in processes_of(folder):
         process.kill()
 
 
 def test_started_watched_cut_off_and_found_again(
-    app: App, there: Path, page: Page, workspace: Workspace, server: SshServer, shot: Callable[[str], Path]
+    app: App, there: Path, page: Page, workspace: Workspace, ssh_server: SshServer, shot: Callable[[str], Path]
 ) -> None:
     pictures = make_pictures(workspace.dir / "datasets" / "three")
     page.reload()
@@ -61,14 +54,14 @@ def test_started_watched_cut_off_and_found_again(
     run = workspace.runs()[0]
     theirs = Run(there / "workspace" / "runs" / run.id)
 
-    server.cut_off()
+    ssh_server.cut_off()
     expect(head).to_contain_text("No answer from gpubox since", timeout=SECONDS * 1000)
     expect(head.locator(".pill")).to_have_text("Training")
     shot("remote-cut-off")
     (follower,) = processes_of(workspace.dir, "resume")
     follower.kill()
     expect(head).to_contain_text("The run goes on on gpubox", timeout=SECONDS * 1000)
-    server.start()
+    ssh_server.start()
 
     expect(head.locator(".pill")).to_have_text("Finished", timeout=SECONDS * 1000)  # and nobody has pressed Resume
     assert list(losses_of(run)) == list(range(1, STEPS + 1))

@@ -31,14 +31,7 @@ SECONDS = 240
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
-    made = SshServer.made_in(tmp_path_factory.mktemp("machine") / "ssh")
-    yield made
-    made.end()
-
-
-@pytest.fixture(scope="module")
-def there(server: SshServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def there(ssh_server: SshServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Our folder on the other machine; what works in it is ended."""
     folder = tmp_path_factory.mktemp("machine") / "its folder"
     yield folder
@@ -47,8 +40,8 @@ def there(server: SshServer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def workspace(workspace: Workspace, server: SshServer, there: Path) -> Workspace:
-    hosts.add(workspace, server.host(there))
+def workspace(workspace: Workspace, ssh_server: SshServer, there: Path) -> Workspace:
+    hosts.add(workspace, ssh_server.host(there))
     return workspace
 
 
@@ -105,18 +98,18 @@ def test_it_is_trained_there_and_told_here(
 
 
 def test_cut_off_killed_and_stopped_nothing_is_lost(
-    config_file: Callable[[int], Path], workspace: Workspace, server: SshServer, there: Path
+    config_file: Callable[[int], Path], workspace: Workspace, ssh_server: SshServer, there: Path
 ) -> None:
     command, run = begin(config_file(400), workspace)
     theirs = Run(there / "workspace" / "runs" / run.id)
     step_comes(run, 3)
 
-    server.cut_off()
+    ssh_server.cut_off()
     eventually(lambda: "No answer from gpubox" in run.read().host_words, SECONDS)
     seen = run.read()
     assert seen.state == "training"
     eventually(lambda: theirs.read().step > seen.step, SECONDS)
-    server.start()
+    ssh_server.start()
     step_comes(run, seen.step + 1)
     eventually(lambda: run.read().host_words == "", SECONDS)
 
@@ -156,11 +149,11 @@ def test_what_cannot_be_reached_is_told_and_leaves_nothing(
     wrong: str,
     config_file: Callable[[int], Path],
     workspace: Workspace,
-    server: SshServer,
+    ssh_server: SshServer,
     there: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    host = server.host(there)
+    host = ssh_server.host(there)
     settings = Path(host.ssh_config).read_text()
     if wrong == "key":
         other, expected = settings.replace("/user", "/stranger"), "Permission denied. Set up a key"
