@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.forkserver import ensure_running
@@ -18,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _FORKING = multiprocessing.get_context("forkserver")
+_STARTING = threading.Lock()
 _FORKING.set_forkserver_preload(["trainer.recipe", "trainer.generate", "tests.loaded_before"])
 
 
@@ -69,16 +71,17 @@ def start(*arguments: str, first: Callable[[], None] | None = None, **environmen
 
 
 def _ensure_server() -> None:
-    """Have it find our packages: it looks along PYTHONPATH only."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)
-    try:
-        ensure_running()
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+    """Have it find our packages: it looks along PYTHONPATH only. One thread at a time, or one would keep another's."""
+    with _STARTING:
+        before = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = str(ROOT)
+        try:
+            ensure_running()
+        finally:
+            if before is None:
+                del os.environ["PYTHONPATH"]
+            else:
+                os.environ["PYTHONPATH"] = before
 
 
 def _command(
