@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests import forked
-from tests.browser.test_dataset_tab import eventually
 from tests.forked import Command
 from tests.recipe.tiny_runs import losses_of, make_pictures, quick_settings, train_here
 from tests.running_app import processes_of
 from tests.ssh_server import SshServer
 from tests.tiny_models import tiny_model
+from tests.unit.queue_trainer import wait
 from trainer.__main__ import main
 from trainer.checkpoint_folders import checkpoints, step_of
 from trainer.config import Config
@@ -65,7 +65,7 @@ def config_file(config_of: Callable[..., Config], tmp_path: Path) -> Callable[[i
 def begin(config: Path, workspace: Workspace) -> tuple[Command, Run]:
     """``train --on gpubox``, and its run once there is one."""
     command = forked.start("train", str(config), "--on", "gpubox", "--workspace", str(workspace.dir))
-    eventually(lambda: bool(workspace.runs()) or command.poll() is not None, SECONDS)
+    wait(lambda: bool(workspace.runs()) or command.poll() is not None, SECONDS)
     runs = workspace.runs()
     assert runs, command.communicate()
     return command, runs[0]
@@ -73,7 +73,7 @@ def begin(config: Path, workspace: Workspace) -> tuple[Command, Run]:
 
 def step_comes(run: Run, step: int) -> None:
     """The run is told here to have come so far, while it goes on."""
-    eventually(lambda: run.read().step >= step or run.read().state not in ALIVE, SECONDS)
+    wait(lambda: run.read().step >= step or run.read().state not in ALIVE, SECONDS)
     assert run.read().step >= step, run.read()
 
 
@@ -105,13 +105,13 @@ def test_cut_off_killed_and_stopped_nothing_is_lost(
     step_comes(run, 3)
 
     ssh_server.cut_off()
-    eventually(lambda: "No answer from gpubox" in run.read().host_words, SECONDS)
+    wait(lambda: "No answer from gpubox" in run.read().host_words, SECONDS)
     seen = run.read()
     assert seen.state == "training"
-    eventually(lambda: theirs.read().step > seen.step, SECONDS)
+    wait(lambda: theirs.read().step > seen.step, SECONDS)
     ssh_server.start()
     step_comes(run, seen.step + 1)
-    eventually(lambda: run.read().host_words == "", SECONDS)
+    wait(lambda: run.read().host_words == "", SECONDS)
 
     command.send_signal(signal.SIGKILL)
     command.wait()
@@ -128,7 +128,7 @@ def test_cut_off_killed_and_stopped_nothing_is_lost(
     (run.dir / ".there" / "program").write_text("older")  # the program here was updated meanwhile
 
     again = forked.start("resume", str(run.dir), "--on", "gpubox")
-    eventually(lambda: run.read().state == "training", SECONDS)
+    wait(lambda: run.read().state == "training", SECONDS)
     assert theirs.read().pid == trainer, "it was followed, not begun again"
     actions.stop(run)
     assert again.wait(SECONDS) == 3, again.communicate()

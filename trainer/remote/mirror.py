@@ -17,7 +17,7 @@ from trainer.errors import StoppedOnRequest, UserError
 from trainer.files import read_json, write_text
 from trainer.remote.hosts import Host
 from trainer.remote.sending import (
-    OWN,
+    WITHOUT_OWN,
     There,
     config_here,
     config_there,
@@ -99,11 +99,12 @@ class Mirror:
         if info is None:
             self._run.update(host=None)
             return False
+        if self._begun_by.exists():
+            there.program = self._begun_by.read_text()
         if info.state in ENDED:
             known, asked = self._run.read(), self._run.config().train.max_steps
             further = info.state == "finished" and asked is not None and asked > (info.max_steps or 0)
             return known.host is not None and not further
-        there.program = self._begun_by.read_text() if self._begun_by.exists() else there.program
         self._run.update(host=self._host.name)
         return True
 
@@ -191,8 +192,7 @@ class Mirror:
     def _fetch(self, there: There) -> None:
         """All of the run's folder. Checkpoints that are gone there go here too; nothing else does."""
         keep = ["--delete", "--filter=R /checkpoints/***", "--filter=P *"]
-        own = [f"--exclude={name}" for name in OWN]
-        there.connection.fetch(f"{there.run_dir(self._run)}/", self._run.dir, *own, *keep, "--partial-dir=.partial")
+        there.connection.fetch(f"{there.run_dir(self._run)}/", self._run.dir, *WITHOUT_OWN, *keep)
         for event in self._tail.read():
             fields = {name: value for name, value in event.items() if name not in ("time", "type", "step")}
             self._events.emit(event["type"], event["step"], **fields)

@@ -15,6 +15,7 @@ import re
 import shlex
 import tempfile
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from trainer.remote.ssh import Connection, Refused, last_json
 from trainer.runs.store import Run, RunInfo
 
 INSTALL_SECONDS = 3600
-OWN = ("/run.json", "/config.yaml", "/control/", ".*")
-"""Of a run folder what each machine writes for itself, by rsync's patterns."""
-_EXCLUDED = [f"--exclude={name}" for name in HIDDEN]
+WITHOUT_OWN = [f"--exclude={name}" for name in ("/run.json", "/config.yaml", "/control/", ".*")]
+"""Options of rsync that leave out of a run folder what each machine writes for itself."""
+_SENT = {"id", "name", "created", "step", "max_steps", "epoch", "extend_to", "extended", "processes"}
+_WITHOUT_HIDDEN = [f"--exclude={name}" for name in HIDDEN]
 
 
 class There:
@@ -51,6 +53,10 @@ class There:
 
     def run_dir(self, run: Run) -> str:
         return f"{self.folder}/workspace/runs/{run.id}"
+
+    def make_folders(self, *paths: str) -> None:
+        """See to it that there are such folders."""
+        self.connection.run('mkdir -p -- "$@"', *paths)
 
     def has(self, path: str) -> bool:
         """Whether there is such a file or folder."""
@@ -79,7 +85,7 @@ def program_digest() -> str:
     for name in PROGRAM:
         top = PROGRAM_DIR / name
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
-            hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(top).parts)
+            hidden = any(fnmatch(part, name) for part in path.relative_to(top).parts for name in HIDDEN)
             if path.is_file() and not hidden:
                 digest.update(path.relative_to(PROGRAM_DIR).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -90,8 +96,8 @@ def send_program(there: There) -> None:
     there.program = program_digest()
     target = f"{there.folder}/program/{there.program}"
     sources = [f"{PROGRAM_DIR}/{name}" for name in PROGRAM]
-    there.connection.run('mkdir -p -- "$1"', target)
-    there.connection.send(sources, target, "--perms", "--delete", *_EXCLUDED)
+    there.make_folders(target)
+    there.connection.send(sources, target, "--perms", "--delete", *_WITHOUT_HIDDEN)
     there.trainer("runs", "list", seconds=INSTALL_SECONDS)
 
 
@@ -119,10 +125,10 @@ def config_here(theirs: Config, ours: Config) -> Config:
 def send_files(there: There, files: dict[str, Path]) -> None:
     """Bring what settings name there: of what is there already only what has changed, and what is gone here goes."""
     for place, source in files.items():
-        there.connection.run('mkdir -p -- "$1"', place if source.is_dir() else str(Path(place).parent))
-        whole = [f"{source}/"] if source.is_dir() else [str(source)]
-        more = ("--copy-links", "--delete", "--partial-dir=.partial", *_EXCLUDED)
-        there.connection.send(whole, place + ("/" if source.is_dir() else ""), *more)
+        folder = source.is_dir()
+        end = "/" if folder else ""  # to rsync: what is in it
+        there.make_folders(place if folder else str(Path(place).parent))
+        there.connection.send([f"{source}{end}"], f"{place}{end}", "--copy-links", "--delete", *_WITHOUT_HIDDEN)
 
 
 def send_run(there: There, run: Run, config: Config, about_to_be: Callable[[], None]) -> None:
@@ -131,15 +137,13 @@ def send_run(there: There, run: Run, config: Config, about_to_be: Callable[[], N
     Its ``run.json`` comes last: without, it is no run. ``about_to_be`` is called before.
     """
     target, host = there.run_dir(run), there.connection.host
-    there.connection.run('mkdir -p -- "$1/control" "$1/samples" "$1/checkpoints" "$1/output"', target)
-    excluded = [f"--exclude={name}" for name in OWN]
-    there.connection.send([f"{run.dir}/"], f"{target}/", "--delete", "--partial-dir=.partial", *excluded)
+    there.make_folders(*(f"{target}/{name}" for name in ("control", "samples", "checkpoints", "output")))
+    there.connection.send([f"{run.dir}/"], f"{target}/", "--delete", *WITHOUT_OWN)
     info = run.read()
     sent = RunInfo(
-        **info.model_dump(include={"id", "name", "created", "step", "max_steps", "epoch", "extend_to", "extended"}),
+        **info.model_dump(include=_SENT),
         state="queued",
         queued=info.queued or info.created,
-        processes=info.processes,
         wanted_device=host.devices or None,
     )
     with tempfile.TemporaryDirectory(prefix="atelier-run-") as folder:

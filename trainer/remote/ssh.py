@@ -35,6 +35,9 @@ _OPTIONS = {
     "ServerAliveCountMax": "3",
     "ServerAliveInterval": "5",
 }
+_RSYNC_OPTIONS = (
+    "--recursive", "--times", "--protect-args", "--partial-dir=.partial", "--timeout=30", "--info=progress2",
+)  # fmt: skip
 _LOOK_SECONDS = 0.2
 _NO_CONNECTION = 255
 _RSYNC_LOST = (10, 12, 30, 35, _NO_CONNECTION)
@@ -81,11 +84,11 @@ class Connection:
 
     def send(self, sources: Sequence[str], target: str, *options: str, seconds: float | None = None) -> None:
         """Bring files and folders there, as rsync does: what is there already is not sent again."""
-        self._rsync([*options, "--", *sources, f"{self._place}:{target}"], seconds)
+        self._rsync([*options, "--", *sources, f"{self.host.address}:{target}"], seconds)
 
     def fetch(self, source: str, target: Path, *options: str, seconds: float | None = None) -> None:
         """Bring a file, or what is in a folder, here; never a link, a device or a pipe."""
-        self._rsync(["--no-links", *options, "--", f"{self._place}:{source}", str(target)], seconds)
+        self._rsync(["--no-links", *options, "--", f"{self.host.address}:{source}", str(target)], seconds)
 
     def close(self) -> None:
         """End the connection."""
@@ -95,11 +98,6 @@ class Connection:
                 subprocess.run(command, capture_output=True, timeout=10, check=False)
         shutil.rmtree(self._sockets, ignore_errors=True)
 
-    @property
-    def _place(self) -> str:
-        """What rsync calls the host; how it is reached is told to ssh."""
-        return self.host.address
-
     def _ssh(self) -> list[str]:
         own = ["-F", self.host.ssh_config] if self.host.ssh_config else []
         port = ["-p", str(self.host.port)] if self.host.port else []
@@ -107,8 +105,7 @@ class Connection:
         return ["ssh", *own, *port, *options, f"-oControlPath={self._sockets}/%C"]
 
     def _rsync(self, arguments: list[str], seconds: float | None) -> None:
-        common = ["--recursive", "--times", "--protect-args", "--timeout=30", "--info=progress2"]
-        self._done(["rsync", *common, "--rsh", shlex.join(self._ssh()), *arguments], _RSYNC_LOST, seconds)
+        self._done(["rsync", *_RSYNC_OPTIONS, "--rsh", shlex.join(self._ssh()), *arguments], _RSYNC_LOST, seconds)
 
     def _done(self, command: list[str], lost: tuple[int, ...], seconds: float | None) -> str:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:

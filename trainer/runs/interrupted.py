@@ -12,24 +12,23 @@ from trainer.runs.store import Run, Workspace
 from trainer.runs.worker import ensure_workers, requeue
 
 
-def interrupted_runs(workspace: Workspace) -> list[Run]:
-    """The runs that were interrupted and neither put back nor left so since, oldest first."""
+def interrupted_runs(workspace: Workspace, *, elsewhere: bool = False) -> list[Run]:
+    """The runs that were interrupted and neither put back nor left so since, oldest first.
+
+    ``elsewhere`` only those that go on on other machines, where nobody follows them here.
+    """
     found = []
     for run in reversed(workspace.runs()):
         with suppress(UserError):
-            if run.status().interrupted is not None:
+            info = run.status()
+            if info.interrupted is not None and (info.host is not None or not elsewhere):
                 found.append(run)
     return found
 
 
 def put_back(workspace: Workspace) -> list[Run]:
     """Queue all interrupted runs again, before those that have not begun. Returns them, in that order."""
-    found = interrupted_runs(workspace)
-    for run in reversed(found):
-        with suppress(UserError):  # somebody else has put it back, or taken it, meanwhile
-            requeue(run)
-            queue.move(run, "first")
-    return found
+    return _put_first(interrupted_runs(workspace))
 
 
 def leave(workspace: Workspace) -> None:
@@ -44,14 +43,14 @@ def follow_again(workspace: Workspace) -> list[Run]:
 
     Returns them.
     """
-    found = []
-    for run in map(Run, workspace.run_folders() if hosts(workspace) else ()):
-        with suppress(UserError):
-            info = run.read()
-            if info.host is not None and run.status().state == "failed" and run.read().interrupted is not None:
-                requeue(run)
-                queue.move(run, "first")
-                found.append(run)
+    return _put_first(interrupted_runs(workspace, elsewhere=True)) if hosts(workspace) else []
+
+
+def _put_first(found: list[Run]) -> list[Run]:
+    for run in reversed(found):
+        with suppress(UserError):  # somebody else has put it back, or taken it, meanwhile
+            requeue(run)
+            queue.move(run, "first")
     return found
 
 
