@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.recipe.tiny_runs import make_pictures
+from trainer.__main__ import main
 from trainer.config import Config
+from trainer.config_io import save_config
 from trainer.errors import UserError
 from trainer.files import write_json
 from trainer.remote import hosts
@@ -104,6 +106,18 @@ def test_a_host_is_a_device_of_its_workspace(workspace: Workspace, config: Confi
     assert [host_name(device) for device in (None, "cpu", "cuda:0", "ssh:gpubox")] == [None, None, None, "gpubox"]
     with pytest.raises(UserError, match="waits for it"):
         hosts.remove(workspace, "gpubox")
+
+
+def test_options_for_this_machine_are_not_passed_over(
+    workspace: Workspace, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_config(config, tmp_path / "config.yaml")
+    place = ["--workspace", str(workspace.dir), "--on", "gpubox"]
+    for command in (["train", str(tmp_path / "config.yaml")], ["resume", str(enqueue(workspace, config).dir)]):
+        before = len(workspace.runs())
+        assert main([*command, *place, "--processes", "2", "--share-gpu"]) == 2
+        assert "--on gpubox: --processes and --share-gpu given too" in capsys.readouterr().err
+        assert len(workspace.runs()) == before
 
 
 def on_the_host(workspace: Workspace, config: Config) -> Run:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.remote.hosts import Host, host_of
 from trainer.runs.store import Workspace
 
 DEFAULT_WORKSPACE = Path(__file__).resolve().parents[2] / "workspace"
@@ -33,6 +34,22 @@ def add_gpu_sharing(parser: argparse.ArgumentParser) -> None:
 def add_host(parser: argparse.ArgumentParser) -> None:
     """``--on HOST``: without it this machine trains."""
     parser.add_argument("--on", default=None, metavar="HOST", help="train on another machine: one of `remote list`")
+
+
+def host_asked(args: argparse.Namespace, workspace: Workspace) -> Host | None:
+    """The machine that ``--on`` names; None without it.
+
+    Raises UserError where there is none of this name, and for options beside it that are about this machine.
+    """
+    if args.on is None:
+        return None
+    beside = [name for name in ("processes", "devices", "share_gpu") if getattr(args, name)]
+    if beside:
+        given = " and ".join(f"--{name.replace('_', '-')}" for name in beside)
+        message = f"--on {args.on}: {given} given too, which is about the devices of this machine."
+        hint = f"Leave it out; `remote add {args.on} ... --devices` says what is used there."
+        raise UserError("remote.devices_here", message, hint, beside[0])
+    return host_of(workspace, args.on)
 
 
 def add_names(parser: argparse._ActionsContainer, what: str) -> None:

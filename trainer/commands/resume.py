@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import add_gpu_sharing, add_host, add_workspace, workspace_of
+from trainer.commands.arguments import add_gpu_sharing, add_host, add_workspace, host_asked, workspace_of
 from trainer.commands.train import answer_of, answer_of_launch, describe
 from trainer.config_io import save_config
 from trainer.errors import UserError
@@ -17,7 +17,6 @@ from trainer.loading import load_train
 from trainer.processes import launchers
 from trainer.ranks import ranks_of_launch
 from trainer.remote.driving import train_elsewhere
-from trainer.remote.hosts import host_of
 from trainer.runs import control
 from trainer.runs.events import EventSink
 from trainer.runs.store import ALIVE, Run, this_process
@@ -40,12 +39,13 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     known_run = Run(args.run_dir.expanduser().resolve())
     in_workspace = known_run.dir.parent.name == "runs" and args.workspace is None
     workspace = known_run.workspace if in_workspace else workspace_of(args)
-    launch = launch_of(args)
-    if args.on is not None:
-        begun, host = time.monotonic(), host_of(workspace, args.on)
+    host = host_asked(args, workspace)
+    if host is not None:
+        begun = time.monotonic()
         take_over(known_run, args.max_steps, on=host.name)
         train_elsewhere(known_run, host, events)
         return answer_of_launch(known_run, begun)
+    launch = launch_of(args)
     if launch is not None:
         begun = time.monotonic()
         take_over(known_run, args.max_steps)

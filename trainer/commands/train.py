@@ -9,14 +9,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from trainer.commands.arguments import add_gpu_sharing, add_host, add_workspace, workspace_of
+from trainer.commands.arguments import add_gpu_sharing, add_host, add_workspace, host_asked, workspace_of
 from trainer.config_io import load_config
 from trainer.errors import UserError
 from trainer.launching import add_processes, launch_of, train_together
 from trainer.loading import load_train
 from trainer.ranks import ranks_of_launch
 from trainer.remote.driving import train_elsewhere
-from trainer.remote.hosts import host_of
 from trainer.runs.events import EventSink, read_events
 from trainer.runs.store import Run, Workspace
 
@@ -36,13 +35,14 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Train a new run. Raises UserError for wrong settings; a run that could not even begin leaves no folder."""
     config, workspace = load_config(args.config, args.set), workspace_of(args)
     run_dir = args.run_dir.expanduser().resolve() if args.run_dir else None
-    launch = launch_of(args)
-    if args.on is not None:
-        host, begun = host_of(workspace, args.on), time.monotonic()
+    host = host_asked(args, workspace)
+    if host is not None:
+        begun = time.monotonic()
         new_run = workspace.create_run(config, run_dir, queued=False, wanted_device=host.device)
         with _deleted_if_nothing_came_of(new_run, workspace):
             train_elsewhere(new_run, host, events)
         return answer_of_launch(new_run, begun)
+    launch = launch_of(args)
     if launch is not None:
         begun, new_run = time.monotonic(), workspace.create_run(config, run_dir, queued=False)
         with _deleted_if_nothing_came_of(new_run, workspace):
