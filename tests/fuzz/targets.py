@@ -11,6 +11,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,8 @@ from trainer.lora.merge_recipe import read_recipe
 from trainer.lora.strengths import parse_loras, parse_strength
 from trainer.pictures import A1111_CHUNK, OUR_CHUNK, parse_settings, read_picture
 from trainer.prompt_lines import parse_lines
+from trainer.remote.hosts import hosts
+from trainer.remote.ssh import last_json
 from trainer.runs.bin import Bin
 from trainer.runs.events import EventTail, last_events, read_events
 from trainer.runs.queue import read_queue
@@ -278,16 +281,25 @@ def _workspace_files(folder: Path, data: bytes) -> None:
     (item / "content").mkdir(parents=True, exist_ok=True)
     run = folder / "runs" / "a-run"
     (run / "evaluation").mkdir(parents=True, exist_ok=True)
-    for path in (folder / "queue.json", folder / "settings.json", item / "item.json", folder / "7.json",
-                 run / "evaluation" / "summary.json", run / "evaluation" / "step-000006.json"):  # fmt: skip
+    evaluations = (run / "evaluation" / name for name in ("summary.json", "step-000006.json"))
+    names = ("queue.json", "settings.json", "hosts.json", "7.json")
+    for path in (*(folder / name for name in names), item / "item.json", *evaluations):
         path.write_bytes(data)
     read_queue(workspace)
     read_settings(workspace)
+    for host in hosts(workspace):
+        assert not host.address.startswith("-"), "ssh would take it for an option"
+        assert not host.folder.startswith("-")
     Bin(folder).items()
     evaluation_of(run).read_summary()
     evaluation_of(run).known("")
     read_request(folder / "7.json")
     read_answer(folder, "7")
+
+
+def _answer_of_a_host(folder: Path, data: bytes) -> None:
+    with suppress(ValueError):
+        assert isinstance(last_json(_text(data)), dict)
 
 
 def _job(folder: Path, data: bytes) -> None:
@@ -368,6 +380,7 @@ def targets() -> dict[str, Target]:
         '{"id": "item", "kind": "run", "title": "t", "place": "runs/x", "size_bytes": 3, "deleted": 1.0}',
         '{"step": 6, "key": "", "drift": 0.1, "drawn": [{"picture": "a", "prompt": "p", "seed": 1}]}',
         '{"id": "7", "kind": "picture", "settings": {"prompt": "x"}}',
+        '{"hosts": [{"name": "big", "address": "me@big.example", "port": 22, "folder": "a/b", "devices": "cuda:0"}]}',
     )  # fmt: skip
     return {
         "config": Target(_config, configs, 1),
@@ -396,6 +409,7 @@ def targets() -> dict[str, Target]:
         "drafts": Target(_drafts, _of("\n".join([json.dumps(vars(draft)), '{"finished": "k"}', ""])), 25),
         "crops": Target(_crops, _of('{"a.png": [0.1, 0.2, 0.9, 1.0], "b/c.png": [0, 0, 1, 1]}'), 8),
         "workspace": Target(_workspace_files, json_files, 5),
+        "answer of a host": Target(_answer_of_a_host, _of('Welcome\n{"runs": [{"id": "a", "step": 3}]}\n'), 25),
         "job": Target(_job, _of('{"state": "finished", "result": {"a": 1}, "error": null, "ended": 2.0}'), 25),
         "tags": Target(_tags, _of('tag_id,name,category,count,ips\n1,1girl,0,5,"[\'a\']"\n2,x,4,1,[]\n'), 80),
     }  # fmt: skip
