@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from trainer.config import ModelSettings
+from trainer.reading_ahead import read_ahead
+
 if TYPE_CHECKING:
     from trainer.recipe import Outcome
 
 
-def load_train() -> Callable[..., Outcome]:
-    """``trainer.recipe.train``, imported when a command is about to train."""
+def load_train(model: ModelSettings | None = None) -> Callable[..., Outcome]:
+    """``trainer.recipe.train``, imported when a command is about to train; meanwhile this model's files are read."""
+    if model is not None:
+        read_ahead(model)
     with _nothing_to_collect("trainer.recipe"):
         from trainer.recipe import train
     return train

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         return answer_of_launch(known_run, begun)
     with ranks_of_launch() as ranks:
         ranks.share(lambda: take_over(known_run, args.max_steps))
-        train = load_train()
+        train = load_train(known_run.config().model)
         asked = args.share_gpu if known_run.read().queue_device is None else None  # the queue's runs take turns
         outcome = train(known_run, workspace=workspace, events=events, share_gpu=asked, ranks=ranks)
     return answer_of(known_run, vars(outcome))

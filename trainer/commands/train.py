@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         with _deleted_if_nothing_came_of(new_run, workspace):
             train_together(new_run, workspace, launch, share_gpu=args.share_gpu)
         return answer_of_launch(new_run, begun)
-    train = load_train()  # after the config: a typing slip need not wait for torch
+    train = load_train(config.model)  # after the config: a typing slip need not wait for torch
     with ranks_of_launch() as ranks:
         new_run = ranks.share(lambda: workspace.create_run(config, run_dir, queued=False))
         with _deleted_if_nothing_came_of(new_run, workspace) if ranks.leads else nullcontext():
