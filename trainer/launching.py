@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from trainer.accelerators import DEVICE_VARIABLE
 from trainer.errors import JobFailed, Problem, StoppedOnRequest, UserError
 from trainer.processes import ROOT, ending_signals, signal_group
 from trainer.ranks import STARTER, is_launched
@@ -21,16 +22,21 @@ from trainer.runs.gpus import CPU, chosen_gpus
 from trainer.runs.store import ENDED, Run, RunInfo, Workspace
 
 _LOOK_SECONDS = 0.2
-_TOGETHER = ("--multi_gpu", "--num_machines", "1", "--machine_rank", "0", "--mixed_precision", "no")
-"""Accelerate's name for several processes, on GPUs or not. Formats and compiling are the run's own settings."""
+_SETTINGS = ROOT / "trainer" / "accelerate_launch.yaml"
+"""For Accelerate's launcher, which would read the user's own file otherwise."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Several processes of this machine: each on its GPU of ``gpus``, named as CUDA knows it, or all on the CPU."""
+    """Processes of this machine: each on its GPU of ``gpus``, named as CUDA knows it, or all on the CPU."""
 
     processes: int
     gpus: Sequence[str] = ()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which PyTorch finds these devices and no others."""
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus), DEVICE_VARIABLE: "cuda" if self.gpus else CPU}
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +48,20 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
 
 
 def launch_of(args: argparse.Namespace) -> Launch | None:
-    """The processes that are asked for; None for this one alone, and for one of those already launched.
+    """The processes to start; None where this one is to train: as one of those already launched, or alone.
+
+    Where one is asked for, on a device or not, that is this process, which sees only that device from then on: to be
+    called before torch looks for devices. Raises UserError as ``launch_asked`` does.
+    """
+    launch = launch_asked(args)
+    if launch is None or launch.processes > 1:
+        return launch
+    os.environ.update(launch.environment)
+    return None
+
+
+def launch_asked(args: argparse.Namespace) -> Launch | None:
+    """The processes that are asked for; None where nothing is asked for, and in one of those already launched.
 
     Raises UserError for a number that is none, for a GPU that is not here, and for fewer GPUs than processes.
     """
@@ -86,17 +105,15 @@ def train_together(run: Run, workspace: Workspace, launch: Launch, *, share_gpu:
 
 
 def launcher_command(processes: int, arguments: Sequence[str]) -> list[str]:
-    """The argument list that runs a trainer command in so many processes, on any free port."""
-    count = ["--num_processes", str(processes), "--main_process_port", "0", "--dynamo_backend", "no"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", *_TOGETHER, *count]
-    return [*launch, "--module", "trainer", *arguments]
+    """The argument list that runs a trainer command in so many processes, two or more."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(_SETTINGS)]
+    return [*launch, "--num_processes", str(processes), "--module", "trainer", *arguments]
 
 
 def _environment(launch: Launch) -> dict[str, str]:
     """Each process has its share of the processor's cores, unless the user says otherwise."""
     threads = str(max(1, (os.cpu_count() or 1) // launch.processes))
-    visible = {"CUDA_VISIBLE_DEVICES": ",".join(launch.gpus), STARTER: str(os.getpid())}
-    return {"OMP_NUM_THREADS": threads, **os.environ, **visible}
+    return {"OMP_NUM_THREADS": threads, **os.environ, **launch.environment, STARTER: str(os.getpid())}
 
 
 @contextmanager

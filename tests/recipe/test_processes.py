@@ -179,18 +179,43 @@ def test_wrong_settings_are_told_once(workspace: Workspace, tiny_of: ConfigOf) -
     assert out == "" and "error:" not in err
 
 
+OTHER_PROGRAMS = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+fsdp_config: {fsdp_version: 2, fsdp_reshard_after_forward: true}
+dynamo_config: {dynamo_backend: INDUCTOR}
+gpu_ids: "0"
+machine_rank: 1
+main_process_ip: 192.0.2.1
+main_process_port: 29500
+mixed_precision: fp16
+num_machines: 2
+num_processes: 16
+use_cpu: true
+"""
+"""What ``accelerate config`` may have written, for trainings that are not ours."""
+
+
 def test_our_own_launch_and_accelerates(long: Run, workspace: Workspace, tiny_of: ConfigOf, tmp_path: Path) -> None:
-    """SIGTERM to the first stops and saves; the run is then ended by the second."""
+    """SIGTERM to the first stops and saves, and it does not ask what other programs want of Accelerate; the run is
+    then ended by the second."""
     config, here = tmp_path / "config.yaml", ["--workspace", str(workspace.dir)]
     save_config(tiny_of(2, **LONG), config)
+    settings = tmp_path / "home" / "accelerate" / "default_config.yaml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(OTHER_PROGRAMS)
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
     asked = ["train", str(config), *here, "--processes", "2", "--devices", "cpu", "--json"]
-    launch = subprocess.Popen([sys.executable, "-m", "trainer", *asked], cwd=forked.ROOT, stdout=subprocess.PIPE)
-    until = time.monotonic() + 120
-    while not workspace.runs():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    run = workspace.runs()[0]
+    command = [sys.executable, "-m", "trainer", *asked]
+    launch = subprocess.Popen(command, cwd=forked.ROOT, stdout=subprocess.PIPE, env=environment)
+    run = the_run_of(workspace)
     wait_for_event(run, "checkpoint", 3)
+    given = [process.environ() for process in processes_of(run) if "RANK" in process.environ()]
+    assert sorted(each["RANK"] for each in given) == ["0", "1"]
+    for each in given:
+        assert (each["CUDA_VISIBLE_DEVICES"], each["MASTER_ADDR"]) == ("", "127.0.0.1")
+        assert (each["ACCELERATE_MIXED_PRECISION"], each["ACCELERATE_DYNAMO_BACKEND"]) == ("no", "NO")
+        assert "ACCELERATE_USE_FSDP" not in each
     launch.send_signal(signal.SIGTERM)
     answer = json.loads(launch.communicate(timeout=60)[0])
     assert (launch.returncode, run.read().state) == (3, "stopped")
@@ -204,10 +229,36 @@ def test_our_own_launch_and_accelerates(long: Run, workspace: Workspace, tiny_of
     assert_same(run, long)
 
 
-def processes_of(run: Run) -> list[int]:
+def test_one_process_is_started_as_several_are_and_goes_on_in_two(
+    long: Run, workspace: Workspace, tiny_of: ConfigOf, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    save_config(tiny_of(4, **LONG), config)
+    asked = ["train", str(config), "--workspace", str(workspace.dir), "--devices", "cpu", "--processes", "1"]
+    one = subprocess.Popen([sys.executable, "-m", "trainer", *asked], cwd=forked.ROOT, stderr=subprocess.PIPE)
+    run = the_run_of(workspace)
+    wait_for_event(run, "checkpoint", 3)
+    one.send_signal(signal.SIGTERM)
+    assert one.communicate(timeout=60) and one.returncode == 3
+    assert (run.read().state, run.read().processes) == ("stopped", 1)
+
+    save_config(tiny_of(2, **LONG), run.config_path)
+    processes = started(2, run)
+    all_end(processes, seconds=120)
+    assert [process.poll() for process in processes] == [0, 0]
+    assert run.read().processes == 2
+    assert_same(run, long)
+
+
+def the_run_of(workspace: Workspace, seconds: float = 120) -> Run:
+    """The first run of a workspace, once a command has made it."""
+    until = time.monotonic() + seconds
+    while not workspace.runs():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return workspace.runs()[0]
+
+
+def processes_of(run: Run) -> list[psutil.Process]:
     """Those that were started for a run."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if str(run.dir) in (process.info["cmdline"] or []):
-            found.append(process.pid)
-    return found
+    return [each for each in psutil.process_iter(["cmdline"]) if str(run.dir) in (each.info["cmdline"] or [])]

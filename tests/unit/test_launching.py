@@ -12,7 +12,7 @@ import pytest
 from tests.listed_gpus import list_two_gpus
 from trainer.config import Config
 from trainer.errors import JobFailed, StoppedOnRequest, UserError
-from trainer.launching import Launch, add_processes, launch_of, launcher_command, outcome_of
+from trainer.launching import Launch, add_processes, launch_asked, launch_of, launcher_command, outcome_of
 from trainer.runs.events import EventLog
 from trainer.runs.gpus import gpus
 from trainer.runs.store import Run, Workspace
@@ -30,10 +30,14 @@ def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gpus.cache_clear()
 
 
-def asked(*arguments: str) -> Launch | None:
+def arguments_of(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_processes(parser)
-    return launch_of(parser.parse_args(arguments))
+    return parser.parse_args(arguments)
+
+
+def asked(*arguments: str) -> Launch | None:
+    return launch_asked(arguments_of(*arguments))
 
 
 def test_devices_are_named_counted_or_the_first_ones(two_gpus: None) -> None:
@@ -51,6 +55,33 @@ def test_devices_are_named_counted_or_the_first_ones(two_gpus: None) -> None:
 def test_a_process_that_was_launched_launches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert asked("--processes", "2", "--devices", "cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        (["--processes", "1"], ("GPU-aaaa", "cuda")),
+        (["--devices", "1"], ("GPU-bbbb", "cuda")),
+        (["--devices", "cpu"], ("", "cpu")),
+        (["--processes", "1", "--devices", "cpu"], ("", "cpu")),
+    ],
+)
+def test_one_process_is_this_one_which_sees_its_device_only(
+    two_gpus: None, monkeypatch: pytest.MonkeyPatch, given: list[str], seen: tuple[str, str]
+) -> None:
+    variables = ("CUDA_VISIBLE_DEVICES", "LORA_ATELIER_DEVICE")
+    for name in variables:
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert launch_of(arguments_of(*given)) is None
+    assert tuple(os.environ[name] for name in variables) == seen
+
+
+def test_several_are_started_and_this_one_is_left_as_it_is(two_gpus: None) -> None:
+    before = dict(os.environ)
+    assert launch_of(arguments_of("--processes", "2")) == Launch(2, ["GPU-aaaa", "GPU-bbbb"])
+    assert launch_of(arguments_of()) is None
+    assert dict(os.environ) == before
 
 
 def test_accelerate_is_what_launches() -> None:
