@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
+_LONGEST_NAME = 63
+"""Of an RFC 1123 label, which Kubernetes wants its names to be."""
+
 RUN = """#!/usr/bin/env bash
 # Trains what config.yaml says. The first call installs what is needed; called again, it goes on where it ended.
 # Set PYTHON to use an environment that has the packages already.
@@ -37,7 +43,7 @@ KUBERNETES = """# kubectl apply -f job.yaml, with this folder on the volume that
 apiVersion: batch/v1
 kind: Job
 metadata:
-  name: {name}
+  name: "{name}"
 spec:
   backoffLimit: 3
   template:
@@ -53,7 +59,7 @@ spec:
           volumeMounts: [{{name: job, mountPath: /job}}]
       volumes:
         - name: job
-          persistentVolumeClaim: {{claimName: {name}}}
+          persistentVolumeClaim: {{claimName: "{name}"}}
 """
 
 README = """# {name}
@@ -63,3 +69,9 @@ Python 3.10 or newer is needed. `job.sbatch` and `job.yaml` are examples for SLU
 
 {missing}
 """
+
+
+def job_name(name: str) -> str:
+    """A run's name as schedulers take it: small ASCII letters, digits and single hyphens between them (RFC 1123)."""
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", letters).strip("-")[:_LONGEST_NAME].rstrip("-") or "lora"

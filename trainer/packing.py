@@ -19,7 +19,8 @@ from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.hub_names import HUB_ID, hub_file
 from trainer.outputs import new_output
-from trainer.pack_scripts import KUBERNETES, README, RUN, SLURM
+from trainer.outward_links import outward_links
+from trainer.pack_scripts import KUBERNETES, README, RUN, SLURM, job_name
 from trainer.runs.events import EventSink
 
 PROGRAM_DIR = Path(__file__).resolve().parent.parent
@@ -71,7 +72,7 @@ def planned(
             problems.append(Problem("pack.missing", f"{name}: {path} is not there.", "Check the path.", name))
             continue
         folder = place_of(path, len(places) + 1)
-        place = places.setdefault(path, f"{_folder_of(name)}/{folder}/{PurePath(path).name}")
+        place = places.setdefault(path, f"{_folder_of(name)}/{folder}/{_own_name(path)}")
         goes = with_model if name in _MODELS else with_data
         (packed.copies if goes else packed.missing)[place] = Path(path)
         put_at(values, name, place)
@@ -81,8 +82,12 @@ def planned(
     return packed
 
 
-def pack(packed: Packed, out: Path, events: EventSink) -> None:
-    """Write the folder, whole or not at all. Raises UserError when ``out`` is there already."""
+def pack(packed: Packed, out: Path, events: EventSink) -> list[str]:
+    """Write the folder, whole or not at all. Raises UserError when ``out`` is there already.
+
+    Returns what was left out of it, by its place: links that lead out of the folder in which they lie.
+    """
+    left_out: list[str] = []
     if out.exists():
         raise UserError("pack.exists", f"out: {out} exists already.", "Choose another name.", "out")
     with new_output(out) as folder:
@@ -90,7 +95,7 @@ def pack(packed: Packed, out: Path, events: EventSink) -> None:
         _copy_program(folder / "program")
         for number, (place, source) in enumerate(packed.copies.items()):
             events.emit("progress", what="copying", done=number, total=len(packed.copies))
-            _copy(source, folder / place)
+            left_out += (f"{place}/{link}" for link in _copy(source, folder / place))
         for place in packed.missing:
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.yaml", dump_changes(packed.config))
@@ -98,6 +103,10 @@ def pack(packed: Packed, out: Path, events: EventSink) -> None:
             write_text(folder / name, text)
         (folder / "run.sh").chmod(0o755)
     events.emit("progress", what="copying", done=len(packed.copies), total=len(packed.copies))
+    if left_out:
+        message = f"Links that lead out of their folder were left out: {', '.join(left_out)}."
+        events.emit("warning", code="pack.links", message=message, hint="Put files in their place if they are needed.")
+    return left_out
 
 
 def _is_elsewhere(name: str, path: str) -> bool:
@@ -112,23 +121,36 @@ def _folder_of(name: str) -> str:
     return "models" if name in _MODELS else "loras" if name.startswith(_LORAS) else "data"
 
 
+def _own_name(path: str) -> str:
+    """The last name of a path, a link's own one; never ``..``, which as a part of a place would lead out of it."""
+    plain = Path(path)
+    return (plain.resolve() if ".." in plain.parts else plain).name or "files"
+
+
 def _copy_program(target: Path) -> None:
     target.mkdir()
     for name in PROGRAM:
         _copy(PROGRAM_DIR / name, target / name)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path) -> list[Path]:
+    """Copy a file or folder, with what links in it lead to; returns the links that lead out: they are not copied."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*HIDDEN))
-    else:
+    if not source.is_dir():
         shutil.copy2(source, target)
+        return []
+    left_out = outward_links(source, HIDDEN)
+    barred, by_name = {source / link for link in left_out}, shutil.ignore_patterns(*HIDDEN)
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return {*by_name(folder, names), *(name for name in names if Path(folder, name) in barred)}
+
+    shutil.copytree(source, target, ignore=ignored)
+    return left_out
 
 
 def _scripts(packed: Packed) -> dict[str, str]:
-    name = "".join(letter if letter.isalnum() else "-" for letter in packed.config.name.lower()).strip("-") or "lora"
-    values: dict[str, Any] = {"name": name[:50], "steps": packed.config.train.max_steps or "all"}
+    values: dict[str, Any] = {"name": job_name(packed.config.name), "steps": packed.config.train.max_steps or "all"}
     missing = "\n".join(_missing_lines(packed)) or "Nothing has to be added."
     return {
         "run.sh": RUN,
@@ -143,4 +165,4 @@ def _missing_lines(packed: Packed) -> Iterator[str]:
         yield "Not packed: put these there first."
         yield ""
         for place, source in packed.missing.items():
-            yield f"- `{place}`: {'the folder' if source.is_dir() else 'the file'} `{source.name}`"
+            yield f"- `{place}`: {'the folder' if source.is_dir() else 'the file'} `{PurePath(place).name}`"

@@ -10,9 +10,9 @@ from trainer.config_io import PRESETS_DIR
 from trainer.errors import UserError
 from trainer.files import home_path
 from trainer.hub_names import HUB_ID
+from trainer.outward_links import leads_out
 from trainer.runs.settings import read_settings
 from trainer.runs.store import Workspace
-from ui.dataset.scan import leads_out
 from ui.dataset.thumbnails import Thumbnails
 from ui.page import Page
 

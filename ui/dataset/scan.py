@@ -12,6 +12,7 @@ from trainer.curation.steps import HIDDEN
 from trainer.data.caption_tables import is_caption_table
 from trainer.data.image_files import is_picture_name
 from trainer.data.own_captions import CAPTION_ENDINGS
+from trainer.outward_links import leads_out
 
 Roots = Callable[[], Sequence[Path]]
 """Tells the folders that the page may read, resolved."""
@@ -131,15 +132,6 @@ def _walk(folder: Path, inside: str, times: dict[Path, int]) -> Iterator[tuple[s
     for name in below:
         if not name.startswith((".", _NOT_PICTURES)):
             yield from _walk(folder / name, f"{inside}{name}/", times)
-
-
-def leads_out(path: Path, roots: Sequence[Path]) -> bool:
-    """Whether a path, followed through every link, ends outside all of ``roots``."""
-    try:
-        resolved = path.resolve()
-    except (OSError, RuntimeError):  # links in a circle lead nowhere
-        return True
-    return not any(resolved.is_relative_to(root) for root in roots)
 
 
 def _stamp_within(path: Path, roots: Sequence[Path]) -> Stamp | Literal["gone", "leads out"]:

@@ -14,8 +14,9 @@ from typing import Any
 
 from trainer.data.image_files import PICTURE_ERRORS, read_size
 from trainer.files import read_json, write_text
+from trainer.outward_links import leads_out
 from ui.dataset.library import Entry, Listing
-from ui.dataset.scan import Roots, Stamp, leads_out
+from ui.dataset.scan import Roots, Stamp
 
 LOG = logging.getLogger("lora_atelier")
 

@@ -20,7 +20,8 @@ from starlette.responses import Response
 
 from trainer.data.image_files import PICTURE_ERRORS, read_preview
 from trainer.files import write_bytes
-from ui.dataset.scan import Roots, leads_out
+from trainer.outward_links import leads_out
+from ui.dataset.scan import Roots
 from ui.page import Page
 
 LOG = logging.getLogger("lora_atelier")
