@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from trainer.config import CaptionLength, Prompt, Section
 from trainer.config_io import problems_of
+from trainer.data.image_files import open_picture
 from trainer.errors import UserError
 from trainer.files import atomic_path
 from trainer.infotext import LONGEST_TEXT, Infotext, read_infotext, write_infotext
@@ -179,7 +180,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 def _texts(path: Path) -> dict[str, str]:
     """The text chunks of a PNG, or the EXIF comment. Pillow itself bounds what compressed chunks may unpack to."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             texts = {str(key): str(value) for key, value in image.info.items() if isinstance(value, str)}
             if A1111_CHUNK not in texts:
                 texts[A1111_CHUNK] = _comment(image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT))

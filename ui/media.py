@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from trainer.checkpoint_folders import LORA, checkpoint_at
+from trainer.data.image_files import PICTURE_ERRORS, open_picture
 from trainer.errors import UserError
 from trainer.evaluating.results import evaluation_of
 from trainer.files import atomic_path
@@ -131,15 +131,21 @@ def _live_picture(folder: Path, request: Request) -> Response:
 
 
 def picture_answer(workspace: Workspace, path: Path, request: Request) -> Response:
-    """A picture, or a small version of it where the address asks for one."""
+    """A picture, or a small version of it where the address asks for one. Raises HTTPException 404 for a broken one."""
     if "thumbnail" in request.query_params:
-        path = thumbnail(workspace, path)
+        try:
+            path = thumbnail(workspace, path)
+        except PICTURE_ERRORS as error:
+            raise HTTPException(404) from error
     return FileResponse(path, headers=_FOREVER)  # the address holds the file's time: a new file has a new one
 
 
 def thumbnail(workspace: Workspace, path: Path) -> Path:
-    """A small WebP of a picture, kept in the cache; the picture itself where it is small already."""
-    with Image.open(path) as image:
+    """A small WebP of a picture, kept in the cache; the picture itself where it is small already.
+
+    Raises one of PICTURE_ERRORS.
+    """
+    with open_picture(path) as image:
         if max(image.size) <= THUMBNAIL_PX:
             return path
         key = hashlib.sha256(f"{path}|{path.stat().st_mtime_ns}".encode()).hexdigest()[:32]

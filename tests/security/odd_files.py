@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 Kind = Literal["picture", "archive", "lora", "settings"]
 SCRIPT = "<img src=x onerror=\"document.title='PWNED'\"><script>document.title='PWNED'</script>"
+ENDLESS_POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n{} loop\n%%EOF\n"
 NAMES = [
     "../../outside/secret.png", "/etc/x.png", "..\\..\\outside\\x.png", "a\nb.png", "a\tb.png", "\x1b[31mred.png",
     "\u202egnp.exe.png", "x" * 300 + ".png", "é" * 200 + ".png", "CON.png", "nul.png", "--option.png", "-rf.png",

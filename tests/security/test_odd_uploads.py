@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.security.conftest import SECRET, Attacked
-from tests.security.odd_files import Kind, OddFile, odd_files
+from tests.security.odd_files import ENDLESS_POSTSCRIPT, Kind, OddFile, odd_files
 
 SEED = 48
 MOST_BYTES = 2 * 2**30
@@ -54,6 +54,9 @@ class Page:
         file = {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
         if reader == "dropped-picture":
             return self._call(self._event("open_picture"), {}, {"path": path})
+        if reader == "generate-source":
+            event = next(each for each in self._events if self._starts(each, reader, "given"))
+            return self._call(event, {}, {"path": path})
         if reader == "dataset-add":
             return self._call(self._event("add_files"), {"dataset-files": [file], "dataset-name": "odd"})
         event = next(each for each in self._events if self._starts(each, reader, "upload"))
@@ -141,6 +144,16 @@ def test_each_gets_one_sentence(
             assert "not your fault" not in str(told), (file.name, reader, log_of(attacked)[-2000:])
             assert "<script" not in str(told) and "<img" not in str(told), (file.name, reader)
     assert answered > 30
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_postscript_starts_no_program(ending: str, client: httpx.Client, page: Page) -> None:
+    """What Pillow by itself would draw with Ghostscript; the fixture above sees what the app starts."""
+    path = upload(client, OddFile(f"endless.{ending}", ENDLESS_POSTSCRIPT, "picture"))
+    assert path is not None
+    for reader in ("dropped-picture", "generate-source"):
+        assert "cannot be read as a picture" in page.read(reader, path, f"endless.{ending}")["error"]
+    assert "data" in page.read("dataset-add", path, f"endless.{ending}")  # there it is named as a broken one
 
 
 def test_there_are_enough_of_them(files: list[OddFile]) -> None:

@@ -94,6 +94,13 @@ def test_notes_are_shown_in_one_place() -> None:
     assert showing == ["ui/messages.py"]
 
 
+def test_pictures_are_opened_in_one_place() -> None:
+    """There only formats are tried for which Pillow starts no program. Gradio's own pictures open what is sent."""
+    opening = re.compile(r"\bImage\.open\(|\bimport open\b|\bgr\.(Image|ImageEditor|ImageSlider|Gallery|Annotated)\b")
+    found = [relative(path) for path in SOURCES if opening.search(path.read_text("utf-8"))]
+    assert found == ["trainer/data/image_files.py"]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_files_and_functions_stay_readable(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE_LINES

@@ -17,7 +17,7 @@ from PIL import Image
 
 from trainer.curation.steps import HIDDEN, Move, new_file, put_in_place
 from trainer.data.folders import picture_files
-from trainer.data.image_files import PICTURE_ERRORS, read_alpha, read_grey, why_unreadable
+from trainer.data.image_files import PICTURE_ERRORS, open_picture, read_alpha, read_grey, why_unreadable
 from trainer.errors import UserError
 
 MaskOrigin = Literal["mask", "alpha", "onetrainer"]
@@ -95,7 +95,7 @@ def painted_mask(url: str, width: int, height: int) -> Image.Image:
     """
     expected = painted_size(width, height)
     try:
-        with Image.open(io.BytesIO(_png_bytes(url)), formats=["PNG"]) as image:
+        with open_picture(io.BytesIO(_png_bytes(url)), formats=("PNG",)) as image:
             if image.size != expected:
                 raise ValueError(f"it is {image.width} x {image.height} px, not {expected[0]} x {expected[1]}")
             mask = image.convert("RGBA").getchannel("A")
@@ -127,7 +127,7 @@ def _png_bytes(url: str) -> bytes:
 
 def _has_alpha(picture: Path) -> bool:
     try:
-        with Image.open(picture) as image:
+        with open_picture(picture) as image:
             return image.has_transparency_data
     except PICTURE_ERRORS:
         return False

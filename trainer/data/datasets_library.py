@@ -14,11 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from PIL import Image
-
 from trainer.config import Source
 from trainer.data.caption_tables import TEXT_COLUMNS
-from trainer.data.image_files import PICTURE_ERRORS, is_picture_file
+from trainer.data.image_files import PICTURE_ERRORS, is_picture_file, open_picture
 from trainer.errors import UserError
 from trainer.files import write_text
 from trainer.outputs import scratch_beside
@@ -226,7 +224,7 @@ def _caption_of(value: Any) -> str | None:
 def _ending(data: bytes) -> str:
     """A damaged picture gets an ending too: it is named and left out like any other."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(io.BytesIO(data)) as image:
             return _ENDINGS.get(image.format or "", ".png")
     except PICTURE_ERRORS:
         return ".png"

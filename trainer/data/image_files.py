@@ -37,8 +37,22 @@ READS_AVIF = bool(features.check("avif"))
 PICTURE_ENDINGS: frozenset[str] = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp"} | ({".avif"} if READS_AVIF else set())
 )
+FORMATS: tuple[str, ...] = ("PNG", "JPEG", "GIF", "BMP", "WEBP", *(("AVIF",) if READS_AVIF else ()))
+"""What is read, by Pillow's names, whatever a file is called; MPO is read as JPEG. Some of Pillow's other readers start
+programs on what is in the file: Ghostscript on PostScript, without an end if it has none."""
 PICTURE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError, Image.DecompressionBombError)
 """What Pillow raises on broken files; its format plug-ins are not uniform."""
+
+
+def open_picture(source: Path | io.BytesIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """A picture file with its header read and its pixels not yet. Raises one of PICTURE_ERRORS.
+
+    Pictures are opened nowhere else: Pillow by itself tries every format that it knows on a file, whatever its name.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns at half of the size that it refuses; large scans are welcome, only the refusal counts.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(source, formats=formats)
 
 
 def is_picture_file(path: Path) -> bool:
@@ -186,11 +200,7 @@ def why_unreadable(error: BaseException) -> str:
 
 @contextmanager
 def _open(source: Path | io.BytesIO) -> Iterator[Image.Image]:
-    with warnings.catch_warnings():
-        # Pillow warns at half of the size that it refuses; large scans are welcome, only the refusal counts.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(source)
-    with image:
+    with open_picture(source) as image:
         if min(image.size) < 1:
             raise ValueError("it has no pixels")
         try:

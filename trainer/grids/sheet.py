@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+from trainer.data.image_files import open_picture
 from trainer.grids.lettering import Face, Lettering, faces_for
 from trainer.grids.spec import Cell, GridSpec
 from trainer.grids.store import Grid
@@ -96,7 +97,7 @@ def _largest(grid: Grid, drawn: set[Cell]) -> tuple[int, int]:
     """The box that every picture fits into."""
     width, height = 64, 64
     for cell in drawn:
-        with Image.open(grid.picture(cell)) as image:
+        with open_picture(grid.picture(cell)) as image:
             width, height = max(width, image.width), max(height, image.height)
     return width, height
 
@@ -172,7 +173,7 @@ def _put_cell(
     left = origin[0] + layout.line + layout.left + cell.x * (width + layout.gap)
     top = origin[1] + layout.line + layout.top + cell.y * (height + layout.gap)
     if drawn:
-        with Image.open(grid.picture(cell)) as image:
+        with open_picture(grid.picture(cell)) as image:
             picture = image.convert("RGB")
         picture.thumbnail(layout.cell, Image.Resampling.LANCZOS)
         sheet.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import get_token
-from PIL import Image
 
 from trainer.config import Config
+from trainer.data.image_files import open_picture
 from trainer.errors import UserError
 from trainer.hub_names import HUB_ID
 from trainer.pictures import read_settings
@@ -150,7 +150,7 @@ def _samples(run: Run | None, count: int) -> Iterator[tuple[SamplePicture, bytes
 
 
 def _pixels(path: Path) -> bytes:
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         bare = image.convert("RGB")
     bare.info.clear()
     data = io.BytesIO()

@@ -9,8 +9,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from trainer.data.image_files import open_picture
 from trainer.errors import Problem
 from trainer.tracking.backends import Backend, Start
 
@@ -81,7 +80,7 @@ class Recorder:
                 if isinstance(record, Numbers):
                     tracker.log(record.values, step=record.step)
                 else:
-                    with Image.open(record.path) as image:
+                    with open_picture(record.path) as image:
                         picture = image.convert("RGB")
                     self._backend.log_picture(tracker, record.name, picture, record.prompt, record.step)
             tracker.finish()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
+from trainer.data.image_files import open_picture
 from trainer.errors import UserError
 from trainer.infotext import Infotext
 from trainer.pictures import PictureSettings, parse_settings, read_picture
@@ -68,7 +68,7 @@ class GenerateHandlers:
         picture = self._album.picture(str(asked["name"]))
         settings = parse_settings(picture.settings)
         if asked["how"] == "source":
-            with Image.open(self._album.dir / picture.name) as image:
+            with open_picture(self._album.dir / picture.name) as image:
                 source = self._form.source.start_from(settings.model_dump(include=set(SOURCE_FIELDS)), image)
             settings = settings.model_copy(update={**source, "width": None, "height": None})
         elif asked["how"] in ("vary", "larger"):

@@ -14,7 +14,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from trainer.curation.mask_files import painted_mask, painted_size
-from trainer.data.image_files import PICTURE_ERRORS
+from trainer.data.image_files import PICTURE_ERRORS, open_picture
 from trainer.errors import UserError
 from trainer.inputs import hidden_part, keep_input, read_input
 from trainer.pictures import PictureSettings
@@ -121,7 +121,7 @@ def opened(path: Any) -> Image.Image:
     if not place.is_relative_to(Path(get_upload_folder()).resolve()):
         raise UserError("upload.unknown", "A file that was not uploaded is named.", "Reload the page.")
     try:
-        return Image.open(io.BytesIO(place.read_bytes()))
+        return open_picture(io.BytesIO(place.read_bytes()))
     except PICTURE_ERRORS as error:
         message = "The file cannot be read as a picture."
         raise UserError("picture.unreadable", message, "Choose a PNG, JPEG or WebP file.", "init_image") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,14 @@ from PIL import Image, ImageOps
 from trainer.curation import similar
 from trainer.curation.doctor.colours import profile_shift
 from trainer.curation.doctor.measures import borders, sharpness
-from trainer.data.image_files import MAX_PREVIEW_PIXELS, ORIENTATION, PICTURE_ERRORS, as_rgb, why_unreadable
+from trainer.data.image_files import (
+    MAX_PREVIEW_PIXELS,
+    ORIENTATION,
+    PICTURE_ERRORS,
+    as_rgb,
+    open_picture,
+    why_unreadable,
+)
 
 LOOK_PX = 512
 """Blur and borders are judged on pictures of at most this longer side: about what training sees of them."""
@@ -75,10 +81,7 @@ def look_at(path: Path) -> Look:
         return Look(error=why_unreadable(error))
     digest = hashlib.sha256(data).hexdigest()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-        with image:
+        with open_picture(io.BytesIO(data)) as image:
             return _look(image, data, digest)
     except PICTURE_ERRORS as error:
         return Look(digest=digest, error=why_unreadable(error))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageFile
 
-from trainer.data.image_files import MAX_PREVIEW_PIXELS, PICTURE_ERRORS
+from trainer.data.image_files import MAX_PREVIEW_PIXELS, PICTURE_ERRORS, open_picture
 
 LEAST_READABLE = 0.25
 """Share of a picture's rows from which keeping them is offered."""
@@ -24,7 +24,7 @@ def readable_part(data: bytes) -> tuple[Image.Image, float] | None:
     A progressive JPEG may come whole, only coarser. None where less than LEAST_READABLE can be read.
     """
     try:
-        with _lenient(), Image.open(io.BytesIO(data)) as image:
+        with _lenient(), open_picture(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PREVIEW_PIXELS:
                 return None
             image.load()

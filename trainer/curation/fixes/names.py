@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from trainer.curation.doctor.pictures import ENDINGS, plain_name
 from trainer.curation.fixes.companions import companions, free_name, shares_stem
 from trainer.curation.fixes.texts import caption_file
 from trainer.curation.mask_files import mask_name
 from trainer.curation.steps import Change, Move, Step, new_file, put_in_place, set_aside
 from trainer.data.caption_files import caption_path, read_caption, read_caption_file
-from trainer.data.image_files import is_picture_file
+from trainer.data.image_files import is_picture_file, open_picture
 from trainer.data.own_captions import CAPTION_ENDINGS
 from trainer.files import write_bytes
 
@@ -26,7 +24,7 @@ def set_file_aside(folder: Path, name: str) -> Iterator[Step]:
 
 def rename_ending(folder: Path, name: str) -> Iterator[Step]:
     """Give a picture the ending that says what it is. Raises one of PICTURE_ERRORS."""
-    with Image.open(folder / name) as image:
+    with open_picture(folder / name) as image:
         ending = ENDINGS.get(str(image.format), (Path(name).suffix,))[0]
     yield from _rename(folder, name, str(PurePosixPath(name).with_suffix(ending)))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +17,7 @@ from trainer.curation.fixes.companions import companions, free_name
 from trainer.curation.fixes.offers import BACKGROUNDS
 from trainer.curation.mask_files import MASKS, mask_name
 from trainer.curation.steps import Move, Step, new_file, put_in_place, set_aside
-from trainer.data.image_files import ORIENTATION, PICTURE_ERRORS, TURNED, as_rgb, read_full, read_grey
+from trainer.data.image_files import ORIENTATION, PICTURE_ERRORS, TURNED, as_rgb, open_picture, read_full, read_grey
 from trainer.errors import UserError
 from trainer.files import write_bytes
 
@@ -81,15 +80,12 @@ def _opened(data: bytes, fixes: Sequence[str]) -> tuple[Image.Image, str, bool]:
     """The first frame, upright, its format, and whether only a part of it could be read."""
     part = readable_part(data) if "save_readable" in fixes else None
     if part is not None:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(io.BytesIO(data)) as image:
             return ImageOps.exif_transpose(part[0]), _kind(image), part[1] < 1
     if "to_srgb" in fixes:
         full = read_full(data)
         return full.image, full.format.replace("MPO", "JPEG"), False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(data))
-    with image:
+    with open_picture(io.BytesIO(data)) as image:
         image.load()
         return ImageOps.exif_transpose(image), _kind(image), False
 
@@ -100,7 +96,7 @@ def _kind(image: Image.Image) -> str:
 
 def _upright_size(data: bytes) -> tuple[int, int]:
     """Of the whole picture, though it cannot be decoded to its end."""
-    with Image.open(io.BytesIO(data)) as image:
+    with open_picture(io.BytesIO(data)) as image:
         turned = Image.Image.getexif(image).get(ORIENTATION, 1) in TURNED  # PNG's own method would decode
         return (image.height, image.width) if turned else image.size
 
