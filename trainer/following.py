@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from trainer.devices import pick_device
 from trainer.processes import ending_signals
 from trainer.ranks import Ranks
+from trainer.runs import control
 from trainer.runs.events import Events, EventSink
 from trainer.runs.store import Run, State, Workspace
 from trainer.session import Session, log_kept, open_session
@@ -39,10 +40,16 @@ class Following(Session):
 def following(run: Run, ranks: Ranks) -> Iterator[Following]:
     """Follow the first process of a run to its end; why this one could not is in the run's log.
 
-    A signal that asks for an end is the first one's to answer, while it saves.
+    A signal that asks for an end is handed on to the first one, which may be on another machine, and answers it.
     """
+
+    def hand_on(number: int, frame: object) -> None:
+        if ranks.lost() is None:  # a launcher sends it then, too
+            with suppress(OSError):
+                control.ask(run.control_dir, "stop")
+
     for number in ending_signals():
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, hand_on)
     try:
         yield Following(run, ranks)
     except Exception:

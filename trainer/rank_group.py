@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +26,7 @@ from trainer.data.rows import Rows, rounds_of, rows_in_step
 from trainer.devices import accelerator, features_of, gpu_uuid, is_out_of_memory
 from trainer.errors import Problem
 from trainer.gradient_sum import GradientSum
+from trainer.machines import Lifelines, choose_interface, this_machine
 from trainer.processes import is_running
 from trainer.ranks import CALLS, Call, OutOfStep, Ranks, starter
 from trainer.runs.store import process_is_alive, this_process
@@ -48,6 +47,7 @@ _MEETING_SECONDS = 30.0
 @contextmanager
 def joined() -> Iterator[RankGroup]:
     """Find the other processes, by the environment of ``torchrun``, and leave them in the end."""
+    choose_interface()
     found = accelerator()
     state = PartialState(cpu=found is None or not features_of(found).process_groups, timeout=_COMPUTING)
     group = RankGroup(state.process_index, state.num_processes, state.device)
@@ -61,11 +61,13 @@ class RankGroup(Ranks):
     """See ``Ranks``."""
 
     def __init__(self, index: int, size: int, device: torch.device) -> None:
-        """Meet the others, and watch from then on whether those of this machine are there."""
+        """Meet the others, and watch from then on whether they are there."""
         self.index, self.size = index, size
         self._device = device if features_of(device).process_groups else torch.device("cpu")
         self._said = dist.new_group(backend="gloo", timeout=_WAITING)
-        self._people = self._everyone({"host": _machine(), "gpu": gpu_uuid(self._device), **this_process()})
+        self._people = self._everyone({"host": this_machine(), "gpu": gpu_uuid(self._device), **this_process()})
+        elsewhere = [number for number in range(size) if self._host(number) != self._host(0)]
+        self._lines = Lifelines(index, elsewhere, self.share)
         self._above = [os.getppid(), *filter(None, [starter()])]
         self._fetching: Fetching | None = None
         self._end: Callable[[Problem], None] = lambda problem: None
@@ -162,16 +164,17 @@ class RankGroup(Ranks):
                 return
             yield call
 
-    def lost(self, patience_seconds: float = 0) -> Problem | None:
-        """See ``Ranks``; of other machines' processes only their silence is known."""
-        until = time.monotonic() + patience_seconds
-        while True:
-            gone = [number for number in range(self.size) if not self._is_there(number)]
-            if gone:
-                return self._about(gone)
-            if time.monotonic() >= until:
-                return None
+    def lost(self) -> Problem | None:
+        """See ``Ranks``. On other machines the first process knows of all, and the others of the first."""
+        gone = [number for number in range(self.size) if not self._is_there(number)]
+        return self._about(gone) if gone else None
+
+    def cause(self, error: Exception) -> Problem | None:
+        """See ``Ranks``."""
+        until = time.monotonic() + (_NOTICE_SECONDS if isinstance(error, RuntimeError) else 0)
+        while (problem := self.lost()) is None and time.monotonic() < until:
             time.sleep(_LOOK_SECONDS / 2)
+        return self._about_silence() if problem is None and _is_of_an_exchange(error) else problem
 
     def on_loss(self, end: Callable[[Problem], None]) -> None:
         """See ``Ranks``."""
@@ -181,6 +184,7 @@ class RankGroup(Ranks):
         """Look no longer; after an orderly end let go of what connects them, which waits for the others."""
         orderly = self._closed.is_set()
         self._closed.set()
+        self._lines.close()
         if orderly:
             dist.destroy_process_group()
         PartialState._reset_state()
@@ -211,21 +215,44 @@ class RankGroup(Ranks):
             return None
         return told
 
+    def _host(self, number: int) -> str:
+        host: str = self._people[number]["host"]
+        return host
+
     def _is_there(self, number: int) -> bool:
+        if number in self._lines:
+            return not self._lines.is_broken(number)
         person = self._people[number]
-        if person["host"] != self._people[self.index]["host"]:
+        if person["host"] != self._host(self.index):
             return True
         return process_is_alive(person["pid"], person["pid_started"], person["pid_mark"])
 
     def _about(self, gone: list[int]) -> Problem:
-        names = " and ".join(str(number + 1) for number in gone)
-        word = "processes" if len(gone) > 1 else "process"
-        message = f"{word.capitalize()} {names} of {self.size} ended, so the others could not go on."
+        where = self._machines_of(gone)
+        what = f"ended, or cannot be reached on {where}, so" if where else "ended, so"
         hint = "The log may say why; often it is memory. Resume goes on from the newest checkpoint, with any number of "
-        return Problem("processes.lost", message, f"{hint}processes.")
+        return Problem("processes.lost", f"{self._named(gone)} {what} the others could not go on.", f"{hint}processes.")
+
+    def _about_silence(self) -> Problem:
+        """Of an exchange that failed while all seem to be there."""
+        others = [number for number in range(self.size) if number != self.index]
+        where = self._machines_of(others)
+        message = f"The exchange with {self._named(others).lower()}{f' on {where}' if where else ''} failed, or took "
+        message += f"more than {_COMPUTING.seconds // 60} minutes, so the run could not go on."
+        hint = "The log has the details; it may be the network, or a process that hangs. Resume goes on from the newest"
+        return Problem("processes.lost", message, f"{hint} checkpoint, with any number of processes.")
+
+    def _named(self, numbers: list[int]) -> str:
+        names = " and ".join(str(number + 1) for number in numbers)
+        return f"Process{'es' if len(numbers) > 1 else ''} {names} of {self.size}"
+
+    def _machines_of(self, numbers: list[int]) -> str:
+        """The names of the other machines among theirs; empty where there are none."""
+        hosts = {self._host(number) for number in numbers} - {self._host(self.index)}
+        return " and ".join(sorted(host.partition("/")[0] for host in hosts))
 
     def _watch(self) -> None:
-        """End with the others, however this process is held up; and have the run stopped when its launcher is gone."""
+        """End with the others, however this process is held up; and have the run stopped when a launcher is gone."""
         told = False
         while not self._closed.wait(_LOOK_SECONDS):
             problem = self.lost()
@@ -234,14 +261,11 @@ class RankGroup(Ranks):
                     return
                 self._end(problem)
                 os._exit(1)
-            if self.leads and not told and not all(map(is_running, self._above)):
+            if not told and not all(map(is_running, self._above)):
                 told = True
                 os.kill(os.getpid(), signal.SIGTERM)  # nobody else would stop it, and have it saved
 
 
-def _machine() -> str:
-    """Tells where this process's number means the same: names of machines are not always their own."""
-    known = [socket.gethostname()]
-    with suppress(OSError):  # Linux: the kernel's start, and the container
-        known += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
-    return "/".join(known)
+def _is_of_an_exchange(error: Exception) -> bool:
+    """Whether an error is of ``torch.distributed``; gloo's are but told by the places in its source that they name."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))

@@ -108,8 +108,12 @@ class Ranks:
         """What the first process calls, up to ``end``."""
         return iter(())
 
-    def lost(self, patience_seconds: float = 0) -> Problem | None:
+    def lost(self) -> Problem | None:
         """What became of a process that is gone, so that all must end; None while all are there."""
+        return None
+
+    def cause(self, error: Exception) -> Problem | None:
+        """What became of another process, where an error of this one comes of that; None where it does not."""
         return None
 
     def on_loss(self, end: Callable[[Problem], None]) -> None:

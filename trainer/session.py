@@ -45,8 +45,6 @@ LOOK_SECONDS = 0.2
 UPDATE_SECONDS = 1.0
 ATTEMPT_SECONDS = 20.0
 """Between attempts to save while the disk is full."""
-NOTICE_SECONDS = 3.0
-"""How long it may take until a process whose silence failed the run is known to be gone."""
 
 _log = logging.getLogger("trainer")
 T = TypeVar("T")
@@ -250,8 +248,7 @@ def open_session(
                 raise
             except Exception as error:
                 _log.exception("The run failed.")
-                lost = ranks.lost(NOTICE_SECONDS if isinstance(error, RuntimeError) else 0)
-                problem = lost or _explain(error, in_steps=session.in_steps)
+                problem = ranks.cause(error) or _explain(error, in_steps=session.in_steps)
                 session.end("failed", 1, (problem,))
                 raise JobFailed(problem, run.log_path) from error
             finally:

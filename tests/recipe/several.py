@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests import forked
@@ -15,6 +16,9 @@ from trainer.config_io import save_config
 from trainer.lora.file import read_lora
 from trainer.runs.events import read_events
 from trainer.runs.store import Run, Workspace
+
+CLOSE = 1e-5
+"""How near the losses of several processes are to those of one."""
 
 
 def start_several(
@@ -57,7 +61,7 @@ def numbers_of(run: Run, name: str) -> list[float]:
     found: dict[int, float] = {}
     for event in read_events(run.events_path):
         if event["type"] == "metric":
-            assert abs(found.setdefault(event["step"], event[name]) - event[name]) < 1e-5
+            assert abs(found.setdefault(event["step"], event[name]) - event[name]) < CLOSE
     return [found[step] for step in sorted(found)]
 
 
@@ -65,6 +69,13 @@ def weights_of(lora: Path) -> torch.Tensor:
     """All numbers of a LoRA in a row."""
     layers = read_lora(lora).layers
     return torch.cat([factor.flatten() for _, layer in sorted(layers.items()) for factor in (layer.down, layer.up)])
+
+
+def assert_same(run: Run, other: Run) -> None:
+    """That two runs have learned the same."""
+    for name in ("loss", "grad_norm", "lr"):
+        assert numbers_of(run, name) == pytest.approx(numbers_of(other, name), abs=CLOSE)
+    assert (weights_of(run.output_path) - weights_of(other.output_path)).abs().max() < CLOSE
 
 
 def wait_for_state(run: Run, state: str, seconds: float = 120) -> None:

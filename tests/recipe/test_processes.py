@@ -17,13 +17,13 @@ from filelock import FileLock
 
 from tests import forked
 from tests.recipe.several import (
+    CLOSE,
     all_end,
-    numbers_of,
+    assert_same,
     start_several,
     train_several,
     wait_for_event,
     wait_for_state,
-    weights_of,
 )
 from tests.recipe.test_resume import EVERYTHING_RANDOM
 from tests.recipe.tiny_runs import of_type, states_of, train_here
@@ -34,7 +34,6 @@ from trainer.runs import control
 from trainer.runs.store import Run, Workspace
 
 MEASURES = "LORA_ATELIER_MEASURE" in os.environ
-CLOSE = 1e-5
 
 ConfigOf = Callable[..., Config]
 
@@ -77,13 +76,6 @@ def long(tmp_path_factory: pytest.TempPathFactory, tiny_of: ConfigOf) -> Run:
 
 def started(count: int, run: Run) -> list[forked.Command]:
     return start_several(count, "resume", str(run.dir))
-
-
-def assert_same(run: Run, other: Run) -> None:
-    """That two runs have learned the same."""
-    for name in ("loss", "grad_norm", "lr"):
-        assert numbers_of(run, name) == pytest.approx(numbers_of(other, name), abs=CLOSE)
-    assert (weights_of(run.output_path) - weights_of(other.output_path)).abs().max() < CLOSE
 
 
 def test_two_processes_learn_what_one_does_and_only_the_first_writes(
