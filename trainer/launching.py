@@ -50,8 +50,8 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
 def launch_of(args: argparse.Namespace) -> Launch | None:
     """The processes to start; None where this one is to train: as one of those already launched, or alone.
 
-    Where one is asked for, on a device or not, that is this process, which sees only that device from then on: to be
-    called before torch looks for devices. Raises UserError as ``launch_asked`` does.
+    Where one is asked for on some device, that is this process, which sees only that device from then on: to be called
+    before torch looks for devices. Raises UserError as ``launch_asked`` does.
     """
     launch = launch_asked(args)
     if launch is None or launch.processes > 1:
@@ -61,7 +61,7 @@ def launch_of(args: argparse.Namespace) -> Launch | None:
 
 
 def launch_asked(args: argparse.Namespace) -> Launch | None:
-    """The processes that are asked for; None where nothing is asked for, and in one of those already launched.
+    """The processes that are asked for; None for this one as it is, and in one of those already launched.
 
     Raises UserError for a number that is none, for a GPU that is not here, and for fewer GPUs than processes.
     """
@@ -74,8 +74,9 @@ def launch_asked(args: argparse.Namespace) -> Launch | None:
         raise UserError("processes.number", message, "Without it one process trains.", "processes")
     if names and set(names) == {CPU}:
         return Launch(processes)
-    gpus = chosen_gpus(names, processes)
-    return Launch(processes, gpus)
+    if processes == 1 and not names:
+        return None
+    return Launch(processes, chosen_gpus(names, processes))
 
 
 def train_together(run: Run, workspace: Workspace, launch: Launch, *, share_gpu: bool = False) -> RunInfo:

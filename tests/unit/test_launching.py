@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.listed_gpus import list_two_gpus
+from trainer.accelerators import Kind
 from trainer.config import Config
 from trainer.errors import JobFailed, StoppedOnRequest, UserError
 from trainer.launching import Launch, add_processes, launch_asked, launch_of, launcher_command, outcome_of
+from trainer.runs.accelerator_here import Accelerator
 from trainer.runs.events import EventLog
 from trainer.runs.gpus import gpus
 from trainer.runs.store import Run, Workspace
@@ -44,12 +46,36 @@ def test_devices_are_named_counted_or_the_first_ones(two_gpus: None) -> None:
     assert asked() is None
     assert asked("--processes", "2") == Launch(2, ["GPU-aaaa", "GPU-bbbb"])
     assert asked("--devices", "1,0") == asked("--devices", "cuda:1,cuda:0") == Launch(2, ["GPU-bbbb", "GPU-aaaa"])
-    assert asked("--processes", "1") == Launch(1, ["GPU-aaaa"])
+    assert asked("--processes", "1") is None
+    assert asked("--devices", "0") == asked("--processes", "1", "--devices", "0") == Launch(1, ["GPU-aaaa"])
     assert asked("--devices", "cpu,cpu") == asked("--processes", "2", "--devices", "cpu") == Launch(2)
     for wrong in (["--processes", "3"], ["--devices", "0,7"], ["--devices", "0,0"], ["--processes", "0"]):
         with pytest.raises(UserError) as caught:
             asked(*wrong)
         assert caught.value.problems[0].code.startswith("processes.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "told"),
+    [
+        ("rocm", "cuda:0", "AMD GPUs are not counted here.*accelerate launch"),
+        ("mps", "mps:0", "Apple GPU trains alone"),
+    ],
+)
+def test_gpus_that_are_not_counted_are_refused_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, kind: Kind, device: str, told: str
+) -> None:
+    monkeypatch.setattr("trainer.runs.gpus._nvidia", lambda: ())
+    monkeypatch.setattr("trainer.runs.gpus.accelerator_here", lambda: Accelerator(kind, device))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpus.cache_clear()
+    try:
+        for given in (["--processes", "2"], ["--devices", "0"]):
+            with pytest.raises(UserError, match=told):
+                asked(*given)
+        assert asked("--processes", "2", "--devices", "cpu") == Launch(2)
+    finally:
+        gpus.cache_clear()
 
 
 def test_a_process_that_was_launched_launches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +86,7 @@ def test_a_process_that_was_launched_launches_nobody(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("given", "seen"),
     [
-        (["--processes", "1"], ("GPU-aaaa", "cuda")),
+        (["--processes", "1", "--devices", "0"], ("GPU-aaaa", "cuda")),
         (["--devices", "1"], ("GPU-bbbb", "cuda")),
         (["--devices", "cpu"], ("", "cpu")),
         (["--processes", "1", "--devices", "cpu"], ("", "cpu")),
@@ -80,7 +106,7 @@ def test_one_process_is_this_one_which_sees_its_device_only(
 def test_several_are_started_and_this_one_is_left_as_it_is(two_gpus: None) -> None:
     before = dict(os.environ)
     assert launch_of(arguments_of("--processes", "2")) == Launch(2, ["GPU-aaaa", "GPU-bbbb"])
-    assert launch_of(arguments_of()) is None
+    assert launch_of(arguments_of()) is launch_of(arguments_of("--processes", "1")) is None
     assert dict(os.environ) == before
 
 

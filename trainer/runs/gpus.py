@@ -120,9 +120,14 @@ def check_device(device: str | None) -> None:
 def chosen_gpus(names: Sequence[str], count: int) -> list[str]:
     """What CUDA calls so many GPUs: those of the names, such as ``0`` or ``cuda:0``, else the first ones.
 
-    Raises UserError for one that is not here, is named twice, and where there are too few.
+    Raises UserError for one that is not here, is named twice, and where there are too few, or of a kind of which
+    several do not train together, or are not told apart here.
     """
-    here = {gpu.device: gpu.uuid or gpu.device.removeprefix("cuda:") for gpu in gpus() if gpu.joins}
+    found = gpus()
+    other = next((gpu for gpu in found if gpu.kind != "cuda"), None)
+    if other is not None:
+        raise _refused(other)
+    here = {gpu.device: gpu.uuid or gpu.device.removeprefix("cuda:") for gpu in found if gpu.joins}
     wanted = [name if name.startswith("cuda:") else f"cuda:{name}" for name in names] or list(here)[:count]
     if len(wanted) < count:
         message = f"--processes {count}: each needs a GPU of its own, and there are {len(wanted)}."
@@ -132,6 +137,17 @@ def chosen_gpus(names: Sequence[str], count: int) -> list[str]:
         message = f"--devices {','.join(names)}: there are {', '.join(here) or 'no GPUs'} here, one for each process."
         raise UserError("processes.devices", message, "Name other ones, or cpu.", "devices")
     return [here[name] for name in wanted]
+
+
+def _refused(gpu: Gpu) -> UserError:
+    """Why GPUs of a kind that is found as one are not chosen among: some cannot be, some are not counted here."""
+    if gpu.joins:
+        message = f"--processes and --devices: {gpu.name}s are not counted here, so none can be chosen."
+        hint = "`accelerate launch` counts them, and starts a process for each: docs/multi-gpu.md."
+    else:
+        message = f"--processes and --devices: the {gpu.name} trains alone."
+        hint = "Leave both out to train on it, or give --devices cpu."
+    return UserError("processes.kind", message, hint, "processes")
 
 
 def _listed() -> list[tuple[str, str, str]]:
