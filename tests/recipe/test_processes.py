@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from tests.recipe.several import (
 from tests.recipe.test_resume import EVERYTHING_RANDOM
 from tests.recipe.tiny_runs import SIDE, make_pictures, of_type, states_of, train_here
 from tests.tiny_models import tiny_model
-from trainer import recipe
+from trainer import rank_group, recipe
 from trainer.config import Config
 from trainer.config_io import save_config
 from trainer.data.training_set import Batch
@@ -196,6 +197,25 @@ def test_a_lost_process_ends_the_run_which_goes_on_in_one(
     train_here(run)
     assert run.read().processes == 1
     assert_same(run, long)
+
+
+def wait_ten_seconds() -> None:
+    """Have this process wait for the others no longer than that, in place of half an hour."""
+    rank_group._COMPUTING = timedelta(seconds=10)
+
+
+def test_a_process_that_is_there_and_does_nothing_ends_the_run(workspace: Workspace, tiny_of: ConfigOf) -> None:
+    run = workspace.create_run(tiny_of(2, **LONG))
+    processes = start_several(2, "resume", str(run.dir), first=wait_ten_seconds)
+    wait_for_event(run, "checkpoint", 3)
+    os.kill(processes[1].pid, signal.SIGSTOP)
+    try:
+        wait_for_state(run, "failed")
+        told = of_type(run, "error")[-1]
+        assert told["code"] == "processes.lost" and "The exchange with process 2 of 2 failed" in told["message"]
+    finally:
+        os.kill(processes[1].pid, signal.SIGKILL)
+    all_end(processes, seconds=60)
 
 
 @pytest.mark.parametrize("count", [FOUR])
