@@ -18,7 +18,7 @@ from trainer.processes import ROOT, ending_signals, signal_group
 from trainer.ranks import STARTER, is_launched
 from trainer.runs import control
 from trainer.runs.events import read_events
-from trainer.runs.gpus import CPU, chosen_gpus
+from trainer.runs.gpus import CPU, VISIBLE_VARIABLES, chosen_gpus
 from trainer.runs.store import ENDED, Run, RunInfo, Workspace
 
 _LOOK_SECONDS = 0.2
@@ -36,7 +36,8 @@ class Launch:
     @property
     def environment(self) -> dict[str, str]:
         """Variables with which PyTorch finds these devices and no others."""
-        return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus), DEVICE_VARIABLE: "cuda" if self.gpus else CPU}
+        visible = dict.fromkeys(VISIBLE_VARIABLES, ",".join(self.gpus))
+        return {**visible, DEVICE_VARIABLE: "cuda" if self.gpus else CPU}
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:

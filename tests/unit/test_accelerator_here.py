@@ -84,8 +84,9 @@ def test_the_queue_has_one_worker_for_it_and_the_cpu_is_left_to_itself(a_machine
     assert worker._environment("xpu:0")[DEVICE_VARIABLE] == "xpu"
     assert worker._environment("cpu")[DEVICE_VARIABLE] == worker._environment("ssh:host")[DEVICE_VARIABLE] == "cpu"
     assert DEVICE_VARIABLE not in worker._environment("cuda:0")
-    with pytest.raises(UserError, match="there are no GPUs here"):
-        chosen_gpus(["xpu:0"], 1)
+    for names, count in ((["xpu:0"], 1), ([], 2)):
+        with pytest.raises(UserError, match=r"the Intel GPU trains alone.*--devices cpu"):
+            chosen_gpus(names, count)
 
 
 def test_amds_go_by_cudas_name_and_are_hidden_like_nvidias(a_machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,6 +95,22 @@ def test_amds_go_by_cudas_name_and_are_hidden_like_nvidias(a_machine: Machine, m
     gpus.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert gpus() == ()
+
+
+def test_several_of_amds_are_named_by_their_numbers_among_those_that_are_left(
+    a_machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not counted: the graphics of a processor would be one of them."""
+    a_machine("+rocm7.1", "kfd")
+    assert chosen_gpus(["1", "cuda:0"], 2) == ["1", "0"]
+    for names, count in (([], 2), (["0"], 2), (["0", "0"], 2), (["0", "GPU-1234"], 2)):
+        with pytest.raises(UserError, match=r"AMD's GPUs are not counted here.*--devices 0,1"):
+            chosen_gpus(names, count)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "3,1")
+    assert chosen_gpus(["1", "0"], 2) == ["1", "3"]
+    with pytest.raises(UserError):
+        chosen_gpus(["0", "2"], 2)
 
 
 @pytest.mark.parametrize(("wanted", "devices"), [("auto", ["mps:0", "cpu"]), ("cpu", ["cpu"]), ("cuda", ["cpu"])])

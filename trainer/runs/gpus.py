@@ -16,6 +16,8 @@ from trainer.runs.driver import driver_rows
 from trainer.runs.turns import Holder, gpu_turn
 
 CPU = "cpu"
+VISIBLE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+"""What PyTorch goes by; AMD's GPUs by the second where there is one (ROCm's documentation, "GPU isolation")."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,15 @@ def gpus() -> tuple[Gpu, ...]:
     if (os.environ.get(DEVICE_VARIABLE) or "auto") in ("auto", "cuda") and (found := _nvidia()):
         return found
     other = accelerator_here()
-    if other is None or (other.kind == "rocm" and _hides_all(_visible())):
+    if other is None or (other.kind == "rocm" and _hides_all(_visible("rocm"))):
         return ()
     return (Gpu(other.device, "" if other.kind == "rocm" else turn_name(other.device), other.name, other.kind),)
 
 
-def _visible() -> list[str] | None:
-    """The GPUs that ``CUDA_VISIBLE_DEVICES`` leaves; None where it hides none."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+def _visible(kind: Kind) -> list[str] | None:
+    """The GPUs that the environment leaves; None where it hides none."""
+    variables = reversed(VISIBLE_VARIABLES) if kind == "rocm" else VISIBLE_VARIABLES[:1]
+    visible = next((os.environ[name] for name in variables if name in os.environ), None)
     return None if visible is None else [name.strip() for name in visible.split(",") if name.strip()]
 
 
@@ -66,7 +69,7 @@ def _nvidia() -> tuple[Gpu, ...]:
 
     Numbers in ``CUDA_VISIBLE_DEVICES`` are taken as ``nvidia-smi`` counts.
     """
-    wanted = _visible()
+    wanted = _visible("cuda")
     if _hides_all(wanted):
         return ()
     listed = _listed()
@@ -121,12 +124,15 @@ def chosen_gpus(names: Sequence[str], count: int) -> list[str]:
     """What CUDA calls so many GPUs: those of the names, such as ``0`` or ``cuda:0``, else the first ones.
 
     Raises UserError for one that is not here, is named twice, and where there are too few, or of a kind of which
-    several do not train together, or are not told apart here.
+    several do not train together.
     """
     found = gpus()
-    other = next((gpu for gpu in found if gpu.kind != "cuda"), None)
-    if other is not None:
-        raise _refused(other)
+    if found and not found[0].joins:
+        message = f"--processes and --devices: the {found[0].name} trains alone."
+        hint = "Leave both out to train on it, or give --devices cpu."
+        raise UserError("processes.kind", message, hint, "processes")
+    if found and found[0].kind == "rocm":
+        return _chosen_uncounted(names, count)
     here = {gpu.device: gpu.uuid or gpu.device.removeprefix("cuda:") for gpu in found if gpu.joins}
     wanted = [name if name.startswith("cuda:") else f"cuda:{name}" for name in names] or list(here)[:count]
     if len(wanted) < count:
@@ -139,15 +145,18 @@ def chosen_gpus(names: Sequence[str], count: int) -> list[str]:
     return [here[name] for name in wanted]
 
 
-def _refused(gpu: Gpu) -> UserError:
-    """Why GPUs of a kind that is found as one are not chosen among: some cannot be, some are not counted here."""
-    if gpu.joins:
-        message = f"--processes and --devices: {gpu.name}s are not counted here, so none can be chosen."
-        hint = "`accelerate launch` counts them, and starts a process for each: docs/multi-gpu.md."
-    else:
-        message = f"--processes and --devices: the {gpu.name} trains alone."
-        hint = "Leave both out to train on it, or give --devices cpu."
-    return UserError("processes.kind", message, hint, "processes")
+def _chosen_uncounted(names: Sequence[str], count: int) -> list[str]:
+    """AMD's GPUs that are named by their numbers; whether they are there is seen when they are used.
+
+    They are not counted: what the driver lists may be a processor's own graphics, too, on which nothing trains.
+    """
+    numbers = [name.removeprefix("cuda:") for name in names] or ["0"]
+    visible = _visible("rocm")
+    right = all(number.isdigit() and (visible is None or int(number) < len(visible)) for number in numbers)
+    if not right or len(numbers) != count or len(set(numbers)) < count:
+        message = f"--processes {count} --devices {','.join(names) or 'not given'}: AMD's GPUs are not counted here."
+        raise UserError("processes.devices", message, "Name each by its number, as in --devices 0,1.", "devices")
+    return numbers if visible is None else [visible[int(number)] for number in numbers]
 
 
 def _listed() -> list[tuple[str, str, str]]:
