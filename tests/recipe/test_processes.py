@@ -23,6 +23,7 @@ from tests.recipe.several import (
     CLOSE,
     all_end,
     assert_same,
+    assert_same_numbers,
     start_several,
     train_several,
     wait_for_event,
@@ -161,9 +162,12 @@ def demo_alone(demo_of: ConfigOf, tmp_path_factory: pytest.TempPathFactory) -> t
 def test_the_demo_learns_the_same_from_the_same_pictures(
     demo_alone: tuple[Run, list[str]], demo_of: ConfigOf, tmp_path: Path, count: int
 ) -> None:
-    """In an epoch each picture is seen once, by one process: four in a batch, then three."""
+    """In an epoch each picture is seen once, by one process: four in a batch, then three.
+
+    Of the weights a few differ more than losses do: where gradients are next to nothing, AdamW divides rounding by itself.
+    """
     run, seen = demo_trained(count, demo_of, tmp_path)
-    assert_same(run, demo_alone[0])
+    assert_same_numbers(run, demo_alone[0])
     assert seen == demo_alone[1]
     names = [f"{number}.png" for number in range(7)]
     for epoch in (("0", "1"), ("2", "3")):
@@ -190,8 +194,8 @@ def test_a_lost_process_ends_the_run_which_goes_on_in_one(
     info = run.status()
     assert ((lost and info.ended) or all_ended) - killed < 10
     assert (info.state, processes[1 - lost].poll()) == ("failed", 1)
-    told = "Process 2 of 2 ended" if lost else "ended without saying why"  # by the first, or by who looks at the run
-    assert info.error is not None and told in info.error and "esume" in info.error
+    told = "Process 2 of 2 ended, so" if lost else "The process ended without saying why"  # who looks at the run says
+    assert info.error is not None and told in info.error and (not lost or "Resume goes on" in info.error)
 
     save_config(tiny_of(4, **LONG), run.config_path)
     train_here(run)
