@@ -164,7 +164,7 @@ def test_the_demo_learns_the_same_from_the_same_pictures(
 ) -> None:
     """In an epoch each picture is seen once, by one process: four in a batch, then three.
 
-    Of the weights a few differ more than losses do: where gradients are next to nothing, AdamW divides rounding by itself.
+    A few weights differ more than losses do: where gradients are next to nothing, AdamW divides rounding by itself.
     """
     run, seen = demo_trained(count, demo_of, tmp_path)
     assert_same_numbers(run, demo_alone[0])

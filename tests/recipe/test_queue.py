@@ -15,7 +15,7 @@ from trainer.config_io import save_config
 from trainer.runs import actions
 from trainer.runs.events import read_events
 from trainer.runs.store import Run, Workspace
-from trainer.runs.worker import ensure_worker, requeue
+from trainer.runs.worker import enqueue, ensure_worker, requeue
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE = "cpu"
@@ -81,3 +81,15 @@ def test_stop_resume_and_a_killed_trainer(workspace: Workspace, config_of: Calla
     assert "ended without saying why" in (run.read().error or "")
     _wait(lambda: run.read().exit_code == -signal.SIGKILL)
     assert "as it does when memory runs out" in (run.read().error or "")
+
+
+def test_a_run_queued_for_several_devices_is_trained_by_a_process_on_each(
+    workspace: Workspace, tiny: Callable[..., Config]
+) -> None:
+    """As the page does it. The worker starts one, that starts the others, and learns how it ended."""
+    run = enqueue(workspace, tiny(train__max_steps=4), device="cpu,cpu")
+    _wait(lambda: run.status().state in ("finished", "failed", "stopped"))
+    info = run.read()
+    assert (info.state, info.processes, info.step, info.queue_device) == ("finished", 2, 4, "cpu"), info.error
+    assert _steps(run) == [1, 2, 3, 4] and run.output_path.is_file()
+    _wait(lambda: run.read().exit_code == 0)
