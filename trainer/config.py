@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from trainer.config_base import Probability, Section, Size, setting
+from trainer.config_base import FileName, Probability, Section, Size, setting
 from trainer.config_dataset import (
     AugmentSettings,
     BucketSettings,
@@ -339,13 +339,11 @@ class Config(Section):
 
     version: Literal[1] = 1
     """Version of this format."""
-    name: str = setting(
+    name: FileName = setting(
         "my-lora",
         "Name",
         basic=True,
         also=("output_name", "output_model_destination", "save_filename_prefix"),
-        min_length=1,
-        max_length=80,
     )
     """Name of the run and of the finished file."""
     model: ModelSettings = setting(ModelSettings, "Model")
@@ -428,13 +426,6 @@ class Config(Section):
     def keeps_best(self) -> bool:
         """Whether the best checkpoint by validation loss is saved and kept."""
         return self.output.keep_best or self.output.use_best or self.validation.early_stop_patience is not None
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_a_file_name(cls, name: str) -> str:
-        if name != name.strip() or name.startswith(".") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name):
-            raise ValueError('must work as a file name: no / \\ : * ? " < > |, no dot or space in front')
-        return name
 
 
 def options(annotation: Any) -> tuple[Any, ...]:

@@ -10,11 +10,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from trainer.config_relevance import Relevance
 
 Size = Annotated[int, Field(ge=64, le=4096, multiple_of=8)]
+
+
+def _works_as_file_name(name: str) -> str:
+    if name != name.strip() or name.startswith(".") or any(c in '/\\:*?"<>|' or ord(c) < 32 for c in name):
+        raise ValueError('must work as a file name: no / \\ : * ? " < > |, no dot or space in front')
+    return name
+
+
+FileName = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_works_as_file_name)]
+"""A file's name without its ending, on every system and in any folder."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -48,8 +48,19 @@ def write_text(target: Path, text: str, *, durable: bool = True) -> None:
 
 
 def write_json(target: Path, value: Any, *, durable: bool = True) -> None:
-    """Write ``value`` to ``target`` atomically as indented JSON. NaN and infinity raise ValueError."""
-    write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", durable=durable)
+    """Write ``value`` to ``target`` atomically as indented JSON. Raises ValueError like ``json_bytes``."""
+    write_bytes(target, json_bytes(value), durable=durable)
+
+
+def json_bytes(value: Any) -> bytes:
+    """``value`` as indented JSON in UTF-8.
+
+    Raises ValueError for NaN, infinity, half characters, and brackets in brackets without end.
+    """
+    try:
+        return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def home_path(path: str | Path) -> Path:

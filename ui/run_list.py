@@ -43,7 +43,7 @@ class RunListReader:
             known: dict[Path, tuple[int, RunInfo]] = {}
             newer = 0
             for run in self._runs():
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # gone meanwhile, no folder, or not ours to read
                     try:
                         known[run.dir] = self._read(run)
                     except UserError:
@@ -66,5 +66,8 @@ class RunListReader:
         old = self._known.get(run.dir)
         if old is not None and old[0] == stamp and old[1].state not in ALIVE:
             return old
-        info = run.status()
+        try:
+            info = run.status()
+        except OSError:  # that its process is gone cannot be written down
+            info = run.read()
         return run.info_path.stat().st_mtime_ns, info

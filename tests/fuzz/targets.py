@@ -53,6 +53,8 @@ from trainer.runs.store import Run, Workspace
 from trainer.single_file.header import read_header
 from trainer.studio import read_answer, read_request
 from ui.curves import Stretch
+from ui.run_html import head_line, run_list
+from ui.run_list import RunListReader
 from ui.run_view import RunReader
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -94,11 +96,19 @@ def _override(folder: Path, data: bytes) -> None:
 
 
 def _run(folder: Path, data: bytes) -> None:
-    run = Run(folder / "a-run")
-    run.dir.mkdir(exist_ok=True)
+    """By itself, and in the list of all runs: another one is listed whatever this one says."""
+    workspace, good = Workspace(folder), Run(folder / "runs" / "good")
+    run = Run(workspace.runs_dir / "a-run")
+    if not good.dir.exists():
+        good.dir.mkdir(parents=True)
+        shutil.copyfile(OLD_RUN / "run.json", good.info_path)
+        run.dir.mkdir()
     run.info_path.write_bytes(data)
+    found = RunListReader(workspace).read()
+    assert f'data-pick="{good.id}"' in run_list(found, run.id)
     info = run.read()
-    assert info.version == 1
+    assert info.version == 1 and run.output_path.parent == run.output_dir
+    head_line(RunReader(run).view())
 
 
 def _events(folder: Path, data: bytes) -> None:
@@ -385,7 +395,7 @@ def targets() -> dict[str, Target]:
     return {
         "config": Target(_config, configs, 1),
         "override": Target(_override, _of("train.max_steps=3\nlora.rank=8", "name=x"), 20),
-        "run.json": Target(_run, _files("old_runs/*/run.json"), 25),
+        "run.json": Target(_run, _files("old_runs/*/run.json"), 8),
         "events": Target(_events, _files("old_runs/*/events.jsonl"), 8),
         "page of a run": Target(_page_of_a_run, _files("old_runs/*/events.jsonl"), 1),
         "manifest": Target(_manifest, _files("old_runs/*/checkpoints/*/manifest.json"), 25),

@@ -14,18 +14,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import psutil
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from trainer.checkpoint_folders import step_of
 from trainer.config import Config
+from trainer.config_base import FileName
 from trainer.config_io import load_config, save_config
 from trainer.config_paths import config_with_full_paths
 from trainer.errors import Problem, UserError
-from trainer.files import read_json, write_json
+from trainer.files import json_bytes, read_json, write_json
 from trainer.outputs import new_output
 from trainer.processes import process_facts, start_mark
 from trainer.versions import RUN
@@ -38,29 +39,37 @@ ENDED: tuple[State, ...] = ("finished", "stopped", "failed")
 STATES: tuple[State, ...] = get_args(State)
 
 
-class RunInfo(BaseModel):
-    """``run.json``. Times are Unix seconds."""
+_LAST_SECOND = 253_402_300_799
+"""Of the year 9999: later times have no date."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""Of steps and the like; larger numbers are not exact on the page."""
+Time = Annotated[float, Field(ge=0, le=_LAST_SECOND)]
+"""Unix seconds."""
 
-    model_config = ConfigDict(extra="allow")  # a later version's extra keys survive a rewrite
+
+class RunInfo(BaseModel):
+    """``run.json``, which may be a stranger's: what is out of bounds makes it a broken one."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)  # a later version's extra keys survive a rewrite
 
     version: Literal[1] = 1
     id: str
-    name: str
+    name: FileName
     state: State = "queued"
-    pid: int | None = None
-    pid_started: float | None = None
-    pid_mark: int | None = None
+    pid: Annotated[int, Field(ge=0, le=2**32)] | None = None
+    pid_started: Time | None = None
+    pid_mark: Count | None = None
     """Of the process, by ``processes.start_mark``; None in what older versions wrote."""
-    step: int = 0
-    max_steps: int | None = None
-    epoch: int = 0
-    batches_per_epoch: int | None = None
+    step: Count = 0
+    max_steps: Count | None = None
+    epoch: Count = 0
+    batches_per_epoch: Count | None = None
     """Micro-batches of an epoch; None before the pictures were prepared."""
-    created: float
-    queued: float | None = None
-    started: float | None = None
-    ended: float | None = None
-    exit_code: int | None = None
+    created: Time
+    queued: Time | None = None
+    started: Time | None = None
+    ended: Time | None = None
+    exit_code: Annotated[int, Field(ge=-(2**32), le=2**32)] | None = None
     error: str | None = None
     device: str | None = None
     queue_device: str | None = None
@@ -69,23 +78,23 @@ class RunInfo(BaseModel):
     """The device that the run is queued for: ``cpu``, ``cuda:0`` ...; None for any GPU that is free."""
     gpu: str | None = None
     """The UUID of the GPU that the run's process computes on."""
-    processes: int = 1
+    processes: Annotated[Count, Field(ge=1)] = 1
     """How many processes train the run together; each has a device of its own."""
     interrupted: Literal["machine", "process"] | None = None
     """What a failed run's process ended with: the machine, or by itself and without a word; None for a told reason."""
-    rollbacks: int = 0
+    rollbacks: Count = 0
     """How often the run went back to a checkpoint by itself, because its numbers went bad."""
-    extend_to: int | None = None
+    extend_to: Count | None = None
     """Steps that the queue was asked to go on to."""
-    extended: float | None = None
+    extended: Time | None = None
     """When the run was last given another length than that of its first config."""
     versions: dict[str, str] = {}
     note: str = ""
     """What the user wrote about the run."""
-    first_step_s: float | None = None
+    first_step_s: Annotated[float, Field(ge=-_LAST_SECOND, le=_LAST_SECOND)] | None = None
     """Seconds from the start of the run's latest process, or from ``launched``, to the end of its first step; None
     before that."""
-    launched: float | None = None
+    launched: Time | None = None
     """When the queue's worker had a process begin with the run, which may have been loaded before; None for a run
     started from a terminal."""
     changed_from: str | None = None
@@ -160,9 +169,14 @@ class Run:
         return load_config(self.config_path)
 
     def read(self) -> RunInfo:
-        """``run.json`` as written. Raises UserError when the folder is not a run, or one of a newer program."""
+        """``run.json`` as written; the id is the folder's name, also where a folder was copied or is a stranger's.
+
+        Raises UserError when the folder is not a run, or one of a newer program.
+        """
         try:
-            return RunInfo.model_validate(RUN.read(read_json(self.info_path)))
+            values = RUN.read(read_json(self.info_path))
+            json_bytes(values)  # what could not be written again is broken
+            return RunInfo.model_validate(values).model_copy(update={"id": self.id})
         except (OSError, ValueError) as error:
             raise UserError(
                 "run.unreadable",
