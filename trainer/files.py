@@ -73,10 +73,15 @@ def home_path(path: str | Path) -> Path:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises OSError or ValueError, also for brackets in brackets without end."""
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON that others have written. Raises ValueError, also for brackets in brackets without end."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"{path.name} is nested too deeply") from error
+        raise ValueError("JSON is nested too deeply") from error
 
 
 def json_object(path: Path) -> dict[str, Any]:

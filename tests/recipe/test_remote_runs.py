@@ -145,6 +145,23 @@ def test_cut_off_killed_and_stopped_nothing_is_lost(
     assert run.read().state == theirs.read().state == "finished"
 
 
+def test_a_device_that_is_not_there_is_told(
+    config_file: Callable[[int], Path],
+    workspace: Workspace,
+    ssh_server: SshServer,
+    there: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    hosts.add(workspace, ssh_server.host(there).model_copy(update={"devices": "cuda:7"}))
+    place = ["--workspace", str(workspace.dir)]
+    for command in (["remote", "check", "gpubox"], ["train", str(config_file(5)), "--on", "gpubox"]):
+        assert main([*command, *place]) == 2
+        assert "cuda:7" in capfd.readouterr().err
+    assert not workspace.runs()
+    newest = Workspace(there / "workspace").runs()[0].read()
+    assert (newest.state, newest.wanted_device) == ("stopped", "cuda:7"), "it does not wait there for ever"
+
+
 @pytest.mark.parametrize("wrong", ["key", "machine", "port"])
 def test_what_cannot_be_reached_is_told_and_leaves_nothing(
     wrong: str,

@@ -16,9 +16,9 @@ from trainer.errors import UserError
 from trainer.files import write_json
 from trainer.remote import hosts
 from trainer.remote.hosts import Host, check_place, host_name, host_of
-from trainer.remote.sending import config_here, config_there
+from trainer.remote.sending import config_there
 from trainer.remote.ssh import last_json
-from trainer.runs import interrupted, worker
+from trainer.runs import actions, control, interrupted, worker
 from trainer.runs.queue import set_device, suits
 from trainer.runs.store import Run, Workspace, this_process
 from trainer.runs.worker import enqueue, requeue, resume_command
@@ -142,6 +142,46 @@ def test_a_run_that_nobody_follows_is_followed_again(workspace: Workspace, confi
         set_device(run, None)
 
 
+def test_what_was_asked_of_it_is_still_passed_on(workspace: Workspace, config: Config) -> None:
+    run = on_the_host(workspace, config)
+    control.ask(run.control_dir, "stop")
+    run.status()
+    assert interrupted.follow_again(workspace) == [run]
+    assert control.waiting(run.control_dir) == {"stop"}
+    run.update(state="failed", host=None)
+    requeue(run)
+    assert control.waiting(run.control_dir) == set(), "one of this machine begins anew"
+
+
+def test_its_folder_is_not_changed_meanwhile(workspace: Workspace, config: Config) -> None:
+    run = on_the_host(workspace, config)
+    moved = GPUBOX.model_copy(update={"folder": "elsewhere"})
+    with pytest.raises(UserError, match=f"The run {run.id} is on gpubox"):
+        hosts.add(workspace, moved)
+    hosts.add(workspace, GPUBOX.model_copy(update={"address": "me@its.new.address"}))
+    run.update(state="failed", host=None)
+    hosts.add(workspace, moved)
+    assert host_of(workspace, "gpubox") == moved
+
+
+def test_one_that_is_lost_there_can_be_given_up(workspace: Workspace, config: Config) -> None:
+    run = on_the_host(workspace, config)
+    control.ask(run.control_dir, "stop")
+    place = ["--workspace", str(workspace.dir)]
+    run.update(state="queued")
+    assert main(["remote", "give-up", run.id, *place]) == 2, "it is about to be followed"
+    run.update(state="failed")
+    with pytest.raises(UserError, match="give-up"):
+        actions.delete(run)
+    assert main(["remote", "give-up", run.id, *place]) == 0
+    info = run.read()
+    assert (info.state, info.host, info.interrupted, info.step) == ("failed", None, None, 7)
+    assert control.waiting(run.control_dir) == set()
+    assert main(["remote", "give-up", run.id, *place]) == 2
+    hosts.remove(workspace, "gpubox")
+    actions.delete(run)
+
+
 def test_one_that_was_left_stays_alone(workspace: Workspace, config: Config) -> None:
     run = on_the_host(workspace, config)
     run.status()
@@ -163,9 +203,6 @@ def test_settings_are_said_in_the_words_of_each_machine(tmp_path: Path) -> None:
     assert (there.repeats, theirs.model) == (3, ours.model)
     assert str(tmp_path) not in theirs.model_dump_json()
     assert config_there(ours, "/their folder") == (theirs, files), "the same place the next time"
-    changed = theirs.model_copy(update={"name": "other"})
-    changed.train.max_steps = 9
-    assert config_here(changed, ours) == Config.model_validate({**values, "train": {"max_steps": 9}})
 
 
 @pytest.mark.parametrize("said", ['{"a": 1}', 'Welcome!\n{"b": 2}\n{\n  "a": 1\n}\n', '{"a": {\n"x": 2}}\n{"a": 1}'])
@@ -176,3 +213,5 @@ def test_the_answer_is_what_comes_last(said: str) -> None:
 def test_no_answer_is_told() -> None:
     with pytest.raises(ValueError, match="Welcome"):
         last_json(f"Welcome to {os.name}!")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        last_json('{"a": ' + "[" * 100_000)

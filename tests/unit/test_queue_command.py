@@ -12,6 +12,7 @@ from trainer.__main__ import main
 from trainer.config import Config
 from trainer.config_io import save_config
 from trainer.runs import worker
+from trainer.runs.gpus import worker_devices
 from trainer.runs.store import Workspace, this_process
 
 
@@ -33,7 +34,7 @@ def test_adding_moving_and_pausing(workspace: Workspace, tmp_path: Path, capfd: 
 
     config = tmp_path / "a.yaml"
     save_config(Config(name="a"), config)
-    assert queue() == {"paused": False, "going": [], "waiting": []}
+    assert queue() == {"paused": False, "devices": worker_devices(), "going": [], "waiting": []}
     for name in "abc":
         answer = queue("add", str(config), "--set", f"name={name}", *(["--device", "cpu"] if name == "b" else []))
     assert names(answer) == "a b c"

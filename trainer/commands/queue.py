@@ -12,6 +12,7 @@ from trainer.config_io import load_config
 from trainer.errors import UserError
 from trainer.runs import interrupted, queue
 from trainer.runs.events import EventSink
+from trainer.runs.gpus import worker_devices
 from trainer.runs.queue import MOVES, queued_runs, read_queue
 from trainer.runs.store import ALIVE, Run, Workspace
 from trainer.runs.worker import enqueue, ensure_workers
@@ -94,7 +95,8 @@ def _as_it_is(workspace: Workspace) -> dict[str, Any]:
                 device = info.queue_device or info.device
                 going.append({"run": other.id, "name": info.name, "state": info.state, "device": device})
     waiting = [_waiting(place, other) for place, other in enumerate(queued_runs(workspace), start=1)]
-    return {"paused": read_queue(workspace).paused, "going": going, "waiting": waiting}
+    paused, devices = read_queue(workspace).paused, worker_devices()
+    return {"paused": paused, "devices": devices, "going": going, "waiting": waiting}
 
 
 def _waiting(place: int, waiting: Run) -> dict[str, Any]:

@@ -11,14 +11,14 @@ from typing import Any
 from trainer.commands.arguments import add_workspace, workspace_of
 from trainer.errors import UserError
 from trainer.remote import hosts
-from trainer.remote.driving import leave
+from trainer.remote.driving import give_up, leave
 from trainer.remote.hosts import Host, host_of
 from trainer.remote.sending import There, send_program
 from trainer.remote.ssh import Connection
 from trainer.runs.events import EventSink
 from trainer.runs.store import Run
 
-ACTIONS = ("list", "add", "check", "remove", "leave")
+ACTIONS = ("list", "add", "check", "remove", "leave", "give-up")
 _MACHINE = """
 uname -sm
 df -Pk -- "$1" | awk 'NR == 2 { print $4 }'
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="list",
         choices=ACTIONS,
-        help="`check` connects and installs; `leave` takes a run: it goes on there, and `runs resume` follows it again",
+        help="`check` connects and installs; `leave` takes a run: it goes on there, `runs resume` follows it again; "
+        "`give-up` takes one that is lost there: it goes on here from what has come",
     )
     parser.add_argument("name", nargs="?", metavar="NAME|RUN", help="what you call the machine, or a run's id")
     parser.add_argument("address", nargs="?", help="with `add`: user@machine, or a name of ~/.ssh/config")
@@ -55,6 +56,9 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         raise UserError("remote.which", message, "For example: `remote add gpubox me@gpubox.example`.")
     if args.action == "leave":
         return _leave(workspace.run(args.name))
+    if args.action == "give-up":
+        give_up(workspace.run(args.name))
+        return {"given_up": args.name}
     if args.action == "add":
         given = {name: getattr(args, name) for name in ("port", "folder", "python", "devices", "ssh_config")}
         hosts.add(workspace, Host(name=args.name, address=args.address, **given))
@@ -74,22 +78,31 @@ def describe(answer: dict[str, Any]) -> str:
         return f"Kept. `remote check {answer['kept']}` connects to it and installs what is needed."
     if "forgotten" in answer:
         return f"{answer['forgotten']} is forgotten; what lies there stays."
+    if "given_up" in answer:
+        return f"{answer['given_up']} is this machine's again, as it is here."
     if "run" in answer:
         return f"{answer['run']} goes on there. `runs resume {answer['run']}` follows it again."
-    gpus = ", ".join(answer["gpus"]) or "no NVIDIA GPU"
-    return f"{answer['name']} is ready: {answer['system']}, {gpus}, {answer['free_bytes'] / 1e9:.0f} GB free."
+    devices = ", ".join([*answer["gpus"], *answer["devices"]])
+    return f"{answer['name']} is ready: {answer['system']}, {devices}, {answer['free_bytes'] / 1e9:.0f} GB free."
 
 
 def _check(host: Host) -> dict[str, Any]:
-    """Bring the program there, and see whether it runs."""
+    """Bring the program there, and see whether it runs and has the devices that runs are to be queued for."""
     connection = Connection(host)
     try:
         there = There(connection)
         send_program(there)
+        devices = there.trainer("queue")["devices"]
         system, free, *gpus = connection.run(_MACHINE, there.folder).strip().splitlines()
     finally:
         connection.close()
-    return {"name": host.name, "folder": there.folder, "system": system, "free_bytes": int(free) * 1024, "gpus": gpus}
+    missing = [name for name in host.devices.split(",") if name and name not in devices]
+    if missing:
+        message = f"{host.name}: there is no {' and no '.join(missing)}; there are {', '.join(devices)}."
+        raise UserError("remote.devices", message, "`remote add` it again with other --devices, or without.", "devices")
+    free_bytes = int(free) * 1024
+    return {"name": host.name, "folder": there.folder, "system": system, "free_bytes": free_bytes, "gpus": gpus,
+            "devices": devices}  # fmt: skip
 
 
 def _leave(run: Run) -> dict[str, Any]:

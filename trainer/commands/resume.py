@@ -69,14 +69,17 @@ def take_over(run: Run, max_steps: int | None = None, on: str | None = None) -> 
             raise UserError("run.alive", message, "Wait for its end, or stop it first.")
         if info.host is not None and info.host != on:
             message = f"The run {run.id} goes on on {info.host}."
-            raise UserError("run.elsewhere", message, f"`resume --on {info.host}` follows it; it can be stopped then.")
+            hint = (
+                f"`resume --on {info.host}` follows it; it can be stopped then. `remote give-up` if it is lost there."
+            )
+            raise UserError("run.elsewhere", message, hint)
         if max_steps is not None and max_steps <= info.step:
             message = f"--max-steps {max_steps}: the run {run.id} has done {info.step} steps already."
             raise UserError("run.max_steps", message, f"Give more than {info.step}.", "train.max_steps")
         if info.state == "finished" and max_steps is None:
             message = f"The run {run.id} is finished, with {info.step} steps."
             raise UserError("run.finished", message, f"To extend it, give --max-steps with more than {info.step}.")
-        if not started_by_queue:
+        if not started_by_queue and info.host is None:
             control.clear(run.control_dir)
         if max_steps is not None:
             config = run.config()

@@ -14,7 +14,7 @@ from trainer.remote.hosts import Host
 from trainer.remote.mirror import Mirror
 from trainer.runs import control
 from trainer.runs.events import EventSink
-from trainer.runs.store import Run, RunInfo, on_its_own
+from trainer.runs.store import ENDED, Run, RunInfo, on_its_own
 
 
 def train_elsewhere(run: Run, host: Host, events: EventSink) -> RunInfo:
@@ -55,6 +55,23 @@ def leave(run: Run, *, for_good: bool = False) -> None:
         interrupted = None if for_good else "process"
         words = on_its_own(host)
         run.update_locked(state="failed", pid=None, error=words, interrupted=interrupted, host_words="")
+
+
+def give_up(run: Run) -> None:
+    """Have a run be this machine's again, as it is here, whatever becomes of it on a host that may be gone for good.
+
+    Raises UserError for a run that is on no host, and for one that is followed.
+    """
+    with run.lock():
+        info = run.status_locked()
+        if info.host is None:
+            raise UserError("remote.not_there", f"The run {run.id} is on no other machine.", "`runs list` shows where.")
+        if info.state not in ENDED:
+            message = f"The run {run.id} is followed, or about to be."
+            raise UserError("run.alive", message, "`remote leave` ends that.")
+        words = f"Given up on {info.host}. Resume goes on from what is here."
+        control.clear(run.control_dir)
+        run.update_locked(state="failed", host=None, error=words, interrupted=None, host_words="")
 
 
 @contextmanager

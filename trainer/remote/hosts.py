@@ -74,22 +74,22 @@ def host_of(workspace: Workspace, name: str) -> Host:
 
 
 def add(workspace: Workspace, host: Host) -> None:
-    """Keep a host, in place of one of the same name. Raises UserError with every problem."""
+    """Keep a host, in place of one of the same name.
+
+    Raises UserError with every problem, and for another folder while a run is in the one before.
+    """
     problems = _problems(host)
     if problems:
         raise UserError.many(problems)
+    if any(other.name == host.name and other.folder != host.folder for other in hosts(workspace)):
+        _check_unused(workspace, host)
     with workspace.lock("hosts"):
         _write(workspace, [*(other for other in hosts(workspace) if other.name != host.name), host])
 
 
 def remove(workspace: Workspace, name: str) -> None:
     """Forget a host; what lies there stays. Raises UserError when there is none, and while it has or awaits a run."""
-    host = host_of(workspace, name)
-    for run in workspace.runs():
-        info = run.read()
-        if info.host == name or (info.state == "queued" and info.wanted_device == host.device):
-            message = f"The run {run.id} is on {name}, or waits for it."
-            raise UserError("remote.in_use", message, "Let it end, stop it, or queue it for another device first.")
+    _check_unused(workspace, host_of(workspace, name))
     with workspace.lock("hosts"):
         _write(workspace, [other for other in hosts(workspace) if other.name != name])
 
@@ -106,6 +106,15 @@ def check_place(workspace: Workspace, device: str | None) -> None:
         check_device(device)
     else:
         host_of(workspace, name)
+
+
+def _check_unused(workspace: Workspace, host: Host) -> None:
+    for run in workspace.runs():
+        info = run.read()
+        if info.host == host.name or (info.state == "queued" and info.wanted_device == host.device):
+            message = f"The run {run.id} is on {host.name}, or waits for it."
+            hint = "Let it end, stop it, or queue it for another device first; `remote give-up` if it is lost there."
+            raise UserError("remote.in_use", message, hint)
 
 
 def _problems(host: Host) -> list[Problem]:

@@ -11,21 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from trainer.config import Config
-from trainer.config_io import load_config, save_config
+from trainer.config_io import save_config
 from trainer.errors import StoppedOnRequest, UserError
-from trainer.files import read_json, write_text
+from trainer.files import write_text
+from trainer.plan_disk import LEFT_BYTES, free_disk_bytes
 from trainer.remote.hosts import Host
-from trainer.remote.sending import (
-    WITHOUT_OWN,
-    There,
-    config_here,
-    config_there,
-    program_digest,
-    send_files,
-    send_program,
-    send_run,
-)
+from trainer.remote.sending import WITHOUT_OWN, There, config_there, program_digest, send_files, send_program, send_run
 from trainer.remote.ssh import Connection, Refused, Unreachable
 from trainer.runs import control
 from trainer.runs.events import EventSink, EventTail
@@ -44,6 +35,14 @@ TOLD = (
     "extended", "versions", "first_step_s",
 )  # fmt: skip
 """What ``run.json`` says here as there."""
+_NO_FIELDS = ("time", "type", "step", "self", "kind")
+"""Of an event, as ``EventSink.emit`` takes it."""
+_LARGEST_TOLD = "--max-size=4m"
+"""Of ``run.json`` and ``config.yaml`` of a host: they are read as a whole."""
+
+
+class Unreadable(UserError):
+    """What a host has in a run's folder is not what a run tells."""
 
 
 class Mirror:
@@ -56,6 +55,7 @@ class Mirror:
         self._tail = EventTail(run.events_path)
         self._apart = run.dir / ".there"
         self._begun_by = self._apart / "program"
+        self._was_there = self._apart / "told"
         self._words = ""
         self._seen: object = None
         self._seen_at = time.monotonic()
@@ -83,11 +83,11 @@ class Mirror:
         while True:
             try:
                 return attempt()
-            except (Unreachable, Refused, OSError) as error:
+            except (Unreachable, Unreadable, Refused, OSError) as error:
                 if self._run.read().host is None:
                     raise
                 name = self._host.name
-                lost = "No answer from" if isinstance(error, Unreachable) else "What comes cannot be kept, from"
+                lost = "No answer from" if isinstance(error, Unreachable) else "Cannot keep up with"
                 reason = str(error).removeprefix(f"{name}: ")
                 self._say(f"{lost} {name} since {began}; the run goes on there. {reason}")
             time.sleep(AGAIN_SECONDS[min(number, len(AGAIN_SECONDS) - 1)])
@@ -95,18 +95,28 @@ class Mirror:
 
     def _goes_on(self, there: There) -> bool:
         """Whether the run is under way there, or has ended there and is not to go further."""
+        known = self._run.read()
         info = self._reach(lambda: self._told(there))
         if info is None:
+            if known.host is not None and self._was_there.exists():
+                raise self._gone(there)
             self._run.update(host=None)
             return False
         if self._begun_by.exists():
             there.program = self._begun_by.read_text()
-        if info.state in ENDED:
-            known, asked = self._run.read(), self._run.config().train.max_steps
-            further = info.state == "finished" and asked is not None and asked > (info.max_steps or 0)
-            return known.host is not None and not further
+        if info.state in ENDED and known.host is None:
+            return False
+        if info.state in ENDED and self._is_to_go_further(info):
+            self._reach(lambda: self._fetch(there))  # before what is here goes there again
+            self._tell(info)
+            return False
         self._run.update(host=self._host.name)
         return True
+
+    def _is_to_go_further(self, info: RunInfo) -> bool:
+        """Whether more steps are asked for here than a run has that is finished there."""
+        asked = self._run.config().train.max_steps
+        return info.state == "finished" and asked is not None and asked > (info.max_steps or 0)
 
     def _start(self, there: There) -> None:
         config, files = config_there(self._run.config(), there.folder)
@@ -121,6 +131,7 @@ class Mirror:
 
     def _is_there(self) -> None:
         """From now on the run may be trained there, whatever becomes of this process."""
+        self._was_there.unlink(missing_ok=True)
         write_text(self._begun_by, program_digest())
         self._run.update(host=self._host.name)
 
@@ -137,15 +148,19 @@ class Mirror:
         self._pass_on(there)
         info = self._told(there)
         if info is None:
-            self._run.update(host=None)
-            message = f"The run is not in {there.folder} of {self._host.name} any more."
-            raise UserError("remote.gone", message, "Resume brings it there again, as it is here.")
+            raise self._gone(there)
         self._fetch(there)
-        self._say("")
+        self._say(f"Waiting in the queue of {self._host.name}" if info.state == "queued" else "")
         if info.state not in ENDED:
             self._tell(info, state="starting" if info.state == "queued" else info.state)
             self._see_that_it_lives(there, info)
         return info
+
+    def _gone(self, there: There) -> UserError:
+        """The run was there and is not: it is this machine's again, and nothing is sent before somebody says so."""
+        self._run.update(host=None)
+        message = f"The run is not in {there.folder} of {self._host.name} any more."
+        return UserError("remote.gone", message, "Resume brings it there again, as it is here.")
 
     def _see_that_it_lives(self, there: There, info: RunInfo) -> None:
         """What changes, lives. Of what has been still the program there says whether its process is gone."""
@@ -163,39 +178,52 @@ class Mirror:
         """See to it that there is a worker for the run; one that has just ended its last run may have taken it."""
         try:
             there.trainer("runs", "resume", self._run.id)
+        except (Unreachable, Refused):
+            raise
         except UserError:
             info = self._told(there)
-            if info is None or info.state == "queued":
-                raise
+            if info is not None and info.state != "queued":
+                return
+            if info is not None:  # it would wait for ever
+                there.trainer("runs", "stop", self._run.id)
+            self._run.update(host=None)
+            raise
 
     def _told(self, there: There) -> RunInfo | None:
         """The run as that machine tells; None where it has no such run."""
-        self._apart.mkdir(exist_ok=True)
-        for name in ("run.json", "config.yaml"):
-            path = f"{there.run_dir(self._run)}/{name}"
+        theirs = Run(self._apart / "now")
+        theirs.dir.mkdir(parents=True, exist_ok=True)
+        for copy in (theirs.info_path, theirs.config_path):
+            copy.unlink(missing_ok=True)  # what does not come is not told
+            path = f"{there.run_dir(self._run)}/{copy.name}"
             try:
-                there.connection.fetch(path, self._apart / name)
+                there.connection.fetch(path, copy, _LARGEST_TOLD)
             except Refused:
                 if there.has(path):
                     raise
                 return None
-        self._take_settings(load_config(self._apart / "config.yaml"))
-        return RunInfo.model_validate(read_json(self._apart / "run.json"))
-
-    def _take_settings(self, theirs: Config) -> None:
-        """Settings that are changed while a run goes, such as its prompts, are changed here too."""
-        ours = self._run.config()
-        changed = config_here(theirs, ours)
-        if self._run.read().host is not None and changed != ours and changed.train.max_steps == ours.train.max_steps:
-            save_config(changed, self._run.config_path)
+        try:
+            info, prompts = theirs.read(), theirs.config().samples.prompts
+        except UserError as error:
+            raise Unreadable("remote.unreadable", f"What it tells of the run cannot be read: {error}") from error
+        with self._run.lock():
+            ours = self._run.config()
+            if self._run.read().host is not None and prompts != ours.samples.prompts:  # changed while it goes
+                ours.samples.prompts = prompts
+                save_config(ours, self._run.config_path)
+        self._was_there.touch()
+        return info
 
     def _fetch(self, there: There) -> None:
-        """All of the run's folder. Checkpoints that are gone there go here too; nothing else does."""
-        keep = ["--delete", "--filter=R /checkpoints/***", "--filter=P *"]
+        """All of the run's folder. Checkpoints that are gone there go here too, once newer ones are whole; nothing else
+        does."""
+        if free_disk_bytes(self._run.dir) < LEFT_BYTES:
+            raise Refused("remote.no_room", f"The disk of {self._run.dir} is nearly full. Free some space.")
+        keep = ["--delete-after", "--filter=R /checkpoints/***", "--filter=P *"]
         there.connection.fetch(f"{there.run_dir(self._run)}/", self._run.dir, *WITHOUT_OWN, *keep)
         for event in self._tail.read():
-            fields = {name: value for name, value in event.items() if name not in ("time", "type", "step")}
-            self._events.emit(event["type"], event["step"], **fields)
+            fields = {name: value for name, value in event.items() if name not in _NO_FIELDS}
+            self._events.emit(str(event["type"]), event.get("step", 0), **fields)
 
     def _pass_on(self, there: There) -> None:
         """Requests made here. One that cannot be passed on waits for the next attempt."""
@@ -206,7 +234,7 @@ class Mirror:
         for request in control.waiting(self._run.control_dir):
             try:
                 there.trainer("runs", request, self._run.id)
-            except Unreachable:
+            except (Unreachable, Refused):
                 raise
             except UserError as error:  # it is too late for it there
                 self._events.emit("warning", message=str(error))
@@ -214,10 +242,10 @@ class Mirror:
 
     def _end(self, info: RunInfo) -> RunInfo:
         """The run has ended there and all of it is here."""
-        ours = self._run.read()
-        theirs = self._run.output_dir / f"{info.name}.safetensors"
-        if ours.name != info.name and theirs.is_file():
-            theirs.replace(self._run.output_path)
+        if self._run.read().name != info.name:  # it has another name here meanwhile
+            for theirs in self._run.output_dir.glob("*.safetensors"):
+                if theirs.stem == info.name:
+                    theirs.replace(self._run.output_path)
         return self._tell(info, state=info.state, ended=info.ended, exit_code=info.exit_code, host=None, host_words="")
 
     def _tell(self, info: RunInfo, **changes: Any) -> RunInfo:

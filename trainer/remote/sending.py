@@ -30,6 +30,8 @@ from trainer.remote.ssh import Connection, Refused, last_json
 from trainer.runs.store import Run, RunInfo
 
 INSTALL_SECONDS = 3600
+_WRONG_INPUT = 2
+"""Exit code of a trainer command that refuses what it was asked."""
 WITHOUT_OWN = [f"--exclude={name}" for name in ("/run.json", "/config.yaml", "/control/", ".*")]
 """Options of rsync that leave out of a run folder what each machine writes for itself."""
 _SENT = {"id", "name", "created", "step", "max_steps", "epoch", "extend_to", "extended", "processes"}
@@ -63,7 +65,10 @@ class There:
         return self.connection.run('[ -e "$1" ] && echo yes || echo no', path).split()[-1] == "yes"
 
     def trainer(self, *arguments: str, seconds: float = 120) -> Any:
-        """What a trainer command answers there. Raises UserError as the command tells it, and Unreachable."""
+        """What a trainer command answers there.
+
+        Raises UserError as the command tells it, Refused when it could not do its work, and Unreachable.
+        """
         program = f"{self.folder}/program/{self.program}"
         python = self.connection.host.python
         start = f"{shlex.quote(python)} -m trainer" if python else "bash launch.sh trainer"
@@ -74,8 +79,9 @@ class There:
             return last_json(said)
         except (Refused, ValueError) as error:
             told = " ".join(re.findall(r"^error: (.*)", str(error), re.MULTILINE))
-            message = f"{self.name}: {told or error}"
-            raise UserError("remote.trainer", message, "The folder there has its logs.") from error
+            message, hint = f"{self.name}: {told or error}", "The folder there has its logs."
+            answered = told and isinstance(error, Refused) and error.exit_code == _WRONG_INPUT
+            raise (UserError if answered else Refused)("remote.trainer", message, hint) from error
 
 
 @cache
@@ -112,14 +118,6 @@ def config_there(config: Config, folder: str) -> tuple[Config, dict[str, Path]]:
         if path in packed.copies:
             put_at(values, name, f"{folder}/{path}")
     return parse_config(values), {f"{folder}/{place}": source for place, source in packed.copies.items()}
-
-
-def config_here(theirs: Config, ours: Config) -> Config:
-    """Settings of a run as another machine has them, with this machine's paths and name: what was changed there."""
-    values = theirs.model_dump(mode="json", exclude_defaults=True)
-    for name, path in paths_in(ours.model_dump(mode="json", exclude_defaults=True)):
-        put_at(values, name, path)
-    return parse_config({**values, "name": ours.name})
 
 
 def send_files(there: There, files: dict[str, Path]) -> None:

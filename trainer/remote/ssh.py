@@ -6,7 +6,6 @@ ask for (an unknown machine, a password) is told as a problem, with what to do.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import UserError
+from trainer.files import parse_json
 from trainer.remote.hosts import Host
 
 Look = Callable[[str], None]
@@ -55,7 +55,13 @@ class Unreachable(UserError):
 
 
 class Refused(UserError):
-    """A command there ended with a failure."""
+    """A command there ended with a failure.
+
+    Attributes:
+        exit_code: the command's; None where it is another failure.
+    """
+
+    exit_code: int | None = None
 
 
 class Connection:
@@ -122,7 +128,9 @@ class Connection:
         if process.returncode in lost:
             raise self._unreachable(words)
         if process.returncode:
-            raise Refused(f"remote.exit_{process.returncode}", words or answer.strip())
+            refused = Refused("remote.refused", words or answer.strip())
+            refused.exit_code = process.returncode
+            raise refused
         return answer
 
     def _wait(self, process: subprocess.Popen[bytes], out: int, seconds: float | None) -> None:
@@ -153,7 +161,7 @@ def last_json(text: str) -> Any:
     start = [match.start() for match in re.finditer(r"^\{", text, re.MULTILINE)]
     if not start:
         raise ValueError(f"no answer in {text[-200:]!r}")
-    return json.loads(text[start[-1] :])
+    return parse_json(text[start[-1] :])
 
 
 def _end_of(descriptor: int) -> str:

@@ -10,6 +10,7 @@ from trainer.checkpoint_folders import MANIFEST, checkpoint_at, checkpoints, is_
 from trainer.config import SamplePrompt, SampleSettings
 from trainer.config_io import parse_config, parse_section, save_config
 from trainer.errors import UserError
+from trainer.remote.hosts import check_place
 from trainer.runs import control
 from trainer.runs.bin import Bin, BinItem
 from trainer.runs.control import Request
@@ -52,13 +53,17 @@ def stop(run: Run) -> RunInfo:
 
 
 def resume(run: Run) -> RunInfo:
-    """Let a paused run go on, queue a stopped or failed one again, see to it that a queued one gets its worker."""
+    """Let a paused run go on, queue a stopped or failed one again, see to it that a queued one gets its worker.
+
+    Raises UserError where there is nothing to resume, and where a queued one waits for a device that is not here.
+    """
     info = run.status()
     if info.state == "paused":
         control.ask(run.control_dir, "resume")
     elif info.state in ("stopped", "failed"):
         requeue(run)
     elif info.state == "queued":
+        check_place(run.workspace, info.wanted_device)
         ensure_workers(run.workspace)
     elif info.state == "finished":
         raise UserError("run.ended", f"The run {run.id} is finished.", "To go on, extend it: give it more steps.")
@@ -75,7 +80,8 @@ def delete(run: Run) -> BinItem:
             raise UserError("run.alive", f"The run {run.id} is still going.", "Stop it first.")
         if info.host is not None:
             message = f"The run {run.id} goes on on {info.host}."
-            raise UserError("run.elsewhere", message, "Resume follows it; stop it then.")
+            hint = "Resume follows it; stop it then. `remote give-up` in a terminal if it is lost there."
+            raise UserError("run.elsewhere", message, hint)
         if info.state == "queued":
             run.update_locked(state="stopped", ended=time.time())
     return Bin(run.workspace.dir).put(run.dir, "run", info.name)

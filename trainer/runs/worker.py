@@ -75,7 +75,8 @@ def requeue(run: Run, max_steps: int | None = None) -> Run:
         info = run.status_locked()
         if info.state not in ENDED:
             raise UserError("run.alive", f"The run {run.id} is {info.state}.", "Wait for its end, or stop it first.")
-        control.clear(run.control_dir)
+        if info.host is None:  # what was asked of a run that goes on elsewhere is still to be passed on
+            control.clear(run.control_dir)
         run.update_locked(
             state="queued",
             queued=time.time(),
