@@ -205,6 +205,19 @@ def test_settings_are_said_in_the_words_of_each_machine(tmp_path: Path) -> None:
     assert config_there(ours, "/their folder") == (theirs, files), "the same place the next time"
 
 
+def test_links_that_lead_out_of_a_folder_are_not_followed(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path / "pictures")
+    (tmp_path / "secret").write_text("of this user")
+    (pictures / "again.png").symlink_to("0.png")
+    values = {"dataset": {"sources": [{"path": str(pictures)}]}}
+    assert config_there(Config.model_validate(values), "/there")[1]
+    for number in range(5):
+        (pictures / f"{number}.txt").unlink(missing_ok=True)
+        (pictures / f"{number}.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match=r"0\.txt, 1\.txt, 2\.txt and 2 more lead out of the folder, and are not sent"):
+        config_there(Config.model_validate(values), "/there")
+
+
 @pytest.mark.parametrize("said", ['{"a": 1}', 'Welcome!\n{"b": 2}\n{\n  "a": 1\n}\n', '{"a": {\n"x": 2}}\n{"a": 1}'])
 def test_the_answer_is_what_comes_last(said: str) -> None:
     assert last_json(said) == {"a": 1}
