@@ -35,7 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workspace", type=Path, help="folder for runs, caches and results")
     parser.add_argument("--allow", type=Path, action="append", default=[], metavar="DIR", help="folder it may open too")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
-    parser.add_argument("--share", action="store_true", help="make a public link; needs --auth-file")
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="make a public link with Gradio's relay, whose program is downloaded and run; needs --auth-file",
+    )
     parser.add_argument("--auth-file", type=Path, metavar="F", help="file with one name:password a line")
     return parser
 

@@ -19,6 +19,7 @@ from tests.running_app import ROOT, processes_of
 from tests.security.conftest import Attacked, Starter
 from tests.tiny_models import tiny_model
 from tests.unit.queue_trainer import wait
+from trainer.__main__ import main
 from trainer.config_io import parse_config, save_config
 from trainer.jobs import start_job
 from trainer.runs.store import Workspace
@@ -80,6 +81,29 @@ def test_they_are_nowhere(guarded: Attacked, tmp_path: Path) -> None:
     assert found_in(guarded.root) == []
     (tmp_path / "known.bin").write_bytes(b"x" + TOKEN.encode("utf-16-le"))
     assert found_in(tmp_path) == [tmp_path / "known.bin"], "the search finds what is there"
+
+
+def test_a_packed_folder_holds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tokens in the environment, in the files of the tools that keep them, and behind a link in the data set."""
+    for name, value in {**ENVIRONMENT, "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hub")}.items():
+        monkeypatch.setenv(name, value)
+    login, netrc = tmp_path / "hub" / "token", tmp_path / ".netrc"
+    login.parent.mkdir()
+    login.write_text(TOKEN)
+    netrc.write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    pictures = make_pictures(tmp_path / "data" / "three")
+    (pictures / "0.json").symlink_to(login)
+    (pictures / ".env").write_text(f"HF_TOKEN={TOKEN}\n")
+    values = {
+        "model": {"base": HUB_MODEL, "vae": str(tiny_model("sd1", tmp_path / "tiny") / "vae")},
+        "dataset": {"sources": [{"path": str(pictures)}]},
+        "trackers": ["wandb"],
+    }
+    save_config(parse_config(values), tmp_path / "config.yaml")
+    out = tmp_path / "packed"
+    assert main(["pack", str(tmp_path / "config.yaml"), "--out", str(out), "--with-data", "--with-model"]) == 0
+    assert len([path for path in (out / "data").rglob("*") if path.is_file()]) >= 3
+    assert found_in(out) == [] and {login, netrc} <= set(found_in(tmp_path))
 
 
 def train(
