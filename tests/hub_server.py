@@ -250,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _repository(self, repo: str, revision: str = "main") -> Repository:
         """One that this asker may read."""
         repository = self.hub.repositories.get(repo)
-        sender = self.hub.users.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+        sender = self._user() if self.headers.get("Authorization") else None
         if repository is None or (repository.private and sender != repo.split("/")[-2]):
             raise _Refusal(401, "RepoNotFound")
         if repository.refuses_all:

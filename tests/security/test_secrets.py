@@ -66,6 +66,7 @@ def test_they_are_nowhere(guarded: Attacked, tmp_path: Path) -> None:
     trained = train(tmp_path, workspace, pictures, model, trackers=["tensorboard", "wandb"])
     assert trained.returncode == 0, trained.stderr
     with hub_server() as hub:
+        hub.users[TOKEN] = "anna"
         hub.add(HUB_MODEL, model, refuses_all=(401, "GatedRepo"))
         refused = train(tmp_path, workspace, pictures, Path(HUB_MODEL), endpoint=hub.address)
     assert refused.returncode == 2 and HUB_MODEL in refused.stderr

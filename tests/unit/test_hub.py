@@ -231,6 +231,18 @@ def test_a_download_that_breaks_off_is_told_and_gone_on_with(hub: Hub, tiny: Pat
     assert hub.downloaded() <= WEIGHTS and name in hub.downloaded()
 
 
+def test_a_lost_connection_is_taken_up_where_it_broke(hub: Hub, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.add(REPO, tiny)
+    hub.faults.append(Fault(".*/resolve/.*/unet/.*safetensors", "GET", cut=5500))
+    told = Told()
+    assert_same_unet(load(told=told), tiny)
+    assert hub.ranges == ["bytes=5000-"]
+    progress = [event for event in told.events if event["type"] == "progress" and REPO in event["what"]]
+    done = [event["done"] for event in progress]
+    assert done == sorted(done) and done[-1] == progress[-1]["total"] > 0
+
+
 @pytest.mark.parametrize(
     ("status", "error", "files_only", "code", "words"),
     [
@@ -351,6 +363,7 @@ def test_what_holds_no_vae_is_told(hub: Hub, tiny: Path, tmp_path: Path) -> None
 
 def test_the_token_is_sent_and_never_shown(hub: Hub, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)
+    hub.users[SECRET] = "anna"
     repository = hub.add(REPO, tiny)
     told = Told()
     load(told=told)

@@ -20,9 +20,13 @@ from tests.running_app import ROOT
 pytest.importorskip("datasets")
 
 
-def png(shade: int) -> bytes:
+CHUNK_BYTES = 10 << 20
+"""What the client has of a file in its memory before it writes that down: of less nothing can be gone on with."""
+
+
+def png(shade: int, side: int = 40) -> bytes:
     data = io.BytesIO()
-    Image.effect_noise((40, 40), shade).save(data, format="PNG")
+    Image.effect_noise((side, side), shade).save(data, format="PNG", compress_level=0)
     return data.getvalue()
 
 
@@ -38,7 +42,7 @@ def test_a_data_set_comes_by_its_name(tmp_path: Path) -> None:
     from datasets import Dataset, Features, Value
     from datasets import Image as ImageColumn
 
-    pictures = [png(30), png(60)]
+    pictures = [png(30), png(60, 3500)]
     rows = {"image": [{"bytes": data, "path": None} for data in pictures], "text": ["one", "two"]}
     folder = tmp_path / "offered"
     (folder / "data").mkdir(parents=True)
@@ -46,9 +50,10 @@ def test_a_data_set_comes_by_its_name(tmp_path: Path) -> None:
     Dataset.from_dict(rows, features=columns).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
     with hub_server() as hub:
         hub.add("datasets/owner/pictures", folder)
-        hub.faults.append(Fault(".*/resolve/.*parquet", "GET", cut=100))  # a lost connection is nothing
+        hub.faults.append(Fault(".*/resolve/.*parquet", "GET", cut=CHUNK_BYTES + 1000))
         code, answer, errors = imported(hub, tmp_path, "owner/pictures")
         assert code == 0, errors
+        assert hub.ranges == [f"bytes={CHUNK_BYTES}-"], "a lost connection is taken up where it broke"
         assert answer["pictures"] == 2 and answer["captions"] == 2
         got = tmp_path / "datasets" / "got"
         assert sorted(path.read_bytes() for path in got.glob("*.png")) == sorted(pictures)

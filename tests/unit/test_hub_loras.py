@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants, file_download
@@ -129,6 +130,40 @@ def test_names_that_lead_nowhere_are_told(hub: Hub, folder: Path) -> None:
     assert problem().code == "lora.is_model"
     hub.add(REPO, folder, refuses_all=(403, "GatedRepo"))
     assert problem().code == "model.gated"
+
+
+@pytest.mark.parametrize(
+    ("token", "offered", "words", "hint"),
+    [
+        ("hf_wrong", {}, "does not accept the access token", "hf auth login"),
+        ("hf_wrong", {"private": True}, "does not accept the access token", "hf auth login"),
+        (None, {"private": True}, "or a private one", "for a private one log in"),
+        ("hf_another", {"private": True}, "or a private one", "for a private one log in"),
+        (None, {"refuses_all": (401, "GatedRepo")}, "accepted its terms", f"/{REPO}, then log in"),
+        (TOKEN, {"refuses_files": (403, "GatedRepo")}, "accepted its terms", f"/{REPO}, then log in"),
+        (TOKEN, {"refuses_files": (403, "")}, "may not read", "Give it the right to read"),
+    ],
+)
+def test_why_it_is_not_given(
+    hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    token: str | None, offered: dict[str, Any], words: str, hint: str,
+) -> None:  # fmt: skip
+    """To someone without a token, with one that the hub does not know, and with one that is not enough."""
+    hub.users["hf_another"] = "another"
+    hub.add(REPO, folder, **offered)
+    if token is not None:
+        monkeypatch.setenv("HF_TOKEN", token)
+    assert main(["pull", REPO]) == 2
+    told = capfd.readouterr()
+    assert words in told.err and hint in told.err and not told.out
+    assert "Traceback" not in told.err and (token is None or token not in told.err)
+    assert cached_lora(FOUND) is None
+
+
+def test_a_private_one_is_given_to_its_owner(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add(REPO, folder, private=True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert main(["pull", REPO]) == 0 and cached_lora(FOUND) is not None
 
 
 @pytest.mark.parametrize(
