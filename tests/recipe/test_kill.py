@@ -75,7 +75,7 @@ def test_killed_again_and_again(configured: Path, workspace: Workspace, tmp_path
         assert [name for name in names[0] if not name.startswith(".")] == names[1], kind
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_the_answer_is_json(number: signal.Signals, configured: Path, workspace: Workspace) -> None:
     run = Run(workspace.runs_dir / "one")
     long = ("--set", "train.max_steps=1000")  # not over before the signal comes
