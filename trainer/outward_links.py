@@ -11,6 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from trainer.errors import Problem
+
+_NAMED = 3
+"""Of many links so many are named."""
+
 
 def leads_out(path: Path, roots: Sequence[Path]) -> bool:
     """Whether a path, followed through every link, ends outside all of ``roots``, which are resolved."""
@@ -37,6 +42,16 @@ def outward_links(folder: Path, hidden: Sequence[str] = ()) -> list[Path]:
     return sorted(
         path.relative_to(start) for path in _links(start, hidden) if leads_out(path, roots) or not _is_plain(path)
     )
+
+
+def links_problem(folder: Path, hidden: Sequence[str] = ()) -> Problem | None:
+    """Why a file or folder is not copied to where others see it, by ``outward_links``; None where it may be."""
+    links = [link.as_posix() for link in outward_links(folder, hidden)]
+    if not links:
+        return None
+    more = f" and {len(links) - _NAMED} more" if len(links) > _NAMED else ""
+    message = f"{folder}: {', '.join(links[:_NAMED])}{more} lead out of the folder, and what is there would go along."
+    return Problem("links.outward", message, "Put the files in their place; `cp -rL` copies a folder so.")
 
 
 def _links(folder: Path, hidden: Sequence[str] = ()) -> Iterator[Path]:

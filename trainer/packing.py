@@ -19,7 +19,7 @@ from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.hub_names import HUB_ID, hub_file
 from trainer.outputs import new_output
-from trainer.outward_links import outward_links
+from trainer.outward_links import links_problem
 from trainer.pack_scripts import KUBERNETES, README, RUN, SLURM, job_name
 from trainer.runs.events import EventSink
 
@@ -82,20 +82,21 @@ def planned(
     return packed
 
 
-def pack(packed: Packed, out: Path, events: EventSink) -> list[str]:
-    """Write the folder, whole or not at all. Raises UserError when ``out`` is there already.
+def pack(packed: Packed, out: Path, events: EventSink) -> None:
+    """Write the folder, whole or not at all.
 
-    Returns what was left out of it, by its place: links that lead out of the folder in which they lie.
+    Raises UserError when ``out`` is there already, and for folders with links that lead out of them.
     """
-    left_out: list[str] = []
     if out.exists():
         raise UserError("pack.exists", f"out: {out} exists already.", "Choose another name.", "out")
+    if problems := [problem for source in packed.copies.values() if (problem := links_problem(source, HIDDEN))]:
+        raise UserError.many(problems)
     with new_output(out) as folder:
         folder.mkdir()
         _copy_program(folder / "program")
         for number, (place, source) in enumerate(packed.copies.items()):
             events.emit("progress", what="copying", done=number, total=len(packed.copies))
-            left_out += (f"{place}/{link}" for link in _copy(source, folder / place))
+            _copy(source, folder / place)
         for place in packed.missing:
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.yaml", dump_changes(packed.config))
@@ -103,10 +104,6 @@ def pack(packed: Packed, out: Path, events: EventSink) -> list[str]:
             write_text(folder / name, text)
         (folder / "run.sh").chmod(0o755)
     events.emit("progress", what="copying", done=len(packed.copies), total=len(packed.copies))
-    if left_out:
-        message = f"Links that lead out of their folder were left out: {', '.join(left_out)}."
-        events.emit("warning", code="pack.links", message=message, hint="Put files in their place if they are needed.")
-    return left_out
 
 
 def _is_elsewhere(name: str, path: str) -> bool:
@@ -123,8 +120,8 @@ def _folder_of(name: str) -> str:
 
 def _own_name(path: str) -> str:
     """The last name of a path, a link's own one; never ``..``, which as a part of a place would lead out of it."""
-    plain = Path(path)
-    return (plain.resolve() if ".." in plain.parts else plain).name or "files"
+    name = Path(path).name
+    return name if name not in ("", "..") else Path(path).resolve().name or "files"
 
 
 def _copy_program(target: Path) -> None:
@@ -133,20 +130,12 @@ def _copy_program(target: Path) -> None:
         _copy(PROGRAM_DIR / name, target / name)
 
 
-def _copy(source: Path, target: Path) -> list[Path]:
-    """Copy a file or folder, with what links in it lead to; returns the links that lead out: they are not copied."""
+def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not source.is_dir():
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*HIDDEN))
+    else:
         shutil.copy2(source, target)
-        return []
-    left_out = outward_links(source, HIDDEN)
-    barred, by_name = {source / link for link in left_out}, shutil.ignore_patterns(*HIDDEN)
-
-    def ignored(folder: str, names: list[str]) -> set[str]:
-        return {*by_name(folder, names), *(name for name in names if Path(folder, name) in barred)}
-
-    shutil.copytree(source, target, ignore=ignored)
-    return left_out
 
 
 def _scripts(packed: Packed) -> dict[str, str]:

@@ -85,7 +85,7 @@ def test_they_are_nowhere(guarded: Attacked, tmp_path: Path) -> None:
 
 
 def test_a_packed_folder_holds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With tokens in the environment, in the files of the tools that keep them, and behind a link in the data set."""
+    """With tokens in the environment, in the files of the tools that keep them, and in a hidden one of the data set."""
     for name, value in {**ENVIRONMENT, "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hub")}.items():
         monkeypatch.setenv(name, value)
     login, netrc = tmp_path / "hub" / "token", tmp_path / ".netrc"
@@ -93,7 +93,6 @@ def test_a_packed_folder_holds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     login.write_text(TOKEN)
     netrc.write_text(f"machine api.wandb.ai login user password {KEY}\n")
     pictures = make_pictures(tmp_path / "data" / "three")
-    (pictures / "0.json").symlink_to(login)
     (pictures / ".env").write_text(f"HF_TOKEN={TOKEN}\n")
     values = {
         "model": {"base": HUB_MODEL, "vae": str(tiny_model("sd1", tmp_path / "tiny") / "vae")},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,24 +36,33 @@ def config_of(path: Path | str, **values: object) -> Config:
     return parse_config({"dataset": {"sources": [{"path": str(path)}]}, **values})
 
 
-def test_links_out_of_a_data_set_are_left_out_and_told(
-    cats: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.fixture
+def packing(cats: Path, tmp_path: Path) -> Callable[..., int]:
+    """Pack the data set; the exit code."""
+    save_config(config_of(cats), tmp_path / "config.yaml")
+    command = ["pack", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "packed")]
+    return lambda *options: main([*command, *options])
+
+
+def test_a_data_set_with_links_out_of_it_is_not_packed(
+    cats: Path, tmp_path: Path, packing: Callable[..., int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("a.txt", "more/b.txt"):
+    for name in ("a.txt", "more/b.txt", "c.txt"):
         (cats / name).symlink_to(tmp_path / "key")
     (cats / "folder").symlink_to(tmp_path)
+    assert packing("--with-data") == 2 and not (tmp_path / "packed").exists()
+    assert "a.txt, c.txt, folder and 1 more lead out" in capfd.readouterr().err
+    assert packing() == 0  # without the data
+
+
+def test_links_within_a_data_set_are_packed_as_files(cats: Path, tmp_path: Path, packing: Callable[..., int]) -> None:
     (cats / "again.png").symlink_to("a.png")
-    save_config(config_of(cats), tmp_path / "config.yaml")
-    out = tmp_path / "packed"
-    assert main(["pack", str(tmp_path / "config.yaml"), "--out", str(out), "--with-data", "--json"]) == 0
-    told = capfd.readouterr()
-    left_out = ["data/1/cats/a.txt", "data/1/cats/folder", "data/1/cats/more/b.txt"]
-    assert json.loads(told.out)["left_out"] == left_out
-    assert ", ".join(left_out) in told.err
-    packed = out / "data" / "1" / "cats"
+    (cats / ".hidden").symlink_to(tmp_path)
+    assert packing("--with-data") == 0
+    packed = tmp_path / "packed" / "data" / "1" / "cats"
     assert sorted(path.name for path in packed.iterdir()) == ["a.png", "again.png", "more"]
     assert (packed / "again.png").read_bytes() == b"a picture" and not (packed / "again.png").is_symlink()
-    files = [path for path in out.rglob("*") if path.is_file()]
+    files = [path for path in (tmp_path / "packed").rglob("*") if path.is_file()]
     assert len(files) > 100 and not any(SECRET.encode() in path.read_bytes() for path in files)
 
 
@@ -70,8 +79,8 @@ def test_every_place_is_within_the_packed_folder(cats: Path, way: str) -> None:
 
 def test_a_name_is_the_one_that_was_given(cats: Path, tmp_path: Path) -> None:
     (tmp_path / "dogs").symlink_to(cats)
-    packed = planned(config_of(tmp_path / "dogs"), with_data=True, with_model=False)
-    assert list(packed.copies) == ["data/1/dogs"]
+    for path in (tmp_path / "dogs", cats / ".." / ".." / "dogs"):
+        assert list(planned(config_of(path), with_data=True, with_model=False).copies) == ["data/1/dogs"]
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     config = load_config(Run(given).config_path if given.is_dir() else given, args.set)
     packed = planned(config, with_data=args.with_data, with_model=args.with_model)
     out = args.out.expanduser().resolve()
-    left_out = pack(packed, out, events)
-    return {"out": str(out), "copied": list(packed.copies), "missing": list(packed.missing), "left_out": left_out}
+    pack(packed, out, events)
+    return {"out": str(out), "copied": list(packed.copies), "missing": list(packed.missing)}
 
 
 def describe(answer: dict[str, Any]) -> str:
