@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -43,13 +45,12 @@ def following(run: Run, ranks: Ranks) -> Iterator[Following]:
     A signal that asks for an end is handed on to the first one, which may be on another machine, and answers it.
     """
 
-    def hand_on(number: int, frame: object) -> None:
+    def hand_on() -> None:
         if ranks.lost() is None:  # a launcher sends it then, too
             with suppress(OSError):
                 control.ask(run.control_dir, "stop")
 
-    for number in ending_signals():
-        signal.signal(number, hand_on)
+    _hear_signals(hand_on)
     try:
         yield Following(run, ranks)
     except Exception:
@@ -57,6 +58,26 @@ def following(run: Run, ranks: Ranks) -> Iterator[Following]:
             with log_kept(run):
                 _log.exception("Process %s of %s failed.", ranks.index + 1, ranks.size)
         raise
+
+
+def _hear_signals(answer: Callable[[], None]) -> None:
+    """Have ``answer`` called, in another thread, for each signal that asks for an end, up to this process's own.
+
+    The main thread hears none while it waits for the first process, in a pause for days.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    asks = ending_signals()
+    for number in asks:
+        signal.signal(number, lambda number, frame: None)
+    signal.set_wakeup_fd(told.detach(), warn_on_full_buffer=False)
+
+    def listen() -> None:
+        while number := heard.recv(1):
+            if number[0] in asks:
+                answer()
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
 
 
 @contextmanager

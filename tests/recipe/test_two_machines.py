@@ -142,6 +142,8 @@ def test_accelerates_launch_on_each_trains_one_run_and_each_can_stop_it(
     run = workspace.create_run(half(1))
     launchers = [machines.launch(number, "resume", str(run.dir)) for number in range(2)]
     wait_for_event(run, "checkpoint", 3)
+    control.ask(run.control_dir, "pause")
+    wait_for_state(run, "paused")
     launchers[1].send_signal(signal.SIGTERM)
     told = [launcher.communicate(timeout=120)[1] for launcher in launchers]
     assert run.read().state == "stopped", told
