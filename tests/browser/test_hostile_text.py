@@ -25,6 +25,8 @@ LINKS = '[a](javascript:window.hacked=4) <a href="javascript:window.hacked=5">b<
 STYLE = "<svg onload=window.hacked=6> <style>body{display:none}</style> <form action=http://x.invalid><input autofocus>"
 STRANGE = f"{HOSTILE} {LINKS} {STYLE}"
 FILE_NAME = "<img src=x onerror=window.hacked=7> ${window.hacked=8} {{x}} [a](javascript:b) 'q' &amp;"
+RUN_NAME = "name ${window.hacked=9} {{window.hacked}} &lt;img src=x onerror=hacked&gt; 'q'"
+"""With what it may hold: a run whose name is no file name is a broken one."""
 TOLD_BY_FILES = (
     "ss_output_name", "ss_base_model_version", "ss_sd_model_name", "ss_network_module", "ss_training_comment",
     "ss_tag_frequency", "ss_optimizer", "modelspec.title", "modelspec.author", "modelspec.tags", "modelspec.license",
@@ -50,7 +52,7 @@ def run(workspace: Workspace) -> Run:
     """A failed run in which every text is hostile."""
     problem = {"code": "x", "message": f"message {HOSTILE}", "hint": f"hint {HOSTILE}", "field": HOSTILE}
     run = example_run(workspace, "plain", "failed", steps=8)
-    run.update(name=f"name {HOSTILE}", error=f"error {HOSTILE}")
+    run.update(name=RUN_NAME, note=f"note {HOSTILE}", device=f"device {HOSTILE}", error=f"error {HOSTILE}")
     run.log_path.write_text(f"log {HOSTILE}\n\x1b[31m\x1b]0;{HOSTILE}\x07\n", encoding="utf-8")
     tell(run, {"type": "warning", **problem}, {"type": "error", **problem})
     return run
@@ -59,7 +61,8 @@ def run(workspace: Workspace) -> Run:
 def test_what_a_run_says_is_text(page: Page, run: Run) -> None:
     open_tab(page, "Runs")
     page.locator(".run-item").first.click()
-    expect(page.locator("#run-head h2")).to_have_text(f"name {HOSTILE}")
+    expect(page.locator("#run-head h2")).to_have_text(RUN_NAME)
+    expect(page.locator("#run-head")).to_contain_text(f"device {HOSTILE}")
     expect(page.locator("#run-head")).to_contain_text(f"error {HOSTILE}")
     page.get_by_role("button", name=re.compile(r"^Log\b")).click()
     expect(page.locator("#run-log pre")).to_contain_text(f"log {HOSTILE}")
