@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -23,8 +24,8 @@ _MEETING_SECONDS = 60.0
 _GREETING_SECONDS = 5.0
 _SECRET_BYTES = 16
 
-Told = tuple[int, bytes]
-"""Where the first process is waiting, a port, and the secret by which it knows the others."""
+Told = tuple[str, int, bytes]
+"""Where the first process is waiting, address and port, and the secret by which it knows the others."""
 
 
 def this_machine() -> str:
@@ -47,16 +48,21 @@ def choose_interface() -> None:
 
 
 def interface_to(address: str) -> str | None:
-    """The name of this machine's network interface from which an address is reached; None where there is none."""
+    """The name of this machine's network interface from which an address is reached; None where that tells nothing."""
+    own, known = own_address_to(address), psutil.net_if_addrs().items()
+    return next((name for name, addresses in known if own in [each.address for each in addresses]), None)
+
+
+def own_address_to(address: str) -> str | None:
+    """This machine's address in the network in which another one is; None where there is none that others reach."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.connect(place)  # of a datagram: nothing is sent
-            own = probe.getsockname()[0]
+            own: str = probe.getsockname()[0]
     except OSError:
         return None
-    known = psutil.net_if_addrs().items()
-    return next((name for name, addresses in known if own in [each.address for each in addresses]), None)
+    return None if ip_address(own.partition("%")[0]).is_loopback else own
 
 
 class Lifelines:
@@ -76,12 +82,12 @@ class Lifelines:
         self._server: socket.socket
         if not elsewhere:
             return
-        port, secret = share(self._offer)
+        address, port, secret = share(self._offer)
         if index == 0:
             with self._server as server:
                 self._lines = _met(server, elsewhere, secret)
         elif index in elsewhere:
-            line = socket.create_connection((os.environ["MASTER_ADDR"], port), timeout=_MEETING_SECONDS)
+            line = socket.create_connection((address, port), timeout=_MEETING_SECONDS)
             line.sendall(secret + index.to_bytes(4, "big"))
             self._lines = {0: line}
         for line in self._lines.values():
@@ -100,14 +106,17 @@ class Lifelines:
         except OSError:
             return True
 
-    def _offer(self) -> Told:
-        self._server = _server()
-        return self._server.getsockname()[1], secrets.token_bytes(_SECRET_BYTES)
-
     def close(self) -> None:
         """Let go of all: to the others this process is gone."""
         for line in self._lines.values():
             line.close()
+
+    def _offer(self) -> Told:
+        """The address is its own, as that by which it was found may lead to a door with other ports."""
+        self._server = _server()
+        found_by = os.environ["MASTER_ADDR"]
+        address = own_address_to(found_by) or found_by
+        return address, self._server.getsockname()[1], secrets.token_bytes(_SECRET_BYTES)
 
 
 def _server() -> socket.socket:

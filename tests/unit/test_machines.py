@@ -14,9 +14,9 @@ import pytest
 
 from trainer import machines
 from trainer.errors import UserError
-from trainer.machines import Lifelines, choose_interface, interface_to, this_machine
+from trainer.machines import Lifelines, choose_interface, interface_to, own_address_to, this_machine
 
-Told = tuple[int, bytes]
+Told = tuple[str, int, bytes]
 
 
 @pytest.fixture(autouse=True)
@@ -99,11 +99,11 @@ def test_strangers_are_turned_away_and_who_does_not_come_is_named(monkeypatch: p
     strangers: list[socket.socket] = []
 
     def tell(find: Callable[[], Told]) -> Told:
-        port, secret = find()
+        told = find()
         for said in (b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", bytes(16) + (1).to_bytes(4, "big")):
-            strangers.append(socket.create_connection(("127.0.0.1", port), timeout=30))
+            strangers.append(socket.create_connection(told[:2], timeout=30))
             strangers[-1].sendall(said)
-        return port, secret
+        return told
 
     with pytest.raises(UserError, match="waited 1 s for process 2 to connect"):
         Lifelines(0, [1], tell)
@@ -121,19 +121,23 @@ def answer_to(line: socket.socket) -> bytes:
 
 
 def test_a_network_is_named_where_there_are_several_machines_and_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = interface_to("127.0.0.1")
-    assert own is not None and interface_to("no-such-name.invalid") is None
+    monkeypatch.setattr(machines, "interface_to", lambda address: {"127.0.0.1": "eth3"}.get(address))
     chosen = "GLOO_SOCKET_IFNAME"
     monkeypatch.setenv(chosen, "")
     monkeypatch.delenv(chosen)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for local, given, expected in (("2", None, None), ("1", None, own), ("1", "eth7", "eth7")):
+    for local, given, expected in (("2", None, None), ("1", None, "eth3"), ("1", "eth7", "eth7")):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
         monkeypatch.delenv(chosen, raising=False)
         if given is not None:
             monkeypatch.setenv(chosen, given)
         choose_interface()
         assert os.environ.get(chosen) == expected
+
+
+def test_an_address_that_only_this_machine_reaches_names_no_network() -> None:
+    for address in ("127.0.0.1", "localhost", "no-such-name.invalid"):
+        assert own_address_to(address) is interface_to(address) is None
 
 
 def test_a_machine_is_called_by_its_name_first() -> None:
