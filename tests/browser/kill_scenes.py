@@ -26,8 +26,9 @@ from trainer.runs.worker import ensure_workers
 
 PATIENCE_SECONDS = 600
 MORE_STEPS = 30
-ON_THE_WAY: dict[State, Request] = {"paused": "pause", "stopping": "stop"}
-"""What has to be asked of a run that is preparing, so that it comes into a state."""
+ON_THE_WAY: dict[State, tuple[State, Request]] = {"paused": ("preparing", "pause"), "stopping": ("training", "stop")}
+"""In which state what has to be asked of a run so that it comes into another. One that has learned nothing yet has
+nothing to save, and stops without ever stopping."""
 
 
 @dataclass
@@ -79,9 +80,10 @@ class Scene:
         eventually(lambda: run.status().state != "queued", PATIENCE_SECONDS)
         queue.pause(self.workspace)
         if state in ON_THE_WAY:
-            if not self._hold(run, "preparing"):
+            before, request = ON_THE_WAY[state]
+            if not self._hold(run, before):
                 return False
-            control.ask(run.control_dir, ON_THE_WAY[state])
+            control.ask(run.control_dir, request)
             self._let_go(run)
         return self._hold(run, state)
 
