@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from trainer.errors import Problem
+from trainer.errors import Problem, UserError
 
 _NAMED = 3
 """Of many links so many are named."""
@@ -44,8 +44,14 @@ def outward_links(folder: Path, hidden: Sequence[str] = ()) -> list[Path]:
     )
 
 
-def links_problem(folder: Path, hidden: Sequence[str] = ()) -> Problem | None:
-    """Why a file or folder is not copied to where others see it, by ``outward_links``; None where it may be."""
+def refuse_links(folders: Iterable[Path], hidden: Sequence[str] = ()) -> None:
+    """Raise UserError, all at once, for the folders that are not copied to where others see them: ``outward_links``."""
+    problems = [problem for folder in folders if (problem := _problem(folder, hidden)) is not None]
+    if problems:
+        raise UserError.many(problems)
+
+
+def _problem(folder: Path, hidden: Sequence[str]) -> Problem | None:
     links = [link.as_posix() for link in outward_links(folder, hidden)]
     if not links:
         return None

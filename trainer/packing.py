@@ -19,7 +19,7 @@ from trainer.errors import Problem, UserError
 from trainer.files import write_text
 from trainer.hub_names import HUB_ID, hub_file
 from trainer.outputs import new_output
-from trainer.outward_links import links_problem
+from trainer.outward_links import refuse_links
 from trainer.pack_scripts import KUBERNETES, README, RUN, SLURM, job_name
 from trainer.runs.events import EventSink
 
@@ -89,8 +89,7 @@ def pack(packed: Packed, out: Path, events: EventSink) -> None:
     """
     if out.exists():
         raise UserError("pack.exists", f"out: {out} exists already.", "Choose another name.", "out")
-    if problems := [problem for source in packed.copies.values() if (problem := links_problem(source, HIDDEN))]:
-        raise UserError.many(problems)
+    refuse_links(packed.copies.values(), HIDDEN)
     with new_output(out) as folder:
         folder.mkdir()
         _copy_program(folder / "program")

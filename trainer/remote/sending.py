@@ -14,7 +14,7 @@ import hashlib
 import re
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -23,9 +23,9 @@ from typing import Any
 from trainer.config import Config
 from trainer.config_io import parse_config, save_config
 from trainer.config_paths import paths_in, put_at
-from trainer.errors import Problem, UserError
+from trainer.errors import UserError
 from trainer.files import write_json
-from trainer.outward_links import outward_links
+from trainer.outward_links import refuse_links
 from trainer.packing import HIDDEN, PROGRAM, PROGRAM_DIR, planned
 from trainer.remote.ssh import Connection, Refused, last_json
 from trainer.runs.store import Run, RunInfo
@@ -35,8 +35,6 @@ _WRONG_INPUT = 2
 """Exit code of a trainer command that refuses what it was asked."""
 WITHOUT_OWN = [f"--exclude={name}" for name in ("/run.json", "/config.yaml", "/control/", ".*")]
 """Options of rsync that leave out of a run folder what each machine writes for itself."""
-_NAMED = 3
-"""Of many links so many are named."""
 _SENT = {"id", "name", "created", "step", "max_steps", "epoch", "extend_to", "extended", "processes"}
 _WITHOUT_HIDDEN = [f"--exclude={name}" for name in HIDDEN]
 
@@ -117,8 +115,7 @@ def config_there(config: Config, folder: str) -> tuple[Config, dict[str, Path]]:
     lead out of them: what they lead to would be sent.
     """
     packed = planned(config, with_data=True, with_model=True, place_of=_folder_of)
-    if problems := [problem for source in packed.copies.values() for problem in _links_out_of(source)]:
-        raise UserError.many(problems)
+    refuse_links(packed.copies.values(), HIDDEN)
     values = packed.config.model_dump(mode="json", exclude_defaults=True)
     for name, path in list(paths_in(values)):
         if path in packed.copies:
@@ -156,14 +153,6 @@ def send_run(there: There, run: Run, config: Config, about_to_be: Callable[[], N
         about_to_be()
         for name in ("config.yaml", "run.json"):
             there.connection.send([f"{folder}/{name}"], f"{target}/")
-
-
-def _links_out_of(source: Path) -> Iterator[Problem]:
-    links = [str(link) for link in outward_links(source, HIDDEN)]
-    if links:
-        more = f" and {len(links) - _NAMED} more" if len(links) > _NAMED else ""
-        message = f"{source}: {', '.join(links[:_NAMED])}{more} lead out of the folder, and are not sent."
-        yield Problem("remote.links", message, "Put the files in their place; `cp -rL` copies a folder so.")
 
 
 def _folder_of(path: str, number: int) -> str:
