@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tests.hub_server import Fault, Hub, use_hub
 from tests.tiny_models import tiny_model
 from trainer import hub as hub_module
+from trainer.__main__ import main
 from trainer.config import LoraSettings, ModelSettings
 from trainer.errors import Problem, UserError
 from trainer.families import load_family
@@ -241,6 +242,32 @@ def test_a_lost_connection_is_taken_up_where_it_broke(hub: Hub, tiny: Path, monk
     progress = [event for event in told.events if event["type"] == "progress" and REPO in event["what"]]
     done = [event["done"] for event in progress]
     assert done == sorted(done) and done[-1] == progress[-1]["total"] > 0
+
+
+def test_a_model_is_pulled_to_be_used_without_a_network(
+    hub: Hub, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hub.add(REPO, tiny)
+    assert main(["pull", REPO, "--model", "--json"]) == 0
+    answer = json.loads(capfd.readouterr().out)
+    assert (answer["name"], answer["family"]) == (REPO, "sd1") and hub.downloaded() == SETTINGS | WEIGHTS
+    assert answer["size_bytes"] == sum((tiny / name).stat().st_size for name in SETTINGS | WEIGHTS)
+    assert main(["pull", REPO, "--model"]) == 0 and f"set model.base to {REPO}" in capfd.readouterr().out
+    for wrong in ([f"{REPO}/unet/a.safetensors"], [REPO, "--out", "a.safetensors"], ["no name"]):
+        assert main(["pull", *wrong, "--model"]) == 2
+    go_offline(monkeypatch, tmp_path, "no network")
+    assert_same_unet(load(), tiny)
+
+
+def test_what_is_pulled_as_a_model_and_is_none_is_refused_before_its_weights(
+    hub: Hub, tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(tiny, tmp_path / "other")
+    index = json.loads((other / "model_index.json").read_text())
+    (other / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluxPipeline"}))
+    hub.add(REPO, other)
+    assert main(["pull", REPO, "--model"]) == 2
+    assert "FluxPipeline" in capfd.readouterr().err and not hub.downloaded() & WEIGHTS
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,17 @@ def model_folder(
     return path
 
 
+def fetch_model(base: str, revision: str | None, events: EventSink | None = None) -> tuple[Path, str]:
+    """The folder on this machine of a model that can be trained, downloaded where it is not there yet, and its family.
+
+    Raises UserError as ``load_family`` does; nothing is loaded.
+    """
+    model = ModelSettings(base=base)
+    folder = model_folder(base, revision, check=lambda found: _loader_for(found, model), events=events)
+    _loader_for(folder, model)
+    return folder, family_of(folder) or "unknown"
+
+
 def reads_masks(folder: Path) -> bool:
     """Whether a model folder is of an inpainting model, whose denoiser reads a mask beside the picture."""
     return json_object(folder / "unet" / "config.json").get("in_channels") == INPAINTING_CHANNELS
