@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -93,6 +94,7 @@ def _command(
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal: what starts the tests may ignore it
     from trainer.__main__ import main
 
     if first is not None:
