@@ -15,6 +15,7 @@ from tests.forked import ROOT
 from tests.recipe.test_kill import start
 from tests.recipe.tiny_runs import Watcher, losses_of, make_pictures, of_type, train_here
 from trainer import recipe, sampling
+from trainer.__main__ import main
 from trainer.checkpoint_folders import step_of
 from trainer.config_io import save_config
 from trainer.errors import JobFailed, UserError
@@ -59,6 +60,17 @@ def test_the_command_line_says_it_in_json_with_exit_code_2(tmp_path: Path, confi
     assert "Traceback" not in log
     assert log.count("error: model.base") == 1, log
     assert workspace.runs() == [], "a run that could not begin leaves nothing behind"
+
+
+def test_settings_that_were_broken_since_are_told_by_the_run(
+    config_of, workspace: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = workspace.create_run(config_of())
+    run.config_path.write_text("train: {max_steps: none}")
+    assert main(["resume", str(run.dir)]) == 2
+    assert "max_steps" in capfd.readouterr().err
+    info = run.read()
+    assert (info.state, info.exit_code, info.pid) == ("failed", 2, None) and "max_steps" in (info.error or "")
 
 
 def test_a_run_that_diverges_ends_with_its_last_good_state(config_of, workspace: Workspace) -> None:

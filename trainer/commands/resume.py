@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from trainer.commands.arguments import add_gpu_sharing, add_host, add_workspace, host_asked, workspace_of
 from trainer.commands.train import answer_of, answer_of_launch, describe
+from trainer.config import ModelSettings
 from trainer.config_io import save_config
 from trainer.errors import UserError
 from trainer.launching import add_processes, launch_of, train_together
@@ -53,10 +55,17 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         return answer_of_launch(known_run, begun)
     with ranks_of_launch() as ranks:
         ranks.share(lambda: take_over(known_run, args.max_steps))
-        train = load_train(known_run.config().model)
+        train = load_train(_model_of(known_run))
         asked = args.share_gpu if known_run.read().queue_device is None else None  # the queue's runs take turns
         outcome = train(known_run, workspace=workspace, events=events, share_gpu=asked, ranks=ranks)
     return answer_of(known_run, vars(outcome))
+
+
+def _model_of(run: Run) -> ModelSettings | None:
+    """What is trained on; None where the settings cannot be read, which training tells and notes."""
+    with suppress(UserError):
+        return run.config().model
+    return None
 
 
 def take_over(run: Run, max_steps: int | None = None, on: str | None = None) -> None:
