@@ -16,10 +16,10 @@ from trainer.config import ModelSettings
 from trainer.errors import UserError
 from trainer.files import home_path
 from trainer.model_sizes import local_folder
-from trainer.weight_files import weights_in
+from trainer.weight_files import vae_folder, weights_in
 
-_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
-"""As they are loaded, one after the other."""
+_PARTS = ("text_encoder", "text_encoder_2", "unet")
+"""As they are loaded, one after the other; the VAE is the last."""
 _BLOCK = 1 << 22
 _MOST_OF_MEMORY = 0.5
 """Of what is free: more would push out what was just read."""
@@ -43,10 +43,10 @@ def weights_of(model: ModelSettings) -> list[Path]:
     folder = local_folder(model)
     if folder is None:
         return []
-    own = [folder / part for part in _PARTS]
-    if model.vae and (other := home_path(model.vae)).is_dir():
-        own[-1] = other if (other / "config.json").is_file() else other / "vae"
-    return [path for part in own if part.is_dir() for path in _weights_in(part)]
+    other = home_path(model.vae) if model.vae else None
+    vae = vae_folder(folder, other if other is not None and other.is_dir() else None)
+    parts = [*(folder / part for part in _PARTS), vae]
+    return [path for part in parts if part.is_dir() for path in _weights_in(part)]
 
 
 def _weights_in(folder: Path) -> Iterator[Path]:

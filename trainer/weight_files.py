@@ -60,6 +60,13 @@ def weights_in(folder: Path) -> WeightFiles | None:
     return choose_weights(path.name for path in folder.iterdir() if path.is_file())
 
 
+def vae_folder(model: Path, other: Path | None) -> Path:
+    """Where the VAE lies: in the model, in another model, or in a folder of its own."""
+    if other is not None and (other / "config.json").is_file():
+        return other
+    return (other or model) / "vae"
+
+
 def _versions(names: Iterable[str]) -> list[WeightFiles]:
     wholes: list[WeightFiles] = []
     pieces: dict[tuple[str, str, str | None, int], dict[int, str]] = {}

@@ -50,13 +50,6 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
         raise _broken(folder, error) from error
 
 
-def vae_folder(model: Path, other: Path | None) -> Path:
-    """Where the VAE lies: in the model, in another model, or in a folder of its own."""
-    if other is not None and (other / "config.json").is_file():
-        return other
-    return (other or model) / "vae"
-
-
 def read_scheduler(folder: Path, prediction_type: str, zero_terminal_snr: bool) -> dict[str, Any]:
     """The noise schedule of a model folder as settings that every diffusers scheduler understands.
 

@@ -24,13 +24,13 @@ from trainer.families.parts import (
     load_vae,
     quiet,
     read_scheduler,
-    vae_folder,
 )
 from trainer.families.unet import UnetFamily, check_clip_skip, tokens_of
 from trainer.files import read_json
 from trainer.lora.keys import kohya_key
 from trainer.sampler_names import NoiseSchedule, Sampler
 from trainer.samplers import make_scheduler
+from trainer.weight_files import vae_folder
 
 FULL_VAE: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),

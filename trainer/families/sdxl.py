@@ -24,7 +24,6 @@ from trainer.families.parts import (
     load_vae,
     quiet,
     read_scheduler,
-    vae_folder,
 )
 from trainer.families.sd import FULL_TEXT, FULL_VAE
 from trainer.families.unet import UnetFamily, check_clip_skip, tokens_of
@@ -32,6 +31,7 @@ from trainer.files import read_json
 from trainer.lora.keys import kohya_key
 from trainer.sampler_names import NoiseSchedule, Sampler
 from trainer.samplers import make_scheduler
+from trainer.weight_files import vae_folder
 
 SIZE_NUMBERS = 6
 """Original height and width, crop top and left, target height and width: what the UNet reads of a picture's size."""

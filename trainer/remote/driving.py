@@ -49,9 +49,7 @@ def leave(run: Run, *, for_good: bool = False) -> None:
     Raises UserError for a run that is on no host.
     """
     with run.lock():
-        host = run.read().host
-        if host is None:
-            raise UserError("remote.not_there", f"The run {run.id} is on no other machine.", "`runs list` shows where.")
+        host = _host_of(run, run.read())
         interrupted = None if for_good else "process"
         words = on_its_own(host)
         run.update_locked(state="failed", pid=None, error=words, interrupted=interrupted, host_words="")
@@ -64,14 +62,19 @@ def give_up(run: Run) -> None:
     """
     with run.lock():
         info = run.status_locked()
-        if info.host is None:
-            raise UserError("remote.not_there", f"The run {run.id} is on no other machine.", "`runs list` shows where.")
+        host = _host_of(run, info)
         if info.state not in ENDED:
             message = f"The run {run.id} is followed, or about to be."
             raise UserError("run.alive", message, "`remote leave` ends that.")
-        words = f"Given up on {info.host}. Resume goes on from what is here."
+        words = f"Given up on {host}. Resume goes on from what is here."
         control.clear(run.control_dir)
         run.update_locked(state="failed", host=None, error=words, interrupted=None, host_words="")
+
+
+def _host_of(run: Run, info: RunInfo) -> str:
+    if info.host is None:
+        raise UserError("remote.not_there", f"The run {run.id} is on no other machine.", "`runs list` shows where.")
+    return info.host
 
 
 @contextmanager
