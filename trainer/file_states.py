@@ -18,6 +18,7 @@ SETTLED_NS = 2_000_000_000
 """So long a file must have been left alone: within a tick of the file system's clock it may change and look alike."""
 
 FileState = tuple[int, int, int, int]
+Mark = tuple[FileState, bool] | None
 
 
 def file_state(path: Path) -> FileState:
@@ -30,6 +31,19 @@ def is_settled(state: FileState, read_ns: int) -> bool:
     """Whether a file of this state, read at this time (Unix, nanoseconds), is sure to have another once it changes."""
     changed_ns = state[1] if os.name == "nt" else state[2]
     return read_ns - changed_ns > SETTLED_NS
+
+
+def mark_of(path: Path) -> Mark:
+    """Stands for what a file holds, or a folder lists, for those who follow it; None where there is none.
+
+    To be asked for before reading: what is written in between then counts as new at the next look. It changes with the
+    file, and once more when that has been left alone for a while, so that a change within a tick is read then.
+    """
+    try:
+        state, read_ns = file_state(path), time.time_ns()
+    except OSError:
+        return None
+    return state, is_settled(state, read_ns)
 
 
 class FileDigests:

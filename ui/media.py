@@ -145,10 +145,11 @@ def thumbnail(workspace: Workspace, path: Path) -> Path:
 
     Raises one of PICTURE_ERRORS.
     """
+    stamp = path.stat().st_mtime_ns  # before it is opened: another picture may take its place meanwhile
     with open_picture(path) as image:
         if max(image.size) <= THUMBNAIL_PX:
             return path
-        key = hashlib.sha256(f"{path}|{path.stat().st_mtime_ns}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"{path}|{stamp}".encode()).hexdigest()[:32]
         small = workspace.cache_dir / "thumbnails" / f"{key}.webp"
         if not small.exists():
             image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))

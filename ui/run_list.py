@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainer.errors import UserError
+from trainer.file_states import Mark, mark_of
 from trainer.remote.hosts import host_devices
 from trainer.runs.queue import in_order, read_queue
 from trainer.runs.store import ALIVE, Run, RunInfo, Workspace
@@ -15,7 +16,10 @@ from trainer.runs.store import ALIVE, Run, RunInfo, Workspace
 
 @dataclass(frozen=True)
 class RunList:
-    """Newest first; ``queue`` holds the ids of waiting runs, next one first. ``version`` tells lists apart."""
+    """Newest first; ``queue`` holds the ids of waiting runs, next one first.
+
+    ``version`` tells lists apart, also from those of a process before this one, which an open page may show.
+    """
 
     version: int
     infos: tuple[RunInfo, ...]
@@ -34,20 +38,19 @@ class RunListReader:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._lock = threading.Lock()
-        self._known: dict[Path, tuple[int, RunInfo]] = {}
-        self._list = RunList(0, (), ())
+        self._known: dict[Path, tuple[Mark, RunInfo]] = {}
+        self._list = RunList(time.time_ns(), (), ())
 
     def read(self) -> RunList:
         """The list as it is now; the same object as before while nothing has changed."""
         with self._lock:
-            known: dict[Path, tuple[int, RunInfo]] = {}
+            known: dict[Path, tuple[Mark, RunInfo]] = {}
             newer = 0
             for run in self._runs():
-                with suppress(OSError):  # gone meanwhile, no folder, or not ours to read
-                    try:
-                        known[run.dir] = self._read(run)
-                    except UserError:
-                        newer += run.is_newer
+                try:
+                    known[run.dir] = self._read(run)
+                except UserError:  # gone meanwhile, no folder, not ours to read, or newer
+                    newer += run.is_newer
             self._known = known
             infos = tuple(sorted((info for _, info in known.values()), key=lambda info: -info.created))
             state = read_queue(self._workspace)
@@ -60,14 +63,12 @@ class RunListReader:
     def _runs(self) -> list[Run]:
         return [Run(path) for path in self._workspace.run_folders()]
 
-    def _read(self, run: Run) -> tuple[int, RunInfo]:
-        """A run whose process lives is asked each time whether it still does."""
-        stamp = run.info_path.stat().st_mtime_ns
-        old = self._known.get(run.dir)
-        if old is not None and old[0] == stamp and old[1].state not in ALIVE:
+    def _read(self, run: Run) -> tuple[Mark, RunInfo]:
+        """A run whose process lives is asked each time whether it still does. Raises UserError."""
+        mark, old = mark_of(run.info_path), self._known.get(run.dir)
+        if old is not None and old[0] == mark and old[1].state not in ALIVE:
             return old
         try:
-            info = run.status()
+            return mark, run.status()
         except OSError:  # that its process is gone cannot be written down
-            info = run.read()
-        return run.info_path.stat().st_mtime_ns, info
+            return mark, run.read()

@@ -1,6 +1,6 @@
 """A run folder as the page shows it: head line, curves, previews, checkpoints, log tail. No gradio in here.
 
-Reading is incremental and the result is kept per version, so that many open pages cost one look at the files.
+Reading is incremental and the result is kept until a file changes, so that many open pages cost one look at the files.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import orjson
 
 from trainer.config import Config
 from trainer.errors import UserError
+from trainer.file_states import Mark, mark_of
 from trainer.pace import Pace, epochs_by, seconds_left
 from trainer.runs.events import Event, EventTail
 from trainer.runs.store import ENDED, Run, RunInfo
@@ -93,13 +94,11 @@ class RunView:
     """Everything the Runs tab shows of a run, apart from curves and pictures.
 
     Attributes:
-        version: changes whenever anything in it does.
         curves_version: changes with the curves.
         wall_version: changes with the preview pictures.
         seconds_left: until the end; None while it is not known, and where the run does not train.
     """
 
-    version: str
     curves_version: str
     wall_version: str
     info: RunInfo
@@ -130,6 +129,7 @@ class RunReader:
         self._best: int | None = None
         self._progress: tuple[str, int, int] | None = None
         self._counts = {"all": 0, "curves": 0, "wall": 0}
+        self._seen: tuple[int, list[Mark], RunInfo] | None = None
         self._view: RunView | None = None
         self._answers: dict[Stretch, bytes] = {}
         self._config: Config | None = None
@@ -140,12 +140,13 @@ class RunReader:
             self.last_look = time.monotonic()
             for events in self._tail.parts():
                 self._take_all(events)
+            marks = [mark_of(path) for path in (self.run.log_path, self.run.checkpoints_dir)]
             info = self.run.status()
-            watched = (self.run.info_path, self.run.log_path, self.run.checkpoints_dir)
-            files = "-".join(str(_stamp(path)) for path in watched)
-            version = f"{self._counts['all']}-{files}-{info.state}"
-            if self._view is None or self._view.version != version:
-                self._view = self._build(info, version)
+            seen = self._counts["all"], marks, info
+            if self._view is None or seen != self._seen:
+                view = self._build(info)
+                self._seen = seen
+                self._view = self._view if view == self._view else view
             return self._view
 
     def curves(self, stretch: Stretch) -> bytes:
@@ -256,11 +257,10 @@ class RunReader:
             self._samples[int(match[2]), int(match[1])] = told
             self._counts["wall"] += 1
 
-    def _build(self, info: RunInfo, version: str) -> RunView:
+    def _build(self, info: RunInfo) -> RunView:
         self._answers.clear()
         step_seconds, left = self._times(info)
         return RunView(
-            version=version,
             curves_version=str(self._counts["curves"]),
             wall_version=str(self._counts["wall"]),
             info=info,
@@ -406,10 +406,3 @@ def file_size(size_bytes: int) -> str:
 def _count(value: Any) -> int:
     found = number(value)
     return 0 if found is None else int(found)
-
-
-def _stamp(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0

@@ -11,7 +11,7 @@ import pytest
 
 from trainer import file_states
 from trainer.families import parts
-from trainer.file_states import FileDigests, file_state, is_settled
+from trainer.file_states import FileDigests, file_state, is_settled, mark_of
 
 
 @pytest.fixture
@@ -83,6 +83,20 @@ def test_a_file_that_was_just_written_is_not_trusted(tmp_path: Path) -> None:
     digests.digest(file)
     digests.keep()
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_mark_changes_with_the_file_and_once_it_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.png"
+    assert mark_of(file) is None
+    file.write_bytes(b"before")
+    seen = [mark_of(file)]
+    replace(file, b"behind")
+    seen.append(mark_of(file))
+    monkeypatch.setattr(file_states, "SETTLED_NS", -1)
+    seen.append(mark_of(file))
+    assert len(set(seen)) == 3 and mark_of(file) == seen[-1]
 
 
 @pytest.mark.usefixtures("settled")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from trainer import file_states
 from trainer.errors import Problem, UserError
 from trainer.grids.store import Grid, grids
 from trainer.picture_pace import PicturePace
@@ -49,6 +51,10 @@ def answer(studio: Studio, **told: Any) -> None:
     write_answer(studio.answers_dir, Answer(id=request.id, **told))
 
 
+def draw(grid: Grid, number: int) -> None:
+    save_png(Image.new("RGB", (8, 8)), grid.picture(list(grid.read().spec.cells())[number]), {})
+
+
 def end(studio: Studio) -> None:
     for path in studio.requests_dir.iterdir():
         path.unlink()
@@ -86,7 +92,7 @@ def test_what_is_said_while_it_is_drawn(desk: GridDesk, studio: Studio) -> None:
     assert told(desk, grid)["words"] == "Waiting for the GPU: 0 of 6 pictures."
     cells = list(grid.read().spec.cells())
     PicturePace(studio.workspace).note(BASE, (128, 128), 2.0)
-    save_png(Image.new("RGB", (8, 8)), grid.picture(cells[0]), {})
+    draw(grid, 0)
     grid.fail(cells[1], [Problem("x", "It does not fit.", "Choose another.")])
     answer(studio, state="running", what="drawing", step=5, steps=10)
     shown = told(desk, grid)
@@ -97,6 +103,20 @@ def test_what_is_said_while_it_is_drawn(desk: GridDesk, studio: Studio) -> None:
     end(studio)
     shown = told(desk, grid)
     assert (shown["words"], shown["busy"]) == ("Stopped: 1 of 6 pictures.", False)
+
+
+def test_two_pictures_within_a_tick_of_the_clock_are_both_counted(
+    desk: GridDesk, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = desk.start(BASE, AXES)
+    end(studio)
+    draw(grid, 0)
+    assert told(desk, grid)["words"] == "Stopped: 1 of 6 pictures."
+    tick = grid.cells_dir.stat().st_mtime_ns
+    draw(grid, 1)
+    os.utime(grid.cells_dir, ns=(tick, tick))
+    monkeypatch.setattr(file_states, "SETTLED_NS", -1)  # as if some seconds had passed
+    assert told(desk, grid)["words"] == "Stopped: 2 of 6 pictures."
 
 
 def test_going_on_ending_and_deleting(desk: GridDesk, studio: Studio) -> None:
@@ -126,7 +146,7 @@ def test_a_page_is_told_of_what_changed_only(desk: GridDesk) -> None:
     now, shown = desk.look("")
     assert shown == first.id
     assert desk.look("gone")[1] == first.id
-    save_png(Image.new("RGB", (8, 8)), first.picture(next(first.read().spec.cells())), {})
+    draw(first, 0)
     assert desk.look("")[0] != now
     assert desk.last_axes()["x"]["values"] == ["1", "2", "3"]
     damaged = first.dir.with_name("99990101-000000-damaged") / "grid.json"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from trainer.config import Config
+from trainer.data.image_files import open_picture
 from trainer.runs.store import Workspace, this_process
 from ui import media, picture_html, run_html
 from ui.run_list import RunList, RunListReader
@@ -68,6 +71,7 @@ def test_run_list_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     assert reader.read() is runs
     second.update(state="finished")
     assert reader.read().queue == (first.id,)
+    assert RunListReader(workspace).read().version != runs.version  # a page outlives the program that it asked
 
 
 def test_thumbnails_are_small_and_made_once(tmp_path: Path) -> None:
@@ -80,3 +84,22 @@ def test_thumbnails_are_small_and_made_once(tmp_path: Path) -> None:
     assert Image.open(made).size == (256, 128)
     stamp = made.stat().st_mtime_ns
     assert media.thumbnail(workspace, big).stat().st_mtime_ns == stamp
+
+
+def test_a_thumbnail_is_never_that_of_the_picture_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace, path = Workspace(tmp_path), tmp_path / "a.png"
+    Image.new("RGB", (512, 512), "red").save(path)
+    os.utime(path, ns=(1, 1))
+
+    def opened(path: Path) -> Image.Image:
+        image = open_picture(path)
+        monkeypatch.undo()
+        Image.new("RGB", (512, 512), "blue").save(path.with_name("b.png"))
+        path.with_name("b.png").replace(path)
+        return image
+
+    monkeypatch.setattr(media, "open_picture", opened)
+    media.thumbnail(workspace, path)
+    with Image.open(media.thumbnail(workspace, path)) as small:
+        red, _, blue = small.convert("RGB").getextrema()
+    assert red[1] < 50 and blue[0] > 200

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trainer.config import Config
-from trainer.runs.store import Run, Workspace, this_process
+from trainer.runs.store import Run, RunInfo, Workspace, this_process
 from ui import run_view
 from ui.curves import Stretch
+from ui.run_list import RunListReader
 from ui.run_view import RunReader, RunReaders, duration, file_size, log_tail, readers_of, speed
 
 
@@ -98,10 +101,40 @@ def test_same_object_until_something_changes(run: Run) -> None:
     assert reader.view() is first
     tell(run, metric(1, 1.0))
     second = reader.view()
-    assert second is not first and second.version != first.version
-    time.sleep(0.01)
+    assert second is not first and second != first
     run.log_path.write_text("hello\n")
     assert reader.view().log == "hello"
+    written = run.log_path.stat()
+    run.log_path.write_text("hello\nagain\n")
+    os.utime(run.log_path, ns=(written.st_atime_ns, written.st_mtime_ns))
+    assert reader.view().log == "hello\nagain"
+
+
+def step_of_reader(run: Run) -> Callable[[], int]:
+    reader = RunReader(run)
+    return lambda: reader.view().info.step
+
+
+def step_of_list(run: Run) -> Callable[[], int]:
+    reader = RunListReader(run.workspace)
+    return lambda: reader.read().infos[0].step
+
+
+@pytest.mark.parametrize("follow", [step_of_reader, step_of_list])
+def test_what_is_written_just_after_a_run_was_read_shows_at_the_next_look(
+    follow: Callable[[Run], Callable[[], int]], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.update(state="stopped")
+    read, step = Run.status, follow(run)
+
+    def status(looked_at: Run) -> RunInfo:
+        info = read(looked_at)
+        monkeypatch.undo()
+        run.update(step=90)
+        return info
+
+    monkeypatch.setattr(Run, "status", status)
+    assert [step(), step()] == [40, 90]
 
 
 def test_a_dead_process_is_told(run: Run) -> None:

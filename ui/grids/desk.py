@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from trainer.errors import Problem, UserError
+from trainer.file_states import Mark, mark_of
 from trainer.grids.axes import KINDS, Axis
 from trainer.grids.spec import AXES, MAX_CELLS, GridSpec, parse_grid
 from trainer.grids.store import PUTTING_TOGETHER, Grid, GridInfo, Progress, grid_of, grids, new_grid
@@ -37,7 +38,7 @@ class GridDesk:
         self._studio = studio
         self._pace = PicturePace(context.workspace)
         self._infos: dict[str, GridInfo] = {}
-        self._counted: dict[str, tuple[int, Progress]] = {}
+        self._counted: dict[str, tuple[Mark, Progress]] = {}
 
     def weigh(self, base: PictureSettings, axes: Mapping[str, Any]) -> dict[str, Any]:
         """How many pictures that would be and how long they would take, or what is wrong, axis by axis."""
@@ -146,13 +147,9 @@ class GridDesk:
 
     def _progress(self, grid: Grid) -> Progress:
         """How far a grid is, counted again when its folder has changed."""
-        try:
-            stamp = grid.cells_dir.stat().st_mtime_ns
-        except FileNotFoundError:
-            stamp = 0
-        known = self._counted.get(grid.id)
-        if known is None or known[0] != stamp:
-            known = self._counted[grid.id] = (stamp, grid.progress(self._info(grid).spec))
+        mark, known = mark_of(grid.cells_dir), self._counted.get(grid.id)
+        if known is None or known[0] != mark:
+            known = self._counted[grid.id] = (mark, grid.progress(self._info(grid).spec))
         return known[1]
 
     def _entry(self, grid: Grid, requests: Mapping[str, str]) -> dict[str, Any]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from ui import run_html
 from ui.runs.board import Panel, RunsBoard
+from ui.runs.desk import Shown
 from ui.scripted import told_html
 
 
 def build(board: RunsBoard) -> None:
     """Lay the head out."""
     head = told_html("run-head")
-    board.add(Panel("head", [head], lambda shown: shown.view.version, lambda shown: [run_html.head_line(shown.view)]))
+    board.add(Panel("head", [head], _told, lambda shown: [_told(shown)]))
+
+
+def _told(shown: Shown) -> str:
+    return run_html.head_line(shown.view)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.config import Config
+from trainer.file_states import Mark, mark_of
 from trainer.measurements import config_of, costs_for, kept_measurement, newest_alike
 from trainer.pace import KINDS, Costs, Place, epochs_by, pace_of, seconds_left
 from trainer.runs.store import Run, RunInfo, Workspace
@@ -16,7 +17,7 @@ class Paces:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._costs: dict[Path, tuple[int, Costs | None]] = {}
-        self._configs: dict[Path, tuple[int, Config | None]] = {}
+        self._configs: dict[Path, tuple[Mark, Config | None]] = {}
 
     def seconds_left(self, info: RunInfo, infos: tuple[RunInfo, ...]) -> float | None:
         """The time that what is left of a run takes, by its own events or those of the newest run like it.
@@ -53,10 +54,10 @@ class Paces:
     def _config(self, info: RunInfo) -> Config | None:
         """None where it cannot be read."""
         run = self._run(info)
-        stamp = run.config_path.stat().st_mtime_ns if run.config_path.exists() else 0
-        if self._configs.get(run.dir, (-1, None))[0] != stamp:
-            self._configs[run.dir] = (stamp, config_of(run))
-        return self._configs[run.dir][1]
+        mark, known = mark_of(run.config_path), self._configs.get(run.dir)
+        if known is None or known[0] != mark:
+            known = self._configs[run.dir] = (mark, config_of(run))
+        return known[1]
 
     def _run(self, info: RunInfo) -> Run:
         return Run(self._workspace.runs_dir / info.id)
