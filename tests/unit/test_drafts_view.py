@@ -69,9 +69,9 @@ def test_pages(drafts: DraftFile, tmp_path: Path) -> None:
 
 
 def test_the_key_says_what_is_shown(drafts: DraftFile, tmp_path: Path) -> None:
-    before = key(drafts, DraftQuery(2, "open"))
+    before = key(tmp_path, drafts.version, DraftQuery(2, "open"))
     assert query_in(before, tmp_path) == DraftQuery(2, "open")
     assert query_in(before, tmp_path / "other") == query_in("", tmp_path) == DraftQuery()
     drafts.add([draft(0)])
-    assert key(drafts, DraftQuery(2, "open")) != before
+    assert key(tmp_path, drafts.version, DraftQuery(2, "open")) != before
     assert DraftQuery.of({"page": -1, "show": "evil"}) == DraftQuery()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,23 @@ def test_polling_answers_only_when_something_changed(place: Place) -> None:
     assert place.reviews.poll(str(place.folder), review.key) is not None
     place.reviews.discard(place.view)
     assert not place.drafts.path.exists()
+
+
+def test_a_draft_that_comes_just_after_they_were_read_shows_at_the_next_look(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = DraftFile.read
+
+    def then_one_comes(drafts: DraftFile) -> dict[str, Draft]:
+        found = read(drafts)
+        monkeypatch.undo()
+        drafts.add([Draft("1.png", "1.txt", None, "", "better")])
+        return found
+
+    monkeypatch.setattr(DraftFile, "read", then_one_comes)
+    first = place.reviews.turn(place.view, PAGE)
+    review = place.reviews.poll(str(place.folder), first.key)
+    assert review is not None and "better" in json.dumps(review.panel)
 
 
 @pytest.mark.parametrize(

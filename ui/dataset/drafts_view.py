@@ -54,9 +54,12 @@ def undecided(drafts: DraftFile, listing: Listing) -> list[Shown]:
     return [one for one in shown if one.state != "written"]
 
 
-def key(drafts: DraftFile, query: DraftQuery) -> str:
-    """Names what is shown: it changes when drafts do, and when another page or state is asked for."""
-    return json.dumps([str(drafts.folder), drafts.version, query.page, query.show])
+def key(folder: Path, version: str, query: DraftQuery) -> str:
+    """Names what is shown: it changes when drafts do, and when another page or state is asked for.
+
+    ``version`` is that of the drafts before they were read.
+    """
+    return json.dumps([str(folder), version, query.page, query.show])
 
 
 def query_in(shown_key: str, folder: Path) -> DraftQuery:

@@ -40,7 +40,8 @@ class ReviewDesk:
             return None if not shown_key else Review({}, "")
         drafts = self._drafts(self._desk.context.allowed(folder))
         query = query_in(shown_key, drafts.folder)
-        return None if key(drafts, query) == shown_key else self._review(drafts, query)
+        now = key(drafts.folder, drafts.version, query)
+        return None if now == shown_key else self._review(drafts, query)
 
     def turn(self, view: View, wanted: Mapping[str, Any]) -> Review:
         """Another page, or drafts in another state."""
@@ -108,8 +109,9 @@ class ReviewDesk:
         return undecided(drafts, self._desk.recent(drafts.folder)) if drafts.version else []
 
     def _review(self, drafts: DraftFile, query: DraftQuery) -> Review:
+        version = drafts.version
         panel = drafts_view(self._shown(drafts), query, drafts.folder, lambda entries: self._thumbs(drafts, entries))
-        return Review(panel, key(drafts, replace(query, page=panel["page"])))
+        return Review(panel, key(drafts.folder, version, replace(query, page=panel["page"])))
 
     def _thumbs(self, drafts: DraftFile, entries: Sequence[Entry]) -> list[str]:
         thumbnails = self._desk.thumbnails
