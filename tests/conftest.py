@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second t
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault(
+        "TRITON_INTERPRET", "1"
+    )  # kernels of GPUs are tried out in Python; read when Triton is imported
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

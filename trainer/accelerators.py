@@ -42,6 +42,7 @@ class Features:
         paged_optimizers: bitsandbytes moves such states between its memory and the machine's.
         process_groups: several processes may train on devices of this kind, one on each.
         kernel_times: the profiler tells how long each of its kernels took.
+        fused_layers: the kernels of ``trainer.fused`` are known to run on it.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Features:
     paged_optimizers: bool = False
     process_groups: bool = False
     kernel_times: bool = False
+    fused_layers: bool = False
 
     @property
     def offloads(self) -> bool:
@@ -81,6 +83,7 @@ _CUDA = Features(
     paged_optimizers=True,
     process_groups=True,
     kernel_times=True,
+    fused_layers=True,
 )
 
 FEATURES: dict[Kind, Features] = {
@@ -97,7 +100,7 @@ FEATURES: dict[Kind, Features] = {
     ),
     "cuda": _CUDA,
     # HIP stands in for CUDA call by call (PyTorch's documentation, "HIP (ROCm) semantics")
-    "rocm": replace(_CUDA, name="AMD GPU"),
+    "rocm": replace(_CUDA, name="AMD GPU", fused_layers=False),
     # Copies that are not waited for may read what is gone by then (pytorch#189690), so there are none here
     "mps": Features(name="Apple GPU", loss_scaling=True),
     # Arc A has no float64, which GradScaler computes with

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal
 
 import psutil
 import torch
+from torch import Tensor
 
 from trainer.conditioning import caption_encoder
 from trainer.config import Config
@@ -22,6 +24,8 @@ from trainer.device_needs import suited
 from trainer.devices import (
     compute_dtype,
     device_name,
+    forget_peak_memory,
+    give_back_memory,
     gpu_held,
     kind_of,
     peak_memory_bytes,
@@ -31,6 +35,7 @@ from trainer.devices import (
 )
 from trainer.families import load_family, random_family
 from trainer.families.base import Family
+from trainer.late_numbers import LateNumbers, moment
 from trainer.learning import Learning
 from trainer.lora.adapter import add_adapters, norm_limiter
 from trainer.offload import offload_blocks
@@ -45,7 +50,7 @@ from trainer.quantize import quantize_denoiser
 from trainer.recipe import Ingredients, train_step
 from trainer.runs.events import EventSink
 from trainer.step_calls import CALLED, Calls, calls_of
-from trainer.together import set_training_mode
+from trainer.together import let_parts_rest, set_training_mode
 
 WARM_UP_STEPS = 3
 BATCHES = 4
@@ -87,8 +92,12 @@ class _Bench:
 
     def step(self, calls: Calls = CALLED) -> None:
         """One optimizer step of the recipe, which can be looked into where it is called."""
-        train_step(self.ingredients, self.learning, self._batch, calls)
+        self.begin_step(calls)
         wait_for(self.ingredients.device)
+
+    def begin_step(self, calls: Calls) -> Tensor:
+        """The same; a GPU may not have computed it yet. Returns the step's numbers."""
+        return train_step(self.ingredients, self.learning, self._batch, calls)
 
     def _batch(self, index: int) -> Batch | None:
         with span(DATA):
@@ -155,6 +164,9 @@ def _bench(
     set_training_mode(family, config)
     data = random_training_set(config, family, config.train.batch_size * BATCHES)
     encode = caption_encoder(family, config, data.text_plan, Path(), events, lambda: None)
+    let_parts_rest(family, config, data)
+    give_back_memory(device)
+    forget_peak_memory(device)
     ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device))
     return _Bench(ingredients, learning, data, time.perf_counter() - begun)
 
@@ -165,13 +177,9 @@ def _warn(events: EventSink, code: str, message: str, hint: str) -> None:
 
 def _measured(bench: _Bench, size: str, events: EventSink) -> Measurement:
     config, device, family = bench.ingredients.config, bench.ingredients.device, bench.ingredients.family
+    steps = config.train.max_steps
     calls = calls_of(config, bench.learning, family, device, events)
-    times = []
-    for step in range(config.train.max_steps):
-        begun = time.perf_counter()
-        bench.step(calls)
-        times.append(time.perf_counter() - begun)
-        events.emit("progress", what="measuring", done=step + 1, total=config.train.max_steps)
+    times = _times_of(bench, calls, lambda step: events.emit("progress", what="measuring", done=step, total=steps))
     steady = sorted(times[WARM_UP_STEPS:] or times)
     median = statistics.median(steady)
     width, height = resolutions(config.dataset)[0]
@@ -195,6 +203,28 @@ def _measured(bench: _Bench, size: str, events: EventSink) -> Measurement:
         device=device_name(device),
         torch=torch.__version__,
     )
+
+
+def _times_of(bench: _Bench, calls: Calls, tell: Callable[[int], object]) -> list[float]:
+    """Seconds from the end of each step to the end of the next, the first one's from its beginning.
+
+    As in a run, the next steps begin before the numbers of one are read; those of the warm-up are waited for.
+    """
+    device, times = bench.ingredients.device, list[float]()
+    late = LateNumbers[None](device)
+    last = time.perf_counter()
+    for step in range(bench.ingredients.config.train.max_steps):
+        begin = moment(device)
+        late.add(None, bench.begin_step(calls), begin)
+        for _ in late.all() if step < WARM_UP_STEPS else late.ready():
+            times.append(time.perf_counter() - last)
+            last += times[-1]
+            tell(len(times))
+    for _ in late.all():
+        times.append(time.perf_counter() - last)
+        last += times[-1]
+        tell(len(times))
+    return times
 
 
 def _family(

@@ -302,6 +302,12 @@ def peak_memory_bytes(device: torch.device) -> int | None:
     return int(backend(device).max_memory_allocated(device)) if features_of(device).memory_counts else None
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Count ``peak_memory_bytes`` from now on."""
+    if features_of(device).memory_counts:
+        backend(device).reset_peak_memory_stats(device)
+
+
 def give_back_memory(device: torch.device) -> None:
     """Collect garbage, and return to the GPU's driver and to the system what is free inside this process.
 

@@ -18,6 +18,7 @@ from trainer.devices import give_back_cached_memory, is_out_of_memory
 from trainer.drawing import Progress
 from trainer.errors import StoppedOnRequest
 from trainer.families.base import Family
+from trainer.fused.layers import use_fused_layers
 from trainer.learning import Learning
 from trainer.ranks import ALONE, Call, OutOfStep, Ranks
 from trainer.rollback import load_checkpoint
@@ -209,7 +210,8 @@ def let_parts_rest(family: Family, config: Config, data: TrainingSet) -> None:
 
 
 def set_training_mode(family: Family, config: Config) -> None:
-    """Dropout on, and gradient checkpointing where asked for."""
+    """Dropout on, gradient checkpointing where asked for, and layers of few kernels where the device has them."""
+    use_fused_layers(family.denoiser, next(family.denoiser.parameters()).device)
     for module in (family.denoiser, *family.text_encoders.values()):
         module.train()
     family.save_memory(config.train.gradient_checkpointing, draws=config.lora.has_dropout)

@@ -250,6 +250,7 @@ class SdLoader:
                 scheduler_config=read_scheduler(MODEL_DIR, "auto", False),
                 kind=kind,
             )
+        family.fingerprint_text = family.fingerprint_vae = "random"  # no files have these weights
         family.freeze(device)
         return family
 

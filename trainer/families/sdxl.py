@@ -186,6 +186,7 @@ class SdxlLoader:
                 vae=AutoencoderKL.from_config(vae),
                 scheduler_config=read_scheduler(MODEL_DIR, "auto", False),
             )
+        family.fingerprint_text = family.fingerprint_vae = "random"  # no files have these weights
         family.freeze(device)
         return family
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.frozen_layers import FrozenConv2d, format_of
+from trainer.lora.rounded import rounded
 
 ADAPTER = "default"
 """PEFT's name for what is trained."""
@@ -39,11 +40,11 @@ class LoraProduct(torch.autograd.Function):
         Each of the three may have ones behind, as those of 1x1 convolutions have.
         """
         dtype = format_of(weight)
-        frozen, first, second = (_matrix(each, dtype) for each in (weight, down, up))
+        frozen, first, second = _matrix(weight, dtype), *(_matrix(rounded(each, dtype), dtype) for each in (down, up))
         rows = _in_format(x, dtype).reshape(-1, x.shape[-1])
-        hidden = functional.linear(rows, first)
+        hidden = _scaled_product(rows, first.t(), scale)
         output = functional.linear(rows, frozen, None if bias is None else _in_format(bias, dtype))
-        output.addmm_(hidden, second.t(), alpha=scale)
+        output.addmm_(hidden, second.t())
         ctx.save_for_backward(rows, frozen, first, second, hidden)
         ctx.scale, ctx.shapes = scale, (x.shape, down.shape, up.shape)
         return output.view(*x.shape[:-1], -1)
@@ -55,10 +56,22 @@ class LoraProduct(torch.autograd.Function):
         scale, (x_shape, down_shape, up_shape) = ctx.scale, ctx.shapes
         gradient = gradient.reshape(-1, gradient.shape[-1])
         through = torch.addmm(hidden, gradient, up, beta=0, alpha=scale)
-        for_up = torch.addmm(up, gradient.t(), hidden, beta=0, alpha=scale).view(up_shape)
-        for_down = torch.mm(through.t(), rows).view(down_shape)
+        for_up = _exact_product(gradient.t(), hidden).view(up_shape)
+        for_down = _exact_product(through.t(), rows).view(down_shape)
         for_x = torch.mm(gradient, frozen).addmm_(through, down).view(x_shape) if ctx.needs_input_grad[0] else None
         return for_x, None, None, for_down, for_up, None
+
+
+def _scaled_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """``scale * left @ right``: with ``beta=0`` nothing is read of the sum's other term."""
+    return torch.addmm(left.new_empty((len(left), right.shape[1])), left, right, beta=0, alpha=scale)
+
+
+def _exact_product(left: Tensor, right: Tensor) -> Tensor:
+    """A factor's gradient: in float32 at once where a GPU sums in it anyway, else autograd would have to cast it."""
+    if left.is_cuda and left.dtype in (torch.float16, torch.bfloat16):
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return torch.mm(left, right)
 
 
 def _in_format(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -82,14 +95,23 @@ class SharedProduct(torch.autograd.Function):
         count = len(scales)
         dtype = format_of(tensors[0])
         frozen = _joined([_in_format(each, dtype) for each in tensors[:count]])
-        downs = _in_format(torch.cat(tensors[count : 2 * count]), dtype)
-        ups = [_in_format(each, dtype) for each in tensors[2 * count :]]
+        downs = _in_format(torch.cat([rounded(each, dtype) for each in tensors[count : 2 * count]]), dtype)
+        ups = [_in_format(rounded(each, dtype), dtype) for each in tensors[2 * count :]]
         rows = _in_format(x, dtype).reshape(-1, x.shape[-1])
-        hidden = functional.linear(rows, downs)
-        output = functional.linear(rows, frozen)
         ranks, widths = [up.shape[1] for up in ups], [len(up) for up in ups]
-        for part, each, up, scale in zip(output.split(widths, 1), hidden.split(ranks, 1), ups, scales, strict=True):
-            part.addmm_(each, up.t(), alpha=scale)
+        if len(set(scales)) == 1:
+            hidden = _scaled_product(rows, downs.t(), scales[0])
+        else:
+            hidden = torch.cat(
+                [
+                    _scaled_product(rows, each.t(), scale)
+                    for each, scale in zip(downs.split(ranks), scales, strict=True)
+                ],
+                1,
+            )
+        output = functional.linear(rows, frozen)
+        for part, each, up in zip(output.split(widths, 1), hidden.split(ranks, 1), ups, strict=True):
+            part.addmm_(each, up.t())
         ctx.save_for_backward(rows, frozen, downs, hidden, *ups)
         ctx.scales, ctx.shape = scales, x.shape
         return output.view(*x.shape[:-1], -1)
@@ -102,8 +124,8 @@ class SharedProduct(torch.autograd.Function):
         ranks, widths = [up.shape[1] for up in ups], [len(up) for up in ups]
         parts = list(zip(gradient.split(widths, 1), hidden.split(ranks, 1), ups, ctx.scales, strict=True))
         through = torch.cat([torch.addmm(h, g, up, beta=0, alpha=scale) for g, h, up, scale in parts], 1)
-        for_ups = [torch.addmm(up, g.t(), h, beta=0, alpha=scale) for g, h, up, scale in parts]
-        for_downs = torch.mm(through.t(), rows).split(ranks)
+        for_ups = [_exact_product(g.t(), h) for g, h, _, _ in parts]
+        for_downs = _exact_product(through.t(), rows).split(ranks)
         for_x = None
         if ctx.needs_input_grad[0]:
             for_x = torch.mm(gradient, frozen).addmm_(through, downs).view(ctx.shape)

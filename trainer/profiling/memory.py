@@ -80,9 +80,9 @@ def memory_by_kind(family: Family, step: Callable[[], object], device: torch.dev
     denoiser, texts = family.denoiser, list(family.text_encoders.values())
     lora = _bytes(each for module in (denoiser, *texts) for each in module.parameters() if each.requires_grad)
     kinds = {
-        "denoiser": _frozen(denoiser),
-        "text_encoders": sum(map(_frozen, texts)),
-        "vae": _frozen(cast(Any, family).vae),
+        "denoiser": _frozen(denoiser, device),
+        "text_encoders": sum(_frozen(text, device) for text in texts),
+        "vae": _frozen(cast(Any, family).vae, device),
         "lora": lora,
         "optimizer": optimizers.state,
         "activations": activations,
@@ -142,9 +142,10 @@ def _most_above(step: Callable[[], object], device: torch.device) -> int:
     return most
 
 
-def _frozen(module: nn.Module) -> int:
+def _frozen(module: nn.Module, device: torch.device) -> int:
+    """Weights that do not learn, as far as they lie on the device."""
     parameters = [each for each in module.parameters() if not each.requires_grad]
-    return _bytes([*parameters, *module.buffers()])
+    return _bytes(each for each in (*parameters, *module.buffers()) if each.device.type == device.type)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

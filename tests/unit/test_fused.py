@@ -1,0 +1,185 @@
+"""Layers of few kernels against float64 and against diffusers; without a GPU the kernels are interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.tiny_models import tiny_model
+from trainer.config import LoraSettings, ModelSettings
+from trainer.families import load_family
+from trainer.families.base import Conditioning, Family
+from trainer.fused import layers
+from trainer.fused.layers import FusedGroupNorm, FusedResnetBlock, use_fused_layers
+from trainer.lora.adapter import add_adapters
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+pytest.importorskip("triton")
+
+
+def near(got: Tensor, wanted: Tensor, share: float) -> bool:
+    """Whether the difference is this share of the whole at most, in length."""
+    wanted = wanted.double()
+    return bool((got.double() - wanted).norm() <= share * wanted.norm())
+
+
+def with_gradient(function: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.detach().requires_grad_()
+    y = function(x)
+    y.backward(gradient.to(y.dtype))
+    assert x.grad is not None
+    return y.detach(), x.grad
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "activate"),
+    [
+        ((2, 64, 12, 7), torch.float32, True),
+        ((2, 64, 12, 7), torch.float32, False),
+        ((1, 96, 5, 5), torch.bfloat16, True),
+        ((1, 96, 5, 5), torch.float16, False),
+        ((1, 320, 9, 8), torch.bfloat16, False),
+        ((2, 64, 2, 1), torch.float32, True),
+        ((1, 32, 70, 60), torch.float32, True),  # sums of more blocks than are joined at once
+    ],
+)
+def test_group_norm(shape: tuple[int, ...], dtype: torch.dtype, activate: bool) -> None:
+    """Also far from zero, where sums of squares would lose all digits, and in pictures that lie otherwise in memory."""
+    from trainer.fused.functions import group_norm
+
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(shape, generator=generator) * 2 + 50).to(DEVICE, dtype)
+    gradient = torch.randn(shape, generator=generator).to(DEVICE, dtype)
+    weight, bias = (torch.randn(shape[1], generator=generator).to(DEVICE, dtype) for _ in range(2))
+
+    def exact(x: Tensor) -> Tensor:
+        y = functional.group_norm(x, 32, weight.double(), bias.double(), 1e-5)
+        return functional.silu(y) if activate else y
+
+    wanted = with_gradient(exact, x.double(), gradient.double())
+    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+        got = with_gradient(lambda x: group_norm(x, 32, weight, bias, 1e-5, activate=activate), given, gradient)
+        assert got[0].dtype == got[1].dtype == dtype and got[0].is_contiguous(memory_format=torch.channels_last)
+        share = {torch.float32: 2e-5, torch.bfloat16: 4e-3, torch.float16: 5e-4}[dtype]
+        assert near(got[0], wanted[0], share) and near(got[1], wanted[1], 2 * share)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 3, 48), (5, 2 * 1300)])
+def test_gated(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    from trainer.fused.functions import gated
+
+    generator = torch.Generator().manual_seed(1)
+    both = torch.randn(shape, generator=generator).to(DEVICE, dtype)
+    gradient = torch.randn((*shape[:-1], shape[-1] // 2), generator=generator).to(DEVICE, dtype)
+
+    def exact(both: Tensor) -> Tensor:
+        value, gate = both.chunk(2, -1)
+        return value * functional.gelu(gate)
+
+    wanted = with_gradient(exact, both.double(), gradient.double())
+    got = with_gradient(gated, both, gradient)
+    share = 1e-6 if dtype == torch.float32 else 4e-3
+    assert near(got[0], wanted[0], share) and near(got[1], wanted[1], share)
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module], None]:
+    """Makes a model's layers such, on whatever device there is."""
+
+    class Features:
+        fused_layers = True
+
+    monkeypatch.setattr(layers, "features_of", lambda device: Features())
+    return lambda denoiser: use_fused_layers(denoiser, DEVICE)
+
+
+def family_of(kind: str, folder: Path, dtype: torch.dtype) -> tuple[Family, list[nn.Parameter]]:
+    """A tiny model with a LoRA that says something."""
+    model = ModelSettings(base=str(tiny_model(kind, folder / kind)))
+    family = load_family(model, device=DEVICE, dtype=dtype, prediction_type="auto")
+    settings = LoraSettings(rank=4, alpha=4, target="full")
+    parameters = [each.parameter for each in add_adapters(family, settings, seed=1)]
+    generator = torch.Generator().manual_seed(5)
+    for each in parameters:
+        each.data = (torch.randn(each.shape, generator=generator) * 0.05).to(DEVICE)
+    return family, parameters
+
+
+def predicted(family: Family, parameters: list[nn.Parameter], dtype: torch.dtype) -> list[Tensor]:
+    """The denoiser's answer, and the gradients."""
+    generator = torch.Generator().manual_seed(2)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(DEVICE)
+
+    config: Any = family.denoiser.config
+    second: Any = family.text_encoders.get("text_encoder_2")
+    pooled = {} if second is None else {"pooled": drawn(2, second.config.projection_dim)}
+    condition = Conditioning(drawn(2, 77, config.cross_attention_dim), pooled)
+    sizes = torch.full((2, 6), 64, device=DEVICE)
+    with torch.autocast(DEVICE.type, dtype=dtype, enabled=dtype != torch.float32):
+        answer = family.predict(drawn(2, 4, 8, 16), torch.tensor([3, 700], device=DEVICE), condition, sizes)
+    for each in parameters:
+        each.grad = None
+    (answer.float() * drawn(2, 4, 8, 16)).mean().backward()
+    return [answer.detach(), *(each.grad for each in parameters if each.grad is not None)]
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+@pytest.mark.parametrize("checkpointing", ["off", "some", "all"])
+def test_a_whole_unet(kind: str, checkpointing: Any, tmp_path: Path, fused: Callable[[nn.Module], None]) -> None:
+    family, parameters = family_of(kind, tmp_path, torch.float32)
+    family.save_memory(checkpointing, draws=False)
+    family.denoiser.train()
+    wanted = predicted(family, parameters, torch.float32)
+    fused(family.denoiser)
+    got = predicted(family, parameters, torch.float32)
+    assert len(got) == len(wanted) > 100
+    assert all(near(one, other, 1e-4) for one, other in zip(got, wanted, strict=True))
+
+
+def test_sixteen_bits_are_no_worse(tmp_path: Path, fused: Callable[[nn.Module], None]) -> None:
+    """Against the same weights in float32, fused layers are as far off as autocast's own, or nearer."""
+    family, parameters = family_of("sd1", tmp_path, torch.bfloat16)
+    plain = predicted(family, parameters, torch.bfloat16)
+    fused(family.denoiser)
+    got = predicted(family, parameters, torch.bfloat16)
+    family.denoiser.float()
+    exact = predicted(family, parameters, torch.float32)
+
+    def off(values: list[Tensor]) -> float:
+        together = torch.cat([each.double().flatten() for each in exact])
+        return float((torch.cat([each.double().flatten() for each in values]) - together).norm() / together.norm())
+
+    assert off(got) <= 1.1 * off(plain)
+
+
+def test_every_layer_of_the_kind_is_one(tmp_path: Path, fused: Callable[[nn.Module], None]) -> None:
+    family, _ = family_of("sd1", tmp_path, torch.float32)
+    denoiser = family.denoiser
+    assert isinstance(denoiser, UNet2DConditionModel)
+    blocks = [type(each) for each in denoiser.modules() if "Resnet" in type(each).__name__]
+    fused(denoiser)
+    after = [type(each) for each in denoiser.modules() if "Resnet" in type(each).__name__]
+    assert after == [FusedResnetBlock] * len(blocks)
+    assert not [name for name, each in denoiser.named_modules() if type(each) is nn.GroupNorm]
+    assert sum(isinstance(each, FusedGroupNorm) for each in denoiser.modules()) > len(blocks)
+    for layer in denoiser.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and not layer.weight.requires_grad:
+            assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_where_kernels_cannot_be_made_layers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, _ = family_of("sd1", tmp_path, torch.float32)
+    use_fused_layers(family.denoiser, torch.device("cpu"))  # a device without
+    monkeypatch.setattr(layers, "_kernels_work", lambda device: False)
+    use_fused_layers(family.denoiser, torch.device("cuda", 0))
+    assert not [each for each in family.denoiser.modules() if isinstance(each, FusedGroupNorm)]

@@ -1,0 +1,48 @@
+"""All factors of a model's LoRA in the format of its products, cast at once rather than each in its layer.
+
+On a GPU a cast of one factor is a kernel that does hardly anything, and there are hundreds in a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.frozen_layers import format_of
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """A factor's values in another format, as they were there, at that version (torch counts what is done in place)."""
+
+    values: Tensor
+    place: int
+    version: int
+
+
+def round_before_forward(module: nn.Module, factors: list[nn.Parameter]) -> None:
+    """Cast these parameters of a module whenever it is called; ``rounded`` then finds them."""
+    module.register_forward_pre_hook(lambda *_: _round(factors))
+
+
+def rounded(factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A factor's values in this format, if they were cast and have not changed since; else the factor itself."""
+    kept: _Rounded | None = getattr(factor, "rounded", None)
+    if kept is None or kept.values.dtype != dtype:
+        return factor
+    return kept.values if (kept.place, kept.version) == (factor.data_ptr(), factor._version) else factor
+
+
+@torch.no_grad()
+def _round(factors: list[nn.Parameter]) -> None:
+    dtype = format_of(factors[0])
+    if dtype == factors[0].dtype:
+        return
+    together = torch.cat([factor.detach().flatten() for factor in factors]).to(dtype)
+    parts = together.split([factor.numel() for factor in factors])
+    for factor, part in zip(factors, parts, strict=True):
+        holder: Any = factor
+        holder.rounded = _Rounded(part.view(factor.shape), factor.data_ptr(), factor._version)
