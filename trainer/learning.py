@@ -119,8 +119,26 @@ class Learning:
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients to those of the step, and the loss to the step's."""
-        self._scaler.scale(loss).backward()
+        if not self.stays_in_place:
+            self._scaler.scale(loss).backward()
+        else:  # all gradients are added at once, rather than each in a kernel of its own
+            before = self.places()
+            for parameter in self._moving:
+                parameter.grad = None
+            self._scaler.scale(loss).backward()
+            self._add_to(before)
         self.loss += loss.detach()
+
+    @torch.no_grad()
+    def _add_to(self, before: Sequence[Tensor | None]) -> None:
+        """Add the gradients of a loss to those of the losses before, which stay where they lie."""
+        pairs = [(old, new) for old, new in zip(before, self.places(), strict=True) if old is not None]
+        both = [(old, new) for old, new in pairs if new is not None]
+        if both:
+            torch._foreach_add_([old for old, _ in both], [new for _, new in both])
+        for parameter, old in zip(self._moving, before, strict=True):
+            if old is not None:
+                parameter.grad = old
 
     def learn_with(self, ranks: Ranks, passes: int) -> None:
         """From now on learn the same in all processes; for ``passes`` see ``GradientSum``."""

@@ -13,7 +13,7 @@ from trainer.fused import kernels
 ROWS, COLUMNS = 64, 64
 """Pixels and channels of a block: 128 bytes of each pixel in 16 bits. All widths of Stable Diffusion are multiples."""
 BLOCKS_AT_ONCE = 64
-_GATED_AT_ONCE = 1024
+_GATED_AT_ONCE, _ADDED_AT_ONCE, _NORMALISED_AT_ONCE = 1024, 1024, 4096
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, *, activate: bool) -> Tensor:
@@ -27,6 +27,17 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float,
 def gated(both: Tensor) -> Tensor:
     """(..., 2 W) to (..., W): the first half times GELU of the second (GEGLU; Shazeer 2020, 2002.05202)."""
     return _Gated.apply(both)
+
+
+def added_and_normalised(x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The sum of two (..., W), and its layer normalisation; differentiable in both terms."""
+    total, y = _AddAndNormalise.apply(x, more, weight, bias, eps)
+    return total, y
+
+
+def added_with_bias(x: Tensor, more: Tensor, bias: Tensor) -> Tensor:
+    """The sum of two (B, C, h, w) and of (C,), in ``channels_last``; differentiable in the first two."""
+    return _AddWithBias.apply(x, more, bias)
 
 
 class _GroupNorm(torch.autograd.Function):
@@ -96,3 +107,50 @@ class _Gated(torch.autograd.Function):
         grid = (gradient.numel() // width, triton.cdiv(width, _GATED_AT_ONCE))
         kernels.gate_gradient[grid](both, gradient, to, width, COLUMNS=_GATED_AT_ONCE)
         return to
+
+
+class _AddAndNormalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, more: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        x, more = x.contiguous(), more.contiguous()
+        width = x.shape[-1]
+        rows = x.numel() // width
+        total, y = torch.empty_like(x), torch.empty_like(x)
+        mean, scale = x.new_empty((2, rows), dtype=torch.float32)
+        sizes = _rows_at_once(width)
+        kernels.add_and_normalise[(triton.cdiv(rows, sizes["ROWS"]),)](
+            x, more, total, y, mean, scale, weight, bias, rows, width, eps, **sizes
+        )
+        ctx.save_for_backward(total, mean, scale, weight)
+        return total, y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        total, mean, scale, weight = ctx.saved_tensors
+        of_total, of_y = (each.contiguous() for each in gradients)
+        width = total.shape[-1]
+        rows, sizes, to = total.numel() // width, _rows_at_once(width), torch.empty_like(total)
+        kernels.add_and_normalise_gradient[(triton.cdiv(rows, sizes["ROWS"]),)](
+            total, of_total, of_y, to, mean, scale, weight, rows, width, **sizes
+        )
+        return to, to, None, None, None
+
+
+class _AddWithBias(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, more: Tensor, bias: Tensor) -> Tensor:
+        x, more = (each.contiguous(memory_format=torch.channels_last) for each in (x, more))
+        to, count = torch.empty_like(x), x.numel()
+        grid = (triton.cdiv(count, _ADDED_AT_ONCE),)
+        kernels.add_with_bias[grid](x, more, bias, to, count, x.shape[1], COUNT=_ADDED_AT_ONCE)
+        return to
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None]:
+        return gradients[0], gradients[0], None
+
+
+def _rows_at_once(width: int) -> dict[str, int]:
+    """Sizes of a block of whole rows."""
+    whole = triton.next_power_of_2(width)
+    return {"ROWS": max(1, _NORMALISED_AT_ONCE // whole), "WIDTH": whole}

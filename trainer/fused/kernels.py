@@ -4,6 +4,7 @@ Sums are of blocks first, then of the blocks in a fixed order: the same bits eac
 Chan et al. 1979 (STAN-CS-79-773) have it, so that nothing is lost where the mean is far from zero.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs
 # No "from __future__ import annotations": Triton reads what is annotated
 import triton
 import triton.language as tl
@@ -184,3 +185,63 @@ def gate_gradient(both, gradient, to, width, COLUMNS: tl.constexpr):
     dtype = to.dtype.element_ty
     tl.store(to + row * 2 * width + columns, (given * gate * below).to(dtype), mask=inside)
     tl.store(to + row * 2 * width + width + columns, (given * value * slope).to(dtype), mask=inside)
+
+
+@triton.jit
+def add_and_normalise(
+    x, more, total, y, mean, scale, weight, bias, rows, width, eps,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Sums of rows (W), and these sums normalised (layer normalisation; Ba et al. 2016, 1607.06450)."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, WIDTH)
+    exists = columns < width
+    inside = (row < rows)[:, None] & exists[None, :]
+    places = row[:, None] * width + columns[None, :]
+    values = tl.load(x + places, mask=inside, other=0.0).to(tl.float32)
+    values += tl.load(more + places, mask=inside, other=0.0).to(tl.float32)
+    rounded = values.to(total.dtype.element_ty)
+    tl.store(total + places, rounded, mask=inside)
+    values = rounded.to(tl.float32)
+    middle = tl.sum(values, 1) / width
+    away = tl.where(inside, values - middle[:, None], 0.0)
+    inverse = tl.rsqrt(tl.sum(away * away, 1) / width + eps)
+    factor = tl.load(weight + columns, mask=exists, other=0.0).to(tl.float32)
+    shift = tl.load(bias + columns, mask=exists, other=0.0).to(tl.float32)
+    values = away * inverse[:, None] * factor[None, :] + shift[None, :]
+    tl.store(y + places, values.to(y.dtype.element_ty), mask=inside)
+    tl.store(mean + row, middle, mask=row < rows)
+    tl.store(scale + row, inverse, mask=row < rows)
+
+
+@triton.jit
+def add_and_normalise_gradient(
+    total, of_total, of_y, to, mean, scale, weight, rows, width,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """The gradient of both terms: that of the sum, and that of the normalised sum."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, WIDTH)
+    exists = columns < width
+    inside = (row < rows)[:, None] & exists[None, :]
+    places = row[:, None] * width + columns[None, :]
+    middle = tl.load(mean + row, mask=row < rows, other=0.0)
+    inverse = tl.load(scale + row, mask=row < rows, other=0.0)
+    factor = tl.load(weight + columns, mask=exists, other=0.0).to(tl.float32)
+    values = tl.load(total + places, mask=inside, other=0.0).to(tl.float32)
+    values = tl.where(inside, (values - middle[:, None]) * inverse[:, None], 0.0)
+    given = tl.load(of_y + places, mask=inside, other=0.0).to(tl.float32) * factor[None, :]
+    level, tilt = tl.sum(given, 1) / width, tl.sum(given * values, 1) / width
+    given = (given - level[:, None] - values * tilt[:, None]) * inverse[:, None]
+    given += tl.load(of_total + places, mask=inside, other=0.0).to(tl.float32)
+    tl.store(to + places, given.to(to.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def add_with_bias(x, more, bias, to, count, channels, COUNT: tl.constexpr):
+    """Two pictures' sum, and a value for each channel."""
+    places = tl.program_id(0).to(tl.int64) * COUNT + tl.arange(0, COUNT)
+    inside = places < count
+    values = tl.load(x + places, mask=inside).to(tl.float32) + tl.load(more + places, mask=inside).to(tl.float32)
+    values += tl.load(bias + places % channels, mask=inside).to(tl.float32)
+    tl.store(to + places, values.to(to.dtype.element_ty), mask=inside)

@@ -7,7 +7,10 @@ import logging
 from typing import Any
 
 import torch
+from diffusers import Transformer2DModel
 from diffusers.models.activations import GEGLU
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,6 +36,10 @@ def use_fused_layers(denoiser: nn.Module, device: torch.device) -> None:
             layer.__class__ = FusedGEGLU
         elif type(layer) is ResnetBlock2D and _is_usual(layer):
             layer.__class__ = FusedResnetBlock
+        elif type(layer) is BasicTransformerBlock and _is_usual_block(layer):
+            layer.__class__ = FusedTransformerBlock
+        elif type(layer) is Transformer2DModel and layer.is_input_continuous:
+            layer.__class__ = FusedTransformer
         if isinstance(layer, nn.Conv2d) and not layer.weight.requires_grad and max(layer.kernel_size) > 1:
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
@@ -87,23 +94,104 @@ class FusedResnetBlock(ResnetBlock2D):
 
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, h, w) and the time's embedding (B, T) to (B, D, h, w)."""
+        from trainer.fused.functions import added_with_bias
+
         time = self.time_emb_proj(self.nonlinearity(temb))  # (B, D)
         hidden = _normalised(self.norm1, input_tensor, activate=True)
-        hidden = _plus(self.conv1, hidden, time)
+        hidden, bias = _without_bias(self.conv1, hidden)
+        hidden = hidden + (time if bias is None else time + bias)[:, :, None, None]
         hidden = _normalised(self.norm2, hidden, activate=True)
+        hidden, bias = _without_bias(self.conv2, hidden)
         shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
-        return self.conv2(hidden) + shortcut
+        if bias is None or hidden.dtype != shortcut.dtype:
+            return hidden + shortcut if bias is None else hidden + bias[:, None, None] + shortcut
+        return added_with_bias(hidden, shortcut, bias)
 
 
-def _plus(layer: nn.Module, hidden: Tensor, time: Tensor) -> Tensor:
-    """A convolution's output and a value for each channel: a plain one's bias goes along."""
-    if type(layer) is nn.Conv2d and layer.bias is not None:
-        time = time + layer.bias
-        options: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        output = functional.conv2d(hidden, layer.weight, None, *options)
-    else:
-        output = layer(hidden)
-    return output + time[:, :, None, None]
+class FusedTransformerBlock(BasicTransformerBlock):
+    """diffusers' ``BasicTransformerBlock``, of those that Stable Diffusion has."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        timestep: Any = None,
+        cross_attention_kwargs: Any = None,
+        class_labels: Any = None,
+        added_cond_kwargs: Any = None,
+    ) -> Tensor:
+        """(B, L, C) and the texts (B, T, D) to (B, L, C)."""
+        asked = (attention_mask, encoder_attention_mask, cross_attention_kwargs)
+        if any(asked) or hidden_states.dtype != self.norm2.weight.dtype:
+            return super().forward(
+                hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask, timestep,
+                cross_attention_kwargs, class_labels, added_cond_kwargs,
+            )  # fmt: skip
+        itself = self.attn1(self.norm1(hidden_states))
+        hidden_states, normed = _added_and_normalised(self.norm2, hidden_states, itself)
+        texts = self.attn2(normed, encoder_hidden_states=encoder_hidden_states)
+        hidden_states, normed = _added_and_normalised(self.norm3, hidden_states, texts)
+        return self.ff(normed) + hidden_states
+
+
+class FusedTransformer(Transformer2DModel):
+    """diffusers' ``Transformer2DModel`` of pictures, which stay as they lie in memory."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        timestep: Any = None,
+        added_cond_kwargs: Any = None,
+        class_labels: Any = None,
+        cross_attention_kwargs: Any = None,
+        attention_mask: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """(B, C, h, w) and the texts (B, T, D) to (B, C, h, w)."""
+        size = hidden_states.shape[2:]
+        tokens = self.norm(hidden_states)
+        tokens = self.proj_in(_tokens(tokens)) if self.use_linear_projection else _tokens(self.proj_in(tokens))
+        asked = (attention_mask, encoder_hidden_states, encoder_attention_mask)
+        rest = (*asked, timestep, cross_attention_kwargs, class_labels)
+        for block in self.transformer_blocks:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                tokens = self._gradient_checkpointing_func(block, tokens, *rest)
+            else:
+                tokens = block(tokens, *rest)
+        if self.use_linear_projection:
+            picture = _picture(self.proj_out(tokens), size)
+        else:
+            picture = self.proj_out(_picture(tokens, size))
+        picture = picture + hidden_states
+        return Transformer2DModelOutput(sample=picture) if return_dict else (picture,)
+
+
+def _tokens(picture: Tensor) -> Tensor:
+    """(B, C, h, w) as (B, h * w, C), which is how it lies in memory."""
+    return picture.flatten(2).transpose(1, 2)
+
+
+def _picture(tokens: Tensor, size: torch.Size) -> Tensor:
+    """The other way."""
+    return tokens.transpose(1, 2).unflatten(2, size)
+
+
+def _without_bias(layer: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A convolution's output, and the bias that is still to be added: a plain one's."""
+    if type(layer) is not nn.Conv2d or layer.bias is None:
+        return layer(hidden), None
+    options: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    return functional.conv2d(hidden, layer.weight, None, *options), layer.bias
+
+
+def _added_and_normalised(norm: nn.LayerNorm, x: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+    from trainer.fused.functions import added_and_normalised
+
+    return added_and_normalised(x, more, norm.weight, norm.bias, norm.eps)
 
 
 def _normalised(norm: nn.GroupNorm, input: Tensor, *, activate: bool) -> Tensor:
@@ -128,4 +216,16 @@ def _is_usual(block: ResnetBlock2D) -> bool:
         and block.dropout.p == 0
         and isinstance(block.nonlinearity, nn.SiLU)
         and all(isinstance(norm, nn.GroupNorm) and _is_frozen(norm) for norm in norms)
+    )
+
+
+def _is_usual_block(block: BasicTransformerBlock) -> bool:
+    norms = (block.norm1, block.norm2, block.norm3)
+    return (
+        block.norm_type == "layer_norm"
+        and not block.only_cross_attention
+        and block.attn2 is not None
+        and block.pos_embed is None
+        and not hasattr(block, "fuser")
+        and all(isinstance(norm, nn.LayerNorm) and _is_frozen(norm) for norm in norms)
     )
