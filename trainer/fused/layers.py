@@ -48,10 +48,9 @@ def use_fused_layers(denoiser: nn.Module, device: torch.device) -> None:
 def _kernels_work(device: torch.device) -> bool:
     """Try them once: Triton needs a C compiler beside the GPU, and is not there on Windows."""
     try:
-        from trainer.fused.functions import gated, group_norm
+        from trainer.fused.functions import try_all
 
-        x, weight = torch.ones(1, 32, 2, 2, device=device, requires_grad=True), torch.ones(32, device=device)
-        (group_norm(x, 32, weight, weight, 1e-5, activate=True).sum() + gated(x).sum()).backward()
+        try_all(device)
         wait_for(device)
     except Exception as error:  # whatever it is, there is another way
         why = str(error).strip().splitlines()

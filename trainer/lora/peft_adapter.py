@@ -16,7 +16,7 @@ from trainer.config import LoraSettings
 from trainer.lora.dropout import Draws, RowDropout, add_dropout
 from trainer.lora.first_values import fill_kaiming_uniform
 from trainer.lora.layers import Layer, LoraLayer, plain_shape, product_norm
-from trainer.lora.lora_product import ADAPTER, use_products
+from trainer.lora.lora_product import ADAPTER, factors, use_products
 from trainer.lora.rounded import round_before_forward
 from trainer.lora.shared_inputs import share_inputs
 
@@ -25,7 +25,7 @@ def add_peft_adapters(module: Any, layers: list[tuple[str, int, float]], setting
     """Put PEFT's LoRA layers on a model, given as (name, rank, alpha), with dropouts, in the model's mode."""
     module.add_adapter(_peft_config(layers, settings.dropout), adapter_name=ADAPTER)
     module.train(module.training)  # new layers come in training mode, whatever the model is in
-    products: list[nn.Parameter] = []
+    products: list[Any] = []
     for layer in module.modules():
         if isinstance(layer, PeftLayer) and ADAPTER in layer.lora_A:
             layer.lora_A.float()
@@ -36,10 +36,10 @@ def add_peft_adapters(module: Any, layers: list[tuple[str, int, float]], setting
                     layer.lora_dropout[ADAPTER] = RowDropout(settings.dropout, draws).train(layer.training)
             else:
                 use_products(layer)
-                products += [layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
+                products.append(layer)
     share_inputs(module)
     if products:
-        round_before_forward(module, products)
+        round_before_forward(module, lambda: [factor for layer in products for factor in factors(layer)])
 
 
 class PeftAdapter:

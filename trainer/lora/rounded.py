@@ -5,6 +5,7 @@ On a GPU a cast of one factor is a kernel that does hardly anything, and there a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,9 @@ class _Rounded:
     version: int
 
 
-def round_before_forward(module: nn.Module, factors: list[nn.Parameter]) -> None:
-    """Cast these parameters of a module whenever it is called; ``rounded`` then finds them."""
-    module.register_forward_pre_hook(lambda *_: _round(factors))
+def round_before_forward(module: nn.Module, factors_now: Callable[[], list[Tensor]]) -> None:
+    """Cast a module's factors whenever it is called; ``rounded`` then finds them."""
+    module.register_forward_pre_hook(lambda *_: _round(factors_now()))
 
 
 def rounded(factor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -37,7 +38,7 @@ def rounded(factor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @torch.no_grad()
-def _round(factors: list[nn.Parameter]) -> None:
+def _round(factors: list[Tensor]) -> None:
     dtype = format_of(factors[0])
     if dtype == factors[0].dtype:
         return
