@@ -81,8 +81,8 @@ def training_memory(
 
     The denoiser counts as quantised or in the compute precision, like the text encoders; the VAE, where pictures are
     not cached, in float32; the LoRA's gradients in float32. Activations: ``activations.py``; DoRA, LoHa and LoKr keep
-    the changes of the weights for the backward pass besides, and LoRA has its factors in 16 bits. On NVIDIA's GPUs, where
-    layers are fused, activations are a fifth to a quarter less.
+    the changes of the weights for the backward pass besides, and LoRA has its factors in 16 bits. With fused layers, on
+    NVIDIA's GPUs, activations are a fifth to a quarter less.
 
     Args:
         config: the run's settings.

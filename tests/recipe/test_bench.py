@@ -41,6 +41,12 @@ def test_the_answer_has_the_promised_keys_and_nothing_is_left(tmp_path: Path, mo
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_that_no_files_stand_for() -> None:
+    """The demo's folder has one text encoder, SDXL two."""
+    settings = {"model": {"family": "sdxl"}, "dataset": {"resolution": 64}, "train": {"max_steps": 1}}
+    assert measure(parse_config(settings), size="demo", model_given=False, events=Events()).family == "sdxl"
+
+
 def asked(*options: str) -> dict[str, Any]:
     """What the command answers on the smallest pictures."""
     args = command_parser("bench", bench).parse_args(["--resolution", "64", "--steps", "4", *options])

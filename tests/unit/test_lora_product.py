@@ -12,7 +12,8 @@ from peft.tuners.lora import Conv2d, Linear
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from trainer.lora.lora_product import ADAPTER, LoraLinear, LoraPointwise, SharedProduct, join, use_products
+from trainer.lora.lora_product import ADAPTER, LoraLinear, LoraPointwise, SharedProduct, factors, join, use_products
+from trainer.lora.rounded import round_before_forward, rounded
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.05}
 
@@ -130,3 +131,20 @@ def test_layers_of_one_input_side_by_side(joined: bool) -> None:
     torch.testing.assert_close(
         torch.autograd.grad(ours, learning, direction), torch.autograd.grad(theirs, learning, direction)
     )
+
+
+def test_factors_are_rounded_at_once_and_never_read_when_they_have_changed() -> None:
+    module = nn.Sequential(pair(nn.Linear(12, 20).bfloat16())[1])
+    down, up = factors(module[0])
+    round_before_forward(module, lambda: [down, up])
+    assert rounded(down, torch.bfloat16) is down
+    with torch.autocast("cpu", torch.bfloat16):
+        module(torch.ones(1, 12))
+    for factor in (down, up):
+        found = rounded(factor, torch.bfloat16)
+        assert torch.equal(found, factor.bfloat16()) and found.shape == factor.shape
+        assert rounded(factor, torch.float16) is factor
+    with torch.no_grad():
+        down.mul_(2)
+    assert rounded(down, torch.bfloat16) is down
+    assert rounded(up, torch.bfloat16) is not up

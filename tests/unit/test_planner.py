@@ -299,8 +299,9 @@ def test_memory_grows_with_what_makes_it_grow() -> None:
     )
     assert total(optimizer="adamw8bit") < base < total(ema=0.99)
     assert total(lora={"target": "attention"}) < base
-    assert total(lora={"type": "loha"}) == base + SD15.adapted * 2
-    assert total(lora={"type": "loha"}, gradient_checkpointing="all") == total(gradient_checkpointing="all")
+    rounded = SD15.lora * 2  # a LoRA's factors in 16 bits
+    assert total(lora={"type": "loha"}) == base + SD15.adapted * 2 - rounded
+    assert total(lora={"type": "loha"}, gradient_checkpointing="all") == total(gradient_checkpointing="all") - rounded
 
 
 VALIDATION = {"split": 0.5, "every_steps": 25, "timesteps": 3, "noises": 2}

@@ -20,7 +20,7 @@ class _Rounded:
     """A factor's values in another format, as they were there, at that version (torch counts what is done in place)."""
 
     values: Tensor
-    place: int
+    device: torch.device
     version: int
 
 
@@ -34,7 +34,7 @@ def rounded(factor: Tensor, dtype: torch.dtype) -> Tensor:
     kept: _Rounded | None = getattr(factor, "rounded", None)
     if kept is None or kept.values.dtype != dtype:
         return factor
-    return kept.values if (kept.place, kept.version) == (factor.data_ptr(), factor._version) else factor
+    return kept.values if (kept.device, kept.version) == (factor.device, factor._version) else factor
 
 
 @torch.no_grad()
@@ -46,4 +46,4 @@ def _round(factors: list[Tensor]) -> None:
     parts = together.split([factor.numel() for factor in factors])
     for factor, part in zip(factors, parts, strict=True):
         holder: Any = factor
-        holder.rounded = _Rounded(part.view(factor.shape), factor.data_ptr(), factor._version)
+        holder.rounded = _Rounded(part.view(factor.shape), factor.device, factor._version)
