@@ -19,6 +19,7 @@ from trainer.families.base import Conditioning, Family
 from trainer.fused import layers
 from trainer.fused.layers import FusedGroupNorm, FusedResnetBlock, use_fused_layers
 from trainer.lora.adapter import add_adapters
+from trainer.quantize import quantize_denoiser
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 pytest.importorskip("triton")
@@ -139,10 +140,11 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module], None]:
     return lambda denoiser: use_fused_layers(denoiser, DEVICE)
 
 
-def family_of(kind: str, folder: Path, dtype: torch.dtype) -> tuple[Family, list[nn.Parameter]]:
+def family_of(kind: str, folder: Path, dtype: torch.dtype, quantize: Any = "none") -> tuple[Family, list[nn.Parameter]]:
     """A tiny model with a LoRA that says something."""
     model = ModelSettings(base=str(tiny_model(kind, folder / kind)))
     family = load_family(model, device=DEVICE, dtype=dtype, prediction_type="auto")
+    quantize_denoiser(family.denoiser, quantize)
     settings = LoraSettings(rank=4, alpha=4, target="full")
     parameters = [each.parameter for each in add_adapters(family, settings, seed=1)]
     generator = torch.Generator().manual_seed(5)
@@ -171,9 +173,14 @@ def predicted(family: Family, parameters: list[nn.Parameter], dtype: torch.dtype
     return [answer.detach(), *(each.grad for each in parameters if each.grad is not None)]
 
 
-@pytest.mark.parametrize(("kind", "checkpointing"), [("sd1", "off"), ("sd1", "some"), ("sdxl", "all")])
-def test_a_whole_unet(kind: str, checkpointing: Any, tmp_path: Path, fused: Callable[[nn.Module], None]) -> None:
-    family, parameters = family_of(kind, tmp_path, torch.float32)
+@pytest.mark.parametrize(
+    ("kind", "checkpointing", "quantize"),
+    [("sd1", "off", "none"), ("sd1", "some", "int8"), ("sdxl", "all", "none")],
+)
+def test_a_whole_unet(
+    kind: str, checkpointing: Any, quantize: str, tmp_path: Path, fused: Callable[[nn.Module], None]
+) -> None:
+    family, parameters = family_of(kind, tmp_path, torch.float32, quantize)
     family.save_memory(checkpointing, draws=False)
     family.denoiser.train()
     wanted = predicted(family, parameters, torch.float32)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.devices import features_of, wait_for
+from trainer.frozen_layers import FrozenConv2d
 
 _log = logging.getLogger("trainer")
 
@@ -40,7 +41,7 @@ def use_fused_layers(denoiser: nn.Module, device: torch.device) -> None:
             layer.__class__ = FusedTransformerBlock
         elif type(layer) is Transformer2DModel and layer.is_input_continuous:
             layer.__class__ = FusedTransformer
-        if isinstance(layer, nn.Conv2d) and not layer.weight.requires_grad and max(layer.kernel_size) > 1:
+        elif isinstance(layer, nn.Conv2d) and _has_plain_kernel(layer):
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
 
@@ -204,6 +205,12 @@ def _is_frozen(layer: nn.GroupNorm | nn.LayerNorm) -> bool:
     return all(each is not None and not each.requires_grad for each in parameters)
 
 
+def _has_plain_kernel(layer: nn.Conv2d) -> bool:
+    """Whether its weight is frozen, not packed, and a kernel rather than a matrix."""
+    plain = type(layer) in (nn.Conv2d, FrozenConv2d)
+    return plain and not layer.weight.requires_grad and max(layer.kernel_size) > 1
+
+
 def _is_usual(block: ResnetBlock2D) -> bool:
     norms = (block.norm1, block.norm2)
     return (
@@ -226,5 +233,6 @@ def _is_usual_block(block: BasicTransformerBlock) -> bool:
         and block.attn2 is not None
         and block.pos_embed is None
         and not hasattr(block, "fuser")
+        and block._chunk_size is None
         and all(isinstance(norm, nn.LayerNorm) and _is_frozen(norm) for norm in norms)
     )
