@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.conftest import ROOT
 from tests.tiny_models import tiny_model
 from trainer.config import LoraSettings, ModelSettings
 from trainer.families import load_family
@@ -227,3 +231,11 @@ def test_where_kernels_cannot_be_made_layers_stay(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(layers, "_kernels_work", lambda device: False)
     use_fused_layers(family.denoiser, torch.device("cuda", 0))
     assert not [each for each in family.denoiser.modules() if isinstance(each, FusedGroupNorm)]
+
+
+def test_kernels_compile_for_gpus() -> None:
+    """What is interpreted here is also Triton that becomes machine code of old and new ones."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "tests.compile_kernels"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
