@@ -94,7 +94,8 @@ def _command(
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal: what starts the tests may ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal: what starts the tests may ignore both
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     from trainer.__main__ import main
 
     if first is not None:
