@@ -81,8 +81,8 @@ def training_memory(
 
     The denoiser counts as quantised or in the compute precision, like the text encoders; the VAE, where pictures are
     not cached, in float32; the LoRA's gradients in float32. Activations: ``activations.py``; DoRA, LoHa and LoKr keep
-    the changes of the weights for the backward pass besides, and LoRA has its factors in 16 bits. With fused layers, on
-    NVIDIA's GPUs, activations are a fifth to a quarter less.
+    the changes of the weights for the backward pass besides, and a LoRA in float32 has its factors in 16 bits. With
+    fused layers, on NVIDIA's GPUs, activations are a fifth to a quarter less.
 
     Args:
         config: the run's settings.
@@ -101,7 +101,8 @@ def training_memory(
     cells = train.batch_size * largest_bucket_px / _LATENT_SCALE**2
     changes_are_kept = config.lora.type != "lora" and train.gradient_checkpointing != "all"
     changes = sizes.adapted * (4 if full else 2) if changes_are_kept else 0
-    rounded = 0 if full or config.lora.type != "lora" else sizes.lora * 2
+    is_rounded = not full and config.lora.type == "lora" and train.lora_precision == "float32"
+    kept = changes + sizes.lora * 2 * is_rounded
     number = 4 if full else 2
     texts = 0 if texts_rest and apart else sizes.text * number
     vae = 0 if config.dataset.cache.latents and apart else sizes.vae * 4
@@ -110,7 +111,7 @@ def training_memory(
         lora=sizes.lora * (_weight_bytes(train) + (0 if train.ema is None else 4)),
         gradients=sizes.lora * 4,
         optimizer=sizes.lora * _optimizer_bytes(train),
-        activations=int(cells * sizes.channels * per_cell * (_FLOAT32_FACTOR if full else 1)) + changes + rounded,
+        activations=int(cells * sizes.channels * per_cell * (_FLOAT32_FACTOR if full else 1)) + kept,
         cache=0 if apart else cache_bytes,
         overhead=_OVERHEAD_BYTES["gpu" if on_gpu else "cpu"],
     )
