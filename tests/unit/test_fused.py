@@ -179,7 +179,7 @@ def predicted(family: Family, parameters: list[nn.Parameter], dtype: torch.dtype
 
 @pytest.mark.parametrize(
     ("kind", "checkpointing", "quantize"),
-    [("sd1", "off", "none"), ("sd1", "some", "int8"), ("sdxl", "all", "none")],
+    [("sd1", "some", "int8"), ("sdxl", "all", "none")],
 )
 def test_a_whole_unet(
     kind: str, checkpointing: Any, quantize: str, tmp_path: Path, fused: Callable[[nn.Module], None]
