@@ -211,19 +211,15 @@ def _times_of(bench: _Bench, calls: Calls, tell: Callable[[int], object]) -> lis
     As in a run, the next steps begin before the numbers of one are read; those of the warm-up are waited for.
     """
     device, times = bench.ingredients.device, list[float]()
-    late = LateNumbers[None](device)
+    late, steps = LateNumbers[None](device), bench.ingredients.config.train.max_steps
     last = time.perf_counter()
-    for step in range(bench.ingredients.config.train.max_steps):
+    for step in range(steps):
         begin = moment(device)
         late.add(None, bench.begin_step(calls), begin)
-        for _ in late.all() if step < WARM_UP_STEPS else late.ready():
+        for _ in late.all() if step < WARM_UP_STEPS or step == steps - 1 else late.ready():
             times.append(time.perf_counter() - last)
             last += times[-1]
             tell(len(times))
-    for _ in late.all():
-        times.append(time.perf_counter() - last)
-        last += times[-1]
-        tell(len(times))
     return times
 
 

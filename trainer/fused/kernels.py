@@ -27,6 +27,15 @@ def moments(x, means, squares, pixels, channels, ROWS: tl.constexpr, COLUMNS: tl
 
 
 @triton.jit
+def _sums_of_blocks(first, columns, channels, blocks, width, AT_ONCE: tl.constexpr):
+    """Numbers of some blocks, and where the sums of this group's channels over each of them lie."""
+    group, picture = tl.program_id(0), tl.program_id(1)
+    rows = first + tl.arange(0, AT_ONCE)
+    inside = (rows < blocks)[:, None] & (columns < width)[None, :]
+    return rows, inside, (picture * blocks + rows[:, None]) * channels + group * width + columns[None, :]
+
+
+@triton.jit
 def join_moments(
     means, squares, mean, scale, pixels, channels, blocks, width, eps,
     ROWS: tl.constexpr, AT_ONCE: tl.constexpr, WIDTH: tl.constexpr,
@@ -36,17 +45,13 @@ def join_moments(
     columns = tl.arange(0, WIDTH)
     total = tl.zeros([WIDTH], tl.float32)
     for first in range(0, blocks, AT_ONCE):
-        rows = first + tl.arange(0, AT_ONCE)
-        inside = (rows < blocks)[:, None] & (columns < width)[None, :]
-        places = (picture * blocks + rows[:, None]) * channels + group * width + columns[None, :]
+        rows, inside, places = _sums_of_blocks(first, columns, channels, blocks, width, AT_ONCE)
         counts = tl.minimum(pixels - rows * ROWS, ROWS).to(tl.float32)
         total += tl.sum(tl.load(means + places, mask=inside, other=0.0) * counts[:, None], 0)
     middle = tl.sum(total, 0) / (pixels * width)
     total = tl.zeros([WIDTH], tl.float32)
     for first in range(0, blocks, AT_ONCE):
-        rows = first + tl.arange(0, AT_ONCE)
-        inside = (rows < blocks)[:, None] & (columns < width)[None, :]
-        places = (picture * blocks + rows[:, None]) * channels + group * width + columns[None, :]
+        rows, inside, places = _sums_of_blocks(first, columns, channels, blocks, width, AT_ONCE)
         counts = tl.minimum(pixels - rows * ROWS, ROWS).to(tl.float32)
         away = tl.load(means + places, mask=inside, other=0.0) - middle
         spread = tl.load(squares + places, mask=inside, other=0.0) + away * away * counts[:, None]
@@ -128,9 +133,7 @@ def join_gradient_sums(
     columns = tl.arange(0, WIDTH)
     first_total, second_total = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)
     for first in range(0, blocks, AT_ONCE):
-        rows = first + tl.arange(0, AT_ONCE)
-        inside = (rows < blocks)[:, None] & (columns < width)[None, :]
-        places = (picture * blocks + rows[:, None]) * channels + group * width + columns[None, :]
+        _, inside, places = _sums_of_blocks(first, columns, channels, blocks, width, AT_ONCE)
         first_total += tl.sum(tl.load(plain + places, mask=inside, other=0.0), 0)
         second_total += tl.sum(tl.load(along + places, mask=inside, other=0.0), 0)
     at = picture * tl.num_programs(0) + group
@@ -188,16 +191,22 @@ def gate_gradient(both, gradient, to, width, COLUMNS: tl.constexpr):
 
 
 @triton.jit
+def _whole_rows(rows, width, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Numbers of a block's rows and columns, which of these there are, and where its values lie."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, WIDTH)
+    exists = columns < width
+    inside = (row < rows)[:, None] & exists[None, :]
+    return row, columns, exists, inside, row[:, None] * width + columns[None, :]
+
+
+@triton.jit
 def add_and_normalise(
     x, more, total, y, mean, scale, weight, bias, rows, width, eps,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Sums of rows (W), and these sums normalised (layer normalisation; Ba et al. 2016, 1607.06450)."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, WIDTH)
-    exists = columns < width
-    inside = (row < rows)[:, None] & exists[None, :]
-    places = row[:, None] * width + columns[None, :]
+    row, columns, exists, inside, places = _whole_rows(rows, width, ROWS, WIDTH)
     values = tl.load(x + places, mask=inside, other=0.0).to(tl.float32)
     values += tl.load(more + places, mask=inside, other=0.0).to(tl.float32)
     rounded = values.to(total.dtype.element_ty)
@@ -220,11 +229,7 @@ def add_and_normalise_gradient(
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """The gradient of both terms: that of the sum, and that of the normalised sum."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, WIDTH)
-    exists = columns < width
-    inside = (row < rows)[:, None] & exists[None, :]
-    places = row[:, None] * width + columns[None, :]
+    row, columns, exists, inside, places = _whole_rows(rows, width, ROWS, WIDTH)
     middle = tl.load(mean + row, mask=row < rows, other=0.0)
     inverse = tl.load(scale + row, mask=row < rows, other=0.0)
     factor = tl.load(weight + columns, mask=exists, other=0.0).to(tl.float32)
