@@ -21,7 +21,7 @@ from trainer.config import LoraSettings, ModelSettings
 from trainer.families import load_family
 from trainer.families.base import Conditioning, Family
 from trainer.fused import layers
-from trainer.fused.layers import FusedGroupNorm, FusedResnetBlock, use_fused_layers
+from trainer.fused.layers import FusedGroupNorm, FusedResnetBlock, FusedTransformerBlock, use_fused_layers
 from trainer.lora.adapter import add_adapters
 from trainer.quantize import quantize_denoiser
 
@@ -225,10 +225,23 @@ def test_every_layer_of_the_kind_is_one(tmp_path: Path, fused: Callable[[nn.Modu
             assert layer.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_masks_are_left_to_diffusers(tmp_path: Path, fused: Callable[[nn.Module], None]) -> None:
+    family, _ = family_of("sd1", tmp_path, torch.float32)
+    fused(family.denoiser)
+    block = next(each for each in family.denoiser.modules() if isinstance(each, FusedTransformerBlock))
+    generator = torch.Generator().manual_seed(6)
+    width, read = block.norm1.normalized_shape[0], block.attn2.to_k.in_features
+    x, texts = (torch.randn(1, 5, each, generator=generator).to(DEVICE) for each in (width, read))
+    mask = torch.tensor([[[0.0, 0.0, -1e4, -1e4, -1e4]]], device=DEVICE)
+    masked = block(x, encoder_hidden_states=texts, encoder_attention_mask=mask)
+    assert near(masked, block(x, encoder_hidden_states=texts[:, :2]), 1e-5)
+    assert not near(masked, block(x, encoder_hidden_states=texts), 1e-5)
+
+
 def test_where_kernels_cannot_be_made_layers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family, _ = family_of("sd1", tmp_path, torch.float32)
     use_fused_layers(family.denoiser, torch.device("cpu"))  # a device without
-    monkeypatch.setattr(layers, "_kernels_work", lambda device: False)
+    monkeypatch.setattr(layers, "_kernels_work", lambda device, dtype: False)
     use_fused_layers(family.denoiser, torch.device("cuda", 0))
     assert not [each for each in family.denoiser.modules() if isinstance(each, FusedGroupNorm)]
 

@@ -40,10 +40,10 @@ def added_with_bias(x: Tensor, more: Tensor, bias: Tensor) -> Tensor:
     return _AddWithBias.apply(x, more, bias)
 
 
-def try_all(device: torch.device) -> None:
-    """Compute all of them, forward and backward. Raises whatever is raised where one cannot be compiled."""
-    x = torch.ones(1, 32, 2, 2, device=device, requires_grad=True)
-    weight = torch.ones(32, device=device)
+def try_all(device: torch.device, dtype: torch.dtype) -> None:
+    """Compute all of them in a format, forward and backward. Raises whatever is raised where one cannot be compiled."""
+    x = torch.ones(1, 32, 2, 2, device=device, dtype=dtype, requires_grad=True)
+    weight = torch.ones(32, device=device, dtype=dtype)
     picture = added_with_bias(group_norm(x, 32, weight, weight, 1e-5, activate=True), x, weight)
     tokens = picture.flatten(2).transpose(1, 2)
     total, normed = added_and_normalised(tokens, tokens, weight, weight, 1e-5)

@@ -26,7 +26,8 @@ def use_fused_layers(denoiser: nn.Module, device: torch.device) -> None:
 
     Kernels of convolutions are laid out as the GPU's matrix units read them, which it does anew in each call otherwise.
     """
-    if not features_of(device).fused_layers or not _kernels_work(device):
+    weights = next(denoiser.parameters())
+    if not features_of(device).fused_layers or not _kernels_work(device, weights.dtype):
         return
     for layer in denoiser.modules():
         if type(layer) is nn.GroupNorm and _is_frozen(layer):
@@ -46,12 +47,12 @@ def use_fused_layers(denoiser: nn.Module, device: torch.device) -> None:
 
 
 @functools.cache
-def _kernels_work(device: torch.device) -> bool:
-    """Try them once: Triton needs a C compiler beside the GPU, and is not there on Windows."""
+def _kernels_work(device: torch.device, dtype: torch.dtype) -> bool:
+    """Try them once in a format, which an old GPU may not have; Triton needs a C compiler, and is not on Windows."""
     try:
         from trainer.fused.functions import try_all
 
-        try_all(device)
+        try_all(device, dtype)
         wait_for(device)
     except Exception as error:  # whatever it is, there is another way
         why = str(error).strip().splitlines()
@@ -103,9 +104,7 @@ class FusedResnetBlock(ResnetBlock2D):
         hidden = _normalised(self.norm2, hidden, activate=True)
         hidden, bias = _without_bias(self.conv2, hidden)
         shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
-        if bias is None or hidden.dtype != shortcut.dtype:
-            return hidden + shortcut if bias is None else hidden + bias[:, None, None] + shortcut
-        return added_with_bias(hidden, shortcut, bias)
+        return hidden + shortcut if bias is None else added_with_bias(hidden, shortcut, bias)
 
 
 class FusedTransformerBlock(BasicTransformerBlock):
@@ -124,7 +123,7 @@ class FusedTransformerBlock(BasicTransformerBlock):
     ) -> Tensor:
         """(B, L, C) and the texts (B, T, D) to (B, L, C)."""
         asked = (attention_mask, encoder_attention_mask, cross_attention_kwargs)
-        if any(asked) or hidden_states.dtype != self.norm2.weight.dtype:
+        if any(each is not None for each in asked) or hidden_states.dtype != self.norm2.weight.dtype:
             return super().forward(
                 hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask, timestep,
                 cross_attention_kwargs, class_labels, added_cond_kwargs,
