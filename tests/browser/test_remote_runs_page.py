@@ -60,7 +60,8 @@ def test_started_watched_cut_off_and_found_again(
     shot("remote-cut-off")
     (follower,) = processes_of(workspace.dir, "resume")
     follower.kill()
-    expect(head).to_contain_text("The run goes on on gpubox", timeout=SECONDS * 1000)
+    eventually(lambda: [other for other in processes_of(workspace.dir, "resume") if other != follower], SECONDS)
+    expect(head).to_contain_text("No answer from gpubox since", timeout=SECONDS * 1000)
     ssh_server.start()
 
     expect(head.locator(".pill")).to_have_text("Training", timeout=SECONDS * 1000)  # nobody has pressed Resume
