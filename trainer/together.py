@@ -14,10 +14,11 @@ from trainer.conditioning import CaptionEncoder
 from trainer.config import Config, SamplePrompt
 from trainer.data.contents import Contents
 from trainer.data.training_set import TrainingSet
-from trainer.devices import give_back_cached_memory, is_out_of_memory
+from trainer.devices import features_of, give_back_cached_memory, is_out_of_memory, is_small
 from trainer.drawing import Progress
 from trainer.errors import StoppedOnRequest
 from trainer.families.base import Family
+from trainer.families.convolutions import lay_kernels_out
 from trainer.fused.layers import use_fused_layers
 from trainer.learning import Learning
 from trainer.ranks import ALONE, Call, OutOfStep, Ranks
@@ -210,8 +211,12 @@ def let_parts_rest(family: Family, config: Config, data: TrainingSet) -> None:
 
 
 def set_training_mode(family: Family, config: Config) -> None:
-    """Dropout on, gradient checkpointing where asked for, and layers of few kernels where the device has them."""
-    use_fused_layers(family.denoiser, next(family.denoiser.parameters()).device)
+    """Dropout on, gradient checkpointing where asked for, and layers as the device computes them soonest."""
+    device = next(family.denoiser.parameters()).device
+    if features_of(device).beside_host:
+        use_fused_layers(family.denoiser, device)
+    elif is_small(family.denoiser):  # a large one's convolutions are slower so
+        lay_kernels_out(family.denoiser)
     for module in (family.denoiser, *family.text_encoders.values()):
         module.train()
     family.save_memory(config.train.gradient_checkpointing, draws=config.lora.has_dropout)

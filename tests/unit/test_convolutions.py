@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trainer.families import convolutions
-from trainer.families.convolutions import LargeConv2d, use_products_on_cpu
+from trainer.families.convolutions import LargeConv2d, lay_kernels_out, use_products_on_cpu
 from trainer.quantize import QuantizedConv2d, quantize_denoiser
 
 
@@ -58,3 +58,23 @@ def test_a_quantized_one_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
     use_products_on_cpu(module)
     quantize_denoiser(module, "int8")
     assert type(module[0]) is QuantizedConv2d
+
+
+def test_only_plain_frozen_kernels_are_laid_out_and_pictures_follow() -> None:
+    torch.manual_seed(1)
+    module = nn.ModuleDict(
+        {
+            name: nn.Conv2d(6, 8, size, padding=size // 2)
+            for name, size in {"kernel": 3, "matrix": 1, "trained": 3}.items()
+        }
+    ).double()
+    module["kernel"].requires_grad_(False)
+    before = copy.deepcopy(module)
+    lay_kernels_out(module)
+    laid_out = {name: layer.weight.is_contiguous(memory_format=torch.channels_last) for name, layer in module.items()}
+    assert laid_out == {"kernel": True, "matrix": True, "trained": False}  # of a matrix both are the same
+    assert all(torch.equal(layer.weight, before[name].weight) for name, layer in module.items())
+    x = torch.randn(2, 6, 5, 4, dtype=torch.float64)
+    output = module["kernel"](x)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(output, before["kernel"](x))

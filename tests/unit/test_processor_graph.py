@@ -11,7 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.processor_graph import _LINES_OF_A_PART, ProcessorGraph
+from trainer.processor_graph import _LINES_OF_A_PART, DIRECT, ProcessorGraph
 
 
 def test_gradients_are_added_where_they_lie_and_follow_weights_and_inputs() -> None:
@@ -152,3 +152,67 @@ def test_results_are_passed_from_part_to_part() -> None:
 def test_what_a_replay_could_not_follow_is_refused(function: Any, why: str) -> None:
     with pytest.raises(RuntimeError, match=why):
         ProcessorGraph(function, [torch.ones(3)])
+
+
+def test_views_are_taken_once_and_follow_what_they_show() -> None:
+    """Of what lies outside once for all replays; of what is made, once in each."""
+    kept = torch.arange(4.0).view(2, 2)
+
+    def mixed(x: Tensor) -> Tensor:
+        kept.add_(x)
+        first, second = kept.t().split(1)
+        doubled = x * 2
+        return first @ doubled.view(2, 1) + second @ doubled.view(2, 1) + doubled.view(2, 1)
+
+    recorded = ProcessorGraph(mixed, [torch.zeros(2)])
+    calls: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.append(str(func))
+            return func(*args, **kwargs or {})
+
+    for given in (torch.tensor([1.0, 2.0]), torch.tensor([5.0, -3.0])):
+        before = kept.clone()
+        with Watch():
+            replayed = recorded.replay([given])
+        after = kept.clone()
+        kept.copy_(before)
+        assert torch.equal(replayed, mixed(given)) and torch.equal(after, kept)
+    assert calls.count("aten.view.default") == 2  # one in each
+    assert not {"aten.t.default", "aten.split.Tensor"} & set(calls)
+
+
+def test_what_is_called_directly_is_the_operation() -> None:
+    """Each function, with the arguments of the operation that it stands for, calls that one alone."""
+    x, w, b = torch.ones(2, 4, 3, 3), torch.ones(4, 4, 1, 1), torch.ones(4)
+    m = torch.ones(4, 4)
+    arguments: dict[str, tuple[Any, ...]] = {
+        "as_strided": (m, [2], [1]),
+        "bmm": (torch.ones(1, 4, 4), torch.ones(1, 4, 4)),
+        "cat": ([m, m], 1),
+        "convolution": (x, w, b, [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
+        "expand": (b, [2, 4]),
+        "native_group_norm": (x, b, b, 2, 4, 9, 2, 1e-5),
+        "native_layer_norm": (m, [4], b, b, 1e-5),
+        "new_empty": (m, [3]),
+        "permute": (m, [1, 0]),
+        "split_with_sizes": (m, [1, 3], -1),
+        "transpose": (m, 0, 1),
+        "unsqueeze": (m, 0),
+        "view": (m, [2, 8]),
+    }
+    numbers = {"addmm": 3, "addmm_": 3, "clone": 1, "gelu": 1, "t": 1}
+    calls: list[Any] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.append(func)
+            return func(*args, **kwargs or {})
+
+    for operation, function in DIRECT.items():
+        name = operation._schema.name.removeprefix("aten::")
+        given = arguments.get(name) or (m,) * numbers.get(name, 2)
+        with torch.inference_mode(), Watch():
+            function(*given)
+        assert calls.pop() is operation and not calls

@@ -1,13 +1,17 @@
-"""Convolutions with many weights over few pixels, on a CPU, as one matrix product.
+"""A frozen model's convolutions, as a device computes them soonest.
 
-The deep levels of a UNet have kernels of 30 to 120 MB over 2x2 to 16x16 pixels. oneDNN and torch's own code rearrange
-such a kernel in each call, which takes up to five times as long as the product: docs/benchmarks.md, "Training".
+Those with many weights over few pixels are one matrix product on a CPU. The deep levels of a UNet have kernels of 30 to
+120 MB over 2x2 to 16x16 pixels; oneDNN and torch's own code rearrange such a kernel in each call, which takes up to
+five times as long as the product: docs/benchmarks.md, "Training". Others are laid out so that nothing is rearranged.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from trainer.frozen_layers import FrozenConv2d
 
 MIN_WEIGHTS = 7_000_000
 """Smaller kernels stay in the cache while they are rearranged: there the libraries' convolutions are as fast."""
@@ -20,6 +24,18 @@ def use_products_on_cpu(module: nn.Module) -> None:
     for layer in module.modules():
         if type(layer) is nn.Conv2d and layer.groups == 1 and layer.weight.numel() >= MIN_WEIGHTS:
             layer.__class__ = LargeConv2d
+
+
+def lay_kernels_out(module: nn.Module) -> None:
+    """Have the kernels of plain, frozen convolutions lie in memory as they are read: channels side by side.
+
+    Pictures come out so as well (``channels_last``), and go on like this from layer to layer.
+    """
+    for layer in module.modules():
+        if not isinstance(layer, nn.Conv2d) or type(layer) not in (nn.Conv2d, FrozenConv2d):
+            continue
+        if max(layer.kernel_size) > 1 and not layer.weight.requires_grad:
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 class LargeConv2d(nn.Conv2d):

@@ -16,16 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.devices import features_of, wait_for
-from trainer.frozen_layers import FrozenConv2d
+from trainer.families.convolutions import lay_kernels_out
 
 _log = logging.getLogger("trainer")
 
 
 def use_fused_layers(denoiser: nn.Module, device: torch.device) -> None:
-    """Have a frozen denoiser, with its adapters, compute by the kernels where the device has them; see ``fused``.
-
-    Kernels of convolutions are laid out as the GPU's matrix units read them, which it does anew in each call otherwise.
-    """
+    """Have a frozen denoiser, with its adapters, compute by the kernels where the device has them; see ``fused``."""
     weights = next(denoiser.parameters())
     if not features_of(device).fused_layers or not _kernels_work(device, weights.dtype):
         return
@@ -42,8 +39,7 @@ def use_fused_layers(denoiser: nn.Module, device: torch.device) -> None:
             layer.__class__ = FusedTransformerBlock
         elif type(layer) is Transformer2DModel and layer.is_input_continuous:
             layer.__class__ = FusedTransformer
-        elif isinstance(layer, nn.Conv2d) and _has_plain_kernel(layer):
-            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    lay_kernels_out(denoiser)
 
 
 @functools.cache
@@ -202,12 +198,6 @@ def _normalised(norm: nn.GroupNorm, input: Tensor, *, activate: bool) -> Tensor:
 def _is_frozen(layer: nn.GroupNorm | nn.LayerNorm) -> bool:
     parameters = (layer.weight, layer.bias)
     return all(each is not None and not each.requires_grad for each in parameters)
-
-
-def _has_plain_kernel(layer: nn.Conv2d) -> bool:
-    """Whether its weight is frozen, not packed, and a kernel rather than a matrix."""
-    plain = type(layer) in (nn.Conv2d, FrozenConv2d)
-    return plain and not layer.weight.requires_grad and max(layer.kernel_size) > 1
 
 
 def _is_usual(block: ResnetBlock2D) -> bool:
