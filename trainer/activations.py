@@ -25,14 +25,54 @@ _FIRST_CONV = re.compile(r"\.resnets\.\d+\.conv1\.weight$")
 BLOCK = re.compile(r"^(.+?\.(?:resnets|transformer_blocks|downsamplers|upsamplers)\.\d+)\.")
 """A layer's name begins with the smallest block that it is in."""
 
-_ATTENTION_BYTES = 28.4  # of a transformer block, its feed-forward layers aside
-_FEED_FORWARD_BYTES: dict[Target, float] = {"attention": 26.1, "attention_ff": 33.3, "full": 33.3}
-_ENTRY_BYTES = 10.0  # of a transformer, outside of its blocks
-_RESNET_BYTES = 9.6
-_CHECKPOINTED_FEED_FORWARD_BYTES = 4.0
+
+@dataclass(frozen=True)
+class _Bytes:
+    """Of each part, a unit.
+
+    Attributes:
+        attention: of a transformer block, its feed-forward layers aside.
+        feed_forward: these, by the layers that have a LoRA; and where they are checkpointed.
+        entry: of a transformer, outside of its blocks.
+        resnet: of a ResNet block.
+        lean_entry, lean_resnet: where frozen convolutions keep no inputs.
+        checkpointed_resnet: where all is checkpointed.
+    """
+
+    attention: float
+    feed_forward: dict[Target, float]
+    checkpointed_feed_forward: float
+    entry: float
+    resnet: float
+    lean_entry: float
+    lean_resnet: float
+    checkpointed_resnet: float
+
+
+_USUAL = _Bytes(
+    attention=28.4,
+    feed_forward={"attention": 26.1, "attention_ff": 33.3, "full": 33.3},
+    checkpointed_feed_forward=4.0,
+    entry=10.0,
+    resnet=9.6,
+    lean_entry=7.7,
+    lean_resnet=6.8,
+    checkpointed_resnet=1.2,
+)
+_FUSED = _Bytes(
+    attention=23.4,
+    feed_forward={"attention": 16.9, "attention_ff": 25.9, "full": 25.9},
+    checkpointed_feed_forward=4.0,
+    entry=6.6,
+    resnet=4.2,
+    lean_entry=5.2,
+    lean_resnet=1.2,
+    checkpointed_resnet=0.9,
+)
+"""With the layers of ``trainer.fused``, which keep 16 bits where autocast has normalisations keep 32."""
+_WITHOUT_LORA = 4.2
+"""Of an entry, less where its projections have no LoRA, and keep no inputs for one."""
 _CHECKPOINTED_BLOCK_BYTES = 2.0
-_LEAN_ENTRY_BYTES, _LEAN_RESNET_BYTES = 7.7, 6.8  # where frozen convolutions keep no inputs
-_CHECKPOINTED_RESNET_BYTES = 1.2
 _ENDS_BYTES: dict[Checkpointing, float] = {"off": 18.0, "some": 8.0, "all": 8.5}
 _AT_ONCE_BYTES: dict[Checkpointing, tuple[float, float]] = {"off": (12, 24), "some": (23, 38), "all": (36, 38)}
 """What the backward pass needs besides; and what more where the first level has transformers, the widest of all."""
@@ -82,19 +122,27 @@ def unet_units(unet: Shapes) -> UnetUnits:
     return UnetUnits(blocks, transformers, resnets, first_level, max(weights.values(), default=0))
 
 
-def activation_bytes(units: UnetUnits, target: Target, choice: Checkpointing) -> float:
-    """Bytes at the peak of a step, for each latent cell and channel of the first level, in 16 bits."""
+def activation_bytes(units: UnetUnits, target: Target, choice: Checkpointing, *, fused: bool = False) -> float:
+    """Bytes at the peak of a step, for each latent cell and channel of the first level, in 16 bits.
+
+    Args:
+        units: of the UNet.
+        target: the layers that have a LoRA.
+        choice: of gradient checkpointing.
+        fused: whether the layers of ``trainer.fused`` compute.
+    """
     at_once, wide = _AT_ONCE_BYTES[choice]
-    return _kept(units, target, choice) + _ENDS_BYTES[choice] + at_once + wide * units.first_level
+    kept = _kept(units, target, choice, _FUSED if fused else _USUAL)
+    return kept + _ENDS_BYTES[choice] + at_once + wide * units.first_level
 
 
-def _kept(units: UnetUnits, target: Target, choice: Checkpointing) -> float:
-    entry = _LEAN_ENTRY_BYTES if choice != "off" else _ENTRY_BYTES
+def _kept(units: UnetUnits, target: Target, choice: Checkpointing, each: _Bytes) -> float:
+    entry = each.lean_entry if choice != "off" else each.entry
     if target == "attention":
-        entry -= 4.2  # no LoRA, and no inputs kept for one
+        entry -= _WITHOUT_LORA
     kept = units.transformers * entry
     if choice == "all":
-        return kept + units.blocks * _CHECKPOINTED_BLOCK_BYTES + units.resnets * _CHECKPOINTED_RESNET_BYTES
-    forward = _FEED_FORWARD_BYTES[target] if choice == "off" else _CHECKPOINTED_FEED_FORWARD_BYTES
-    resnet = _RESNET_BYTES if choice == "off" else _LEAN_RESNET_BYTES
-    return kept + units.blocks * (_ATTENTION_BYTES + forward) + units.resnets * resnet
+        return kept + units.blocks * _CHECKPOINTED_BLOCK_BYTES + units.resnets * each.checkpointed_resnet
+    forward = each.feed_forward[target] if choice == "off" else each.checkpointed_feed_forward
+    resnet = each.resnet if choice == "off" else each.lean_resnet
+    return kept + units.blocks * (each.attention + forward) + units.resnets * resnet

@@ -74,6 +74,7 @@ def training_memory(
     texts_rest: bool = False,
     on_gpu: bool = True,
     own_memory: bool = True,
+    fused: bool = False,
     cache_bytes: int = 0,
     processes: int = 1,
 ) -> Memory:
@@ -81,8 +82,7 @@ def training_memory(
 
     The denoiser counts as quantised or in the compute precision, like the text encoders; the VAE, where pictures are
     not cached, in float32; the LoRA's gradients in float32. Activations: ``activations.py``; DoRA, LoHa and LoKr keep
-    the changes of the weights for the backward pass besides, and a LoRA in float32 has its factors in 16 bits. With
-    fused layers, on NVIDIA's GPUs, activations are a fifth to a quarter less.
+    the changes of the weights for the backward pass besides, and a LoRA in float32 has its factors in 16 bits.
 
     Args:
         config: the run's settings.
@@ -92,12 +92,13 @@ def training_memory(
             they stay.
         on_gpu: whether a GPU trains.
         own_memory: whether it has memory of its own; Apple's share the machine's.
+        fused: whether the layers of ``trainer.fused`` compute.
         cache_bytes: what is cached.
         processes: how many train together; the memory is that of one of them.
     """
     train, apart = config.train, on_gpu and own_memory
     full = train.mixed_precision == "no" or (not on_gpu and train.mixed_precision == "auto")
-    per_cell = activation_bytes(sizes.units, config.lora.target, train.gradient_checkpointing)
+    per_cell = activation_bytes(sizes.units, config.lora.target, train.gradient_checkpointing, fused=fused and not full)
     cells = train.batch_size * largest_bucket_px / _LATENT_SCALE**2
     changes_are_kept = config.lora.type != "lora" and train.gradient_checkpointing != "all"
     changes = sizes.adapted * (4 if full else 2) if changes_are_kept else 0
@@ -134,7 +135,7 @@ class MemoryModel:
         sizes: of the model.
         layout: of the pictures.
         on_gpu: whether a GPU trains.
-        own_memory: see ``training_memory``.
+        own_memory, fused: see ``training_memory``.
         processes: how many train together.
     """
 
@@ -146,10 +147,11 @@ class MemoryModel:
         *,
         on_gpu: bool = True,
         own_memory: bool = True,
+        fused: bool = False,
         processes: int = 1,
     ) -> None:
         self._sizes, self._layout, self._processes = sizes, layout, processes
-        self._on_gpu, self._own_memory = on_gpu, own_memory
+        self._on_gpu, self._own_memory, self._fused = on_gpu, own_memory, fused
         self._largest_px = max(math.prod(entry.bucket) for entry in layout.training)
         self._known: dict[tuple[bool, bool], tuple[bool, int]] = {}
 
@@ -169,6 +171,7 @@ class MemoryModel:
             texts_rest=texts_rest,
             on_gpu=self._on_gpu,
             own_memory=self._own_memory,
+            fused=self._fused,
             cache_bytes=cache_bytes,
             processes=self._processes,
         )

@@ -18,6 +18,7 @@ from trainer.device_needs import AnotherWay, other_ways, refusals
 from trainer.errors import Problem, UserError
 from trainer.estimates import Memory, MemoryModel, disk_bytes, planned_texts
 from trainer.files import home_path
+from trainer.fused import can_be_compiled
 from trainer.measurements import Measured, measured
 from trainer.model_sizes import ModelSizes, model_sizes
 from trainer.optimizer_classes import optimizer_problems
@@ -150,7 +151,15 @@ def plan(
     steps = total_steps(train, batches)
     texts = planned_texts(config, sizes, layout)
     on_gpu, own_memory = room is None or room.on_gpu, kind is None or FEATURES[kind].own_memory
-    memory = MemoryModel(config, sizes, layout, on_gpu=on_gpu, own_memory=own_memory, processes=processes)
+    memory = MemoryModel(
+        config,
+        sizes,
+        layout,
+        on_gpu=on_gpu,
+        own_memory=own_memory,
+        fused=kind is not None and FEATURES[kind].fused_layers and can_be_compiled(),
+        processes=processes,
+    )
     estimate = _estimate(config, layout, sizes, texts, memory.of(config), (steps, batches), workspace, room)
     situation = Situation(config, layout, take_notes(config, layout), steps, batches)
     found = [*find_warnings(situation, sizes), *about_processes(config, processes)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.step_memory import step_bytes
+from tests.unit.step_memory import fused_layers_without_numbers, step_bytes
 from trainer.config import Config, Optimizer
 from trainer.estimates import Memory, training_memory
 from trainer.model_sizes import ModelSizes
@@ -20,7 +20,9 @@ USUAL = {"sd1": "sd15", "sdxl": "sdxl"}
 """Names that the usual sizes are found by."""
 
 
-def estimated(side_px: int, usual_name: str = "sd15", processes: int = 1, **changes: Any) -> tuple[Config, Memory]:
+def estimated(
+    side_px: int, usual_name: str = "sd15", processes: int = 1, *, fused: bool = False, **changes: Any
+) -> tuple[Config, Memory]:
     """A step of a usual model in 16 bits on a GPU, in one of several processes."""
     config = Config.model_validate({"name": "x", **changes})
     usual = usual_model(usual_name)
@@ -35,7 +37,7 @@ def estimated(side_px: int, usual_name: str = "sd15", processes: int = 1, **chan
         known=True,
         adapted=usual.adapted[config.lora.target],
     )
-    return config, training_memory(config, sizes, side_px**2, processes=processes)
+    return config, training_memory(config, sizes, side_px**2, processes=processes, fused=fused)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,24 @@ def test_activations_against_what_is_alive(family: str, target: str, side_px: in
     config, memory = estimated(side_px, usual_name=USUAL[family], lora={"target": target}, train=train)
     counted = step_bytes(family, config, side_px)
     assert memory.activations == pytest.approx(counted, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("family", "target", "side_px", "checkpointing"),
+    [
+        ("sd1", "attention_ff", 512, "off"),
+        ("sd1", "attention", 512, "some"),
+        ("sdxl", "attention_ff", 1024, "off"),
+    ],
+)
+def test_activations_of_fused_layers(family: str, target: str, side_px: int, checkpointing: str) -> None:
+    train = {"mixed_precision": "bf16", "gradient_checkpointing": checkpointing}
+    given: dict[str, Any] = {"usual_name": USUAL[family], "lora": {"target": target}, "train": train}
+    config, memory = estimated(side_px, fused=True, **given)
+    with fused_layers_without_numbers():
+        counted = step_bytes(family, config, side_px)
+    assert memory.activations == pytest.approx(counted, rel=0.1)
+    assert memory.activations < estimated(side_px, **given)[1].activations
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lion", "sgd", "prodigy", "schedule_free_adamw", "dadapt_adam"])

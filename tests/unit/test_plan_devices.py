@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from tests.unit.dataset_samples import config_for, write_pictures
+from trainer import planner
 from trainer.accelerators import Kind
 from trainer.errors import UserError
+from trainer.fused import can_be_compiled
 from trainer.plan_fixes import changed
 from trainer.plan_room import Room
 from trainer.planner import Plan, plan
@@ -51,9 +53,27 @@ def test_what_is_refused_is_refused_beside_all_else(pictures: Path) -> None:
     assert fields >= {"train.deterministic", "model.quantize", "model.base"}
 
 
-def test_memory_that_is_the_machines_is_not_saved_by_moving_things_there(pictures: Path) -> None:
+def test_memory_that_is_the_machines_is_not_saved_by_moving_things_there(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "can_be_compiled", lambda: False)
     apart, shared = (planned(pictures, kind, model={"offload": 1.0}).estimate.vram_parts for kind in ("cuda", "mps"))
     assert shared.weights > apart.weights and shared.cache > 0 == apart.cache
     assert shared.activations == apart.activations, "a GPU's number formats all the same"
     offered = [warning for warning in planned(pictures, "mps").warnings if "model.offload" in str(warning.fixes)]
     assert not offered
+
+
+def test_fused_layers_count_where_they_can_be(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {}
+    for kind in ("cuda", "rocm"):
+        for compiled in (False, True):
+            monkeypatch.setattr(planner, "can_be_compiled", lambda compiled=compiled: compiled)
+            kept[kind, compiled] = planned(pictures, kind).estimate.vram_parts.activations  # type: ignore[arg-type]
+    assert kept["cuda", True] < kept["cuda", False] == kept["rocm", True] == kept["rocm", False]
+
+
+def test_without_a_compiler_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert not can_be_compiled()
