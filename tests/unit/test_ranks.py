@@ -71,8 +71,13 @@ def test_noise_belongs_to_the_place_in_the_whole_batch() -> None:
     assert among_all(latents, all_rows(5)) is latents
 
 
-def test_dropouts_belong_to_the_place_in_the_whole_batch() -> None:
-    draws, inputs = Draws(), torch.randn(4, 3, 10)
+@pytest.mark.parametrize(
+    "inputs",
+    [torch.randn(4, 3, 10), torch.randn(4, 3, 5, 6).contiguous(memory_format=torch.channels_last)],
+    ids=["tokens", "pictures"],
+)
+def test_dropouts_belong_to_the_place_in_the_whole_batch(inputs: torch.Tensor) -> None:
+    draws = Draws()
 
     def dropped(rows: Rows | None) -> tuple[torch.Tensor, torch.Tensor]:
         torch.manual_seed(7)

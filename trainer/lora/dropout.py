@@ -32,9 +32,9 @@ class Draws:
         return drawn if whole == shape[0] else drawn[part]
 
     def dropout(self, inputs: Tensor, share: float, training: bool) -> Tensor:
-        """``functional.dropout`` of (B, ...)."""
+        """``functional.dropout`` of (B, ...), however it lies in memory: torch draws in that order."""
         whole, part = self._places(len(inputs))
-        if whole == len(inputs) or not training or not share:
+        if (whole == len(inputs) and inputs.is_contiguous()) or not training or not share:
             return functional.dropout(inputs, share, training)
         return inputs * functional.dropout(inputs.new_ones(whole, *inputs.shape[1:]), share)[part]
 
