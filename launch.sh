@@ -170,9 +170,7 @@ run_tests() {
     "$VENV/bin/mypy" &
     types=$!
     # What waits for pages and trainings comes first, the many short tests last: so no worker ends long before the others.
-    # One worker more than processors, as pages are waited for half the time.
-    local workers=$(($(getconf _NPROCESSORS_ONLN) + 1))
-    "$VENV/bin/python" -m pytest --numprocesses "$workers" --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+    "$VENV/bin/python" -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
         tests/browser tests/security tests/recipe tests/fuzz tests/bench tests/unit || status=$?
     wait "$types" || status=$?
     if command -v timeout >/dev/null; then timeout 120 ./launch.sh audit >&2 || true; fi  # a report that fails nothing

@@ -63,13 +63,15 @@ class ProcessorGraph:
         """Record ``function(*inputs)``; afterwards all that it changed is what it was.
 
         Raises:
-            RuntimeError: it reads numbers, or makes tensors of Python's numbers, which would be the same for ever.
+            RuntimeError: it reads numbers, makes tensors of Python's numbers, which would be the same for ever, or sets
+                the random generator to a state of its own.
         """
         self._inputs = [each.clone(memory_format=torch.contiguous_format) for each in inputs]
         recorder, generator = _Recorder(self._inputs), torch.get_rng_state()
         try:
             with recorder:
                 result = function(*self._inputs)
+            recorder.follow_generator()
         finally:
             recorder.restore()
             torch.set_rng_state(generator)
@@ -103,6 +105,8 @@ class _Recorder(TorchDispatchMode):
         self._outside_storages: set[int] = set()
         self._addresses: list[StorageWeakRef] = []
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self._state = _generator_state()
+        self._states = {self._state: "s0"}
         for each in inputs:
             self._argument(each)
 
@@ -110,17 +114,42 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.namespace == "profiler":  # computes nothing
             return func(*args, **kwargs)
+        draws = torch.Tag.nondeterministic_seeded in func.tags
+        if draws:
+            self.follow_generator()
         given = [self._written(each) for each in args] + [f"{name}={self._written(kwargs[name])}" for name in kwargs]
         leaves = list(_leaves((*args, *kwargs.values())))
         _check(func, leaves)
         if func._schema.is_mutable:
             self._keep(leaves)
         result = func(*args, **kwargs)
+        if draws:
+            self._state = _generator_state()
+            self._states.setdefault(self._state, f"s{len(self._lines) + 1}")  # found before the line after this one
         made = [each for each in _leaves([result]) if isinstance(each, Tensor)]
         self._addresses += [StorageWeakRef(each.untyped_storage()) for each in made]
         if func._schema.is_mutable or not made or not all(self._is_at_hand(each) for each in made):
             self._know(result, self._line(f"{self._value(DIRECT.get(func, func))}({', '.join(given)})"))
         return result
+
+    def follow_generator(self) -> None:
+        """Have a replay set the generator back where it was set back to an earlier state: checkpoints draw again in the
+        backward pass what they drew in the forward pass.
+
+        Raises RuntimeError for a state that it was not in before.
+        """
+        state = _generator_state()
+        if state == self._state:
+            return
+        name = self._states.get(state)
+        if name is None:
+            raise RuntimeError("the random generator is set to a state of the function's own")
+        if name not in self._last_use:
+            found = int(name[1:])
+            self._lines[found] = f"{name} = {self._value(torch.get_rng_state)}(); {self._lines[found]}"
+        self._last_use[name] = len(self._lines)
+        self._line(f"{self._value(torch.set_rng_state)}({name})")
+        self._state = state
 
     def restore(self) -> None:
         """Bring back what was changed of that which lay outside."""
@@ -234,6 +263,11 @@ def _compiled(source: str, scope: dict[str, Any]) -> Callable[[list[Tensor]], li
     exec(compile(source, "<recorded>", "exec"), scope)  # nothing but the names and calls written by the recorder
     part: Callable[[list[Tensor]], list[Tensor]] = scope.pop("part")
     return part
+
+
+def _generator_state() -> bytes:
+    """Of the generator that operations on a CPU draw from by themselves."""
+    return torch.get_rng_state().numpy().tobytes()
 
 
 def _leaves(values: Sequence[Any]) -> Iterator[Any]:

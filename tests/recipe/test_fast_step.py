@@ -142,6 +142,20 @@ def test_so_it_is_of_other_families(config_of: Callable[..., Config], kind: str,
     check_same(config_of(model__base=model, lora__target="attention", lora__train="both"))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lora__target": "full", "lora__dropout": 0.3, "train__gradient_checkpointing": "all"},
+        {"lora__target": "attention", "lora__rank_dropout": 0.3, "lora__type": "loha"},
+    ],
+    ids=["checkpoints", "loha"],
+)
+def test_what_is_drawn_again_in_the_backward_pass_is_the_same_on_a_processor(
+    config_of: Callable[..., Config], options: dict[str, Any]
+) -> None:
+    check_same(config_of(**options), makers=lambda: ProcessorGraph)
+
+
 @pytest.mark.parametrize("name", ["everything", "int8", "loha", "prodigy"])
 def test_so_is_a_step_that_a_processor_replays(config_of: Callable[..., Config], name: str) -> None:
     check_same(config_of(**{"lora__target": "attention", **CONFIGS[name]}), makers=lambda: ProcessorGraph)

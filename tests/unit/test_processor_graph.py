@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from trainer.processor_graph import _LINES_OF_A_PART, DIRECT, ProcessorGraph
 
@@ -69,6 +70,35 @@ def test_dropout_draws_anew_and_recording_draws_nothing() -> None:
     called = [dropped(ones) for _ in range(2)]
     assert all(torch.equal(*pair) for pair in zip(called, replayed, strict=True))
     assert not torch.equal(*replayed)
+
+
+def test_checkpoints_draw_the_same_again_in_each_replay() -> None:
+    """The generator is set back in the backward pass, twice, and is afterwards where a call would leave it."""
+    torch.manual_seed(3)
+    weight = nn.Parameter(torch.randn(8, 8))
+    weight.grad = torch.zeros(8, 8)
+
+    def block(x: Tensor) -> Tensor:
+        return functional.dropout(x @ weight, 0.5).sin()
+
+    def step(x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=True)
+        loss = (x * functional.dropout(torch.ones_like(x), 0.5)).square().sum()
+        loss.backward()
+        return loss.detach() + torch.rand(())
+
+    given = torch.randn(5, 8)
+    graph = ProcessorGraph(torch.enable_grad()(step), [given])
+    assert not weight.grad.any()
+    for seed in (7, 8):
+        results = []
+        for run in (step, lambda x: graph.replay([x]).clone()):
+            torch.manual_seed(seed)
+            loss = run(given)
+            results.append((loss, weight.grad.clone(), torch.rand(2)))
+            weight.grad.zero_()
+        assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 def test_views_in_the_same_memory_and_lists_of_tensors() -> None:
@@ -147,6 +177,7 @@ def test_results_are_passed_from_part_to_part() -> None:
         (lambda x: x[x > 0], "reads numbers"),
         (lambda x: x + torch.tensor(2.0), "Python's numbers"),
         (lambda x: x + torch.randn(3, generator=torch.Generator()), "generator of its own"),
+        (lambda x: [torch.manual_seed(5), x + torch.randn(3)][1], "state of the function's own"),
     ],
 )
 def test_what_a_replay_could_not_follow_is_refused(function: Any, why: str) -> None:
