@@ -32,7 +32,7 @@ class _Bytes:
 
     Attributes:
         attention: of a transformer block, its feed-forward layers aside.
-        feed_forward: these, by the layers that have a LoRA; and where they are checkpointed.
+        feed_forward: these, by the layers that have a LoRA.
         entry: of a transformer, outside of its blocks.
         resnet: of a ResNet block.
         lean_entry, lean_resnet: where frozen convolutions keep no inputs.
@@ -41,7 +41,6 @@ class _Bytes:
 
     attention: float
     feed_forward: dict[Target, float]
-    checkpointed_feed_forward: float
     entry: float
     resnet: float
     lean_entry: float
@@ -52,7 +51,6 @@ class _Bytes:
 _USUAL = _Bytes(
     attention=28.4,
     feed_forward={"attention": 26.1, "attention_ff": 33.3, "full": 33.3},
-    checkpointed_feed_forward=4.0,
     entry=10.0,
     resnet=9.6,
     lean_entry=7.7,
@@ -62,7 +60,6 @@ _USUAL = _Bytes(
 _FUSED = _Bytes(
     attention=23.4,
     feed_forward={"attention": 16.9, "attention_ff": 25.9, "full": 25.9},
-    checkpointed_feed_forward=4.0,
     entry=6.6,
     resnet=4.2,
     lean_entry=5.2,
@@ -72,6 +69,7 @@ _FUSED = _Bytes(
 """With the layers of ``trainer.fused``, which keep 16 bits where autocast has normalisations keep 32."""
 _WITHOUT_LORA = 4.2
 """Of an entry, less where its projections have no LoRA, and keep no inputs for one."""
+_CHECKPOINTED_FEED_FORWARD_BYTES = 4.0
 _CHECKPOINTED_BLOCK_BYTES = 2.0
 _ENDS_BYTES: dict[Checkpointing, float] = {"off": 18.0, "some": 8.0, "all": 8.5}
 _AT_ONCE_BYTES: dict[Checkpointing, tuple[float, float]] = {"off": (12, 24), "some": (23, 38), "all": (36, 38)}
@@ -143,6 +141,6 @@ def _kept(units: UnetUnits, target: Target, choice: Checkpointing, each: _Bytes)
     kept = units.transformers * entry
     if choice == "all":
         return kept + units.blocks * _CHECKPOINTED_BLOCK_BYTES + units.resnets * each.checkpointed_resnet
-    forward = each.feed_forward[target] if choice == "off" else each.checkpointed_feed_forward
+    forward = each.feed_forward[target] if choice == "off" else _CHECKPOINTED_FEED_FORWARD_BYTES
     resnet = each.resnet if choice == "off" else each.lean_resnet
     return kept + units.blocks * (each.attention + forward) + units.resnets * resnet

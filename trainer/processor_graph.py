@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainer.graphs import Function
 
 _Place = tuple[Any, ...]
-_READS_NUMBERS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-_FROM_PYTHON = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
-_INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
-
 _aten = torch.ops.aten
+_READS_NUMBERS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+_FROM_PYTHON = (_aten.lift_fresh.default, _aten.lift_fresh_copy.default)
+_INDEXING = (_aten.index.Tensor, _aten.index_put_.default)
+
 DIRECT: dict[Any, Callable[..., Any]] = {
     _aten.add.Tensor: Tensor.add,
     _aten.add_.Tensor: Tensor.add_,
@@ -239,7 +239,7 @@ class _Recorder(TorchDispatchMode):
             return self._argument(tensor)
         self._last_use[made] = len(self._lines)
         shape = f"{tuple(tensor.shape)}, {tensor.stride()}, {tensor.storage_offset()}"
-        name = self._line(f"{self._value(torch.ops.aten.as_strided.default)}({made}, {shape})")
+        name = self._line(f"{self._value(DIRECT[_aten.as_strided.default])}({made}, {shape})")
         self._names[_place(tensor)] = name
         return name
 

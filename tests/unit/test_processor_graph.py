@@ -15,6 +15,18 @@ from torch.utils.checkpoint import checkpoint
 from trainer.processor_graph import _LINES_OF_A_PART, DIRECT, ProcessorGraph
 
 
+class Seen(TorchDispatchMode):
+    """The operations that are called within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations.append(func)
+        return func(*args, **kwargs or {})
+
+
 def test_gradients_are_added_where_they_lie_and_follow_weights_and_inputs() -> None:
     torch.manual_seed(1)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.SiLU(), nn.Flatten(), nn.Linear(128, 4))
@@ -196,20 +208,15 @@ def test_views_are_taken_once_and_follow_what_they_show() -> None:
         return first @ doubled.view(2, 1) + second @ doubled.view(2, 1) + doubled.view(2, 1)
 
     recorded = ProcessorGraph(mixed, [torch.zeros(2)])
-    calls: list[str] = []
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            calls.append(str(func))
-            return func(*args, **kwargs or {})
-
+    seen = Seen()
     for given in (torch.tensor([1.0, 2.0]), torch.tensor([5.0, -3.0])):
         before = kept.clone()
-        with Watch():
+        with seen:
             replayed = recorded.replay([given])
         after = kept.clone()
         kept.copy_(before)
         assert torch.equal(replayed, mixed(given)) and torch.equal(after, kept)
+    calls = [str(each) for each in seen.operations]
     assert calls.count("aten.view.default") == 2  # one in each
     assert not {"aten.t.default", "aten.split.Tensor"} & set(calls)
 
@@ -234,16 +241,9 @@ def test_what_is_called_directly_is_the_operation() -> None:
         "view": (m, [2, 8]),
     }
     numbers = {"addmm": 3, "addmm_": 3, "clone": 1, "gelu": 1, "t": 1}
-    calls: list[Any] = []
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            calls.append(func)
-            return func(*args, **kwargs or {})
-
     for operation, function in DIRECT.items():
         name = operation._schema.name.removeprefix("aten::")
         given = arguments.get(name) or (m,) * numbers.get(name, 2)
-        with torch.inference_mode(), Watch():
+        with torch.inference_mode(), Seen() as seen:
             function(*given)
-        assert calls.pop() is operation and not calls
+        assert seen.operations == [operation]
