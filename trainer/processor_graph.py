@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.graphs import Function
 
+_Looks = tuple[torch.dtype, bool, bool]
 _Place = tuple[Any, ...]
 _aten = torch.ops.aten
 _READS_NUMBERS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
@@ -35,20 +36,13 @@ DIRECT: dict[Any, Callable[..., Any]] = {
     _aten.clone.default: torch.clone,
     _aten.convolution.default: torch.convolution,
     _aten.div.Tensor: Tensor.div,
-    _aten.expand.default: Tensor.expand,
     _aten.gelu.default: functional.gelu,
     _aten.mm.default: torch.mm,
     _aten.mul.Tensor: Tensor.mul,
     _aten.native_group_norm.default: torch.native_group_norm,
     _aten.native_layer_norm.default: torch.native_layer_norm,
     _aten.new_empty.default: Tensor.new_empty,
-    _aten.permute.default: Tensor.permute,
-    _aten.split_with_sizes.default: torch.split_with_sizes,
     _aten.sub.Tensor: Tensor.sub,
-    _aten.t.default: Tensor.t,
-    _aten.transpose.int: Tensor.transpose,
-    _aten.unsqueeze.default: Tensor.unsqueeze,
-    _aten.view.default: Tensor.view,
 }
 """Functions that call an operation and nothing else, in half the time that Python needs by way of ``torch.ops``."""
 
@@ -90,8 +84,8 @@ class _Recorder(TorchDispatchMode):
     """Writes down the operations that are called within, as functions in Python with one line for each.
 
     A tensor is known by where it lies: autograd makes others of the same memory without any operation. What is let go
-    meanwhile gives its memory back, but not its storage's address, to which a weak reference is held. A view of what
-    lies outside is taken once, for all replays; one that is taken already, not again.
+    meanwhile gives its memory back, but not its storage's address, to which a weak reference is held. Views get no
+    lines: one that an operation reads is taken before it, of what lies outside once for all replays.
     """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
@@ -100,7 +94,7 @@ class _Recorder(TorchDispatchMode):
         self._values: dict[str, Any] = {}
         self._last_use: dict[str, int] = {}
         self._names: dict[_Place, str] = {}
-        self._made: dict[int, str] = {}
+        self._made: dict[int, tuple[str, _Looks]] = {}
         self._outside: dict[str, Tensor] = {}
         self._outside_storages: set[int] = set()
         self._addresses: list[StorageWeakRef] = []
@@ -114,22 +108,23 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.namespace == "profiler":  # computes nothing
             return func(*args, **kwargs)
-        draws = torch.Tag.nondeterministic_seeded in func.tags
+        draws, changes = torch.Tag.nondeterministic_seeded in func.tags, func._schema.is_mutable
         if draws:
             self.follow_generator()
-        given = [self._written(each) for each in args] + [f"{name}={self._written(kwargs[name])}" for name in kwargs]
         leaves = list(_leaves((*args, *kwargs.values())))
         _check(func, leaves)
-        if func._schema.is_mutable:
+        call = self._call(func, args, kwargs) if changes else ""
+        if changes:
             self._keep(leaves)
         result = func(*args, **kwargs)
+        if not changes:
+            if self._is_view(result, leaves):
+                return result
+            call = self._call(func, args, kwargs)
         if draws:
             self._state = _generator_state()
             self._states.setdefault(self._state, f"s{len(self._lines) + 1}")  # found before the line after this one
-        made = [each for each in _leaves([result]) if isinstance(each, Tensor)]
-        self._addresses += [StorageWeakRef(each.untyped_storage()) for each in made]
-        if func._schema.is_mutable or not made or not all(self._is_at_hand(each) for each in made):
-            self._know(result, self._line(f"{self._value(DIRECT.get(func, func))}({', '.join(given)})"))
+        self._know(result, call)
         return result
 
     def follow_generator(self) -> None:
@@ -145,7 +140,7 @@ class _Recorder(TorchDispatchMode):
         if name is None:
             raise RuntimeError("the random generator is set to a state of the function's own")
         if name not in self._last_use:
-            found = int(name[1:])
+            found = _line_of(name)
             self._lines[found] = f"{name} = {self._value(torch.get_rng_state)}(); {self._lines[found]}"
         self._last_use[name] = len(self._lines)
         self._line(f"{self._value(torch.set_rng_state)}({name})")
@@ -160,7 +155,7 @@ class _Recorder(TorchDispatchMode):
         """The recorded function. Each tensor is let go after its last use."""
         name = self._line(self._written(result))
         end = self._last_use[name] = len(self._lines)
-        uses = {each: (int(each[1:]), last) for each, last in self._last_use.items() if each not in self._outside}
+        uses = {each: (_line_of(each), last) for each, last in self._last_use.items() if each not in self._outside}
         scope = self._values | self._outside
         starts = range(0, end, _LINES_OF_A_PART)
         parts = [_compiled(self._part(start, min(start + _LINES_OF_A_PART, end), uses), scope) for start in starts]
@@ -198,10 +193,18 @@ class _Recorder(TorchDispatchMode):
         self._lines.append(f"{name} = {expression}")
         return name
 
+    def _call(self, func: Any, args: Any, kwargs: Any) -> str:
+        """A call as source. The views that it reads get their lines before it."""
+        for each in _leaves((*args, *kwargs.values())):
+            if isinstance(each, Tensor):
+                self._name(each)
+        given = [self._written(each) for each in args] + [f"{name}={self._written(kwargs[name])}" for name in kwargs]
+        return f"{self._value(DIRECT.get(func, func))}({', '.join(given)})"
+
     def _written(self, value: Any) -> str:
         """An argument as source: tensors by name, lists of them item by item, all else as a constant."""
         if isinstance(value, Tensor):
-            name = self._names.get(_place(value)) or self._view_or_argument(value)
+            name = self._name(value)
             self._last_use[name] = len(self._lines)
             return name
         if isinstance(value, list | tuple) and any(isinstance(each, Tensor) for each in value):
@@ -215,31 +218,50 @@ class _Recorder(TorchDispatchMode):
         self._values[name] = value
         return name
 
-    def _is_at_hand(self, result: Tensor) -> bool:
-        """Whether what an operation gave that changes nothing needs no line: a view that has a name, or can be kept."""
-        if _place(result) not in self._names and result.untyped_storage()._cdata in self._outside_storages:
-            self._argument(result)
-        return _place(result) in self._names
+    def _is_view(self, result: Any, leaves: Sequence[Any]) -> bool:
+        """Whether an operation gave nothing but other looks at its arguments, to be taken when they are read."""
+        given = {each.untyped_storage()._cdata for each in leaves if isinstance(each, Tensor)}
+        made = [each for each in _leaves([result]) if isinstance(each, Tensor)]
+        storages = [each.untyped_storage()._cdata for each in made]
+        known = [self._made.get(storage) for storage in storages]
+        alike = [there is None or there[1] == _looks(each) for there, each in zip(known, made, strict=True)]
+        return bool(made) and given.issuperset(storages) and all(alike)
 
-    def _know(self, result: Any, name: str) -> None:
-        if isinstance(result, Tensor):
+    def _know(self, result: Any, expression: str) -> None:
+        """Write down how a result is made, each part of it with a name of its own."""
+        number = len(self._lines)
+        if not isinstance(result, list | tuple):
+            self._line(expression)
+            self._remember(result, f"t{number}")
+            return
+        names = [f"t{number}_{index}" for index in range(len(result))]
+        self._lines.append(f"[{', '.join(names)}] = {expression}")
+        for name, each in zip(names, result, strict=True):
+            self._last_use[name] = number
+            self._remember(each, name)
+
+    def _remember(self, result: Any, name: str) -> None:
+        if isinstance(result, list | tuple):
+            self._last_use[name] = len(self._lines)
+            self._know(result, name)
+        elif isinstance(result, Tensor):
+            storage = result.untyped_storage()
             self._names[_place(result)] = name
-            if (storage := result.untyped_storage()._cdata) not in self._outside_storages:
-                self._made.setdefault(storage, name)
-        elif isinstance(result, list | tuple):
-            for index, each in enumerate(result):
-                if isinstance(each, Tensor):
-                    self._last_use[name] = len(self._lines)
-                    self._know(each, self._line(f"{name}[{index}]"))
+            if storage._cdata not in self._outside_storages:
+                self._made.setdefault(storage._cdata, (name, _looks(result)))
+                self._addresses.append(StorageWeakRef(storage))
 
-    def _view_or_argument(self, tensor: Tensor) -> str:
-        """The name of a tensor that no operation has returned: another view of what was made, or from outside."""
+    def _name(self, tensor: Tensor) -> str:
+        """The name of a tensor; one that no line has made yet is taken from where it lies, or is an argument."""
+        name = self._names.get(_place(tensor))
+        if name is not None:
+            return name
         made = self._made.get(tensor.untyped_storage()._cdata)
         if made is None:
             return self._argument(tensor)
-        self._last_use[made] = len(self._lines)
+        self._last_use[made[0]] = len(self._lines)
         shape = f"{tuple(tensor.shape)}, {tensor.stride()}, {tensor.storage_offset()}"
-        name = self._line(f"{self._value(DIRECT[_aten.as_strided.default])}({made}, {shape})")
+        name = self._line(f"{self._value(DIRECT[_aten.as_strided.default])}({made[0]}, {shape})")
         self._names[_place(tensor)] = name
         return name
 
@@ -281,8 +303,17 @@ def _leaves(values: Sequence[Any]) -> Iterator[Any]:
 
 def _place(tensor: Tensor) -> _Place:
     storage = tensor.untyped_storage()._cdata
-    looks = tensor.dtype, tensor.is_conj(), tensor.is_neg()
-    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), *looks
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), _looks(tensor)
+
+
+def _looks(tensor: Tensor) -> _Looks:
+    """How its numbers are to be read."""
+    return tensor.dtype, tensor.is_conj(), tensor.is_neg()
+
+
+def _line_of(name: str) -> int:
+    """The line that makes a tensor."""
+    return int(name[1:].partition("_")[0])
 
 
 def _check(func: Any, leaves: Sequence[Any]) -> None:
