@@ -18,7 +18,7 @@ from trainer.devices import features_of, give_back_cached_memory, is_out_of_memo
 from trainer.drawing import Progress
 from trainer.errors import StoppedOnRequest
 from trainer.families.base import Family
-from trainer.families.convolutions import lay_kernels_out
+from trainer.families.side_by_side import lay_pictures_side_by_side
 from trainer.fused.layers import use_fused_layers
 from trainer.learning import Learning
 from trainer.ranks import ALONE, Call, OutOfStep, Ranks
@@ -216,7 +216,7 @@ def set_training_mode(family: Family, config: Config) -> None:
     if features_of(device).beside_host:
         use_fused_layers(family.denoiser, device)
     elif is_small(family.denoiser):  # a large one's convolutions are slower so
-        lay_kernels_out(family.denoiser)
+        lay_pictures_side_by_side(family.denoiser)
     for module in (family.denoiser, *family.text_encoders.values()):
         module.train()
     family.save_memory(config.train.gradient_checkpointing, draws=config.lora.has_dropout)

@@ -7,16 +7,14 @@ import logging
 from typing import Any
 
 import torch
-from diffusers import Transformer2DModel
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.devices import features_of, wait_for
-from trainer.families.convolutions import lay_kernels_out
+from trainer.families.side_by_side import SideBySideResnetBlock, is_usual, lay_pictures_side_by_side
 
 _log = logging.getLogger("trainer")
 
@@ -33,13 +31,11 @@ def use_fused_layers(denoiser: nn.Module, device: torch.device) -> None:
             layer.__class__ = PlainLayerNorm
         elif type(layer) is GEGLU:
             layer.__class__ = FusedGEGLU
-        elif type(layer) is ResnetBlock2D and _is_usual(layer):
+        elif type(layer) is ResnetBlock2D and is_usual(layer) and _is_frozen(layer.norm1, layer.norm2):
             layer.__class__ = FusedResnetBlock
         elif type(layer) is BasicTransformerBlock and _is_usual_block(layer):
             layer.__class__ = FusedTransformerBlock
-        elif type(layer) is Transformer2DModel and layer.is_input_continuous:
-            layer.__class__ = FusedTransformer
-    lay_kernels_out(denoiser)
+    lay_pictures_side_by_side(denoiser)
 
 
 @functools.cache
@@ -86,8 +82,8 @@ class FusedGEGLU(GEGLU):
         return gated(self.proj(hidden_states))
 
 
-class FusedResnetBlock(ResnetBlock2D):
-    """diffusers' ``ResnetBlock2D``, of those that Stable Diffusion has."""
+class FusedResnetBlock(SideBySideResnetBlock):
+    """The same, of those that Stable Diffusion has."""
 
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, h, w) and the time's embedding (B, T) to (B, D, h, w)."""
@@ -99,7 +95,7 @@ class FusedResnetBlock(ResnetBlock2D):
         hidden = hidden + (time if bias is None else time + bias)[:, :, None, None]
         hidden = _normalised(self.norm2, hidden, activate=True)
         hidden, bias = _without_bias(self.conv2, hidden)
-        shortcut = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
+        shortcut = self.shortcut(input_tensor)
         return hidden + shortcut if bias is None else added_with_bias(hidden, shortcut, bias)
 
 
@@ -131,50 +127,6 @@ class FusedTransformerBlock(BasicTransformerBlock):
         return self.ff(normed) + hidden_states
 
 
-class FusedTransformer(Transformer2DModel):
-    """diffusers' ``Transformer2DModel`` of pictures, which stay as they lie in memory."""
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        timestep: Any = None,
-        added_cond_kwargs: Any = None,
-        class_labels: Any = None,
-        cross_attention_kwargs: Any = None,
-        attention_mask: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        return_dict: bool = True,
-    ) -> Any:
-        """(B, C, h, w) and the texts (B, T, D) to (B, C, h, w)."""
-        size = hidden_states.shape[2:]
-        tokens = self.norm(hidden_states)
-        tokens = self.proj_in(_tokens(tokens)) if self.use_linear_projection else _tokens(self.proj_in(tokens))
-        asked = (attention_mask, encoder_hidden_states, encoder_attention_mask)
-        rest = (*asked, timestep, cross_attention_kwargs, class_labels)
-        for block in self.transformer_blocks:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                tokens = self._gradient_checkpointing_func(block, tokens, *rest)
-            else:
-                tokens = block(tokens, *rest)
-        if self.use_linear_projection:
-            picture = _picture(self.proj_out(tokens), size)
-        else:
-            picture = self.proj_out(_picture(tokens, size))
-        picture = picture + hidden_states
-        return Transformer2DModelOutput(sample=picture) if return_dict else (picture,)
-
-
-def _tokens(picture: Tensor) -> Tensor:
-    """(B, C, h, w) as (B, h * w, C), which is how it lies in memory."""
-    return picture.flatten(2).transpose(1, 2)
-
-
-def _picture(tokens: Tensor, size: torch.Size) -> Tensor:
-    """The other way."""
-    return tokens.transpose(1, 2).unflatten(2, size)
-
-
 def _without_bias(layer: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
     """A convolution's output, and the bias that is still to be added: a plain one's."""
     if type(layer) is not nn.Conv2d or layer.bias is None:
@@ -195,23 +147,9 @@ def _normalised(norm: nn.GroupNorm, input: Tensor, *, activate: bool) -> Tensor:
     return group_norm(input, norm.num_groups, norm.weight, norm.bias, norm.eps, activate=activate)
 
 
-def _is_frozen(layer: nn.GroupNorm | nn.LayerNorm) -> bool:
-    parameters = (layer.weight, layer.bias)
+def _is_frozen(*norms: Any) -> bool:
+    parameters = [parameter for norm in norms for parameter in (norm.weight, norm.bias)]
     return all(each is not None and not each.requires_grad for each in parameters)
-
-
-def _is_usual(block: ResnetBlock2D) -> bool:
-    norms = (block.norm1, block.norm2)
-    return (
-        block.upsample is block.downsample is None
-        and block.time_emb_proj is not None
-        and block.time_embedding_norm == "default"
-        and not block.skip_time_act
-        and block.output_scale_factor == 1
-        and block.dropout.p == 0
-        and isinstance(block.nonlinearity, nn.SiLU)
-        and all(isinstance(norm, nn.GroupNorm) and _is_frozen(norm) for norm in norms)
-    )
 
 
 def _is_usual_block(block: BasicTransformerBlock) -> bool:
