@@ -20,6 +20,11 @@ def format_of(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether what a layer computes is not its class's alone: adapters of other kinds than LoRA add to it by hooks."""
+    return bool(layer._forward_pre_hooks or layer._forward_hooks)
+
+
 class FrozenLayer(nn.Module):
     """A layer whose weight is not trained; mixed into the layer's own class, whose looks it keeps.
 

@@ -133,13 +133,22 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module], None]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "checkpointing", "quantize"),
-    [("sd1", "some", "int8"), ("sdxl", "all", "none")],
+    ("kind", "checkpointing", "quantize", "lora"),
+    [
+        ("sd1", "some", "int8", {}),
+        ("sd1", "off", "none", {"type": "lokr", "conv_rank": 4}),  # adapters that add by hooks
+        ("sdxl", "all", "none", {}),
+    ],
 )
 def test_a_whole_unet(
-    kind: str, checkpointing: Any, quantize: str, tmp_path: Path, fused: Callable[[nn.Module], None]
+    kind: str,
+    checkpointing: Any,
+    quantize: str,
+    lora: dict[str, Any],
+    tmp_path: Path,
+    fused: Callable[[nn.Module], None],
 ) -> None:
-    family, parameters = family_of(kind, tmp_path, torch.float32, quantize)
+    family, parameters = family_of(kind, tmp_path, torch.float32, quantize, **lora)
     family.save_memory(checkpointing, draws=False)
     family.denoiser.train()
     wanted = predicted(family, parameters, torch.float32)

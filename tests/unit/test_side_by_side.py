@@ -20,16 +20,17 @@ from trainer.families.side_by_side import (
 
 
 @pytest.mark.parametrize(
-    ("kind", "target", "quantize", "checkpointing"),
+    ("kind", "lora", "quantize", "checkpointing"),
     [
-        ("sd1", "attention", "none", "off"),  # 1x1 convolutions, frozen
-        ("sd1", "full", "none", "some"),  # with adapters
-        ("sd1", "attention", "int8", "all"),
-        ("sdxl", "attention_ff", "none", "off"),  # linear projections
+        ("sd1", {"target": "attention"}, "none", "off"),  # 1x1 convolutions, frozen
+        ("sd1", {"target": "full"}, "none", "some"),  # with LoRAs
+        ("sd1", {"type": "lokr", "conv_rank": 4}, "none", "off"),  # adapters that add by hooks
+        ("sd1", {"target": "attention"}, "int8", "all"),
+        ("sdxl", {"target": "attention_ff"}, "none", "off"),  # linear projections
     ],
 )
-def test_a_whole_unet(kind: str, target: str, quantize: str, checkpointing: Any, tmp_path: Path) -> None:
-    family, parameters = family_of(kind, tmp_path, torch.float32, quantize, target)
+def test_a_whole_unet(kind: str, lora: dict[str, Any], quantize: str, checkpointing: Any, tmp_path: Path) -> None:
+    family, parameters = family_of(kind, tmp_path, torch.float32, quantize, **lora)
     family.save_memory(checkpointing, draws=False)
     family.denoiser.train()
     wanted = predicted(family, parameters, torch.float32)

@@ -25,13 +25,13 @@ def near(got: Tensor, wanted: Tensor, share: float) -> bool:
 
 
 def family_of(
-    kind: str, folder: Path, dtype: torch.dtype, quantize: Any = "none", target: Any = "full"
+    kind: str, folder: Path, dtype: torch.dtype, quantize: Any = "none", **lora: Any
 ) -> tuple[Family, list[nn.Parameter]]:
-    """A tiny model with a LoRA that says something."""
+    """A tiny model with a LoRA that says something; ``lora`` are settings of it."""
     model = ModelSettings(base=str(tiny_model(kind, folder / kind)))
     family = load_family(model, device=DEVICE, dtype=dtype, prediction_type="auto")
     quantize_denoiser(family.denoiser, quantize)
-    settings = LoraSettings(rank=4, alpha=4, target=target)
+    settings = LoraSettings(**{"rank": 4, "alpha": 4, "target": "full", **lora})
     parameters = [each.parameter for each in add_adapters(family, settings, seed=1)]
     generator = torch.Generator().manual_seed(5)
     for each in parameters:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.families.convolutions import lay_kernels_out
+from trainer.frozen_layers import is_hooked
 
 
 def lay_pictures_side_by_side(denoiser: nn.Module) -> None:
@@ -105,6 +106,6 @@ def as_picture(pixels: Tensor, size: torch.Size) -> Tensor:
 
 def _pointwise(layer: nn.Module, pixels: Tensor, size: torch.Size) -> Tensor:
     """A 1x1 convolution of (B, h * w, C): a plain one is a product; others, such as adapters, have their own ways."""
-    if type(layer) is nn.Conv2d and layer.kernel_size == layer.stride == (1, 1) and layer.groups == 1:
+    if type(layer) is nn.Conv2d and layer.kernel_size == layer.stride == (1, 1) and not is_hooked(layer):
         return functional.linear(pixels, layer.weight.flatten(1), layer.bias)
     return as_pixels(layer(as_picture(pixels, size)))

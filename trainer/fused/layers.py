@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from trainer.devices import features_of, wait_for
 from trainer.families.side_by_side import SideBySideResnetBlock, is_usual, lay_pictures_side_by_side
+from trainer.frozen_layers import is_hooked
 
 _log = logging.getLogger("trainer")
 
@@ -129,7 +130,7 @@ class FusedTransformerBlock(BasicTransformerBlock):
 
 def _without_bias(layer: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
     """A convolution's output, and the bias that is still to be added: a plain one's."""
-    if type(layer) is not nn.Conv2d or layer.bias is None:
+    if type(layer) is not nn.Conv2d or layer.bias is None or is_hooked(layer):
         return layer(hidden), None
     options: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
     return functional.conv2d(hidden, layer.weight, None, *options), layer.bias

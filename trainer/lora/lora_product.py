@@ -14,7 +14,7 @@ from peft.tuners.lora import Conv2d, Linear
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.frozen_layers import FrozenConv2d, format_of
+from trainer.frozen_layers import FrozenConv2d, format_of, is_hooked
 from trainer.lora.rounded import rounded
 
 ADAPTER = "default"
@@ -201,8 +201,7 @@ def is_plain(layer: Linear | Conv2d) -> bool:
         and layer.active_adapters == [ADAPTER]
         and isinstance(layer.scaling[ADAPTER], float)
         and not base.weight.requires_grad
-        and not base._forward_pre_hooks
-        and not base._forward_hooks
+        and not is_hooked(base)
     )
 
 
