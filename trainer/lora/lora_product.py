@@ -56,8 +56,8 @@ class LoraProduct(torch.autograd.Function):
         scale, (x_shape, down_shape, up_shape) = ctx.scale, ctx.shapes
         gradient = gradient.reshape(-1, gradient.shape[-1])
         through = torch.addmm(hidden, gradient, up, beta=0, alpha=scale)
-        for_up = _exact_product(gradient.t(), hidden).view(up_shape)
-        for_down = _exact_product(through.t(), rows).view(down_shape)
+        for_up = exact_product(gradient.t(), hidden).view(up_shape)
+        for_down = exact_product(through.t(), rows).view(down_shape)
         for_x = torch.mm(gradient, frozen).addmm_(through, down).view(x_shape) if ctx.needs_input_grad[0] else None
         return for_x, None, None, for_down, for_up, None
 
@@ -67,7 +67,7 @@ def _scaled_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
     return torch.addmm(left.new_empty((len(left), right.shape[1])), left, right, beta=0, alpha=scale)
 
 
-def _exact_product(left: Tensor, right: Tensor) -> Tensor:
+def exact_product(left: Tensor, right: Tensor) -> Tensor:
     """A factor's gradient: in float32 at once where a GPU sums in it anyway, else autograd would have to cast it."""
     if left.is_cuda and left.dtype in (torch.float16, torch.bfloat16):
         return torch.mm(left, right, out_dtype=torch.float32)
@@ -124,8 +124,8 @@ class SharedProduct(torch.autograd.Function):
         ranks, widths = [up.shape[1] for up in ups], [len(up) for up in ups]
         parts = list(zip(gradient.split(widths, 1), hidden.split(ranks, 1), ups, ctx.scales, strict=True))
         through = torch.cat([torch.addmm(h, g, up, beta=0, alpha=scale) for g, h, up, scale in parts], 1)
-        for_ups = [_exact_product(g.t(), h) for g, h, _, _ in parts]
-        for_downs = _exact_product(through.t(), rows).split(ranks)
+        for_ups = [exact_product(g.t(), h) for g, h, _, _ in parts]
+        for_downs = exact_product(through.t(), rows).split(ranks)
         for_x = None
         if ctx.needs_input_grad[0]:
             for_x = torch.mm(gradient, frozen).addmm_(through, downs).view(ctx.shape)

@@ -16,6 +16,7 @@ from trainer.config import LoraSettings
 from trainer.lora.dropout import Draws, RowDropout, add_dropout
 from trainer.lora.first_values import fill_kaiming_uniform
 from trainer.lora.layers import Layer, LoraLayer, plain_shape, product_norm
+from trainer.lora.lora_convolution import use_convolution_products
 from trainer.lora.lora_product import ADAPTER, factors, use_products
 from trainer.lora.rounded import round_before_forward
 from trainer.lora.shared_inputs import share_inputs
@@ -36,6 +37,7 @@ def add_peft_adapters(module: Any, layers: list[tuple[str, int, float]], setting
                     layer.lora_dropout[ADAPTER] = RowDropout(settings.dropout, draws).train(layer.training)
             else:
                 use_products(layer)
+                use_convolution_products(layer)
                 products.append(layer)
     share_inputs(module)
     if products:
