@@ -1,7 +1,7 @@
 """Training here beside the same step as a user of diffusers writes it, on one thread of a CPU.
 
 Both take turns in one process, and the quickest of each is compared in processor time: other work on the machine
-slows both. On a quiet machine they are 1.9 (`attention`), 1.75 (`attention_ff`) and 4.1 (the convolution).
+slows both. They are 2.1 (`attention`), 2.25 (`attention_ff`) and 4.1 (the convolution).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def our_step(target: str) -> Callable[[], object]:
 @pytest.mark.parametrize("target", LAYERS)
 def test_a_step_of_a_small_model_is_quicker_than_the_plain_one(target: str) -> None:
     plain, ours = quickest_by_turns([plain_step(target), our_step(target)], rounds=12)
-    assert plain / ours >= 1.25
+    assert plain / ours >= 1.5
 
 
 def test_a_large_convolution_over_few_pixels_is_quicker_than_torch_has_it() -> None:
