@@ -10,13 +10,10 @@ from trainer.families.base import Family
 
 @contextmanager
 def without_dropout(family: Family) -> Iterator[None]:
-    """Inside, the model is in evaluation mode; afterwards it is as it was."""
-    modules = [family.denoiser, *family.text_encoders.values()]
-    were_training = [module.training for module in modules]
-    for module in modules:
-        module.eval()
+    """Inside, the model is in evaluation mode; afterwards it is as its denoiser was."""
+    was_training = family.denoiser.training
+    family.train(False)
     try:
         yield
     finally:
-        for module, was_training in zip(modules, were_training, strict=True):
-            module.train(was_training)
+        family.train(was_training)

@@ -1,6 +1,6 @@
 """A model's weights brought into the system's memory while something else takes time. Never torch.
 
-What is loaded later finds its pages there: libraries are imported, and the first part is loaded, while the disk works.
+What is loaded later finds its pages there: libraries are imported while the disk works.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from trainer.files import home_path
 from trainer.model_sizes import local_folder
 from trainer.weight_files import vae_folder, weights_in
 
-_PARTS = ("text_encoder", "text_encoder_2", "unet")
-"""As they are loaded, one after the other; the VAE is the last."""
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+"""As they are needed: the others behind the one that every run loads."""
 _BLOCK = 1 << 22
 _MOST_OF_MEMORY = 0.5
 """Of what is free: more would push out what was just read."""
@@ -36,7 +36,7 @@ def read_ahead(model: ModelSettings) -> threading.Thread:
 
 
 def weights_of(model: ModelSettings) -> list[Path]:
-    """The files that loading the settings' model will read, in that order; none for what is still to be downloaded.
+    """The files of the settings' model as a run may read them, in that order; none for what is still to be downloaded.
 
     Raises UserError when there can be no such model, and OSError.
     """
@@ -44,9 +44,9 @@ def weights_of(model: ModelSettings) -> list[Path]:
     if folder is None:
         return []
     other = home_path(model.vae) if model.vae else None
-    vae = vae_folder(folder, other if other is not None and other.is_dir() else None)
-    parts = [*(folder / part for part in _PARTS), vae]
-    return [path for part in parts if part.is_dir() for path in _weights_in(part)]
+    folders = {part: folder / part for part in _PARTS}
+    folders["vae"] = vae_folder(folder, other if other is not None and other.is_dir() else None)
+    return [path for part in folders.values() if part.is_dir() for path in _weights_in(part)]
 
 
 def _weights_in(folder: Path) -> Iterator[Path]:

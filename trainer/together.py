@@ -217,6 +217,5 @@ def set_training_mode(family: Family, config: Config) -> None:
         use_fused_layers(family.denoiser, device)
     elif is_small(family.denoiser):  # a large one's convolutions are slower so
         lay_pictures_side_by_side(family.denoiser)
-    for module in (family.denoiser, *family.text_encoders.values()):
-        module.train()
+    family.train(True)
     family.save_memory(config.train.gradient_checkpointing, draws=config.lora.has_dropout)

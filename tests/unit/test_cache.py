@@ -41,7 +41,7 @@ class Watched:
         self.most_pictures = 1000
         self.fingerprint_vae = family.fingerprint_vae
         self.fingerprint_text = family.fingerprint_text
-        self.text_encoders = family.text_encoders
+        self.text_dtype, self.text_device = family.text_dtype, family.text_device
         self.change: Callable[[Tensor], Tensor] = lambda latents: latents
 
     def encode_pixels(self, pixels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -46,7 +46,8 @@ class Denoiser(nn.Module):
 def family() -> Family:
     vae = nn.Linear(10, 10)
     vae.requires_grad_(False)
-    return cast(Family, SimpleNamespace(denoiser=Denoiser(), text_encoders={}, vae=vae))
+    denoiser = Denoiser()
+    return cast(Family, SimpleNamespace(denoiser=denoiser, loaded={"unet": denoiser, "vae": vae}))
 
 
 @pytest.fixture

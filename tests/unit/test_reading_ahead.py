@@ -53,9 +53,9 @@ def forget(path: Path) -> None:
         pytest.skip("this file system keeps the pages of its files")
 
 
-def test_the_files_are_those_that_loading_reads_in_its_order(model: Path, tmp_path: Path) -> None:
+def test_the_files_are_those_that_are_read_and_the_unet_comes_first(model: Path, tmp_path: Path) -> None:
     parts = [path.relative_to(MODEL_DIR).parts[0] for path in weights_of(ModelSettings(base="demo"))]
-    assert parts == ["text_encoder", "unet", "vae"]
+    assert parts == ["unet", "vae", "text_encoder"]
     other = tmp_path / "other-vae"
     other.mkdir()
     (other / "config.json").write_text("{}")

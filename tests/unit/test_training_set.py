@@ -8,8 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -77,9 +76,7 @@ class PixelFamily:
     """Its latents are the pixels themselves."""
 
     fingerprint_vae = "pixels"
-    text_encoders: ClassVar[dict[str, Any]] = {
-        "text_encoder": SimpleNamespace(config=SimpleNamespace(hidden_size=8), dtype=torch.float32)
-    }
+    text_width, text_dtype = 8, torch.float32
 
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels

@@ -37,9 +37,11 @@ class TinyFamily:
 
     def __init__(self) -> None:
         self.denoiser = HalfNoise()
-        self.text_encoders: dict[str, nn.Module] = {}
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         self.alphas_cumprod = (1 - betas).cumprod(0).float()
+
+    def train(self, mode: bool) -> None:
+        self.denoiser.train(mode)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Tensor) -> Tensor:
         return self.denoiser(noisy)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -252,8 +251,7 @@ class TextCache:
 
     def _groups(self, captions: list[str]) -> Iterator[list[str]]:
         """Captions that are encoded together: always the same ones, as the last bits may depend on the batch."""
-        encoder: Any = next(iter(self._family.text_encoders.values()))
-        at_once = _TEXTS_AT_ONCE if features_of(encoder.device).beside_host else _TEXTS_AT_ONCE_ON_CPU
+        at_once = _TEXTS_AT_ONCE if features_of(self._family.text_device).beside_host else _TEXTS_AT_ONCE_ON_CPU
         return (captions[start : start + at_once] for start in range(0, len(captions), at_once))
 
     def _rows_of(self, captions: list[str]) -> dict[str, dict[str, Tensor]]:
@@ -271,8 +269,8 @@ class TextCache:
 
     @torch.no_grad()
     def _encode(self, captions: list[str]) -> Conditioning:
-        encoder: Any = next(iter(self._family.text_encoders.values()))
-        with torch.autocast(encoder.device.type, enabled=False):  # a step's autocast must not tell in what is kept
+        kind = self._family.text_device.type
+        with torch.autocast(kind, enabled=False):  # a step's autocast must not tell in what is kept
             return self._encode_plainly(captions)
 
     def _encode_plainly(self, captions: list[str]) -> Conditioning:
@@ -286,8 +284,7 @@ class TextCache:
     def _key(self, caption: str) -> str:
         settings = self._settings
         parts = (self._family.fingerprint_text, self._clip_skip, settings.max_token_length, settings.weighted)
-        dtype = str(next(iter(self._family.text_encoders.values())).dtype)
-        return hash_key("text", caption, dtype, *parts)
+        return hash_key("text", caption, str(self._family.text_dtype), *parts)
 
 
 def latent_key(digest: str, fingerprint_vae: str, view: View) -> str:
@@ -299,9 +296,7 @@ def latent_key(digest: str, fingerprint_vae: str, view: View) -> str:
 
 def text_row_bytes(family: Family, settings: CaptionSettings) -> int:
     """What the cached embedding of one caption takes, as the family's text encoders make it."""
-    encoders: list[Any] = list(family.text_encoders.values())
-    width = sum(encoder.config.hidden_size for encoder in encoders)
-    return embedding_bytes(settings, width, encoders[0].dtype.itemsize)
+    return embedding_bytes(settings, family.text_width, family.text_dtype.itemsize)
 
 
 def encode_pixels(family: Family, pixels: Tensor) -> Tensor:

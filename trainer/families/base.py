@@ -42,7 +42,11 @@ def clip_skip_problem(field: str, clip_skip: int, most: int) -> Problem:
 
 
 class Family(Protocol):
-    """A loaded model. ``denoiser`` and ``text_encoders`` are frozen modules that take PEFT adapters."""
+    """A model. ``denoiser`` and ``text_encoders`` are frozen modules that take PEFT adapters.
+
+    The denoiser is loaded. Text encoders and VAE are loaded when they are first used, or asked for by
+    ``text_encoders``, ``adapter_targets`` or ``pipeline``; what is set for them before then is kept for them.
+    """
 
     @property
     def name(self) -> str:
@@ -63,6 +67,22 @@ class Family(Protocol):
     @property
     def text_encoders(self) -> dict[str, nn.Module]:
         """By pipeline attribute: ``text_encoder``, and ``text_encoder_2`` where there are two."""
+
+    @property
+    def loaded(self) -> dict[str, nn.Module]:
+        """The parts that are loaded by now, by pipeline attribute, ``unet`` and ``vae`` among them."""
+
+    @property
+    def text_width(self) -> int:
+        """Numbers that the text encoders give for each token, together."""
+
+    @property
+    def text_dtype(self) -> torch.dtype:
+        """The text encoders' number format."""
+
+    @property
+    def text_device(self) -> torch.device:
+        """Where the text encoders are, or will be when they are loaded."""
 
     @property
     def max_clip_skip(self) -> int:
@@ -156,8 +176,13 @@ class Family(Protocol):
         ``guidance`` that do not read it.
         """
 
-    def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
-        """Full names of the layers an adapter goes on, by part: ``{"unet": [...], "text_encoder": [...]}``."""
+    def adapter_targets(
+        self, target: str, *, conv: bool, train: Literal["both", "unet", "text_encoder"] = "both"
+    ) -> dict[str, list[str]]:
+        """Full names of the layers an adapter goes on, by part: ``{"unet": [...], "text_encoder": [...]}``.
+
+        Without the parts that ``train`` leaves out.
+        """
 
     def lora_key(self, part: str, path: str) -> str:
         """A layer's name in LoRA files, without prefix and suffix of its tensors, as kohya's tools write it.
@@ -166,6 +191,9 @@ class Family(Protocol):
             part: ``unet`` or a key of ``text_encoders``.
             path: dotted name of the layer in that part.
         """
+
+    def train(self, mode: bool) -> None:
+        """Dropout of the denoiser and the text encoders on or off."""
 
     def save_memory(self, choice: Checkpointing, *, draws: bool = True) -> None:
         """Gradient checkpointing: what layers need is computed again in the backward pass instead of being kept.

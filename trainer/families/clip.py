@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from trainer.families.emphasis import parse_emphasis
+from trainer.families.lazy_part import LazyPart
 
 CONTENT_TOKENS = 75
 """Tokens of a caption that CLIP reads at once; begin and end come on top."""
@@ -22,22 +24,31 @@ class Tokens(NamedTuple):
     weights: Tensor
 
 
-@dataclass(frozen=True)
 class ClipText:
-    """A CLIP text encoder and its tokenizer.
+    """A CLIP text encoder and its tokenizer, each loaded when it is first used.
 
     Attributes:
-        encoder: a ``CLIPTextModel``, or a ``CLIPTextModelWithProjection``, which also sums a caption up in one vector.
-        tokenizer: makes its ids.
+        part: the encoder.
     """
 
-    encoder: Any
-    tokenizer: CLIPTokenizer
+    def __init__(self, part: LazyPart[Any], load_tokenizer: Callable[[], CLIPTokenizer]) -> None:
+        self.part = part
+        self._load_tokenizer = load_tokenizer
+
+    @property
+    def encoder(self) -> Any:
+        """A ``CLIPTextModel``, or a ``CLIPTextModelWithProjection``, which also sums a caption up in one vector."""
+        return self.part.module
+
+    @cached_property
+    def tokenizer(self) -> CLIPTokenizer:
+        """Makes the encoder's ids."""
+        return self._load_tokenizer()
 
     @property
     def layers(self) -> int:
         """Transformer layers of the encoder."""
-        return self.encoder.config.num_hidden_layers
+        return self.part.config.num_hidden_layers
 
     def encode(self, tokens: Tokens, *, skip: int, final_norm: bool, weighted: bool) -> tuple[Tensor, Tensor | None]:
         """Tokens to states (B, T, C), and to their summaries (B, P) where the encoder makes them.
@@ -48,17 +59,18 @@ class ClipText:
             final_norm: whether the encoder's final layer norm follows.
             weighted: whether the tokens' weights count.
         """
-        ids = tokens.ids.to(self.encoder.device)
-        output = self.encoder(ids.flatten(0, 1), output_hidden_states=skip > 0 or not final_norm)
+        encoder = self.encoder
+        ids = tokens.ids.to(encoder.device)
+        output = encoder(ids.flatten(0, 1), output_hidden_states=skip > 0 or not final_norm)
         if skip == 0 and final_norm:
             states = output.last_hidden_state
         else:
             states = output.hidden_states[-1 - skip]
-            states = self.encoder.final_layer_norm(states) if final_norm else states
+            states = encoder.final_layer_norm(states) if final_norm else states
         states = _join_chunks(states.unflatten(0, ids.shape[:2]))
         if weighted:
             states = _emphasise(states, tokens.weights.to(states))
-        if not isinstance(self.encoder, CLIPTextModelWithProjection):
+        if not isinstance(encoder, CLIPTextModelWithProjection):
             return states, None
         return states, output.text_embeds[:: ids.shape[1]]  # that of the first chunk, as sd-scripts takes it
 
@@ -71,7 +83,7 @@ class ClipText:
             weighted: read ``(word:1.3)`` as emphasis.
         """
         chunks = max_token_length // CONTENT_TOKENS
-        room = min(self.tokenizer.model_max_length, self.encoder.config.max_position_embeddings) - 2
+        room = min(self.tokenizer.model_max_length, self.part.config.max_position_embeddings) - 2
         begin, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         all_ids, all_weights = [], []
         for caption in captions:

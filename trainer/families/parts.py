@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from contextlib import suppress
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,15 +18,18 @@ import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from transformers import CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTokenizer
 
 from trainer.demo import MODEL_DIR
 from trainer.devices import is_out_of_memory
 from trainer.errors import UserError
+from trainer.families.clip import CONTENT_TOKENS, ClipText
+from trainer.families.lazy_part import LazyPart
 from trainer.file_states import file_state, is_settled
 from trainer.files import read_json, write_text
 from trainer.single_file.cache import cache_dir
-from trainer.weight_files import weights_in
+from trainer.single_file.header import read_header
+from trainer.weight_files import WeightFiles, weights_in
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -30,24 +37,63 @@ def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
     return _load_part(UNet2DConditionModel, folder / "unet", torch_dtype=dtype)
 
 
-def load_vae(folder: Path) -> AutoencoderKL:
-    """The VAE in its folder, in float32: in float16 that of SDXL gives no numbers. Raises UserError."""
-    return _load_part(AutoencoderKL, folder, torch_dtype=torch.float32)
+def lazy_vae(folder: Path, device: torch.device) -> LazyPart[AutoencoderKL]:
+    """The VAE in its folder, in float32: in float16 that of SDXL gives no numbers.
+
+    Raises UserError when it is missing, or broken as far as that is seen without reading the weights.
+    """
+    with _told(folder):
+        config = _vae_config(read_json(folder / "config.json"))
+        _check_weights(folder)
+    dtype = torch.float32
+    return LazyPart(config, lambda: _load_part(AutoencoderKL, folder, torch_dtype=dtype), dtype=dtype, device=device)
 
 
-def load_text_encoder(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A text encoder of the transformers class ``kind`` in ``dtype``. Raises UserError when it is missing or broken."""
-    return _load_part(kind, folder, dtype=dtype)
+def lazy_text(kind: Any, folder: Path, dtype: torch.dtype, device: torch.device) -> ClipText:
+    """A text encoder of the transformers class ``kind`` in ``dtype``, with its tokenizer.
+
+    Raises UserError when they are missing, or broken as far as that is seen without reading the weights.
+    """
+    tokenizer = folder.with_name(folder.name.replace("text_encoder", "tokenizer"))
+    with _told(folder):
+        config = kind.config_class.from_pretrained(folder, local_files_only=True)
+        _check_weights(folder)
+    with _told(tokenizer):
+        _check_tokenizer(tokenizer)
+    part = LazyPart(config, lambda: _load_part(kind, folder, dtype=dtype), dtype=dtype, device=device)
+    return ClipText(part, lambda: _load_tokenizer(tokenizer))
 
 
-def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer in a folder. Raises UserError when it is missing or broken."""
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise _broken(folder, FileNotFoundError("tokenizer.json or vocab.json is missing"))
-    try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise _broken(folder, error) from error
+def random_unet(settings: dict[str, Any], dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
+    """A UNet with random weights."""
+    with torch.device(device):  # made where it is used: far quicker for a GPU
+        return UNet2DConditionModel.from_config(settings).to(dtype=dtype)
+
+
+def random_vae(settings: dict[str, Any], device: torch.device) -> LazyPart[AutoencoderKL]:
+    """A VAE with random weights."""
+
+    def load() -> AutoencoderKL:
+        with torch.device(device):
+            return AutoencoderKL.from_config(settings)
+
+    return LazyPart(_vae_config(settings), load, dtype=torch.float32, device=device)
+
+
+def random_text(kind: Any, settings: dict[str, Any], dtype: torch.dtype, device: torch.device) -> ClipText:
+    """A text encoder with random weights, and the demo model's tokenizer for captions of the usual length."""
+    config = CLIPTextConfig.from_dict(settings)
+
+    def load() -> Any:
+        with torch.device(device):
+            return kind(config).to(dtype=dtype)
+
+    def tokenizer() -> CLIPTokenizer:
+        loaded = _load_tokenizer(MODEL_DIR / "tokenizer")
+        loaded.model_max_length = CONTENT_TOKENS + 2
+        return loaded
+
+    return ClipText(LazyPart(config, load, dtype=dtype, device=device), tokenizer)
 
 
 def read_scheduler(folder: Path, prediction_type: str, zero_terminal_snr: bool) -> dict[str, Any]:
@@ -129,16 +175,70 @@ def _read_files(folder: Path) -> list[Path]:
     return [file for file in folder.iterdir() if file.suffix in (".json", ".txt") or file.name in names]
 
 
+def _vae_config(settings: dict[str, Any]) -> dict[str, Any]:
+    """With the class's own values for what the settings leave open."""
+    return {name: each.default for name, each in signature(AutoencoderKL.__init__).parameters.items()} | settings
+
+
+def _load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer in a folder. Raises UserError when it is missing or broken."""
+    with _told(folder):
+        _check_tokenizer(folder)
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
     """One component from the version of its weights that is chosen. Raises UserError when it is missing or broken."""
-    try:
-        weights = weights_in(folder)
-        if weights is None:
-            raise FileNotFoundError("there are no weights in it")
-        if weights.missing:
-            raise FileNotFoundError(f"{weights.missing[0]} is missing")
+    with _told(folder):
+        weights = _complete_weights(folder)
         options |= {"use_safetensors": weights.safetensors, "variant": weights.variant}
         return kind.from_pretrained(folder, local_files_only=True, **options)
+
+
+def _complete_weights(folder: Path) -> WeightFiles:
+    """The version of the weights that is read. Raises FileNotFoundError when any of it is missing."""
+    weights = weights_in(folder)
+    if weights is None:
+        raise FileNotFoundError("there are no weights in it")
+    if weights.missing:
+        raise FileNotFoundError(f"{weights.missing[0]} is missing")
+    return weights
+
+
+def _check_weights(folder: Path) -> None:
+    """Raise UserError, OSError or ValueError when files of a part's weights are missing or cut off."""
+    weights = _complete_weights(folder)
+    if weights.index is not None:
+        read_json(folder / weights.index)
+    for path in (folder / name for name in weights.names):
+        if weights.safetensors:
+            read_header(path, refuse=partial(_broken_file, path))
+        elif _is_cut_off(path):
+            raise _broken_file(path, "is cut off")
+
+
+def _is_cut_off(pickled: Path) -> bool:
+    """Whether this is a zip file, as pickled weights are, without the directory at its end."""
+    with pickled.open("rb") as file:
+        return file.read(2) == b"PK" and not zipfile.is_zipfile(pickled)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Raise OSError or ValueError when files of a tokenizer are missing, or those in JSON cannot be read."""
+    needed = ["tokenizer.json"] if (folder / "tokenizer.json").is_file() else ["vocab.json", "merges.txt"]
+    for name in needed:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{name} is missing")
+    given = [name for name in ("tokenizer_config.json", "special_tokens_map.json") if (folder / name).is_file()]
+    for name in (needed[0], *given):
+        read_json(folder / name)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What fails inside is told as a broken part of the model."""
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
         if is_out_of_memory(error):
             raise
@@ -154,3 +254,7 @@ def _broken(folder: Path, error: Exception) -> UserError:
     message = f"model.base: the {folder.name} of {folder.parent} cannot be loaded: {reason}"
     hint = "Get the model again, with its .safetensors files."
     return UserError("model.broken", message, hint, "model.base")
+
+
+def _broken_file(path: Path, what: str) -> UserError:
+    return _broken(path.parent, ValueError(f"{path.name} {what}"))

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.families.base import Conditioning
-from trainer.families.clip import CONTENT_TOKENS, ClipText
 from trainer.families.parts import (
     demo_config,
-    load_text_encoder,
-    load_tokenizer,
+    lazy_text,
+    lazy_vae,
     load_unet,
-    load_vae,
     quiet,
+    random_text,
+    random_unet,
+    random_vae,
     read_scheduler,
 )
 from trainer.families.unet import UnetFamily, check_clip_skip, tokens_of
@@ -215,15 +216,13 @@ class SdLoader:
     ) -> SdFamily:
         """See ``families.base.FamilyLoader``."""
         quiet()
-        scheduler = read_scheduler(folder, prediction_type, zero_terminal_snr)
-        encoder = load_text_encoder(CLIPTextModel, folder / "text_encoder", dtype)
         family = SdFamily(
             folder=folder,
             vae_folder=vae_folder(folder, vae),
+            scheduler_config=read_scheduler(folder, prediction_type, zero_terminal_snr),
+            texts={"text_encoder": lazy_text(CLIPTextModel, folder / "text_encoder", dtype, device)},
+            vae_part=lazy_vae(vae_folder(folder, vae), device),
             denoiser=load_unet(folder, dtype),
-            texts={"text_encoder": ClipText(encoder, load_tokenizer(folder / "tokenizer"))},
-            vae=load_vae(vae_folder(folder, vae)),
-            scheduler_config=scheduler,
             kind=self._kind,
         )
         _check_widths(family)
@@ -237,19 +236,15 @@ class SdLoader:
         if size == "demo":
             unet, text = demo_config("unet") | kind.small_unet, demo_config("text_encoder") | kind.small_text
             vae = demo_config("vae")
-        tokenizer = load_tokenizer(MODEL_DIR / "tokenizer")
-        tokenizer.model_max_length = CONTENT_TOKENS + 2
-        with torch.device(device):  # made where they are used: far quicker for a GPU
-            encoder = CLIPTextModel(CLIPTextConfig.from_dict(text)).to(dtype=dtype)
-            family = SdFamily(
-                folder=MODEL_DIR,
-                vae_folder=MODEL_DIR / "vae",
-                denoiser=UNet2DConditionModel.from_config(unet).to(dtype=dtype),
-                texts={"text_encoder": ClipText(encoder, tokenizer)},
-                vae=AutoencoderKL.from_config(vae),
-                scheduler_config=read_scheduler(MODEL_DIR, "auto", False),
-                kind=kind,
-            )
+        family = SdFamily(
+            folder=MODEL_DIR,
+            vae_folder=MODEL_DIR / "vae",
+            denoiser=random_unet(unet, dtype, device),
+            texts={"text_encoder": random_text(CLIPTextModel, text, dtype, device)},
+            vae_part=random_vae(vae, device),
+            scheduler_config=read_scheduler(MODEL_DIR, "auto", False),
+            kind=kind,
+        )
         family.fingerprint_text = family.fingerprint_vae = "random"  # no files have these weights
         family.freeze(device)
         return family
@@ -257,7 +252,7 @@ class SdLoader:
 
 def _check_widths(family: SdFamily) -> None:
     """Raise UserError when the UNet reads text of another width than the text encoder writes."""
-    reads, writes = family.denoiser.config.cross_attention_dim, family.text_encoder.config.hidden_size
+    reads, writes = family.denoiser.config.cross_attention_dim, family.text_width
     if reads != writes:
         message = f"model.base: {family.folder} does not fit together: its UNet reads text of width {reads}, its text "
         message += f"encoder writes {writes}."

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from trainer.demo import MODEL_DIR
 from trainer.errors import UserError
 from trainer.families.base import Conditioning
-from trainer.families.clip import CONTENT_TOKENS, ClipText
 from trainer.families.parts import (
     demo_config,
-    load_text_encoder,
-    load_tokenizer,
+    lazy_text,
+    lazy_vae,
     load_unet,
-    load_vae,
     quiet,
+    random_text,
+    random_unet,
+    random_vae,
     read_scheduler,
 )
 from trainer.families.sd import FULL_TEXT, FULL_VAE
@@ -59,6 +60,7 @@ FULL_TEXT_2: dict[str, Any] = {
     "projection_dim": 1280,
 }
 """SDXL 1.0, where it differs from the classes' own defaults."""
+_TEXTS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 
 
 @dataclass
@@ -155,16 +157,13 @@ class SdxlLoader:
     ) -> SdxlFamily:
         """See ``families.base.FamilyLoader``."""
         quiet()
-        scheduler = read_scheduler(folder, prediction_type, zero_terminal_snr)
-        first = load_text_encoder(CLIPTextModel, folder / "text_encoder", dtype)
-        second = load_text_encoder(CLIPTextModelWithProjection, folder / "text_encoder_2", dtype)
         family = SdxlFamily(
             folder=folder,
             vae_folder=vae_folder(folder, vae),
+            scheduler_config=read_scheduler(folder, prediction_type, zero_terminal_snr),
+            texts={name: lazy_text(kind, folder / name, dtype, device) for name, kind in _TEXTS.items()},
+            vae_part=lazy_vae(vae_folder(folder, vae), device),
             denoiser=load_unet(folder, dtype),
-            texts=_texts(first, second, load_tokenizer(folder / "tokenizer"), load_tokenizer(folder / "tokenizer_2")),
-            vae=load_vae(vae_folder(folder, vae)),
-            scheduler_config=scheduler,
         )
         _check_widths(family)
         family.freeze(device)
@@ -173,28 +172,20 @@ class SdxlLoader:
     def random(self, size: Literal["demo", "full"], *, device: torch.device, dtype: torch.dtype) -> SdxlFamily:
         """See ``families.base.FamilyLoader``."""
         unet, texts, vae = (FULL_UNET, [FULL_TEXT, FULL_TEXT_2], FULL_VAE) if size == "full" else _small_configs()
-        tokenizer = load_tokenizer(MODEL_DIR / "tokenizer")
-        tokenizer.model_max_length = CONTENT_TOKENS + 2
-        with torch.device(device):  # made where they are used: far quicker for a GPU
-            first = CLIPTextModel(CLIPTextConfig.from_dict(texts[0])).to(dtype=dtype)
-            second = CLIPTextModelWithProjection(CLIPTextConfig.from_dict(texts[1])).to(dtype=dtype)
-            family = SdxlFamily(
-                folder=MODEL_DIR,
-                vae_folder=MODEL_DIR / "vae",
-                denoiser=UNet2DConditionModel.from_config(unet).to(dtype=dtype),
-                texts=_texts(first, second, tokenizer, tokenizer),
-                vae=AutoencoderKL.from_config(vae),
-                scheduler_config=read_scheduler(MODEL_DIR, "auto", False),
-            )
+        family = SdxlFamily(
+            folder=MODEL_DIR,
+            vae_folder=MODEL_DIR / "vae",
+            denoiser=random_unet(unet, dtype, device),
+            texts={
+                name: random_text(kind, settings, dtype, device)
+                for (name, kind), settings in zip(_TEXTS.items(), texts, strict=True)
+            },
+            vae_part=random_vae(vae, device),
+            scheduler_config=read_scheduler(MODEL_DIR, "auto", False),
+        )
         family.fingerprint_text = family.fingerprint_vae = "random"  # no files have these weights
         family.freeze(device)
         return family
-
-
-def _texts(
-    first: CLIPTextModel, second: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, tokenizer_2: CLIPTokenizer
-) -> dict[str, ClipText]:
-    return {"text_encoder": ClipText(first, tokenizer), "text_encoder_2": ClipText(second, tokenizer_2)}
 
 
 def _small_configs() -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
@@ -220,9 +211,8 @@ def _check_widths(family: SdxlFamily) -> None:
     if config.addition_embed_type != "text_time":
         message = f"model.base: the UNet of {family.folder} does not read picture sizes, as that of SDXL does."
         raise UserError("model.broken", message, "Get the model again.", "model.base")
-    encoders: list[Any] = list(family.text_encoders.values())
-    writes = sum(encoder.config.hidden_size for encoder in encoders)
+    projection = family.texts["text_encoder_2"].part.config.projection_dim
     summary = config.projection_class_embeddings_input_dim - SIZE_NUMBERS * config.addition_time_embed_dim
-    if config.cross_attention_dim != writes or summary != encoders[1].config.projection_dim:
+    if config.cross_attention_dim != family.text_width or summary != projection:
         message = f"model.base: the UNet of {family.folder} reads text of other widths than its text encoders write."
         raise UserError("model.broken", message, "Take all parts from the same model.", "model.base")

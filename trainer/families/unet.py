@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -21,6 +21,7 @@ from trainer.families.base import Conditioning, clip_skip_problem
 from trainer.families.clip import ClipText, Tokens
 from trainer.families.convolutions import use_products_on_cpu
 from trainer.families.latent_colours import fit_colours, with_constant
+from trainer.families.lazy_part import LazyPart
 from trainer.families.parts import fingerprint
 from trainer.single_file.kinds import INPAINTING_CHANNELS
 
@@ -38,6 +39,7 @@ class UnetFamily:
 
     Attributes:
         texts: text encoders with their tokenizers, by the encoder's name in a diffusers pipeline.
+        vae_part: the VAE.
         scheduler_config: the noise schedule, as a diffusers scheduler's settings.
     """
 
@@ -45,12 +47,34 @@ class UnetFamily:
     vae_folder: Path
     denoiser: UNet2DConditionModel
     texts: dict[str, ClipText]
-    vae: AutoencoderKL
+    vae_part: LazyPart[AutoencoderKL]
     scheduler_config: Mapping[str, Any]
 
     @property
     def text_encoders(self) -> dict[str, nn.Module]:
         return {name: text.encoder for name, text in self.texts.items()}
+
+    @property
+    def vae(self) -> AutoencoderKL:
+        """Pixels to latents and back."""
+        return self.vae_part.module
+
+    @property
+    def loaded(self) -> dict[str, nn.Module]:
+        lazy = {**{name: text.part for name, text in self.texts.items()}, "vae": self.vae_part}
+        return {"unet": self.denoiser, **{name: module for name, part in lazy.items() for module in part.loaded}}
+
+    @property
+    def text_width(self) -> int:
+        return sum(text.part.config.hidden_size for text in self.texts.values())
+
+    @property
+    def text_dtype(self) -> torch.dtype:
+        return next(iter(self.texts.values())).part.dtype
+
+    @property
+    def text_device(self) -> torch.device:
+        return next(iter(self.texts.values())).part.device
 
     @property
     def prediction_type(self) -> str:
@@ -62,7 +86,7 @@ class UnetFamily:
 
     @property
     def latent_scale(self) -> int:
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return 2 ** (len(self.vae_part.config["block_out_channels"]) - 1)
 
     @property
     def reads_masks(self) -> bool:
@@ -70,7 +94,7 @@ class UnetFamily:
 
     @property
     def tile_px(self) -> int:
-        return self.vae.config.sample_size
+        return self.vae_part.config["sample_size"]
 
     @functools.cached_property
     def fingerprint_vae(self) -> str:
@@ -93,7 +117,7 @@ class UnetFamily:
         return self.vae.decode(scaled).sample
 
     def tile_decoding(self, wanted: bool) -> None:
-        (self.vae.enable_tiling if wanted else self.vae.disable_tiling)()
+        self.vae_part.let("tiling", AutoencoderKL.enable_tiling if wanted else AutoencoderKL.disable_tiling)
 
     @functools.cached_property
     def _colours(self) -> Tensor:
@@ -133,21 +157,29 @@ class UnetFamily:
         embedding = pipeline.get_guidance_scale_embedding(None, scales, self.denoiser.config.time_cond_proj_dim)
         return embedding.to(self.denoiser.device, self.denoiser.dtype)
 
-    def adapter_targets(self, target: str, *, conv: bool) -> dict[str, list[str]]:
+    def adapter_targets(
+        self, target: str, *, conv: bool, train: Literal["both", "unet", "text_encoder"] = "both"
+    ) -> dict[str, list[str]]:
         unet = {"attention": [_ATTENTION], "attention_ff": [_TRANSFORMER], "full": [_TRANSFORMER, _RESNET]}[target]
         if conv:
             unet = [*unet, _LARGE_CONV]
         text = [_TEXT_ATTENTION if target == "attention" else _TEXT_ALL]
-        parts = {name: _layers(encoder, text) for name, encoder in self.text_encoders.items()}
-        return {"unet": _layers(self.denoiser, unet), **parts}
+        found: dict[str, list[str]] = {}
+        if train != "text_encoder":
+            found["unet"] = _layers(self.denoiser, unet)
+        if train != "unet":
+            found |= {name: _layers(encoder, text) for name, encoder in self.text_encoders.items()}
+        return found
+
+    def train(self, mode: bool) -> None:
+        self.denoiser.train(mode)
+        for text in self.texts.values():
+            text.part.let("mode", lambda encoder: encoder.train(mode))
 
     def save_memory(self, choice: Checkpointing, *, draws: bool = True) -> None:
         use_checkpointing(self.denoiser, choice, draws=draws)
         for text in self.texts.values():
-            text.encoder.gradient_checkpointing_disable()
-            if choice == "all":
-                # reentrant checkpoints lose the gradients of adapters inside a frozen model
-                text.encoder.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": draws})
+            text.part.let("checkpointing", lambda encoder: _checkpoint(encoder, choice == "all", draws))
 
     def move(
         self,
@@ -156,18 +188,20 @@ class UnetFamily:
         text: torch.device | str | None = None,
         vae: torch.device | str | None = None,
     ) -> None:
-        encoders = [(encoder, text) for encoder in self.text_encoders.values()]
-        for part, device in ((self.denoiser, denoiser), *encoders, (self.vae, vae)):
-            if device is not None:
-                part.to(device)
+        if denoiser is not None:
+            self.denoiser.to(denoiser)
+        if text is not None:
+            for each in self.texts.values():
+                each.part.move(text)
+        if vae is not None:
+            self.vae_part.move(vae)
 
     def freeze(self, device: torch.device) -> None:
-        """Bring everything to the device, without gradients and without dropout."""
-        for part in (self.denoiser, *self.text_encoders.values(), self.vae):
-            part.requires_grad_(False).eval()
+        """Bring the denoiser to the device, without gradients and without dropout."""
+        self.denoiser.requires_grad_(False).eval()
         if not features_of(device).beside_host:
             use_products_on_cpu(self.denoiser)
-        self.move(denoiser=device, text=device, vae=device)
+        self.move(denoiser=device)
 
 
 def takes_lora(part: str, path: str, *, conv: bool) -> bool:
@@ -194,6 +228,14 @@ def check_clip_skip(clip_skip: int, most: int) -> None:
     """Raise UserError when the text encoders have not that many layers to leave out."""
     if clip_skip > most:
         raise UserError.many([clip_skip_problem("train.clip_skip", clip_skip, most)])
+
+
+def _checkpoint(encoder: Any, wanted: bool, draws: bool) -> None:
+    """Gradient checkpointing of a text encoder on or off."""
+    encoder.gradient_checkpointing_disable()
+    if wanted:
+        # reentrant checkpoints lose the gradients of adapters inside a frozen model
+        encoder.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": draws})
 
 
 def _layers(module: nn.Module, patterns: list[re.Pattern[str]]) -> list[str]:

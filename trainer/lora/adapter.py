@@ -60,7 +60,7 @@ def add_adapters(
     draws = draws or Draws()
     plans = plan_layers(family, settings)
     for part, layers in plans.items():
-        module = _parts_of(family)[part]
+        module = _module_of(family, part)
         if layers and settings.type == "lora":
             add_peft_adapters(module, [(layer.name, layer.rank, layer.alpha) for layer in layers], settings, draws)
         elif layers:
@@ -124,10 +124,9 @@ def without_adapters(family: Family) -> Iterator[None]:
 def plan_layers(family: Family, settings: LoraSettings) -> dict[str, list[LayerPlan]]:
     """Which layers get a LoRA, and of what rank and alpha, by part. Raises UserError when none does."""
     plans: dict[str, list[LayerPlan]] = {}
-    for part, names in family.adapter_targets(settings.target, conv=True).items():
-        modules = dict(_parts_of(family)[part].named_modules())
-        wanted = settings.train != ("text_encoder" if part == "unet" else "unet")
-        layers = [_plan(part, name, modules[name], settings) for name in names] if wanted else []
+    for part, names in family.adapter_targets(settings.target, conv=True, train=settings.train).items():
+        modules = dict(_module_of(family, part).named_modules())
+        layers = [_plan(part, name, modules[name], settings) for name in names]
         plans[part] = [layer for layer in layers if layer.rank > 0]
     if not any(plans.values()):
         raise UserError(
@@ -198,13 +197,13 @@ def _filled(family: Family, lora: LoraFile) -> Iterator[Pair]:
             yield Pair(name, saved, adapter.saved(), tuple(base.weight.shape), fits)
 
 
-def _parts_of(family: Family) -> dict[str, Any]:
-    return {"unet": family.denoiser, **family.text_encoders}
+def _module_of(family: Family, part: str) -> Any:
+    return family.denoiser if part == "unet" else family.text_encoders[part]
 
 
 def _adapters(family: Family) -> Iterator[tuple[str, str, Adapter, Any]]:
     """Every adapter as (part, name of its layer, adapter, the layer it changes), in the model's order."""
-    for part, module in _parts_of(family).items():
+    for part, module in family.loaded.items():
         for name, layer in module.named_modules():
             if isinstance(layer, PeftLayer) and ADAPTER in layer.lora_A:
                 yield part, name, PeftAdapter(layer), layer.base_layer

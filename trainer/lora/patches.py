@@ -55,6 +55,8 @@ def merge_before_training(family: Family, loras: list[MergedLora]) -> None:
 
     Raises UserError, with every problem, when a file cannot be read or does not fit the model.
     """
+    if not loras:
+        return
     modules = layers_by_key(family)
     read: list[tuple[LoraFile, float]] = []
     problems: list[Problem] = []

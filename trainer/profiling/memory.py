@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,12 +77,12 @@ def memory_by_kind(family: Family, step: Callable[[], object], device: torch.dev
     with optimizers.watched():
         activations = _kept_for_backward(family, step)
     above = _most_above(step, device)
-    denoiser, texts = family.denoiser, list(family.text_encoders.values())
-    lora = _bytes(each for module in (denoiser, *texts) for each in module.parameters() if each.requires_grad)
+    frozen = {part: _frozen(module, device) for part, module in family.loaded.items()}
+    lora = _bytes(each for module in family.loaded.values() for each in module.parameters() if each.requires_grad)
     kinds = {
-        "denoiser": _frozen(denoiser, device),
-        "text_encoders": sum(_frozen(text, device) for text in texts),
-        "vae": _frozen(cast(Any, family).vae, device),
+        "denoiser": frozen["unet"],
+        "text_encoders": sum(size for part, size in frozen.items() if part.startswith("text_encoder")),
+        "vae": frozen.get("vae", 0),
         "lora": lora,
         "optimizer": optimizers.state,
         "activations": activations,
@@ -97,7 +97,7 @@ def _kept_for_backward(family: Family, step: Callable[[], object]) -> int:
     """Bytes that autograd keeps in a step, each storage once; weights lie there anyhow."""
     weights = {
         each.untyped_storage().data_ptr()
-        for module in (family.denoiser, *family.text_encoders.values())
+        for module in family.loaded.values()
         for each in (*module.parameters(), *module.buffers())
     }
     kept: dict[int, int] = {}

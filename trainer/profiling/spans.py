@@ -41,8 +41,9 @@ def parts_marked(family: Family) -> Iterator[None]:
     """Inside, forward passes are marked: the denoiser's and the text encoders', and each of the denoiser's layers."""
     with ExitStack() as hooks:
         _mark(hooks, family.denoiser, _SPAN + FORWARD)
-        for encoder in family.text_encoders.values():
-            _mark(hooks, encoder, _SPAN + TEXT)
+        for part, module in family.loaded.items():
+            if part.startswith("text_encoder"):
+                _mark(hooks, module, _SPAN + TEXT)
         for name, layer in layers_of(family.denoiser):
             _mark(hooks, layer, _LAYER + name)
         yield
