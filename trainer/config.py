@@ -427,6 +427,11 @@ class Config(Section):
         """Whether the best checkpoint by validation loss is saved and kept."""
         return self.output.keep_best or self.output.use_best or self.validation.early_stop_patience is not None
 
+    @property
+    def keeps_parts(self) -> bool:
+        """Whether text encoders and VAE stay loaded when the caches are full: they draw, or differ from their files."""
+        return bool(self.samples.prompts or self.lora.merge_before_training)
+
 
 def options(annotation: Any) -> tuple[Any, ...]:
     """The values a ``Literal`` alias of this module allows, in order."""

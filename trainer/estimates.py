@@ -88,8 +88,8 @@ def training_memory(
         config: the run's settings.
         sizes: of the model.
         largest_bucket_px: pixels of the largest bucket.
-        texts_rest: whether the text encoders are out of the way, see ``TextPlan.texts_rest``; in the machine's memory
-            they stay.
+        texts_rest: whether the text encoders have nothing to do, see ``TextPlan.texts_rest``; in the machine's memory
+            they stay all the same where previews are drawn (``Config.keeps_parts``).
         on_gpu: whether a GPU trains.
         own_memory: whether it has memory of its own; Apple's share the machine's.
         fused: whether the layers of ``trainer.fused`` compute.
@@ -105,8 +105,9 @@ def training_memory(
     is_rounded = not full and config.lora.type == "lora" and train.lora_precision == "float32"
     kept = changes + sizes.lora * 2 * is_rounded
     number = 4 if full else 2
-    texts = 0 if texts_rest and apart else sizes.text * number
-    vae = 0 if config.dataset.cache.latents and apart else sizes.vae * 4
+    away = apart or not config.keeps_parts
+    texts = 0 if texts_rest and away else sizes.text * number
+    vae = 0 if config.dataset.cache.latents and away else sizes.vae * 4
     return Memory(
         weights=_denoiser_bytes(config, sizes, number, processes, apart=apart) + texts + vae,
         lora=sizes.lora * (_weight_bytes(train) + (0 if train.ema is None else 4)),

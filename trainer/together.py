@@ -204,6 +204,12 @@ class Together:
         self._learning.move(device)
 
 
+def let_parts_go(family: Family, config: Config, data: TrainingSet) -> None:
+    """Text encoders and VAE that have only filled the caches leave the machine's memory, too: 1.8 GiB of SDXL's."""
+    if not config.keeps_parts:
+        family.release(text=data.text_plan.texts_rest, vae=config.dataset.cache.latents)
+
+
 def let_parts_rest(family: Family, config: Config, data: TrainingSet) -> None:
     """Text encoders and VAE leave the GPU's memory where training needs them no more: 1.8 GiB of SDXL's."""
     texts_rest, pictures_rest = data.text_plan.texts_rest, config.dataset.cache.latents

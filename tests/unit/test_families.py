@@ -139,6 +139,30 @@ def test_the_base_is_frozen_and_in_the_asked_precision() -> None:
         assert not any(parameter.requires_grad for parameter in part.parameters())
 
 
+def test_nothing_but_the_denoiser_is_loaded_before_it_is_used(model_copy: Path) -> None:
+    settings = json.loads((model_copy / "vae" / "config.json").read_text())
+    settings.pop("sample_size")  # left open, it is the class's own
+    (model_copy / "vae" / "config.json").write_text(json.dumps(settings))
+    family = load(model_copy)
+    said = (family.max_clip_skip, family.text_width, family.text_dtype, family.latent_scale, family.tile_px)
+    assert len(family.fingerprint_text) == len(family.fingerprint_vae) == 32
+    assert set(family.adapter_targets("attention", conv=False, train="unet")) == {"unet"}
+    family.train(True)
+    family.save_memory("all")
+    family.tile_decoding(True)
+    family.move(text="meta", vae="meta")
+    assert set(family.loaded) == {"unet"}
+
+    text, vae = family.text_encoder.config, family.vae.config
+    widths = 2 ** (len(vae.block_out_channels) - 1), vae.sample_size
+    assert said == (text.num_hidden_layers, text.hidden_size, family.text_encoder.dtype, *widths)
+    shared = [name for name in vae if not name.startswith("_")]
+    assert [family.vae_part.config[name] for name in shared] == [vae[name] for name in shared]
+    assert list(family.loaded) == ["unet", "text_encoder", "vae"]
+    assert family.text_encoder.training and family.text_encoder.is_gradient_checkpointing and family.vae.use_tiling
+    assert not family.vae.training and family.text_encoder.device == family.vae.device == torch.device("meta")
+
+
 def test_prediction_type_follows_the_model_unless_given(demo: SdFamily) -> None:
     assert demo.prediction_type == "v_prediction"
     assert load(prediction_type="epsilon").prediction_type == "epsilon"
@@ -200,7 +224,14 @@ def test_what_is_not_a_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors", "vae/config.json"]
+    "broken",
+    [
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ],
 )
 @pytest.mark.parametrize("how", ["missing", "truncated"])
 def test_a_broken_model_is_named(model_copy: Path, broken: str, how: str) -> None:
@@ -217,6 +248,37 @@ def test_a_broken_model_is_named(model_copy: Path, broken: str, how: str) -> Non
 
 def test_a_missing_tokenizer_is_named(model_copy: Path) -> None:
     shutil.rmtree(model_copy / "tokenizer")
+    assert problem_of(model_copy) == ("model.broken", "model.base")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"])
+def test_a_broken_tokenizer_is_named(model_copy: Path, name: str) -> None:
+    path = model_copy / "tokenizer" / name
+    if name in ("vocab.json", "merges.txt"):
+        path.with_name("tokenizer.json").unlink()
+        assert load(model_copy).tokenizer.bos_token_id is not None, "these two are one"
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100])
+    assert problem_of(model_copy) == ("model.broken", "model.base")
+
+
+def test_pickled_weights_that_are_cut_off_are_named(model_copy: Path) -> None:
+    weights = model_copy / "text_encoder" / "model.safetensors"
+    pickled = weights.with_name("pytorch_model.bin")
+    torch.save(load_file(weights), pickled)
+    weights.unlink()
+    assert load(model_copy).text_encoder.config.hidden_size == 64
+    pickled.write_bytes(pickled.read_bytes()[:-1000])
+    assert problem_of(model_copy) == ("model.broken", "model.base")
+
+
+def test_a_list_of_pieces_that_cannot_be_read_is_named(model_copy: Path) -> None:
+    load(model_copy).text_encoder.save_pretrained(model_copy / "text_encoder", max_shard_size="100KB")
+    (model_copy / "text_encoder" / "model.safetensors").unlink()
+    (index,) = (model_copy / "text_encoder").glob("*.index.json")
+    assert load(model_copy).text_encoder.dtype == torch.float32
+    index.write_text(index.read_text()[:50])
     assert problem_of(model_copy) == ("model.broken", "model.base")
 
 

@@ -21,7 +21,7 @@ class LazyPart(Generic[M]):
     """
 
     def __init__(self, config: Any, load: Callable[[], M], *, dtype: torch.dtype, device: torch.device) -> None:
-        """``load`` makes the module, in ``dtype``, and is called once at most."""
+        """``load`` makes the module, in ``dtype``, and is called when it is needed."""
         self.config, self.dtype, self.device = config, dtype, device
         self._load = load
         self._module: M | None = None
@@ -42,6 +42,10 @@ class LazyPart(Generic[M]):
     def loaded(self) -> list[M]:
         """The module if it is loaded, else nothing."""
         return [] if self._module is None else [self._module]
+
+    def release(self) -> None:
+        """Let the module go, which is loaded anew when it is used again: changes of its weights are lost."""
+        self._module = None
 
     def move(self, device: torch.device | str) -> None:
         """To a device."""

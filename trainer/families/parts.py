@@ -43,8 +43,7 @@ def lazy_vae(folder: Path, device: torch.device) -> LazyPart[AutoencoderKL]:
     Raises UserError when it is missing, or broken as far as that is seen without reading the weights.
     """
     with _told(folder):
-        config = _vae_config(read_json(folder / "config.json"))
-        _check_weights(folder)
+        config = _vae_config(_checked_settings(folder))
     dtype = torch.float32
     return LazyPart(config, lambda: _load_part(AutoencoderKL, folder, torch_dtype=dtype), dtype=dtype, device=device)
 
@@ -56,8 +55,8 @@ def lazy_text(kind: Any, folder: Path, dtype: torch.dtype, device: torch.device)
     """
     tokenizer = folder.with_name(folder.name.replace("text_encoder", "tokenizer"))
     with _told(folder):
+        _checked_settings(folder)
         config = kind.config_class.from_pretrained(folder, local_files_only=True)
-        _check_weights(folder)
     with _told(tokenizer):
         _check_tokenizer(tokenizer)
     part = LazyPart(config, lambda: _load_part(kind, folder, dtype=dtype), dtype=dtype, device=device)
@@ -205,8 +204,8 @@ def _complete_weights(folder: Path) -> WeightFiles:
     return weights
 
 
-def _check_weights(folder: Path) -> None:
-    """Raise UserError, OSError or ValueError when files of a part's weights are missing or cut off."""
+def _checked_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a part. Raises UserError, OSError or ValueError when any of its files is missing or cut off."""
     weights = _complete_weights(folder)
     if weights.index is not None:
         read_json(folder / weights.index)
@@ -215,6 +214,7 @@ def _check_weights(folder: Path) -> None:
             read_header(path, refuse=partial(_broken_file, path))
         elif _is_cut_off(path):
             raise _broken_file(path, "is cut off")
+    return read_json(folder / "config.json")
 
 
 def _is_cut_off(pickled: Path) -> bool:

@@ -196,6 +196,12 @@ class UnetFamily:
         if vae is not None:
             self.vae_part.move(vae)
 
+    def release(self, *, text: bool, vae: bool) -> None:
+        for each in self.texts.values() if text else ():
+            each.part.release()
+        if vae:
+            self.vae_part.release()
+
     def freeze(self, device: torch.device) -> None:
         """Bring the denoiser to the device, without gradients and without dropout."""
         self.denoiser.requires_grad_(False).eval()
