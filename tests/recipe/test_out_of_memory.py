@@ -121,7 +121,7 @@ def test_a_step_that_does_not_fit_ends_the_run_with_all_that_was_learned(large: 
 def test_pictures_that_cannot_be_encoded_are_told_before_the_first_step(
     large: Any, train_short: Any, workspace: Workspace
 ) -> None:
-    code, run, log = train_short(large(), ("trainer.data.cache", "encode_pixels", 1))
+    code, run, log = train_short(large(), ("diffusers", "AutoencoderKL.encode", 1))
     assert code == 2 and "encoding one picture of 256 x 256 needs more memory than is free" in log
     assert not run.dir.exists() and not list(workspace.cache_dir.rglob("*.safetensors"))
 

@@ -132,7 +132,7 @@ def test_a_second_run_reads_no_picture_and_no_weights_to_know_them(
             path for path in read if path.suffix == ".safetensors" and path.parent.name in ("vae", "text_encoder")
         ]
         counts.append((len(weights), sum(path.parent == pictures and path.suffix == ".png" for path in read)))
-    assert counts == [(2, 9), (0, 3)], "three pictures: header, contents and pixels; then headers alone"
+    assert counts == [(4, 9), (2, 3)], "two parts and three pictures: header, contents and pixels; then headers alone"
 
     info = run.read()
     age = time.time() - psutil.Process().create_time()

@@ -151,5 +151,5 @@ def _question(family: Family, side_px: int) -> tuple[Tensor, Tensor, Conditionin
     unet: Any = family.denoiser
     noisy = torch.empty(1, 4, side_px // 8, side_px // 8, dtype=torch.bfloat16)
     states = torch.empty(1, 77, unet.config.cross_attention_dim, dtype=torch.bfloat16)
-    extra = {"pooled": torch.empty(1, 1280, dtype=torch.bfloat16)} if len(family.text_encoders) > 1 else {}
+    extra = {"pooled": torch.empty(1, 1280, dtype=torch.bfloat16)} if unet.config.addition_embed_type else {}
     return noisy, torch.zeros(1, dtype=torch.int64), Conditioning(states, extra), torch.empty(1, 6)

@@ -152,11 +152,19 @@ def test_the_machine_s_memory_is_the_last_resort(pictures: Path) -> None:
     assert half == whole // 2 + 2 * case.sizes.units.largest_block * 2
 
 
-def test_the_processor_is_planned_in_float32_with_text_encoders_and_caches(pictures: Path) -> None:
+def test_the_processor_is_planned_in_float32_with_caches_and_the_parts_that_draw(pictures: Path) -> None:
     case = Case(pictures, SD1, 512, batch_size=1)
     on_gpu = case.memory.of(case.config)
     here = MemoryModel(case.config, case.sizes, case.layout, on_gpu=False).of(case.config)
-    assert here.weights == 2 * on_gpu.weights + (case.sizes.text + case.sizes.vae) * 4
+    assert here.weights == 2 * on_gpu.weights
+    kept = (case.sizes.text + case.sizes.vae) * 4
+    for change in (
+        {"samples.prompts": [{"prompt": "a red circle"}]},
+        {"lora.merge_before_training": [{"path": "x.safetensors"}]},
+        {"dataset.cache.text": False, "dataset.cache.latents": False},
+    ):
+        config = changed(case.config, change)
+        assert MemoryModel(config, case.sizes, case.layout, on_gpu=False).of(config).weights == here.weights + kept
     latents, text = 8 * 64 * 64 * 4 * 4, 8 * 77 * 768 * 2
     assert here.cache == latents + text and on_gpu.cache == 0
     room = Room("cpu", "the processor", 64 * GIB, 64 * GIB)

@@ -240,13 +240,20 @@ def _told(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
-        if is_out_of_memory(error):
-            raise
+        if (shortage := _shortage_behind(error)) is not None:
+            raise shortage from None
         raise _broken(folder, error) from error
     except Exception as error:
         if type(error).__name__ == "SafetensorError":  # the class moved between versions
             raise _broken(folder, error) from error
         raise
+
+
+def _shortage_behind(error: BaseException | None) -> BaseException | None:
+    """The lack of memory that an error comes from: diffusers tells it as a file that cannot be read."""
+    while error is not None and not is_out_of_memory(error):
+        error = error.__context__
+    return error
 
 
 def _broken(folder: Path, error: Exception) -> UserError:
