@@ -50,7 +50,7 @@ from trainer.quantize import quantize_denoiser
 from trainer.recipe import Ingredients, train_step
 from trainer.runs.events import EventSink
 from trainer.step_calls import CALLED, Calls, calls_of
-from trainer.together import let_parts_go, let_parts_rest, set_training_mode
+from trainer.together import let_parts_rest, set_training_mode
 
 WARM_UP_STEPS = 3
 BATCHES = 4
@@ -164,7 +164,6 @@ def _bench(
     set_training_mode(family, config)
     data = random_training_set(config, family, config.train.batch_size * BATCHES)
     encode = caption_encoder(family, config, data.text_plan, Path(), events, lambda: None)
-    let_parts_go(family, config, data)
     let_parts_rest(family, config, data)
     give_back_memory(device)
     forget_peak_memory(device)

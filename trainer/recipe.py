@@ -49,7 +49,7 @@ from trainer.sampling import check_prompts
 from trainer.sharing.after_training import share_finished
 from trainer.step_calls import CALLED, Calls, calls_of
 from trainer.step_inputs import Names, StepInputs
-from trainer.together import Together, let_parts_go, let_parts_rest, set_training_mode
+from trainer.together import Together, let_parts_rest, set_training_mode
 from trainer.upkeep import Upkeep
 
 
@@ -138,7 +138,6 @@ def train(
         data = prepare_training_set(config, family, workspace.cache_dir, events, session.check_stop, ranks)
         family.move(text=device)
         encode = caption_encoder(family, config, data.text_plan, workspace.cache_dir, events, session.check_stop, ranks)
-        let_parts_go(family, config, data)
         let_parts_rest(family, config, data)
         family.move(denoiser=device)
         ingredients = Ingredients(config, family, encode, device, dtype, family.alphas_cumprod.to(device), draws)

@@ -204,15 +204,14 @@ class Together:
         self._learning.move(device)
 
 
-def let_parts_go(family: Family, config: Config, data: TrainingSet) -> None:
-    """Text encoders and VAE that have only filled the caches leave the machine's memory, too: 1.8 GiB of SDXL's."""
-    if not config.keeps_parts:
-        family.release(text=data.text_plan.texts_rest, vae=config.dataset.cache.latents)
-
-
 def let_parts_rest(family: Family, config: Config, data: TrainingSet) -> None:
-    """Text encoders and VAE leave the GPU's memory where training needs them no more: 1.8 GiB of SDXL's."""
+    """Text encoders and VAE leave the GPU's memory where training needs them no more: 1.8 GiB of SDXL's.
+
+    Where they have nothing else to do, they leave the machine's memory, too.
+    """
     texts_rest, pictures_rest = data.text_plan.texts_rest, config.dataset.cache.latents
+    if not config.keeps_parts:
+        family.release(text=texts_rest, vae=pictures_rest)
     family.move(text="cpu" if texts_rest else None, vae="cpu" if pictures_rest else None)
 
 
