@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from trainer.data.contents import Contents
 from trainer.data.training_set import TrainingSet
 from trainer.devices import features_of, give_back_cached_memory, is_out_of_memory, is_small
 from trainer.drawing import Progress
-from trainer.errors import StoppedOnRequest
+from trainer.errors import StoppedOnRequest, UserError
 from trainer.families.base import Family
 from trainer.families.side_by_side import lay_pictures_side_by_side
 from trainer.fused.layers import use_fused_layers
@@ -149,6 +149,8 @@ class Together:
         try:
             with self._drawers.agreed():
                 self._family.move(text=device, vae=device)
+                with suppress(UserError):  # a broken part is told of each picture
+                    self._family.load()
             with self._learning.result():
                 yield
         finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -145,6 +146,26 @@ def test_a_text_encoder_that_learns_is_loaded_without_the_vae(
     second, made = trained(workspace, config)
     assert made == {UNET: 1, **TEXTS["sd1"]}
     assert second.output_path.read_bytes() == first.output_path.read_bytes()
+
+
+def test_no_memory_for_a_part_leaves_these_previews_out(
+    config_of: ConfigOf, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(train__max_steps=2, **PREVIEWS)
+    whole, _ = trained(workspace, config)
+    load, tries = VAE.from_pretrained, []
+
+    def short(*arguments: Any, **options: Any) -> Any:
+        tries.append(1)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(VAE, "from_pretrained", short)
+    run, made = trained(workspace, config)
+    assert [(event["code"], event["step"]) for event in of_type(run, "warning")] == [("preview.memory", 0)]
+    assert [event["step"] for event in of_type(run, "sample")] == [2, 2] and len(tries) == 2
+    assert made == {UNET: 1, VAE: 1, **TEXTS["sd1"]} and weights(run) == weights(whole)
 
 
 def test_one_that_breaks_on_the_way_costs_the_preview_alone(

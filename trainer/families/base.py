@@ -213,6 +213,9 @@ class Family(Protocol):
     ) -> None:
         """Move parts between devices; None leaves a part where it is."""
 
+    def load(self) -> None:
+        """Load every part that is not loaded yet. Raises UserError when one is broken."""
+
     def release(self, *, text: bool, vae: bool) -> None:
         """Let parts go, which are loaded anew when they are used again. Not for those whose weights were changed."""
 

@@ -196,6 +196,10 @@ class UnetFamily:
         if vae is not None:
             self.vae_part.move(vae)
 
+    def load(self) -> None:
+        for part in (*(text.part for text in self.texts.values()), self.vae_part):
+            _ = part.module
+
     def release(self, *, text: bool, vae: bool) -> None:
         for each in self.texts.values() if text else ():
             each.part.release()
