@@ -31,6 +31,9 @@ from trainer.single_file.cache import cache_dir
 from trainer.single_file.header import read_header
 from trainer.weight_files import WeightFiles, weights_in
 
+_RANDOM_SEED = 0
+"""Random weights are the same whenever a part is loaded."""
+
 
 def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
     """The UNet of a model folder in ``dtype``. Raises UserError when it is missing or broken."""
@@ -73,6 +76,7 @@ def random_vae(settings: dict[str, Any], device: torch.device) -> LazyPart[Autoe
     """A VAE with random weights."""
 
     def load() -> AutoencoderKL:
+        torch.default_generator.manual_seed(_RANDOM_SEED)
         with torch.device(device):
             return AutoencoderKL.from_config(settings)
 
@@ -84,6 +88,7 @@ def random_text(kind: Any, settings: dict[str, Any], dtype: torch.dtype, device:
     config = CLIPTextConfig.from_dict(settings)
 
     def load() -> Any:
+        torch.default_generator.manual_seed(_RANDOM_SEED)
         with torch.device(device):
             return kind(config).to(dtype=dtype)
 
