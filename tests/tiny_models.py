@@ -17,6 +17,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from trainer.demo import MODEL_DIR
@@ -76,10 +77,17 @@ def tiny_inpainting_model(kind: str, folder: Path) -> Path:
 
 
 def plain_pipeline(folder: Path) -> Any:
-    """The model as diffusers itself loads it, in float32."""
+    """The model as diffusers itself loads it, in float32, and frozen as ours is.
+
+    PyTorch multiplies by a weight that could learn in another way (``should_fold`` of its ``matmul``), also where
+    nothing is to learn, and some processors then round otherwise.
+    """
     options = {} if (folder / "text_encoder_2").is_dir() else {"safety_checker": None}
     pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True, **options)
     pipeline.set_progress_bar_config(disable=True)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False)
     return pipeline
 
 
