@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 import zipfile
@@ -161,7 +162,7 @@ def test_adding_a_zip(app: App, page: Page, tmp_path: Path) -> None:
         archive.write(source / "0001.png", "../../evil.png")
     unfold(page, "dataset-upload")
     page.locator("#dataset-files input[type=file]").set_input_files(tmp_path / "up.zip")
-    expect(page.locator("#dataset-files")).to_contain_text("up.zip")
+    expect(page.locator("#dataset-files")).to_contain_text(re.compile(r"up\s*\.zip"))  # in one piece while it comes
     field(page, "dataset-name").fill("added")
     page.locator("#dataset-add").click()
     expect(page.locator("#dataset-grid .ds-title")).to_have_text("datasets / added")

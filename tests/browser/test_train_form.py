@@ -69,6 +69,7 @@ def test_what_differs_from_the_preset_is_marked_and_goes_back(page: Page) -> Non
     expect(field(page, "train.seed")).to_have_value("9")
     choose(page, "SD 1.5 style, 8 GB")
     expect(page.locator("#changes")).to_contain_text("No settings differ from SD 1.5 style, 8 GB.")
+    expect(field(page, "lora.rank")).to_have_value("32")  # has come, and undoes nothing later
     field(page, "lora.rank").fill("7")
     expect(page.locator("#changes")).to_contain_text("1 setting differs")
     field(page, "train.batch_size").fill("x")
