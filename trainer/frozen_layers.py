@@ -25,6 +25,11 @@ def is_hooked(layer: nn.Module) -> bool:
     return bool(layer._forward_pre_hooks or layer._forward_hooks)
 
 
+def is_pointwise(layer: Any) -> bool:
+    """Whether a convolution is a product for each pixel: of size 1, with nothing between, around or apart."""
+    return layer.kernel_size == layer.stride == (1, 1) and layer.groups == 1 and tuple(layer.padding) == (0, 0)
+
+
 class FrozenLayer(nn.Module):
     """A layer whose weight is not trained; mixed into the layer's own class, whose looks it keeps.
 

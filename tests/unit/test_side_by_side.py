@@ -13,10 +13,9 @@ from tests.unit.unet_answers import family_of, near, predicted
 from trainer.families.side_by_side import (
     SideBySideResnetBlock,
     SideBySideTransformer,
-    as_picture,
-    as_pixels,
     lay_pictures_side_by_side,
 )
+from trainer.pixels import as_picture, as_pixels
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.families.convolutions import lay_kernels_out
-from trainer.frozen_layers import is_hooked
+from trainer.frozen_layers import is_hooked, is_pointwise
+from trainer.pixels import as_picture, as_pixels
 
 
 def lay_pictures_side_by_side(denoiser: nn.Module) -> None:
@@ -94,18 +95,8 @@ class SideBySideTransformer(Transformer2DModel):
         return layer(pixels) if self.use_linear_projection else _pointwise(layer, pixels, size)
 
 
-def as_pixels(picture: Tensor) -> Tensor:
-    """(B, C, h, w) as (B, h * w, C), which is how it lies in memory."""
-    return picture.flatten(2).transpose(1, 2)
-
-
-def as_picture(pixels: Tensor, size: torch.Size) -> Tensor:
-    """The other way."""
-    return pixels.transpose(1, 2).unflatten(2, size)
-
-
 def _pointwise(layer: nn.Module, pixels: Tensor, size: torch.Size) -> Tensor:
     """A 1x1 convolution of (B, h * w, C): a plain one is a product; others, such as adapters, have their own ways."""
-    if type(layer) is nn.Conv2d and layer.kernel_size == layer.stride == (1, 1) and not is_hooked(layer):
+    if type(layer) is nn.Conv2d and is_pointwise(layer) and not is_hooked(layer):
         return functional.linear(pixels, layer.weight.flatten(1), layer.bias)
     return as_pixels(layer(as_picture(pixels, size)))

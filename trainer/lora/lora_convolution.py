@@ -16,6 +16,7 @@ from torch.nn import functional
 from trainer.frozen_layers import format_of
 from trainer.lora.lora_product import ADAPTER, exact_product, factors, is_plain
 from trainer.lora.rounded import rounded
+from trainer.pixels import as_picture, as_pixels
 
 
 class ConvolutionProduct(torch.autograd.Function):
@@ -46,7 +47,7 @@ class ConvolutionProduct(torch.autograd.Function):
         gradient, for_x = _side_by_side(gradients[0]), None
         rows, hidden_rows = _rows(gradient), _rows(hidden)
         through = torch.addmm(hidden_rows, rows, up.flatten(1), beta=0, alpha=ctx.scale)  # (B * H * W, rank)
-        through = through.view(*hidden.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+        through = as_picture(through.view(len(hidden), -1, hidden.shape[1]), hidden.shape[2:])
         for_up = exact_product(rows.t(), hidden_rows).mul_(ctx.scale).view(up.shape)
         by_adapter, for_down = _gradients(through, x, down, ctx.sizes, of_weight=True)
         if ctx.needs_input_grad[0]:
@@ -76,8 +77,8 @@ def _side_by_side(picture: Tensor) -> Tensor:
 
 
 def _rows(picture: Tensor) -> Tensor:
-    """(B, C, h, w) as (B * h * w, C), which is how it lies in memory."""
-    return picture.permute(0, 2, 3, 1).view(-1, picture.shape[1])
+    """(B, C, h, w) as (B * h * w, C), which is how it lies in memory: never a copy."""
+    return as_pixels(picture).view(-1, picture.shape[1])
 
 
 def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, sizes: Any, *, of_weight: bool) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,9 @@ from peft.tuners.lora import Conv2d, Linear
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.frozen_layers import FrozenConv2d, format_of, is_hooked
+from trainer.frozen_layers import FrozenConv2d, format_of, is_hooked, is_pointwise
 from trainer.lora.rounded import rounded
+from trainer.pixels import as_picture, as_pixels
 
 ADAPTER = "default"
 """PEFT's name for what is trained."""
@@ -175,20 +176,15 @@ class LoraPointwise(Conv2d):
         """See ``nn.Conv2d``; whatever ``LoraProduct`` is not for is PEFT's."""
         if args or kwargs or not is_plain(self):
             return super().forward(x, *args, **kwargs)
-        pixels = x.flatten(2).transpose(1, 2)
-        return _product(self, pixels).transpose(1, 2).unflatten(2, x.shape[2:])
+        return as_picture(_product(self, as_pixels(x)), x.shape[2:])
 
 
 def use_products(layer: nn.Module) -> None:
     """Let a layer of PEFT's that has no dropout be computed by ``LoraProduct``, if that can be."""
     if type(layer) is Linear:
         layer.__class__ = LoraLinear
-    elif type(layer) is Conv2d and _is_pointwise(layer.base_layer):
+    elif type(layer) is Conv2d and is_pointwise(layer.base_layer):
         layer.__class__ = LoraPointwise
-
-
-def _is_pointwise(base: Any) -> bool:
-    return base.kernel_size == base.stride == (1, 1) and base.groups == 1 and tuple(base.padding) == (0, 0)
 
 
 def is_plain(layer: Linear | Conv2d) -> bool:
