@@ -105,7 +105,7 @@ def replace_form(context: AppContext, snapshot: dict[str, Any], base: str | None
     """Put other settings in the place of those in the form, and keep what stood there for a way back.
 
     ``base`` is the key of what they are compared with from then on; without, that stays as it is. Replacing settings by
-    themselves is no change: a choice in a list may be told twice.
+    themselves is no change.
     """
     base = _last_key(context) if base is None else base
     if (read_last_form(context), _last_key(context)) != (snapshot, base):

@@ -93,6 +93,31 @@ def test_what_differs_from_the_preset_is_marked_and_goes_back(page: Page) -> Non
     expect(page.locator("#changes")).to_contain_text("No settings differ")
 
 
+def test_a_preset_is_used_when_it_is_chosen_and_not_when_its_field_is_passed(page: Page) -> None:
+    preset = page.locator("#preset input")
+    choose(page, "SD 1.5 style, 8 GB")
+    expect(field(page, "lora.rank")).to_have_value("32")
+    field(page, "lora.rank").fill("7")
+    expect(page.locator("#changes")).to_contain_text("1 setting differs")
+    preset.focus()
+    preset.press("Escape")
+    preset.press("Tab")
+    field(page, "train.seed").fill("3")
+    expect(page.locator("#changes")).to_contain_text("2 settings differ from SD 1.5 style, 8 GB")
+    expect(field(page, "lora.rank")).to_have_value("7")
+    choose(page, "SD 1.5 style, 8 GB")  # once more: everything as it has it
+    expect(page.locator("#changes")).to_contain_text("No settings differ")
+    expect(field(page, "lora.rank")).to_have_value("32")
+    preset.focus()
+    preset.press("ArrowDown")
+    preset.press("Enter")
+    expect(page.locator("#changes")).not_to_contain_text("from SD 1.5 style, 8 GB")
+    page.get_by_role("button", name="Bring back the settings from before").click()
+    expect(page.locator("#changes")).to_contain_text("from SD 1.5 style, 8 GB")
+    expect(preset).to_have_value("SD 1.5 style, 8 GB")
+    expect(field(page, "lora.rank")).to_have_value("32")
+
+
 def test_own_presets_are_kept_replaced_renamed_deleted_and_shared(page: Page, app: App, tmp_path: Path) -> None:
     about, name = page.locator("#preset-about"), page.locator("#preset-name input, #preset-name textarea").first
     use_text(page, "lora: {rank: 5}")

@@ -120,9 +120,10 @@ class CaptionPanel:
         columns = [part.column for part in self._parts.values()]
         self.inputs: list[Block] = list(self._fields.values())
         self.outputs: list[Block] = [*self.inputs, self._template, *columns]
-        self._captioner.input(self._chosen, self._captioner, [self._captioner, self._template, *columns], **_AT_ONCE)
+        self._captioner.change(self._chosen, self._captioner, [self._captioner, self._template, *columns], **_AT_ONCE)
         prompts = [component for name in CAPTIONERS if (component := self._prompt(name)) is not None]
-        self._template.input(self._filled, [self._captioner, self._template], prompts, **_AT_ONCE)
+        chosen = [self._template.change, self._template.select]  # also when it is the same one once more
+        gr.on(chosen, self._filled, [self._captioner, self._template], prompts, **_AT_ONCE)
 
     def request(self, values: Sequence[Any]) -> CaptionRequest:
         """What the values of ``inputs`` ask for. Raises UserError for a value that cannot be read."""

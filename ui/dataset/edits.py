@@ -67,7 +67,7 @@ def build(desk: DatasetDesk, board: Board) -> None:
         return [{}, "", *board.updates(after)]
 
     form = [chosen, scope, *options.components]
-    chosen.input(describe, chosen, [chosen, result, looked_at, *options.columns], queue=False, **TELLING)
+    chosen.change(describe, chosen, [chosen, result, looked_at, *options.columns], queue=False, **TELLING)
     preview.click(show, [board.grid, *form], [result, looked_at], **IN_ORDER)
     result.turn(turn, [board.grid, *form], [result, looked_at], **IN_ORDER)
     apply.click(do, [board.grid, looked_at, *form], [result, looked_at, *board.outputs], **IN_ORDER)

@@ -56,6 +56,10 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         return board.updates(desk.open(path or ""))
 
     @tells_problems
+    def open_chosen(path: str | None, shown: str) -> list[Any]:
+        return board.unchanged() if path in (None, "", shown) else open_folder(path)
+
+    @tells_problems
     def add_files(files: list[str] | None, name: str) -> list[Any]:
         folder = dataset_folder(context.workspace.datasets_dir, name or "")
         shown, intake = upload(desk, [Upload(Path(file), Path(file).name) for file in files or []], folder)
@@ -81,7 +85,7 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         choices = gr.update(choices=desk.choices(), value=None)
         return [choices if output is board.choice else gr.skip() for output in board.outputs]
 
-    board.choice.input(open_folder, board.choice, board.outputs, **TELLING, **LAST_COUNTS)
+    board.choice.change(open_chosen, [board.choice, board.folder], board.outputs, **TELLING, **LAST_COUNTS)
     open_button.click(open_folder, path, board.outputs, **TELLING)
     path.submit(open_folder, path, board.outputs, **TELLING)
     add.click(add_files, [files, name], [files, *board.outputs], api_visibility="private")

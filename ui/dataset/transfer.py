@@ -59,7 +59,7 @@ def build(desk: DatasetDesk, board: Board) -> None:
             with gr.Column(visible=label == first) as column:
                 part(desk, board)
             columns.append(column)
-    what.input(
+    what.change(
         lambda chosen: [gr.update(visible=label == chosen) for label in PARTS], what, columns, queue=False, **TELLING
     )
 
@@ -78,7 +78,7 @@ def _export_part(desk: DatasetDesk, board: Board) -> None:
         prior = text("Regularization pictures", "export-prior", "Folder of pictures of the class; empty for none.")
     with gr.Row(elem_classes=["actions"]):
         start = gr.Button("Export", variant="primary", elem_id="export-start", elem_classes=["fit"])
-    layout.input(lambda chosen: gr.update(visible=chosen == "kohya"), layout, kohya, queue=False, **TELLING)
+    layout.change(lambda chosen: gr.update(visible=chosen == "kohya"), layout, kohya, queue=False, **TELLING)
     desk.tells(
         "export", written_report, opens=lambda done: "" if done["zip"] else _made(done), stopped=_NOTHING_WRITTEN
     )
@@ -125,7 +125,7 @@ def _pictures_part(desk: DatasetDesk, board: Board) -> None:
         label = {"exact": "Width in pixels"}.get(rule, "Pixels")
         return [gr.update(visible=rule != "keep", label=label), gr.update(visible=rule == "exact")]
 
-    size.input(sides, size, [width, height], queue=False, **TELLING)
+    size.change(sides, size, [width, height], queue=False, **TELLING)
     desk.tells("pictures", written_report, opens=_made, stopped=_NOTHING_WRITTEN)
     fields = [scope, size, width, height, crop, aspect, upscale, file_format, quality, background, masks, name]
     board.start(start, lambda view, *values: order_pictures(desk, view, *values), fields)

@@ -171,7 +171,7 @@ class Form:
 
     def _wire(self) -> None:
         sampler, schedule = self.fields["sampler"], self.fields["schedule"]
-        sampler.input(_fitting, [sampler, schedule], schedule, **QUIET)
+        sampler.change(_fitting, [sampler, schedule], schedule, **QUIET)
         self._words.follow(self.loras.files)
         self._sizes.follow(self.fields["model"])
         self.loras.hub.panel.use_model(self.loras.hub.model_of, None, self.fields["model"], **QUIET)

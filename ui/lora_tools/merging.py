@@ -190,7 +190,7 @@ def wire_merge(
         [*form.fields, model, *rows.components],
     )
     for choice in (form.target, form.mode):
-        choice.input(
+        choice.change(
             _relevant,
             [form.target, form.mode],
             form.relevant,

@@ -65,7 +65,7 @@ def build(context: AppContext) -> None:
             param = gr.Number(0.9, label="Threshold", visible=False, elem_id="resize-param", **FIELD)
             name, replace = output_name("resize", "my-resized")
         shared = panel("resize", "Resize")
-    method.input(_param_field, method, param, **QUIET)
+    method.change(_param_field, method, param, **QUIET)
     desk = ToolDesk(context.workspace, "resize", report)
     inputs = [lora, rank, conv_rank, method, param, name, replace]
     wire(context, shared, desk, lambda *v: order(context, *v), lambda *v: plan(context, *v), inputs)

@@ -114,8 +114,9 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
 
 
 def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
-    chosen: set[Block] = {choosing.choice, *form.components}
-    choosing.choice.input(handlers.use_preset, chosen, handlers.everything, **IN_TURN, **LAST_COUNTS)
+    chosen: set[Block] = {choosing.choice, choosing.used, *form.components}
+    choosing.choice.change(handlers.use_preset, chosen, handlers.everything, **IN_TURN, **LAST_COUNTS)
+    choosing.choice.select(handlers.use_preset_again, chosen, handlers.everything, **IN_TURN)
     choosing.wire(form)
     with_report = [*handlers.filled, side.imports.report]
     side.text.apply.click(handlers.use_text, side.text.yaml, with_report, **IN_TURN)
@@ -208,6 +209,19 @@ class TrainHandlers:
 
     @tells_problems
     def use_preset(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Another preset is chosen, or the page shows which one its settings are from: then they stay."""
+        if values[self._choosing.choice] in (None, values[self._choosing.used]):
+            return {self._choosing.choice: gr.skip()}
+        return self._preset(values)
+
+    @tells_problems
+    def use_preset_again(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
+        """An entry of the list was pressed: when it is the one that was chosen before, all goes back to it."""
+        if values[self._choosing.choice] != values[self._choosing.used]:
+            return {self._choosing.choice: gr.skip()}
+        return self._preset(values)
+
+    def _preset(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
         """Every setting from the preset; the name and the folders stay the user's unless the preset has its own."""
         preset = presets.find(self._context.workspace, values[self._choosing.choice])
         config, left_out = presets.load_what_fits(preset)

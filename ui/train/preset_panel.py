@@ -27,7 +27,12 @@ _BRING_BACK = "Bring back "
 
 
 class PresetPanel:
-    """The card at the top of the form. Which preset is chosen is kept in the workspace, not here."""
+    """The card at the top of the form. Which preset is chosen is kept in the workspace.
+
+    Attributes:
+        choice: the list of presets.
+        used: the one of them that the settings of this page are from.
+    """
 
     def __init__(self, context: AppContext, form_problems: gr.HTML) -> None:
         """``form_problems``: where it is told that settings cannot be saved as they are."""
@@ -46,6 +51,7 @@ class PresetPanel:
                     filterable=False,
                     scale=3,
                 )
+                self.used = gr.Textbox("", visible=False)
                 self._name = gr.Textbox(
                     label="Keep these settings as", placeholder="My preset", elem_id="preset-name",
                     elem_classes=["field"], scale=2,
@@ -66,7 +72,7 @@ class PresetPanel:
     @property
     def outputs(self) -> list[Block]:
         """What ``shown`` gives updates for."""
-        return [self.choice, self._about, self._replace, self._rename, self._delete, self._undo]
+        return [self.used, self.choice, self._about, self._replace, self._rename, self._delete, self._undo]
 
     def wire(self, form: SchemaForm) -> None:
         """Everything but choosing, which fills the form."""
@@ -103,6 +109,7 @@ class PresetPanel:
         own = preset is not None and preset.is_own
         deleted = presets.last_deleted(self._context.workspace)
         return {
+            self.used: preset.key if preset else "",
             self.choice: gr.update(choices=self._choices(), value=preset.key if preset else None),
             self._about: _about_html(preset, left_out, told),
             self._replace: gr.update(visible=bool(ask), value=f"{_REPLACE}{ask}"),
