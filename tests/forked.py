@@ -6,14 +6,17 @@ about how the interpreter starts, the process is forked off a server that has im
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -63,12 +66,20 @@ def start(*arguments: str, first: Callable[[], None] | None = None, **environmen
 
     ``first`` is called in the process before the command.
     """
-    folder = Path(tempfile.mkdtemp(prefix="command-"))
+    folder = Path(tempfile.mkdtemp(prefix="command-", dir=_all_outputs()))
     outputs = (folder / "stdout", folder / "stderr")
     _ensure_server()
     process = _FORKING.Process(target=_command, args=(arguments, outputs, environment, first), daemon=True)
     process.start()
     return Command(process, outputs)
+
+
+@cache
+def _all_outputs() -> Path:
+    """Where commands write, as long as the tests run."""
+    folder = Path(tempfile.mkdtemp(prefix="commands-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _ensure_server() -> None:

@@ -95,15 +95,16 @@ def test_a_step_of_a_small_model_is_quicker_than_the_plain_one(target: str) -> N
     assert plain / ours >= 1.5
 
 
-def test_a_large_convolution_over_few_pixels_is_quicker_than_torch_has_it() -> None:
-    """2560 to 1280 channels over 4x4 pixels, both ways."""
+@pytest.mark.parametrize(("batch", "side"), [(1, 4), (4, 2)])
+def test_a_large_convolution_over_few_pixels_is_quicker_than_torch_has_it(batch: int, side: int) -> None:
+    """2560 to 1280 channels over 16 pixels, both ways."""
     plain = nn.Conv2d(2560, 1280, 3, padding=1).requires_grad_(False)
     product = nn.Conv2d(2560, 1280, 3, padding=1).requires_grad_(False)
     use_products_on_cpu(product)
     assert type(product) is LargeConv2d
 
     def both_ways(layer: nn.Module) -> Callable[[], object]:
-        pixels = torch.randn(1, 2560, 4, 4, requires_grad=True)
+        pixels = torch.randn(batch, 2560, side, side, requires_grad=True)
         return lambda: layer(pixels).sum().backward()
 
     by_torch, ours = quickest_by_turns([both_ways(plain), both_ways(product)], rounds=5)
