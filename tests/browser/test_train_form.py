@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import App, toast, wait_until_open
+from tests.browser.conftest import App, dismiss, toast, wait_until_open
 from tests.browser.test_train_tab import field, use_text
 
 
@@ -116,6 +116,25 @@ def test_a_preset_is_used_when_it_is_chosen_and_not_when_its_field_is_passed(pag
     expect(page.locator("#changes")).to_contain_text("from SD 1.5 style, 8 GB")
     expect(preset).to_have_value("SD 1.5 style, 8 GB")
     expect(field(page, "lora.rank")).to_have_value("32")
+
+
+def test_a_preset_that_cannot_be_used_is_told_and_can_be_chosen_again(page: Page, app: App) -> None:
+    own = app.workspace / "presets" / "mended.yaml"
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("lora: {rank: 9}\n")
+    page.reload()
+    open_train(page)
+    choose(page, "SD 1.5 style, 8 GB")
+    expect(field(page, "lora.rank")).to_have_value("32")
+    own.write_text("lora: [")
+    choose(page, "My own: mended")
+    dismiss(page, "mended.yaml")
+    expect(page.locator("#preset input")).to_have_value("SD 1.5 style, 8 GB")
+    expect(field(page, "lora.rank")).to_have_value("32")
+    own.write_text("lora: {rank: 9}\n")
+    choose(page, "My own: mended")
+    expect(field(page, "lora.rank")).to_have_value("9")
+    own.unlink()
 
 
 def test_own_presets_are_kept_replaced_renamed_deleted_and_shared(page: Page, app: App, tmp_path: Path) -> None:

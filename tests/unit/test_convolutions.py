@@ -62,27 +62,63 @@ def test_small_kernels_and_large_pictures_are_torchs(monkeypatch: pytest.MonkeyP
     assert large(torch.zeros(1, 6, 32, 32)).shape == (1, 10, 32, 32)
 
 
-def test_a_kernel_that_is_trained_stays_torchs(always_large: None) -> None:
-    trained = nn.Conv2d(6, 10, 3)
-    use_products_on_cpu(trained)
-    assert type(trained) is nn.Conv2d
+@pytest.mark.parametrize(
+    "plain",
+    [nn.Conv2d(6, 10, 3), nn.Conv2d(6, 10, 3, padding="same"), nn.Conv2d(6, 10, 3, padding=1, padding_mode="reflect")],
+    ids=["trained", "padding by name", "reflected"],
+)
+def test_what_cannot_be_a_product_stays_torchs(plain: nn.Conv2d, always_large: None) -> None:
+    plain.requires_grad_(plain.padding == (0, 0))
+    use_products_on_cpu(plain)
+    assert type(plain) is nn.Conv2d
 
 
-def test_products_in_16_bits_are_within_their_rounding(always_large: None) -> None:
-    torch.manual_seed(1)
-    layer = nn.Conv2d(6, 10, 3, padding=1, dtype=torch.bfloat16).requires_grad_(False)
-    exact = copy.deepcopy(layer).double()
+@pytest.mark.parametrize("shape", [(6, 3, 3), (0, 6, 3, 3)])
+def test_a_picture_without_a_batch_and_a_batch_without_a_picture(shape: tuple[int, ...], always_large: None) -> None:
+    theirs = nn.Conv2d(6, 10, 3, padding=1).requires_grad_(False)
+    ours = copy.deepcopy(theirs)
+    use_products_on_cpu(ours)
+    torch.testing.assert_close(ours(torch.ones(shape)), theirs(torch.ones(shape)))
+
+
+@pytest.mark.parametrize("size", [2, 9], ids=["product", "torch's"])
+def test_no_input_is_kept_for_the_backward_pass(size: int, always_large: None) -> None:
+    layer = nn.Conv2d(6, 10, 3, padding=1).requires_grad_(False)
     use_products_on_cpu(layer)
-    x = torch.randn(2, 6, 3, 3).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        output = layer(x)
-    assert output.dtype == torch.bfloat16
-    y = x.detach().double().requires_grad_()
-    torch.testing.assert_close(output.double(), exact(y), atol=0.02, rtol=0.02)
-    direction = torch.randn(output.shape)
-    output.backward(direction.bfloat16())
-    exact(y).backward(direction.double())
-    torch.testing.assert_close(x.grad.double(), y.grad, atol=0.02, rtol=0.02)
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape), lambda _: torch.zeros(())):
+        layer(torch.ones(2, 6, size, size, requires_grad=True))
+    assert not kept
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_output_lies_as_torchs_and_may_be_changed_in_place(batch: int, always_large: None) -> None:
+    layer = nn.Conv2d(6, 10, 3, padding=1).requires_grad_(False)
+    use_products_on_cpu(layer)
+    output = layer(torch.ones(batch, 6, 2, 2, requires_grad=True))
+    assert output.is_contiguous()
+    output.add_(1).sum().backward()
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_products_in_16_bits_round_as_torchs_convolutions(batch: int, always_large: None) -> None:
+    torch.manual_seed(1)
+    theirs = nn.Conv2d(64, 64, 3, padding=1, dtype=torch.bfloat16).requires_grad_(False)
+    exact, ours = copy.deepcopy(theirs).double(), copy.deepcopy(theirs)
+    use_products_on_cpu(ours)
+    x, direction = torch.randn(batch, 64, 4, 4).bfloat16(), torch.randn(batch, 64, 4, 4).bfloat16()
+
+    def both(layer: nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        given = x.to(dtype).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
+            output = layer(given)
+        output.backward(direction.to(output.dtype))
+        assert given.grad is not None
+        return output.double(), given.grad.double()
+
+    true = both(exact, torch.float64)
+    for ours_is, theirs_is, exact_is in zip(both(ours, torch.float32), both(theirs, torch.bfloat16), true, strict=True):
+        assert (ours_is - exact_is).norm() <= 1.5 * (theirs_is - exact_is).norm()
 
 
 def test_a_quantized_one_is_quantized(always_large: None) -> None:

@@ -12,8 +12,13 @@ from ui.context import AppContext
 from ui.shell import build_page
 
 UI = Path(wiring.__file__).parent
-MAY_BE_TOLD_AGAIN = {"TrainHandlers.changed", "_look.<locals>.<lambda>"}
-"""They keep what stands in the form, and the theme."""
+MAY_BE_TOLD_AGAIN = {
+    "TrainHandlers.changed",
+    "TrainHandlers.use_preset",
+    "_look.<locals>.<lambda>",
+    "build.<locals>.open_chosen",
+}
+"""They keep what stands in the form, and the theme; or compare what is chosen with what is shown."""
 
 
 def test_no_other_file_has_such_arguments_of_its_own() -> None:

@@ -24,9 +24,7 @@ MIN_WEIGHTS_PER_PIXEL = 40_000
 def use_products_on_cpu(module: nn.Module) -> None:
     """Let a frozen model's large convolutions be products where that is faster; they are torch's own elsewhere."""
     for layer in module.modules():
-        if type(layer) is not nn.Conv2d or layer.weight.requires_grad:
-            continue
-        if layer.groups == 1 and layer.padding_mode == "zeros" and layer.weight.numel() >= MIN_WEIGHTS:
+        if type(layer) is nn.Conv2d and layer.weight.numel() >= MIN_WEIGHTS and _can_be_product(layer):
             layer.__class__ = LargeConv2d
 
 
@@ -48,35 +46,52 @@ class LargeConv2d(FrozenLayer, nn.Conv2d):
     def weight_in(self, dtype: torch.dtype) -> Tensor:
         return self.weight.to(dtype)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """See ``nn.Conv2d``."""
-        pixels = len(hidden) * self._outputs(hidden, 0) * self._outputs(hidden, 1)
-        if hidden.is_cpu and self.weight.numel() >= pixels * MIN_WEIGHTS_PER_PIXEL:
-            return super().forward(hidden)
-        return nn.Conv2d.forward(self, hidden)
-
     def output(self, hidden: Tensor, weight: Tensor) -> Tensor:
         """Several pictures are one product, which reads the kernel once. Rows lie as such: transposed, few are slow."""
+        if not self._is_product(hidden, hidden.shape):
+            return super().output(hidden, weight)
         bias = None if self.bias is None else self.bias.to(hidden.dtype)
         kernel, gathered = weight.flatten(1), functional.unfold(hidden, *self._window())  # (B, C*k*k, P)
-        if len(hidden) > 1:
-            output = functional.linear(gathered.transpose(1, 2).contiguous(), kernel, bias).transpose(1, 2)
+        output = hidden.new_empty(len(hidden), self.out_channels, *self._size(hidden.shape))
+        if len(hidden) != 1:
+            rows = functional.linear(gathered.transpose(1, 2).contiguous(), kernel, bias)
+            output.flatten(2).copy_(rows.transpose(1, 2))
         elif bias is None:
-            output = kernel @ gathered
+            torch.mm(kernel, gathered[0], out=output[0].flatten(1))
         else:
-            output = torch.addmm(bias[:, None], kernel, gathered[0])[None]
-        return output.unflatten(2, (self._outputs(hidden, 0), self._outputs(hidden, 1)))
+            torch.addmm(bias[:, None], kernel, gathered[0], out=output[0].flatten(1))
+        return output
 
     def input_gradient(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        if not self._is_product(gradient, shape):
+            return super().input_gradient(gradient, weight, shape)
         rows = gradient.flatten(2).transpose(1, 2).contiguous() @ weight.flatten(1)  # (B, P, C*k*k)
-        return functional.fold(rows.transpose(1, 2), shape[2:], *self._window())
+        exact = rows.transpose(1, 2).float() if rows.itemsize < 4 else rows.transpose(1, 2)
+        return functional.fold(exact, shape[2:], *self._window()).to(gradient.dtype)
+
+    def _is_product(self, tensor: Tensor, shape: torch.Size) -> bool:
+        """Whether an input of ``shape`` is multiplied on the tensor's device."""
+        if not tensor.is_cpu or len(shape) != 4:  # a single picture may come without a batch
+            return False
+        height, width = self._size(shape)
+        return self.weight.numel() >= shape[0] * height * width * MIN_WEIGHTS_PER_PIXEL
 
     def _window(self) -> tuple[Any, Any, Any, Any]:
         """Size, dilation, padding and stride, as ``unfold`` takes them."""
         return self.kernel_size, self.dilation, self.padding, self.stride
 
-    def _outputs(self, hidden: Tensor, side: int) -> int:
+    def _size(self, shape: torch.Size) -> tuple[int, int]:
+        """Height and width of the output for an input of ``shape``."""
+        height, width = (self._outputs(shape, side) for side in (0, 1))
+        return height, width
+
+    def _outputs(self, shape: torch.Size, side: int) -> int:
         """Pixels of the output along a side."""
         assert not isinstance(self.padding, str)
         reach = self.dilation[side] * (self.kernel_size[side] - 1) + 1
-        return (hidden.shape[2 + side] + 2 * self.padding[side] - reach) // self.stride[side] + 1
+        return (shape[2 + side] + 2 * self.padding[side] - reach) // self.stride[side] + 1
+
+
+def _can_be_product(layer: nn.Conv2d) -> bool:
+    trained = any(parameter.requires_grad for parameter in layer.parameters())
+    return not trained and layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)

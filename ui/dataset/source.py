@@ -21,7 +21,7 @@ from ui.dataset.board import IN_ORDER, Board, custom, sent
 from ui.dataset.desk import DatasetDesk, Shown
 from ui.dataset.fields import text
 from ui.messages import inform, tells_problems, warn
-from ui.wiring import LAST_COUNTS, TELLING
+from ui.wiring import LAST_COUNTS, QUIET, TELLING
 
 _NAMED = 10
 _NEW = "my-pictures"
@@ -55,9 +55,19 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     def open_folder(path: str | None) -> list[Any]:
         return board.updates(desk.open(path or ""))
 
-    @tells_problems
     def open_chosen(path: str | None, shown: str) -> list[Any]:
-        return board.unchanged() if path in (None, "", shown) else open_folder(path)
+        return board.unchanged() if path in (None, "", shown) else open_listed(path)
+
+    def open_again(path: str | None, shown: str) -> list[Any]:
+        return open_listed(path) if path == shown else board.unchanged()
+
+    def open_listed(path: str | None) -> list[Any]:
+        """The list itself is left alone: it may say another one by now."""
+        opened = zip(board.outputs, open_folder(path), strict=True)
+        return [gr.skip() if output is board.choice else value for output, value in opened]
+
+    def chosen_is(shown: str) -> str | None:
+        return shown if shown in (folder for _, folder in desk.choices()) else None
 
     @tells_problems
     def add_files(files: list[str] | None, name: str) -> list[Any]:
@@ -85,7 +95,10 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         choices = gr.update(choices=desk.choices(), value=None)
         return [choices if output is board.choice else gr.skip() for output in board.outputs]
 
-    board.choice.change(open_chosen, [board.choice, board.folder], board.outputs, **TELLING, **LAST_COUNTS)
+    chosen = [board.choice, board.folder]
+    another = board.choice.input(open_chosen, chosen, board.outputs, **TELLING, **LAST_COUNTS)
+    another.failure(chosen_is, board.folder, board.choice, **QUIET)
+    board.choice.select(open_again, chosen, board.outputs, **TELLING)
     open_button.click(open_folder, path, board.outputs, **TELLING)
     path.submit(open_folder, path, board.outputs, **TELLING)
     add.click(add_files, [files, name], [files, *board.outputs], api_visibility="private")

@@ -115,7 +115,8 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
 
 def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
     chosen: set[Block] = {choosing.choice, choosing.used, *form.components}
-    choosing.choice.change(handlers.use_preset, chosen, handlers.everything, **IN_TURN, **LAST_COUNTS)
+    another = choosing.choice.input(handlers.use_preset, chosen, handlers.everything, **IN_TURN, **LAST_COUNTS)
+    another.failure(lambda used: used or None, choosing.used, choosing.choice, **QUIET)
     choosing.choice.select(handlers.use_preset_again, chosen, handlers.everything, **IN_TURN)
     choosing.wire(form)
     with_report = [*handlers.filled, side.imports.report]
@@ -209,7 +210,7 @@ class TrainHandlers:
 
     @tells_problems
     def use_preset(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Another preset is chosen, or the page shows which one its settings are from: then they stay."""
+        """Another preset is chosen; or the list is left with the one that the settings are from: then they stay."""
         if values[self._choosing.choice] in (None, values[self._choosing.used]):
             return {self._choosing.choice: gr.skip()}
         return self._preset(values)
@@ -226,7 +227,8 @@ class TrainHandlers:
         preset = presets.find(self._context.workspace, values[self._choosing.choice])
         config, left_out = presets.load_what_fits(preset)
         config = self._with_own(config, values, presets.own_settings(preset))
-        return {**self.fill(config, preset.key), **self._choosing.shown(preset, left_out)}
+        shown = self._choosing.shown(preset, left_out)
+        return {**self.fill(config, preset.key), **shown, self._choosing.choice: gr.skip()}  # it may say another now
 
     @tells_problems
     def revert(self, values: Mapping[Any, Any], event: gr.EventData) -> dict[Any, Any]:

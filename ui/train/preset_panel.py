@@ -96,25 +96,30 @@ class PresetPanel:
         self._undo.click(tells_problems(self._brought_back), self._undo, self.outputs, **IN_TURN)
         self._import.upload(tells_problems(self._imported), self._import, self.outputs, **IN_TURN)
 
-    def shown(
-        self, preset: Preset | None, left_out: Sequence[Problem] = (), told: str = "", ask: str = ""
-    ) -> dict[Block, Any]:
+    def shown(self, preset: Preset | None, left_out: Sequence[Problem] = (), told: str = "") -> dict[Block, Any]:
         """Updates that show which preset is chosen.
 
         Args:
             left_out: settings of it that this version does not know.
             told: what to say in place of what the preset is about.
-            ask: name of a preset that would be replaced.
         """
         own = preset is not None and preset.is_own
-        deleted = presets.last_deleted(self._context.workspace)
         return {
+            **self._offered(told),
             self.used: preset.key if preset else "",
             self.choice: gr.update(choices=self._choices(), value=preset.key if preset else None),
             self._about: _about_html(preset, left_out, told),
-            self._replace: gr.update(visible=bool(ask), value=f"{_REPLACE}{ask}"),
             self._rename: gr.update(visible=own),
             self._delete: gr.update(visible=own),
+        }
+
+    def _offered(self, told: str, ask: str = "") -> dict[Block, Any]:
+        """Updates of what there is to choose; what is chosen stays. ``ask``: a preset that would be replaced."""
+        deleted = presets.last_deleted(self._context.workspace)
+        return {
+            self.choice: gr.update(choices=self._choices()),
+            self._about: _about_html(None, (), told),
+            self._replace: gr.update(visible=bool(ask), value=f"{_REPLACE}{ask}"),
             self._undo: gr.update(visible=bool(deleted), value=f"{_BRING_BACK}{deleted}"),
         }
 
@@ -137,8 +142,7 @@ class PresetPanel:
         except UserError as error:
             if error.problems[0].code != "preset.exists":
                 raise
-            chosen = train_view.last_preset(self._context)
-            return self.shown(chosen, told=error.problems[0].message, ask=name.strip())
+            return self._offered(error.problems[0].message, ask=name.strip())
         train_view.save_last_preset(self._context, preset.key)
         return {**self.shown(preset, told=f"Saved as {preset.title}."), self._problems: ""}
 
@@ -155,12 +159,11 @@ class PresetPanel:
 
     def _brought_back(self, label: str) -> dict[Block, Any]:
         preset = presets.bring_back(self._context.workspace, str(label).removeprefix(_BRING_BACK))
-        return self.shown(train_view.last_preset(self._context), told=f"{preset.title} is back in the list.")
+        return self._offered(f"{preset.title} is back in the list.")
 
     def _imported(self, path: str) -> dict[Block, Any]:
         preset = presets.import_file(self._context.workspace, Path(path))
-        told = f"Added as {preset.title}: choose it in the list to use it."
-        return self.shown(train_view.last_preset(self._context), told=told)
+        return self._offered(f"Added as {preset.title}: choose it in the list to use it.")
 
     def _download(self, request: Request) -> Response:
         try:
