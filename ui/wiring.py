@@ -1,8 +1,9 @@
 """How handlers are wired: the keyword arguments that an event of Gradio gets, by what its handler is like.
 
-What is chosen in a dropdown is told by ``change``, which comes also when the program puts a value there, or by
-``input``, which comes twice at a choice, and each time the field loses focus: only handlers that do nothing the second
-time follow it. ``select`` comes for the same choice once more, but not for choices by keys.
+What is chosen in a dropdown is told by ``change``, which comes also when the program puts a value there, while other
+fields may still hold their old ones; or by ``input``, which comes twice at a choice, and each time the field loses
+focus: only handlers that do nothing the second time follow it. ``select`` comes for the same choice once more, but not
+for choices by keys.
 """
 
 from __future__ import annotations

@@ -13,12 +13,14 @@ from ui.shell import build_page
 
 UI = Path(wiring.__file__).parent
 MAY_BE_TOLD_AGAIN = {
+    "_fitting",
+    "_relevant",
     "TrainHandlers.changed",
     "TrainHandlers.use_preset",
     "_look.<locals>.<lambda>",
     "build.<locals>.open_chosen",
 }
-"""They keep what stands in the form, and the theme; or compare what is chosen with what is shown."""
+"""They keep what stands in the form, and the theme; show what suits a choice; or compare it with what is shown."""
 
 
 def test_no_other_file_has_such_arguments_of_its_own() -> None:

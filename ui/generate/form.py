@@ -15,7 +15,7 @@ from ui.generate.hints import SizeHints, WordHints
 from ui.generate.source import SOURCE_FIELDS, SourcePanel
 from ui.lora_choices import RowUse, known_models
 from ui.lora_rows import LoraRows
-from ui.wiring import QUIET
+from ui.wiring import LAST_COUNTS, QUIET
 
 _FIELD: dict[str, Any] = {"interactive": True, "elem_classes": ["field"]}
 _RANGES = {"steps": (1, 100), "guidance": (0, 20), "count": (1, 16), "batch_size": (1, 8)}
@@ -171,7 +171,7 @@ class Form:
 
     def _wire(self) -> None:
         sampler, schedule = self.fields["sampler"], self.fields["schedule"]
-        sampler.change(_fitting, [sampler, schedule], schedule, **QUIET)
+        sampler.input(_fitting, [sampler, schedule], schedule, **QUIET, **LAST_COUNTS)
         self._words.follow(self.loras.files)
         self._sizes.follow(self.fields["model"])
         self.loras.hub.panel.use_model(self.loras.hub.model_of, None, self.fields["model"], **QUIET)

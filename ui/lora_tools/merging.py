@@ -20,7 +20,7 @@ from ui.lora_tools.merge_memory import FIRST_NAME, FIRST_RANK, LastMerge, MergeM
 from ui.lora_tools.merge_orders import Merge, Target, how_of, merge_of, merge_order, merge_plan, merge_report
 from ui.lora_tools.panel import FIELD, PRECISIONS, Panel, output_name, panel, wire
 from ui.scripted import kept
-from ui.wiring import QUIET
+from ui.wiring import LAST_COUNTS, QUIET
 
 TARGETS = [
     ("One LoRA file", "lora"),
@@ -190,12 +190,7 @@ def wire_merge(
         [*form.fields, model, *rows.components],
     )
     for choice in (form.target, form.mode):
-        choice.change(
-            _relevant,
-            [form.target, form.mode],
-            form.relevant,
-            **QUIET,
-        )
+        choice.input(_relevant, [form.target, form.mode], form.relevant, **QUIET, **LAST_COUNTS)
     seen = kept()
 
     def poll(known: str) -> list[Any] | None:
