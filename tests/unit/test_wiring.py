@@ -16,7 +16,6 @@ MAY_BE_TOLD_AGAIN = {
     "_fitting",
     "_relevant",
     "TrainHandlers.changed",
-    "TrainHandlers.use_preset",
     "_look.<locals>.<lambda>",
     "build.<locals>.open_chosen",
 }

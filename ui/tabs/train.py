@@ -115,7 +115,7 @@ def _side(context: AppContext, problems: gr.HTML) -> _Side:
 
 def _wire_presets(choosing: PresetPanel, form: SchemaForm, side: _Side, handlers: TrainHandlers) -> None:
     chosen: set[Block] = {choosing.choice, choosing.used, *form.components}
-    another = choosing.choice.input(handlers.use_preset, chosen, handlers.everything, **IN_TURN, **LAST_COUNTS)
+    another = choosing.choice.change(handlers.use_preset, chosen, handlers.everything, **IN_TURN, **LAST_COUNTS)
     another.failure(lambda used: used or None, choosing.used, choosing.choice, **QUIET)
     choosing.choice.select(handlers.use_preset_again, chosen, handlers.everything, **IN_TURN)
     choosing.wire(form)
@@ -210,7 +210,7 @@ class TrainHandlers:
 
     @tells_problems
     def use_preset(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Another preset is chosen; or the list is left with the one that the settings are from: then they stay."""
+        """Another preset is chosen, or the page shows which one its settings are from: then they stay."""
         if values[self._choosing.choice] in (None, values[self._choosing.used]):
             return {self._choosing.choice: gr.skip()}
         return self._preset(values)
