@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.frozen_layers import FrozenConv2d, FrozenLayer
+from trainer.frozen_layers import FrozenConv2d
 
 MIN_WEIGHTS = 3_500_000
 """Smaller kernels stay in the cache while they are rearranged: there the libraries' convolutions are as fast."""
@@ -40,11 +40,8 @@ def lay_kernels_out(module: nn.Module) -> None:
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
 
-class LargeConv2d(FrozenLayer, nn.Conv2d):
+class LargeConv2d(FrozenConv2d):
     """A frozen ``nn.Conv2d`` that gathers what lies under its kernel and multiplies, where pixels are few on a CPU."""
-
-    def weight_in(self, dtype: torch.dtype) -> Tensor:
-        return self.weight.to(dtype)
 
     def output(self, hidden: Tensor, weight: Tensor) -> Tensor:
         """Several pictures are one product, which reads the kernel once. Rows lie as such: transposed, few are slow."""

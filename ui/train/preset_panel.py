@@ -104,10 +104,11 @@ class PresetPanel:
             told: what to say in place of what the preset is about.
         """
         own = preset is not None and preset.is_own
+        offered = self._offered(told)
         return {
-            **self._offered(told),
+            **offered,
             self.used: preset.key if preset else "",
-            self.choice: gr.update(choices=self._choices(), value=preset.key if preset else None),
+            self.choice: offered[self.choice] | {"value": preset.key if preset else None},
             self._about: _about_html(preset, left_out, told),
             self._rename: gr.update(visible=own),
             self._delete: gr.update(visible=own),
