@@ -36,8 +36,8 @@ class Asked:
     def _key(shown: Any, given: str) -> Any:
         return shown.view.info.note, given
 
-    def poll(self, seen: str, selected: str, given: str = "") -> list[Any] | None:
-        answer = self._poll.function(seen, selected, given)
+    def poll(self, seen: str, selected: str, given: str = "", chosen: str = "") -> list[Any] | None:
+        answer = self._poll.function(seen, chosen, selected, given)
         return None if answer is None else list(answer)
 
 
@@ -53,22 +53,41 @@ def test_only_panels_with_something_new_are_sent(workspace: Workspace) -> None:
     assert asked.poll(seen, first.id) is None
     first.update(note="hot")
     seen, *rest = asked.poll(seen, first.id)  # type: ignore[misc]
-    assert rest == [SKIP, SKIP, "hot"]
+    assert rest == [first.id, SKIP, "hot"]
     seen, *rest = asked.poll(seen, first.id, "!")  # type: ignore[misc]
-    assert rest == [SKIP, SKIP, "hot!"]
+    assert rest == [first.id, SKIP, "hot!"]
     second = workspace.create_run(Config(name="second"))
     second.update(note="hot")
     seen, *rest = asked.poll(seen, first.id, "!")  # type: ignore[misc]
-    assert rest == [SKIP, first.id, SKIP]
-    seen, *rest = asked.poll(seen, second.id, "!")  # type: ignore[misc]
-    assert rest == [SKIP, SKIP, "hot!"], "another run is sent whole, however alike; a later choice is not taken back"
+    assert rest == [first.id, first.id, SKIP]
+    seen, *rest = asked.poll(seen, first.id, "!", chosen=second.id)  # type: ignore[misc]
+    assert rest == [second.id, SKIP, "hot!"], "another run is sent whole, however alike"
+
+
+def test_a_choice_is_not_taken_back_by_an_answer_that_was_on_its_way(workspace: Workspace) -> None:
+    first, second = (workspace.create_run(Config(name=name)) for name in ("first", "second"))
+    with gr.Blocks():
+        asked = Asked(workspace)
+    asked.board.select(first.id)
+    late = asked.poll("", "")
+    assert late is not None
+    seen, shown, *_ = late
+    assert shown == first.id
+    chosen = asked.board.select(second.id)
+    now = asked.poll("", "", chosen=chosen)
+    assert now is not None
+    assert now[1] == second.id
+    again = asked.poll(seen, shown, chosen=chosen)  # the late answer came after it
+    assert again is not None
+    assert again[1] == second.id
+    assert asked.poll(again[0], again[1], chosen=chosen) is None
 
 
 def test_without_runs_panels_of_a_run_are_left_alone(workspace: Workspace) -> None:
     with gr.Blocks():
         asked = Asked(workspace)
     seen, *rest = asked.poll("", "")  # type: ignore[misc]
-    assert rest == [SKIP, "", SKIP]
+    assert rest == ["", "", SKIP]
     assert asked.poll(seen, "") is None
 
 

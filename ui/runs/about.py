@@ -37,7 +37,7 @@ def build(board: RunsBoard) -> None:
         return board.select(str(sent(event, "run")["run"]))
 
     board.then_refresh(about.save(save, None, None, **TELLING))
-    board.then_refresh(about.pick(picked, None, board.selected, **QUIET))
+    board.then_refresh(about.pick(picked, None, board.chosen, **QUIET))
 
 
 def _told(shown: Shown) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _wire_asking(board: RunsBoard, buttons: Buttons, typed: gr.HTML) -> None:
     buttons.extend_by.input(named, [board.selected, buttons.extend_by], [buttons.extend, typed], **QUIET)
     extended = buttons.extend.click(_extender(desk), [board.selected, buttons.extend_by], None, **TELLING)
     board.then_refresh(extended)
-    board.then_refresh(buttons.again.click(again, board.selected, board.selected, **TELLING))
+    board.then_refresh(buttons.again.click(again, board.selected, board.chosen, **TELLING))
 
 
 def _wire_deleting(board: RunsBoard, buttons: Buttons) -> None:
@@ -136,7 +136,7 @@ def _wire_deleting(board: RunsBoard, buttons: Buttons) -> None:
     buttons.delete.click(lambda run_id: [run_id, gr.update(visible=True)], board.selected, [asked, confirm], **QUIET)
     no.click(lambda: gr.update(visible=False), None, confirm, **QUIET)
     board.selected.change(lambda: gr.update(visible=False), None, confirm, **QUIET)
-    deleted = yes.click(delete, asked, board.selected, **TELLING)
+    deleted = yes.click(delete, asked, board.chosen, **TELLING)
     deleted.then(lambda: gr.update(visible=False), None, confirm, **QUIET)
     board.then_refresh(deleted)
 

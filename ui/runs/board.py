@@ -47,11 +47,14 @@ class RunsBoard:
 
     Attributes:
         desk: what is read.
-        selected: id of the run that is shown; empty for none.
+        chosen: id of the run that somebody asked to see; empty until then. Only what people do writes it.
+        selected: id of the run that is shown; empty for none. Only what follows the files writes it, so that an answer
+            that was on its way when a run was chosen does not take the choice back.
     """
 
     def __init__(self, desk: RunsDesk) -> None:
         self.desk = desk
+        self.chosen = kept()
         self.selected = kept()
         self._seen = kept()
         self._of_all: list[Panel[Overview]] = []
@@ -71,14 +74,19 @@ class RunsBoard:
         self._refreshing.append(event)
 
     def select(self, run_id: str) -> str:
-        """The value of ``selected`` that shows a run, also when the page is opened again."""
+        """The value of ``chosen`` that shows a run, also when the page is opened again."""
         self.desk.remember(run_id)
         return run_id
 
     def wire(self, context: AppContext) -> None:
         """Fill the panels when the page is opened, while it is open, and after the events that asked for it."""
         panels: list[Panel[Any]] = [*self._of_all, *self._of_run]
-        inputs = [self._seen, self.selected, *(component for panel in panels for component in panel.inputs)]
+        inputs = [
+            self._seen,
+            self.chosen,
+            self.selected,
+            *(component for panel in panels for component in panel.inputs),
+        ]
         outputs = [self._seen, self.selected, *(component for panel in panels for component in panel.outputs)]
 
         def refresh_now(*values: Any) -> list[Any]:
@@ -89,9 +97,9 @@ class RunsBoard:
         for event in self._refreshing:
             event.then(refresh_now, inputs, outputs, **QUIET)
 
-    def _refresh(self, seen: str, selected: str, *values: Any) -> list[Any] | None:
+    def _refresh(self, seen: str, chosen: str, selected: str, *values: Any) -> list[Any] | None:
         """Values for all outputs, those of panels that show what there is skipped; None where that is all of them."""
-        overview = self.desk.look(selected)
+        overview = self.desk.look(chosen, selected)
         before = json.loads(seen) if seen else {}
         now: dict[str, str] = {_RUN: overview.selected}
         same_run = before.get(_RUN) == overview.selected
@@ -107,9 +115,7 @@ class RunsBoard:
                 answers += _answer(of_run, overview.shown, before if same_run else {}, now, given)
         if before == now:
             return None
-        # A choice made while this answer is on its way must not be taken back by it
-        chosen = gr.skip() if overview.selected == selected else overview.selected
-        return [json.dumps(now), chosen, *answers]
+        return [json.dumps(now), overview.selected, *answers]
 
 
 def _taken(rest: list[Any], panel: Panel[Any]) -> list[Any]:

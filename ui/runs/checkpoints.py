@@ -35,7 +35,7 @@ def build(board: RunsBoard) -> gr.HTML:
         actions.delete_checkpoint(board.desk.run(asked["run"]), asked["step"])
         inform(f"Step {asked['step']} is in the bin, at the end of this tab.")
 
-    board.then_refresh(checkpoints.go_on(go_on, None, board.selected, **TELLING))
+    board.then_refresh(checkpoints.go_on(go_on, None, board.chosen, **TELLING))
     board.then_refresh(checkpoints.remove(remove, None, None, **TELLING))
     return checkpoints
 

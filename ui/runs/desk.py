@@ -54,16 +54,16 @@ class RunsDesk:
         self._happenings: dict[Path, HappeningsReader] = {}
         self._memory = workspace.dir / "last_run.json"
 
-    def look(self, selected: str) -> Overview:
-        """The runs as they are now, with the one ``selected``: where that is empty, the one that was shown last.
+    def look(self, *wanted: str) -> Overview:
+        """The runs as they are now, with the first of those ``wanted`` that there is, else the one that was shown last.
 
-        Where there is no such run, one that is going is shown, else the newest.
+        Where that is gone too, one that is going is shown, else the newest.
         """
         runs = self._list.read()
-        selected = selected or self.last_shown()
         ids = [info.id for info in runs.infos]
         going = [info.id for info in runs.infos if info.state not in (*ENDED, "queued")]
-        selected = selected if selected in ids else next(iter([*going, *ids]), "")
+        known = [run_id for run_id in (*wanted, self.last_shown()) if run_id in ids]
+        selected = next(iter([*known, *going, *ids]), "")
         if not selected:
             return Overview(runs, None)
         run = self.run(selected)

@@ -21,7 +21,7 @@ def build(board: RunsBoard) -> None:
         return board.select(str(event._data["id"]))
 
     board.add_overall(Panel("list", [listing], _key, _updates))
-    board.then_refresh(listing.pick(picked, None, board.selected, **QUIET, **EVERY_TIME))
+    board.then_refresh(listing.pick(picked, None, board.chosen, **QUIET, **EVERY_TIME))
 
 
 def _key(overview: Overview) -> Any:

@@ -46,7 +46,7 @@ def build(board: RunsBoard) -> None:
 
     board.add_overall(Panel("queue", [panel], shown, lambda overview: [shown(overview)]))
     board.then_refresh(panel.order(ordered, None, None, **TELLING, **EVERY_TIME))
-    board.then_refresh(panel.pick(picked, None, board.selected, **QUIET, **EVERY_TIME))
+    board.then_refresh(panel.pick(picked, None, board.chosen, **QUIET, **EVERY_TIME))
 
 
 def obey(workspace: Workspace, order: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ def build(board: RunsBoard) -> None:
     def empty() -> None:
         tell_freed(rubbish.empty())
 
-    board.then_refresh(panel.restore(restore, None, board.selected, **TELLING))
+    board.then_refresh(panel.restore(restore, None, board.chosen, **TELLING))
     board.then_refresh(panel.remove(remove, None, None, **TELLING))
     board.then_refresh(panel.empty(empty, None, None, **TELLING))
 

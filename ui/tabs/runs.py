@@ -99,7 +99,7 @@ def build(context: AppContext) -> RunsTab:
         edit=buttons.edit,
         evaluation=evaluated,
         show=lambda run_id: [board.select(run_id)],
-        shown=[board.selected],
+        shown=[board.chosen],
         checkpoints=saved,
         lora_of=desk.lora_of,
     )
