@@ -15,7 +15,9 @@ from trainer.config import Config
 from trainer.errors import UserError
 from trainer.files import read_json, write_json
 from trainer.processes import started_at
+from trainer.runs import store
 from trainer.runs.store import Run, Workspace, last_log_line, new_run_id, process_is_alive, this_process
+from trainer.unfinished import remove
 
 
 @pytest.fixture
@@ -138,6 +140,21 @@ def test_deleting(workspace: Workspace) -> None:
         run.read()
     with pytest.raises(UserError, match="no run folder"):
         run.update(step=1)
+
+
+def test_a_run_is_gone_for_others_before_its_files_are(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = workspace.create_run(Config())
+    run.update(state="finished")
+    seen: list[object] = []
+
+    def look_and_remove(path: Path) -> None:
+        seen.extend([run.dir.exists(), workspace.runs(), (path / "run.json").is_file()])
+        remove(path)
+
+    monkeypatch.setattr(store, "remove", look_and_remove)
+    workspace.delete_run(run)
+    assert seen == [False, [], True]
+    assert list(workspace.runs_dir.iterdir()) == []
     assert not run.dir.exists()
 
 

@@ -29,6 +29,7 @@ from trainer.errors import Problem, UserError
 from trainer.files import json_bytes, read_json, write_json
 from trainer.outputs import new_output
 from trainer.processes import process_facts, start_mark
+from trainer.unfinished import remove, unfinished
 from trainer.versions import RUN
 
 State = Literal["queued", "starting", "preparing", "training", "paused", "stopping", "finished", "stopped", "failed"]
@@ -388,10 +389,16 @@ class Workspace:
         return run
 
     def delete_run(self, run: Run) -> None:
-        """Delete an ended run's folder. Raises UserError while its process lives."""
-        if run.status().state in ALIVE:
-            raise UserError("run.alive", f"The run {run.id} is still going.", "Stop it first.")
-        shutil.rmtree(run.dir)
+        """Delete an ended run's folder. Raises UserError while its process lives.
+
+        It is gone at once for others, who may just look at it, and write down how they found it.
+        """
+        with run.lock():
+            if run.status_locked().state in ALIVE:
+                raise UserError("run.alive", f"The run {run.id} is still going.", "Stop it first.")
+        gone = unfinished(run.dir)
+        run.dir.rename(gone)
+        remove(gone)
 
 
 def new_run_id(name: str) -> str:
