@@ -49,12 +49,8 @@ class SourcesEditor:
         self._wire(add, removers)
 
     def show(self, value: Any) -> list[Any]:
-        shown: list[Any] = []
-        for number in range(ROWS):
-            source = value[number] if number < len(value) else None
-            shown.extend(column.show(source[column.name] if source else column.default) for column in self._columns)
-        rest = dump_yaml(value[ROWS:]) if value[ROWS:] else ""
-        return [*shown, gr.update(value=rest, visible=bool(rest)), *self.visible_rows([*shown, rest])]
+        rows = [self._shown_row(source) for source in value[:ROWS]]
+        return self._showing(rows, dump_yaml(value[ROWS:]) if value[ROWS:] else "")
 
     def read(self, shown: list[Any]) -> Any:
         sources = [self._row(shown, number) for number in self._used(shown)]
@@ -82,8 +78,8 @@ class SourcesEditor:
 
     def _fold_label(self, shown: list[Any]) -> str:
         folded = [column for column in self._columns if not column.basic]
-        rows = [self._row(shown, number) for number in self._used(shown)] if shown else []
-        changed = sum(row[column.name] != column.read(column.show(column.default)) for row in rows for column in folded)
+        rows = [self._differing(shown, number) for number in range(ROWS)] if shown else []
+        changed = sum(column.name in row for row in rows for column in folded)
         return f"{len(folded)} more settings of each folder" + (f" ({changed} set)" if changed else "")
 
     def _cell(self, column: Field, number: int) -> Component:
@@ -103,15 +99,32 @@ class SourcesEditor:
         max_lines = 8 if column.kind == "yaml" else 1
         return gr.Textbox(value, lines=1, max_lines=max_lines, placeholder=placeholder, **common)
 
-    def _row(self, shown: list[Any], number: int) -> dict[str, Any]:
+    def _showing(self, rows: list[list[Any]], rest: str) -> list[Any]:
+        """Updates for all components that show these cells, and the further folders as YAML."""
+        blank = [[column.show(column.default) for column in self._columns]] * (ROWS - len(rows))
+        cells = [cell for row in (*rows, *blank) for cell in row]
+        return [*cells, gr.update(value=rest, visible=bool(rest)), *self.visible_rows([*cells, rest])]
+
+    def _shown_row(self, source: dict[str, Any]) -> list[Any]:
+        return [column.show(source[column.name]) for column in self._columns]
+
+    def _cells(self, shown: list[Any], number: int) -> list[Any]:
         width = len(self._columns)
-        cells = shown[number * width : (number + 1) * width]
-        return {column.name: column.read(cell) for column, cell in zip(self._columns, cells, strict=True)}
+        return shown[number * width : (number + 1) * width]
+
+    def _row(self, shown: list[Any], number: int) -> dict[str, Any]:
+        return {column.name: column.read(cell) for column, cell in self._by_column(shown, number)}
+
+    def _by_column(self, shown: list[Any], number: int) -> list[tuple[Field, Any]]:
+        return list(zip(self._columns, self._cells(shown, number), strict=True))
+
+    def _differing(self, shown: list[Any], number: int) -> set[str]:
+        """Names of the columns in which a row has something, also what cannot be read."""
+        return {column.name for column, cell in self._by_column(shown, number) if not _is_blank(column, cell)}
 
     def _used(self, shown: list[Any]) -> list[int]:
         """The rows in which something stands."""
-        blank = {column.name: column.read(column.show(column.default)) for column in self._columns}
-        return [number for number in range(ROWS) if self._row(shown, number) != blank]
+        return [number for number in range(ROWS) if self._differing(shown, number)]
 
     def _wire(self, add: gr.Button, removers: list[gr.Button]) -> None:
         def add_row(*shown: Any) -> list[Any]:
@@ -123,10 +136,36 @@ class SourcesEditor:
 
     def _remover(self, number: int) -> Any:
         def remove(*shown: Any) -> list[Any]:
-            rows = [self._row(list(shown), other) for other in self._used(list(shown)) if other != number]
-            return self.show([*rows, *(load_yaml(shown[-1] or "") or [])])
+            return self.without(number, list(shown))
 
         return remove
+
+    def without(self, number: int, shown: list[Any]) -> list[Any]:
+        """Updates that leave a row out: the others, right or wrong, move up, and further folders follow them."""
+        rows = [self._cells(shown, other) for other in self._used(shown) if other != number]
+        further = self._further(shown[-1] or "")
+        room = ROWS - len(rows)
+        if not further:
+            return self._showing(rows, shown[-1] or "")
+        rest = dump_yaml(further[room:]) if further[room:] else ""
+        return self._showing([*rows, *map(self._shown_row, further[:room])], rest)
+
+    def _further(self, text: str) -> list[dict[str, Any]]:
+        """The folders that stand as YAML, where each is whole; none while something is still to be corrected."""
+        try:
+            found = load_yaml(text)
+        except YamlError:
+            return []
+        names = {column.name for column in self._columns}
+        whole = isinstance(found, list) and all(isinstance(each, dict) and each.keys() == names for each in found)
+        return found if whole else []
+
+
+def _is_blank(column: Field, cell: Any) -> bool:
+    try:
+        return bool(column.read(cell) == column.read(column.show(column.default)))
+    except UserError:
+        return False  # something stands there
 
 
 def _with_code(text: str) -> str:

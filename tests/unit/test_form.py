@@ -367,3 +367,43 @@ def test_the_fold_of_the_folders_tells_what_it_hides() -> None:
         values = Config.model_validate({"dataset": {"sources": sources}}).model_dump()["dataset"]["sources"]
         labels.append(editor.show(values)[-1]["value"])
     assert labels == ["6 more settings of each folder"] * 2 + ["6 more settings of each folder (2 set)"]
+
+
+def test_a_folder_with_broken_yaml_comes_back_and_its_row_can_be_left_out(form: SchemaForm) -> None:
+    values = shown(form, parse_config({"dataset": {"sources": [{"path": "/a"}, {"path": "/b"}, {"path": "/c"}]}}))
+    values[component(form, "dataset.sources.1.captions")] = "prefix: ["
+    restored = form.restore(form.snapshot(values))
+    assert {component: restored[component] for component in form.components} == values
+    rows = [block for block in form.outputs if isinstance(block, gr.Row)]
+    assert [restored[row]["visible"] for row in rows] == [True] * 3 + [False] * (ROWS - 3)
+    editor = form._editors["dataset.sources"]
+    assert isinstance(editor, SourcesEditor)
+    cells = form.snapshot(values)["dataset.sources"]
+    assert editor.field_of("dataset.sources.2.path", cells) == "dataset.sources.2.path"
+    first_left_out = editor.without(0, cells)
+    assert first_left_out[: len(cells) - 1] == cells[len(cells) // ROWS : -1] + editor.show([])[: len(cells) // ROWS]
+    broken_left_out = [*editor.without(1, cells)[: len(cells) - 1], ""]
+    assert [source["path"] for source in editor.read(broken_left_out)] == ["/a", "/c"]
+
+
+@pytest.mark.parametrize("further", ["- path: [", "- path: /not whole", "text", "[]", ""])
+def test_leaving_a_folder_out_keeps_the_further_ones_as_they_were_typed(form: SchemaForm, further: str) -> None:
+    editor = form._editors["dataset.sources"]
+    assert isinstance(editor, SourcesEditor)
+    cells = form.snapshot(shown(form, parse_config({"dataset": {"sources": [{"path": "/a"}]}})))["dataset.sources"]
+    left = editor.without(0, [*cells[:-1], further])
+    assert left[: len(cells) - 1] == editor.show([])[: len(cells) - 1]
+    assert left[len(cells) - 1]["value"] == further
+
+
+def test_further_folders_follow_into_the_row_that_is_free(form: SchemaForm) -> None:
+    sources = [{"path": f"/{number}"} for number in range(ROWS + 2)]
+    config = parse_config({"dataset": {"sources": sources}})
+    editor = form._editors["dataset.sources"]
+    assert isinstance(editor, SourcesEditor)
+    cells = form.snapshot(shown(form, config))["dataset.sources"]
+    left = editor.without(2, cells)[: len(cells)]
+    left[-1] = left[-1]["value"]
+    del sources[2]
+    assert [source["path"] for source in editor.read(left)] == [source["path"] for source in sources]
+    assert len(editor._used(left)) == ROWS
