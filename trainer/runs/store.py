@@ -374,18 +374,14 @@ class Workspace:
 
     def newer_runs(self) -> list[Run]:
         """Run folders that only a newer version of this program can read; ``runs`` leaves them out."""
-        folders = self.runs_dir.iterdir() if self.runs_dir.is_dir() else ()
-        return [run for run in map(Run, folders) if run.is_newer]
+        return [run for run in map(Run, self.run_folders()) if run.is_newer]
 
     def run(self, run_id: str) -> Run:
         """The run of this id. Raises UserError when there is none; an id cannot lead out of the workspace."""
         run = Run(self.runs_dir / run_id)
         if Path(run_id).name != run_id or not run.info_path.is_file():
-            raise UserError(
-                "run.unknown",
-                f"There is no run {run_id!r} in {self.runs_dir}.",
-                "`runs list` shows the runs there are.",
-            )
+            message = f"There is no run {run_id!r} in {self.runs_dir}."
+            raise UserError("run.unknown", message, "`runs list` shows the runs there are.")
         return run
 
     def delete_run(self, run: Run) -> None:
