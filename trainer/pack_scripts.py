@@ -65,7 +65,8 @@ spec:
 README = """# {name}
 
 `./run.sh` trains what `config.yaml` says ({steps} steps). The run is in `run/`, the finished LoRA in `run/output/`.
-Python 3.10 or newer is needed. `job.sbatch` and `job.yaml` are examples for SLURM and Kubernetes.
+Python 3.10 to 3.13 and about 3 GB of disk are needed, more with an NVIDIA GPU, unless the variable `PYTHON` names an
+environment that has the packages. `job.sbatch` and `job.yaml` are examples for SLURM and Kubernetes.
 
 {missing}
 """

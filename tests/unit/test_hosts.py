@@ -108,6 +108,31 @@ def test_a_host_is_a_device_of_its_workspace(workspace: Workspace, config: Confi
         hosts.remove(workspace, "gpubox")
 
 
+def test_what_is_not_given_on_the_command_line_is_as_usual(workspace: Workspace) -> None:
+    command = ["remote", "add", "another", "me@another", "--port", "2222", "--devices", "cpu"]
+    assert main([*command, "--workspace", str(workspace.dir)]) == 0
+    assert host_of(workspace, "another") == Host(name="another", address="me@another", port=2222, devices="cpu")
+
+
+@pytest.mark.parametrize("action", ["list", "check", "remove", "leave", "give-up"])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--port", "22", "--folder", "/data"], "--port and --folder"),
+        (["--python", "/usr/bin/python3"], "--python"),
+        (["--devices", "cuda:1"], "--devices"),
+        (["--ssh-config", "/etc/x"], "--ssh-config"),
+        (["me@elsewhere"], "an address"),
+    ],
+)
+def test_only_adding_a_machine_takes_what_is_kept_with_it(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], action: str, given: list[str], words: str
+) -> None:
+    assert main(["remote", action, "gpubox", *given, "--workspace", str(workspace.dir)]) == 2
+    assert f"`remote {action}`: {words} given, which only `remote add` takes" in capsys.readouterr().err
+    assert hosts.hosts(workspace) == [GPUBOX]
+
+
 def test_options_for_this_machine_are_not_passed_over(
     workspace: Workspace, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

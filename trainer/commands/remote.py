@@ -19,6 +19,8 @@ from trainer.runs.events import EventSink
 from trainer.runs.store import Run
 
 ACTIONS = ("list", "add", "check", "remove", "leave", "give-up")
+_KEPT = ("address", "port", "folder", "python", "devices", "ssh_config")
+"""What `add` takes and keeps with a machine's name; one that is not given is as ``Host`` has it."""
 _MACHINE = """
 uname -sm
 df -Pk -- "$1" | awk 'NR == 2 { print $4 }'
@@ -38,17 +40,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("name", nargs="?", metavar="NAME|RUN", help="what you call the machine, or a run's id")
     parser.add_argument("address", nargs="?", help="with `add`: user@machine, or a name of ~/.ssh/config")
-    parser.add_argument("--port", type=int, default=None, help="of its SSH server")
-    parser.add_argument("--folder", default="lora-atelier", help="for all there, in the home folder or a full path")
-    parser.add_argument("--python", default="", help="a Python there that has the packages; else they are installed")
-    parser.add_argument("--devices", default="", help="there: cuda:1; cuda:0,cuda:1; cpu. Without, any free GPU")
-    parser.add_argument("--ssh-config", default="", metavar="FILE", help="settings for ssh in place of ~/.ssh/config")
+    kept = parser.add_argument_group("with `add`").add_argument
+    kept("--port", type=int, help="of its SSH server")
+    kept(
+        "--folder",
+        help=f"for all there, in the home folder or a full path (default: {Host.model_fields['folder'].default})",
+    )
+    kept("--python", help="a Python there that has the packages; else they are installed")
+    kept("--devices", help="there: cuda:1; cuda:0,cuda:1; cpu. Without, any free GPU")
+    kept("--ssh-config", metavar="FILE", help="settings for ssh in place of ~/.ssh/config")
     add_workspace(parser)
 
 
 def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
     """Do it. Raises UserError for what cannot be, and where the machine cannot be reached."""
     workspace = workspace_of(args)
+    given = {name: value for name in _KEPT if (value := getattr(args, name)) is not None}
+    if given and args.action != "add":
+        raise _only_with_add(args.action, list(given))
     if args.action == "list":
         return {"hosts": [host.model_dump() for host in hosts.hosts(workspace)]}
     if not args.name or (args.action == "add" and not args.address):
@@ -60,8 +69,7 @@ def run(args: argparse.Namespace, events: EventSink) -> dict[str, Any]:
         give_up(workspace.run(args.name))
         return {"given_up": args.name}
     if args.action == "add":
-        given = {name: getattr(args, name) for name in ("port", "folder", "python", "devices", "ssh_config")}
-        hosts.add(workspace, Host(name=args.name, address=args.address, **given))
+        hosts.add(workspace, Host(name=args.name, **given))
         return {"kept": args.name}
     if args.action == "remove":
         hosts.remove(workspace, args.name)
@@ -84,6 +92,12 @@ def describe(answer: dict[str, Any]) -> str:
         return f"{answer['run']} goes on there. `runs resume {answer['run']}` follows it again."
     devices = ", ".join([*answer["gpus"], *answer["devices"]])
     return f"{answer['name']} is ready: {answer['system']}, {devices}, {answer['free_bytes'] / 1e9:.0f} GB free."
+
+
+def _only_with_add(action: str, given: list[str]) -> UserError:
+    words = ["an address" if name == "address" else f"--{name.replace('_', '-')}" for name in given]
+    message = f"`remote {action}`: {' and '.join(words)} given, which only `remote add` takes."
+    return UserError("remote.only_add", message, "`remote add` keeps the machine anew under its name.", given[0])
 
 
 def _check(host: Host) -> dict[str, Any]:
