@@ -142,3 +142,20 @@ def test_documents_name_only_what_exists(path: Path) -> None:
         assert (ROOT / name).exists(), f"{name} is named and does not exist"
     for command in re.findall(r"(?:launch\.sh trainer|python -m trainer) ([a-z][a-z-]*)", text):
         assert command in COMMANDS, f"the command {command} is named and does not exist"
+
+
+@cache
+def page_source() -> str:
+    """What the page's words are written in: its own code, and the settings' labels."""
+    paths = [path for ending in ("*.py", "*.js") for path in (ROOT / "ui").rglob(ending)]
+    paths += [*(ROOT / "trainer").glob("config*.py")]
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=relative)
+def test_documents_call_labels_as_the_page_does(path: Path) -> None:
+    """What stands in italics there is a label."""
+    text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for label in re.findall(r"(?<![\w*])\*([^*]+)\*(?![\w*])", text):
+        words = " ".join(label.split())
+        assert re.search(rf"[\"'`>]{re.escape(words)}", page_source()), f"no label begins with {words!r}"
