@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "train": "train a LoRA from a config file",
     "resume": "continue a run, or extend a finished one",
     "plan": "what a config would do: buckets, steps, memory, time",
+    "settings": "every setting of a config: what it does, allows and is called elsewhere",
     "read-config": "settings of kohya_ss, sd-scripts, OneTrainer or ai-toolkit as a config",
     "dataset": "look for problems in a folder of pictures",
     "fix": "mend what `dataset` found, so that it can be undone",

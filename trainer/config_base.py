@@ -1,7 +1,7 @@
 """What every section of the config is made of.
 
-The docstring under a field is its tooltip. ``setting(...)`` adds what the form needs: a label, whether the field
-belongs to the basic ones, the names other trainers use for it (the form's search finds those too), and when it has an
+The docstring under a field is its tooltip. ``setting(...)`` adds what form and reference need: a label, whether the
+field belongs to the basic ones, the names other trainers use for it (searches find those too), and when it has an
 effect at all.
 A field whose type allows a single value exists so that complete configs can be read; the form does not show it.
 """

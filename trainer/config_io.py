@@ -6,12 +6,13 @@ import difflib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from trainer.config import Config
+from trainer.config_facts import section_in
 from trainer.config_paths import with_full_paths
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
@@ -266,15 +267,8 @@ def _fields_of(section: str) -> dict[str, Any]:
         if part.isdigit():
             continue
         info = model.model_fields.get(part) if model else None
-        model = _section_in(info.annotation) if info else None
+        model = section_in(info.annotation) if info else None
     return model.model_fields if model else {}
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, alone, as an option or in a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _section_in(inner))), None)
 
 
 def _all_names(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, list[str]]]:

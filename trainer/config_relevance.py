@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from trainer.config_allowed import listed
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -40,6 +42,11 @@ class Condition:
         """The condition itself."""
         yield self
 
+    def words(self) -> str:
+        """As told where no values are known: `` `lora.type` is `lora` or `dora` ``."""
+        states = {"set": "set", "empty": "not set"}
+        return f"`{self.field}` is {states.get(self.wanted) or listed(self.values)}"
+
     def __and__(self, other: Relevance) -> Relevance:
         return Combined("all", (self, other))
 
@@ -66,6 +73,12 @@ class Combined:
         """Every single condition in it."""
         for part in self.parts:
             yield from part.conditions()
+
+    def words(self) -> str:
+        """All of it, with brackets around what belongs together."""
+        apart = [isinstance(part, Combined) and part.how != self.how for part in self.parts]
+        told = [f"({part.words()})" if alone else part.words() for part, alone in zip(self.parts, apart, strict=True)]
+        return (" and " if self.how == "all" else " or ").join(told)
 
     def __and__(self, other: Relevance) -> Relevance:
         return Combined("all", (self, other))

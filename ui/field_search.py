@@ -9,14 +9,9 @@ from ui.fields import Field, fields_of
 
 
 def names_of(field: Field) -> list[str]:
-    """Everything a setting is called: label first, then dotted and short name, then other trainers' names.
-
-    The list of folders is called by its columns, too.
-    """
-    names = [field.label, field.name, field.name.rpartition(".")[2], *field.also]
-    if field.kind == "rows":
-        names += [name for column in fields_of(Source) for name in names_of(column)]
-    return list(dict.fromkeys(names))
+    """Everything a setting is called. The list of folders is called by its columns, too."""
+    columns = fields_of(Source) if field.kind == "rows" else []
+    return list(dict.fromkeys([*field.names, *(name for column in columns for name in column.names)]))
 
 
 def search_index(fields: Sequence[Field]) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""From the config model to fields: what each setting is called, how its value is shown, and how it is read back.
+"""Settings as fields: how the value of each is edited, how it is shown, and how it is read back.
 
 No Gradio here. A setting added to the model appears by itself; a type that nothing below knows is edited as YAML.
 """
@@ -6,21 +6,17 @@ No Gradio here. A setting added to the model appears by itself; a type that noth
 from __future__ import annotations
 
 import re
-import types
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from trainer.config import Config, SamplePrompt
-from trainer.config_relevance import Relevance
+from trainer.config_allowed import forms_of, range_of
+from trainer.config_facts import Setting, settings_of
 from trainer.errors import UserError
 from trainer.prompt_lines import format_line, parse_lines
 from trainer.yaml_texts import YamlError, dump_yaml, load_yaml
-from ui.ranges import range_of
 
 Kind = Literal["switch", "choice", "number", "text", "paragraph", "lines", "yaml", "resolution", "prompts", "rows"]
 
@@ -32,35 +28,15 @@ SPECIAL: dict[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class Field:
-    """One setting as the form sees it.
+class Field(Setting):
+    """One setting as the form sees it."""
 
-    Attributes:
-        name: dotted config name such as ``train.learning_rate``.
-        group: label of the part of its section, such as ``Buckets``; empty for the section itself.
-        also: what other trainers call it.
-        optional: whether an empty field means ``null``.
-        allowed: what numbers are allowed, in words; empty where anything is.
-        relevant: what other settings must be for this one to have an effect; None where it always has.
-    """
-
-    name: str
-    label: str
-    help: str
-    group: str
-    basic: bool
-    also: tuple[str, ...]
     kind: Kind
-    choices: tuple[Any, ...]
-    optional: bool
-    default: Any
-    allowed: str = ""
-    relevant: Relevance | None = None
 
     @property
-    def section(self) -> str:
-        """First part of the name; empty for settings at the top of the config."""
-        return self.name.partition(".")[0] if "." in self.name else ""
+    def allowed(self) -> str:
+        """What numbers are allowed, in words; empty where anything is."""
+        return range_of(self.schema)
 
     def show(self, value: Any) -> Any:
         """A plain config value (as ``model_dump`` gives it) as the field shows it."""
@@ -77,7 +53,8 @@ class Field:
 
 def fields_of(model: type[BaseModel], prefix: str = "", group: str = "") -> list[Field]:
     """All settings of a model, in its order; those whose type allows a single value are left out."""
-    return list(_walk(model, prefix, group))
+    settings = settings_of(model, prefix, group)
+    return [Field(**vars(setting), kind=_kind(setting)) for setting in settings if not setting.fixed]
 
 
 def choice_label(choice: Any) -> str:
@@ -85,12 +62,6 @@ def choice_label(choice: Any) -> str:
     if choice is None:
         return "none"
     return "off" if choice is False else str(choice)
-
-
-def label_of(name: str, info: FieldInfo) -> str:
-    """The label given in the model, or the name in words."""
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    return str(extra.get("label") or name.replace("_", " ").capitalize())
 
 
 def put_value(plain: dict[str, Any], name: str, value: Any) -> None:
@@ -101,91 +72,20 @@ def put_value(plain: dict[str, Any], name: str, value: Any) -> None:
     plain[last] = value
 
 
-def _walk(model: type[BaseModel], prefix: str, group: str) -> Iterator[Field]:
-    for name, info in model.model_fields.items():
-        full_name = f"{prefix}{name}"
-        annotation = _plain(info.annotation)
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _walk(annotation, f"{full_name}.", label_of(name, info) if prefix else "")
-        elif not _is_fixed(annotation, info):
-            yield _field(full_name, name, info, group)
-
-
-def _field(full_name: str, name: str, info: FieldInfo, group: str) -> Field:
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    inner, optional = _without_none(_plain(info.annotation))
-    kind = SPECIAL.get(full_name) or _kind(inner)
-    default = info.get_default(call_default_factory=True)
-    also = extra.get("also", [])
-    return Field(
-        name=full_name,
-        label=label_of(name, info),
-        help=" ".join((info.description or "").split()),
-        group=group,
-        basic=bool(extra.get("basic")),
-        also=tuple(map(str, also)) if isinstance(also, list) else (),
-        kind=kind,
-        choices=_choices(inner, kind, optional),
-        optional=optional,
-        default=None if default is PydanticUndefined else default,
-        allowed=range_of(info) if kind == "number" else "",
-        relevant=extra.get("relevant"),  # type: ignore[arg-type]
-    )
-
-
-def _kind(annotation: Any) -> Kind:
-    if annotation is bool:
-        return "switch"
-    forms = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    if {_plain(form) for form in forms} - {type(None)} <= {int, float}:
-        return "number"
-    if annotation is str:
-        return "text"
-    if get_origin(annotation) is Literal:
+def _kind(setting: Setting) -> Kind:
+    """How it is edited."""
+    if setting.name in SPECIAL:
+        return SPECIAL[setting.name]
+    forms = forms_of(setting.schema)
+    types = {form.get("type") for form in forms}
+    if len(forms) == 1 and {"enum", "const"} & set(forms[0]):
         return "choice"
-    if get_origin(annotation) is list and _is_word(_plain(get_args(annotation)[0])):
+    if types <= {"integer", "number"}:
+        return "number"
+    if types == {"array"} and forms[0]["items"].get("type") == "string":
         return "lines"
-    return "yaml"
-
-
-def _choices(annotation: Any, kind: Kind, optional: bool) -> tuple[Any, ...]:
-    """What the field may hold, or each of its lines; empty where that cannot be listed."""
-    if kind == "lines":
-        each = _plain(get_args(annotation)[0])
-        return get_args(each) if get_origin(each) is Literal else ()
-    return ((None,) if optional else ()) + get_args(annotation) if kind == "choice" else ()
-
-
-def _is_word(annotation: Any) -> bool:
-    """Whether it is text, or one of some texts."""
-    if get_origin(annotation) is Literal:
-        return all(isinstance(value, str) for value in get_args(annotation))
-    return annotation is str
-
-
-def _plain(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
-def _without_none(annotation: Any) -> tuple[Any, bool]:
-    if get_origin(annotation) not in (Union, types.UnionType):
-        return annotation, False
-    members = [member for member in get_args(annotation) if member is not type(None)]
-    optional = len(members) < len(get_args(annotation))
-    return (_plain(members[0]) if len(members) == 1 else annotation), optional
-
-
-def _is_fixed(annotation: Any, info: FieldInfo) -> bool:
-    """Whether only one value is possible: the setting is there for complete configs, not for choosing."""
-    if annotation is type(None):
-        return True
-    if get_origin(annotation) is Literal:
-        return len(get_args(annotation)) == 1
-    if get_origin(annotation) is list:
-        return _is_fixed(get_args(annotation)[0], info) or any(
-            getattr(limit, "max_length", None) == 0 for limit in info.metadata
-        )
-    return False
+    kinds: dict[Any, Kind] = {"boolean": "switch", "string": "text"}
+    return kinds.get(forms[0].get("type"), "yaml") if len(forms) == 1 else "yaml"
 
 
 def _show_number(value: Any) -> str:

@@ -16,10 +16,11 @@ from gradio.blocks import Block
 from gradio.components import Component
 
 from trainer.config import Config
+from trainer.config_facts import label_of, summary_of
 from trainer.config_io import parse_section
 from trainer.errors import Problem, UserError
 from ui.field_search import search_index
-from ui.fields import CONFIG_FIELDS, Field, choice_label, fields_of, label_of, put_value
+from ui.fields import CONFIG_FIELDS, Field, choice_label, fields_of, put_value
 from ui.form_marks import Mark, get_value, marks
 from ui.sources_editor import SourcesEditor
 from ui.theme import asset
@@ -252,13 +253,9 @@ def _sections(model: type[Config], fields: Sequence[Field]) -> list[tuple[str, s
     for name, info in model.model_fields.items():
         inside += [field for field in fields if name in (field.name, field.section)]
         if info.annotation is not None and any(field.section == name for field in inside):
-            sections.append((name, label_of(name, info), _about(info.annotation), inside))
+            sections.append((name, label_of(name, info), summary_of(info.annotation), inside))
             inside = []
     return sections
-
-
-def _about(model: Any) -> str:
-    return (model.__doc__ or "").strip().partition("\n")[0]
 
 
 def _shown(editor: Editor, values: Mapping[Any, Any]) -> list[Any]:

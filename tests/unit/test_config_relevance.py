@@ -41,6 +41,22 @@ def test_what_is_in_the_way(relevant: Relevance, config: dict[str, Any], unmet: 
     assert relevant.holds(config) == (not unmet)
 
 
+@pytest.mark.parametrize(
+    ("relevant", "words"),
+    [
+        (is_set("a.b"), "`a.b` is set"),
+        (is_empty("a"), "`a` is not set"),
+        (is_one_of("a", "x"), "`a` is `x`"),
+        (is_one_of("a", "x", "no", False), "`a` is `x`, `'no'` or `false`"),
+        (BOTH | is_set("c"), "(`a` is set and `b` is `1` or `2`) or `c` is set"),
+        (EITHER & is_empty("c"), "(`a` is set or `b` is set) and `c` is not set"),
+        (EITHER | is_empty("c"), "`a` is set or `b` is set or `c` is not set"),
+    ],
+)
+def test_conditions_in_words(relevant: Relevance, words: str) -> None:
+    assert relevant.words() == words
+
+
 def conditions(field: Field) -> list[Condition]:
     assert field.relevant is not None
     return list(field.relevant.conditions())
