@@ -69,7 +69,7 @@ class GradientSum:
             bucket.sent.wait()
             for parameter in bucket.parameters:
                 if parameter.grad is None:
-                    parameter.grad = torch.empty_like(parameter)
+                    parameter.grad = torch.empty_like(parameter, dtype=parameter.grad_dtype)
             gradients = [each.grad for each in bucket.parameters if each.grad is not None]
             torch._foreach_copy_(gradients, bucket.places)
         loss.copy_(last.numbers[-1])

@@ -60,14 +60,14 @@ def pyramid_noise(noise: Tensor, settings: Multires, generator: torch.Generator)
     """Noise (B, C, h, w) with noise of lower resolutions added, brought back to unit variance.
 
     Whitaker 2023, "Multi-resolution noise for diffusion model training": level i is ``discount ** i`` strong and
-    smaller by ``r ** i``, with r drawn from [2, 4) for each level.
+    smaller than the latents by ``r ** i``, with r drawn from [2, 4) for each level, as in sd-scripts. (In the report's
+    own code each level is smaller than the one before by that, which leaves out most of the sizes between.)
     """
     height, width = noise.shape[2:]
     total = noise
-    low_height, low_width = height, width
     for level in range(settings.iterations):
         shrink = (2 + 2 * float(torch.rand((), generator=generator))) ** level
-        low_height, low_width = max(1, int(low_height / shrink)), max(1, int(low_width / shrink))
+        low_height, low_width = max(1, int(height / shrink)), max(1, int(width / shrink))
         low = torch.randn(*noise.shape[:2], low_height, low_width, generator=generator)
         total = total + settings.discount**level * F.interpolate(low, size=(height, width), mode="bilinear")
         if low_height == 1 or low_width == 1:

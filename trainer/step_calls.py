@@ -111,8 +111,9 @@ class Calls:
         work()
 
     def forget(self) -> None:
-        """Let go of all graphs, as what they read is going to lie elsewhere."""
+        """Let go of all graphs, as what they read is going to lie elsewhere: where, a step that is called settles."""
         self._graphs.clear()
+        self._seen.clear()
         self._make_graph = None
 
     def _captured(

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from trainer.gradient_sum import GradientSum
+from trainer.weight_format import use_format
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +86,14 @@ def test_gradients_stay_where_they_lie_and_keep_their_format(sent: list[int]) ->
     add_up.move(torch.device("cpu"))
     add_up(torch.zeros(()))
     assert ours[0].grad is gradient and gradient.tolist() == [1.0] * 4
+
+
+def test_a_parameter_in_16_bits_without_a_gradient_gets_one_in_float32(sent: list[int]) -> None:
+    """As gradients of all formats come: ``weight_format.use_format``."""
+    first, second = (nn.Parameter(torch.ones(3, dtype=torch.bfloat16)) for _ in range(2))
+    use_format([first, second], torch.bfloat16)
+    add_up = GradientSum([first, second], passes=0)
+    first.grad = torch.ones(3)
+    add_up(torch.zeros(()))
+    assert torch.equal(first.grad, torch.full((3,), 2.0))
+    assert second.grad is not None and torch.equal(second.grad, torch.zeros(3))

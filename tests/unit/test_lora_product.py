@@ -191,3 +191,17 @@ def test_factors_are_rounded_at_once_and_never_read_when_they_have_changed() -> 
         down.mul_(2)
     assert rounded(down, torch.bfloat16) is down
     assert rounded(up, torch.bfloat16) is not up
+
+
+def test_rounded_factors_do_not_outlive_an_update_that_torch_does_not_count() -> None:
+    module = nn.Sequential(pair(nn.Linear(12, 20).bfloat16())[1])
+    both, x = factors(module[0]), torch.ones(1, 12).bfloat16()
+    round_before_forward(module, lambda: list(both))
+    with torch.autocast("cpu", torch.bfloat16):
+        module(x).sum().backward()
+    torch.optim.AdamW(both, lr=0.5, fused=True).step()
+    down, up = (factor.detach().bfloat16() for factor in both)
+    layer = module[0]
+    expected = layer.base_layer(x) + layer.scaling[ADAPTER] * (x @ down.t() @ up.t())
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), expected, rtol=0.02, atol=0.02)

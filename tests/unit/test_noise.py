@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -157,3 +158,25 @@ def test_every_draw_depends_on_its_generator_alone() -> None:
     torch.manual_seed(2)
     second = draw_noise(torch.zeros(shape), settings, seeded(8)), draw_timesteps(4, settings, seeded(9))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+
+
+def test_each_level_of_a_pyramid_is_smaller_than_the_latents_by_a_power_of_two_to_four(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """sd-scripts' ``pyramid_noise_like``: ``int(w / r ** i)`` of the latents' own width, r anew in each level."""
+    plain = normal(4, 1, 4, 128, 96)
+    sizes: list[tuple[int, ...]] = []
+    draw = torch.randn
+
+    def drawn(*size: int, **options: Any) -> torch.Tensor:
+        sizes.append(size[2:])
+        return draw(*size, **options)
+
+    monkeypatch.setattr(torch, "randn", drawn)
+    for seed in range(20):
+        sizes.clear()
+        pyramid_noise(plain, Multires(iterations=6, discount=0.3), seeded(seed))
+        for level, size in enumerate(sizes):
+            for now, whole in zip(size, (128, 96), strict=True):
+                assert max(1, int(whole / 4**level)) <= now <= max(1, whole / 2**level)
+        assert len(sizes) == 6 or 1 in sizes[-1]

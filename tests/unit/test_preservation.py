@@ -78,6 +78,19 @@ def test_without_adapters_the_model_is_what_it_was(kind: str, train: str) -> Non
     assert learning and all(parameter.grad is not None for parameter in learning), "they learn on"
 
 
+def test_frozen_factors_stay_frozen_without_adapters_and_back() -> None:
+    family = small_model(type="lora", rank=2, train="both")
+    for encoder in family.text_encoders.values():
+        encoder.requires_grad_(False)
+    learns = {name: each.requires_grad for name, each in family.text_encoders["text_encoder"].named_parameters()}
+    with without_adapters(family):
+        pass
+    assert {
+        name: each.requires_grad for name, each in family.text_encoders["text_encoder"].named_parameters()
+    } == learns
+    assert any(each.requires_grad for each in family.denoiser.parameters())
+
+
 def test_a_model_without_adapters_has_none_to_switch_off() -> None:
     with pytest.raises(ValueError, match="no adapters"), without_adapters(small_model()):
         pass

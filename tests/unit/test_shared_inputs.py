@@ -14,6 +14,7 @@ from torch import Tensor
 from trainer.config import LoraSettings, ModelSettings
 from trainer.families import random_family
 from trainer.families.base import Conditioning, Family
+from trainer.lora import lora_product
 from trainer.lora.adapter import add_adapters, without_adapters
 from trainer.lora.lora_product import LoraLinear, LoraPointwise
 from trainer.lora.shared_inputs import SharedInputProcessor
@@ -108,3 +109,14 @@ def test_where_layers_are_not_alike_attention_stays_diffusers(settings: LoraSett
     family, _ = adapted("sd1", settings)
     attentions = [module for module in family.denoiser.modules() if isinstance(module, Attention)]
     assert all(type(each.processor) is AttnProcessor2_0 for each in attentions)
+
+
+def test_a_graph_is_never_captured_of_weights_that_are_brought_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each replay would bring them together anew, from memory that is somebody else's by then."""
+    family, _ = adapted("sd1", LoraSettings(rank=2, target="attention"))
+    monkeypatch.setattr(lora_product, "is_capturing", lambda: True)
+    step(family)
+    for parameter in family.denoiser.parameters():
+        parameter.data = parameter.data.clone()
+    with pytest.raises(RuntimeError, match="lie apart"):
+        step(family)

@@ -80,6 +80,7 @@ def test_the_second_of_a_kind_is_captured() -> None:
     assert bed.run(1, 1, 1) == ["called", "captured", "replayed", "replayed"]
     assert bed.run(2) == ["called"] and bed.run(1, kind="other") == ["called"]
     bed.calls.forget()
+    assert bed.run(1, 2) == ["called", "called"], "where things lie now is settled by a step that is called"
     assert bed.run(1, 2) == ["captured", "replayed", "captured", "replayed"] and bed.makers == 2
 
 

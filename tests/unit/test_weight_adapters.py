@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from trainer.lora.patches import merge_before_training
 from trainer.lora.weight_adapters import WEIGHT_ADAPTERS, BaseLayer, WeightAdapter
 from trainer.model_sizes import model_sizes
 from trainer.pictures import LoraUse
+from trainer.quantize import quantize_denoiser
 
 CPU = torch.device("cpu")
 MODEL = Path(__file__).resolve().parents[2] / "trainer" / "demo" / "model"
@@ -137,7 +139,7 @@ def test_dropped_rows_leave_the_weight_alone_and_the_rest_grows(kind: str) -> No
     base, adapter = adapted_layer(kind, "linear", rank_dropout=0.25)
     torch.manual_seed(0)
     with torch.no_grad():
-        change, whole = adapter.change(base.weight), adapter.delta()
+        change, whole = adapter.change(base), adapter.delta()
     dropped = (change == 0).all(1)
     assert 0 < dropped.sum() < len(dropped)
     torch.testing.assert_close(change[~dropped], whole[~dropped] / 0.75)
@@ -153,7 +155,7 @@ def test_gradients_under_rank_dropout_and_checkpointing_use_the_same_draw(kind: 
     found = [parameter.grad.clone() for parameter in adapter.parameters() if parameter.grad is not None]
     torch.manual_seed(6)
     bias = base.bias
-    change = adapter.change(base.weight)
+    change = adapter.change(base)
     (functional.linear(inputs, base.weight + change, bias)).square().sum().backward()
     for parameter, before in zip(adapter.parameters(), found, strict=True):
         assert parameter.grad is not None
@@ -359,3 +361,27 @@ def test_norms_come_down_to_the_limit(kind: str) -> None:
 def test_options_that_a_kind_has_no_use_for_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_config(values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_that_is_unpacked_is_not_kept_for_the_backward_pass(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Sequential(nn.Linear(64, 48).requires_grad_(False))
+    quantize_denoiser(model, "nf4")
+    base: Any = model[0]
+    adapter = WEIGHT_ADAPTERS[kind](base, 4, 4.0, LoraSettings(type=kind))
+    adapter.attach(base)
+    unpacked: list[weakref.ref[Tensor]] = []
+    unpack = type(base).weight_in
+
+    def watched(layer: Any, dtype: torch.dtype) -> Tensor:
+        weight: Tensor = unpack(layer, dtype)
+        unpacked.append(weakref.ref(weight))
+        return weight
+
+    monkeypatch.setattr(type(base), "weight_in", watched)
+    output = base(torch.ones(2, 64))
+    assert unpacked and all(weight() is None for weight in unpacked)
+    output.sum().backward()
+    assert any(factor.grad is not None for factor in adapter.factors)

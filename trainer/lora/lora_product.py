@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.frozen_layers import FrozenConv2d, format_of, is_hooked, is_pointwise
+from trainer.graphs import is_capturing
 from trainer.lora.rounded import rounded
 from trainer.pixels import as_picture, as_pixels
 
@@ -134,9 +135,14 @@ class SharedProduct(torch.autograd.Function):
 
 
 def join(weights: list[Tensor]) -> None:
-    """Put frozen weights (out, in) one behind the other in memory, each where the former ends; their values stay."""
+    """Put frozen weights (out, in) one behind the other in memory, each where the former ends; their values stay.
+
+    Raises RuntimeError where a graph is captured: it would put them there again, from where they were, each time.
+    """
     if _in_line(weights):
         return
+    if is_capturing():
+        raise RuntimeError("weights that are used at once lie apart")
     joined = torch.cat([weight.detach() for weight in weights])
     for weight, part in zip(weights, joined.split([len(weight) for weight in weights]), strict=True):
         weight.data = part

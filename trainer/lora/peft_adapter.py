@@ -68,8 +68,11 @@ class PeftAdapter:
         return [(self._down, False), (self._up, True)]
 
     def switch(self, on: bool) -> None:
-        """Let the layer be as it was without the adapter, and back."""
+        """Let the layer be as it was without the adapter, and back. Frozen factors stay so: PEFT lets them learn."""
+        learning = [factor.requires_grad for factor in self.factors]
         self._layer.enable_adapters(on)
+        for factor, learns in zip(self.factors, learning, strict=True):
+            factor.requires_grad_(learns)
 
     def norm(self) -> Tensor:
         """Frobenius norm of the scaled product."""

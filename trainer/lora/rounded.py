@@ -17,7 +17,12 @@ from trainer.frozen_layers import format_of
 
 @dataclass(frozen=True)
 class _Rounded:
-    """A factor's values in another format, as they were there, at that version (torch counts what is done in place)."""
+    """A factor's values in another format, as they were there, at that version.
+
+    torch counts most of what is done in place, but neither a fused optimizer's update nor a replayed one, nor that a
+    factor is given other ``data``: so values never outlive the call of the module that they were cast for and its
+    backward pass.
+    """
 
     values: Tensor
     device: torch.device
@@ -25,7 +30,7 @@ class _Rounded:
 
 
 def round_before_forward(module: nn.Module, factors_now: Callable[[], list[Tensor]]) -> None:
-    """Cast a module's factors whenever it is called; ``rounded`` then finds them."""
+    """Cast a module's factors whenever it is called, and forget those of the call before; ``rounded`` finds them."""
     module.register_forward_pre_hook(lambda *_: _round(factors_now()))
 
 
@@ -41,6 +46,8 @@ def rounded(factor: Tensor, dtype: torch.dtype) -> Tensor:
 def _round(factors: list[Tensor]) -> None:
     dtype = format_of(factors[0])
     if dtype == factors[0].dtype:
+        for factor in factors:
+            vars(factor).pop("rounded", None)
         return
     together = torch.cat([factor.detach().flatten() for factor in factors]).to(dtype)
     parts = together.split([factor.numel() for factor in factors])

@@ -91,8 +91,8 @@ class WeightAdapter(nn.Module, ABC):
         """Let the layer be as it was without the adapter, and back."""
         self._on = on
 
-    def change(self, weight: Tensor) -> Tensor:
-        """What is added to the weight, float32; in training with dropped ranks."""
+    def change(self, base: BaseLayer) -> Tensor:
+        """What is added to the layer's weight, float32; in training with dropped ranks."""
         return self._without_some_rows(self.delta())
 
     def norm(self) -> Tensor:
@@ -113,9 +113,10 @@ class WeightAdapter(nn.Module, ABC):
             return output
         hidden = self.draws.dropout(inputs[0], self._dropout, self.training)
         with torch.autocast(hidden.device.type, enabled=False):
-            # The product's parts, as large as the weight, are computed again in the backward pass instead of kept
+            # The product's parts, as large as the weight, are computed again in the backward pass instead of kept, and
+            # so is the weight itself, unpacked or fetched; checkpoint keeps what it is given
             rows_are_drawn = self.training and self._rank_dropout > 0
-            change = checkpoint(self.change, base.weight, use_reentrant=False, preserve_rng_state=rows_are_drawn)
+            change = checkpoint(lambda: self.change(base), use_reentrant=False, preserve_rng_state=rows_are_drawn)
         extra = _apply(base, hidden, change.to(hidden.dtype))
         if self.training and self._module_dropout:
             extra = drop_module(extra, self._module_dropout)
@@ -152,11 +153,11 @@ class DoraAdapter(WeightAdapter):
     def norm(self) -> Tensor:
         return abs(self.scale) * product_norm(self.up, self.down)
 
-    def change(self, weight: Tensor) -> Tensor:
-        base = weight.float()
-        direction = base + self._without_some_rows(self.delta())
+    def change(self, base: BaseLayer) -> Tensor:
+        weight = base.weight.float()
+        direction = weight + self._without_some_rows(self.delta())
         lengths = magnitude_of(direction.detach(), self.magnitude.shape)
-        return direction * (self.magnitude / lengths) - base
+        return direction * (self.magnitude / lengths) - weight
 
     def saved(self) -> Layer:
         return LoraLayer(_copy(self.down), _copy(self.up), self.alpha, _copy(self.magnitude))
