@@ -41,15 +41,23 @@ def _parser() -> argparse.ArgumentParser:
         help="make a public link with Gradio's relay, whose program is downloaded and run; needs --auth-file",
     )
     parser.add_argument("--auth-file", type=Path, metavar="F", help="file with one name:password a line")
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="other name it is asked for by: of a proxy, a tunnel or a container, such as atelier.example or box:8443",
+    )
     return parser
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from ui.passwords import read_users
-    from ui.security import check_exposure
+    from ui.exposure import allowed_hosts, check_exposure
+    from ui.passwords import Door, read_users
 
-    users = read_users(args.auth_file) if args.auth_file else None
-    check_exposure(args.host, args.share, users)
+    door = Door(read_users(args.auth_file)) if args.auth_file else None
+    names = allowed_hosts(args.allowed_host, args.port)
+    check_exposure(args.host, args.share, names, has_password=door is not None)
     workspace = workspace_of(args)
 
     from ui.serving import check_folders, check_port, prepare_process, start
@@ -58,7 +66,9 @@ def _serve(args: argparse.Namespace) -> None:
     allowed = check_folders(args.allow)
     prepare_process(workspace)
     with contextlib.suppress(KeyboardInterrupt):
-        url = start(workspace, allowed, host=args.host, port=args.port, users=users, share=args.share)
+        url = start(
+            workspace, allowed, host=args.host, port=args.port, door=door, share=args.share, allowed_hosts=names
+        )
         sys.stdout.write(
             f"LoRA Atelier is at {url}\nWorkspace: {workspace.dir}\n{_who_may_enter(args.auth_file)}\n"
             "Ctrl+C ends the page; training goes on.\n"

@@ -20,9 +20,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from trainer.errors import UserError
-from trainer.files import read_json, write_json, write_text
+from trainer.files import last_log_line, read_json, write_json, write_text
 from trainer.processes import process_facts, signal_group, start_detached, trainer_command
-from trainer.runs.store import Workspace, last_log_line, process_is_alive
+from trainer.runs.store import Workspace, process_is_alive
 
 JobState = Literal["running", "finished", "stopped", "failed"]
 

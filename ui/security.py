@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-import psutil
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from trainer.errors import UserError
+from ui.exposure import is_host
 from ui.passwords import WINDOW_S, Door
 
 SHARE_SUFFIX = ".gradio.live"
@@ -47,19 +44,25 @@ class LocalOnlyMiddleware:
 
     Args:
         app: what comes behind.
-        port: the port of the page.
-        hosts: host names without port under which the page may be asked for.
-        users: name to password; None where no password is asked for. Checked here and not by Gradio, whose own
-            check leaves some of its routes, and all of ours, open.
+        hosts: names under which the page may be asked for, as browsers write them: ``page_hosts``.
+        allowed: those among them that lead here through something else, which may ask by one and tell another.
+        door: asks for the password; None where none is asked for. Checked here and not by Gradio, whose own check
+            leaves some of its routes, and all of ours, open.
         share: also accept the host names of Gradio's share links.
     """
 
     def __init__(
-        self, app: ASGIApp, port: int, hosts: Iterable[str], users: dict[str, str] | None = None, share: bool = False
+        self,
+        app: ASGIApp,
+        hosts: Iterable[str],
+        allowed: Iterable[str] = (),
+        door: Door | None = None,
+        share: bool = False,
     ) -> None:
         self._app = app
-        self._hosts = {f"{host}:{port}" for host in hosts} | (set(hosts) if port == 80 else set())
-        self._door = None if users is None else Door(users)
+        self._allowed = frozenset(allowed)
+        self._hosts = self._allowed.union(hosts)
+        self._door = door
         self._share = share
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +73,11 @@ class LocalOnlyMiddleware:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = {name.decode("latin1"): value.decode("latin1") for name, value in scope["headers"]}
-        if not self._is_from_here(scope, headers):
+        host = headers.get("host", "").lower()
+        if not self._is_known(host):
+            await _refuse(send, 403, _unknown(host).encode())
+            return
+        if not self._is_from_here(host, scope, headers):
             await _refuse(send, 403, b"This page only answers requests from itself.")
             return
         answer = self._answer_at_the_door(scope, headers)
@@ -83,19 +90,30 @@ class LocalOnlyMiddleware:
             asks = (b"www-authenticate", b'Basic realm="LoRA Atelier"')
             await _refuse(send, 401, b"Name and password, please.", [asks])
 
-    def _is_from_here(self, scope: Scope, headers: dict[str, str]) -> bool:
-        host = headers.get("host", "").lower()
-        known = host in self._hosts or (self._share and host.endswith(SHARE_SUFFIX))
+    def _is_known(self, host: str) -> bool:
+        return host in self._hosts or (self._share and host.endswith(SHARE_SUFFIX))
+
+    def _is_from_here(self, host: str, scope: Scope, headers: dict[str, str]) -> bool:
         site = headers.get("sec-fetch-site", "none")
-        named = [_host_of(headers[name]) for name in ("origin", "referer") if headers.get(name)]
-        own = all(name == host for name in named) and site in ("same-origin", "none")
-        return known and (own or _is_a_link_to_the_page(scope, headers))
+        named = {_host_of(headers[name]) for name in ("origin", "referer") if headers.get(name)}
+        own = named <= {host, *self._allowed} and site in ("same-origin", "none")
+        return own or _is_a_link_to_the_page(scope, headers)
 
     def _answer_at_the_door(self, scope: Scope, headers: dict[str, str]) -> str:
         if self._door is None or scope["path"] == STARTUP_CHECK:
             return "in"
         address, _ = scope.get("client") or ("", 0)
         return self._door.answer(address, headers.get("authorization", ""))
+
+
+def _unknown(host: str) -> str:
+    """The refusal of a name; it is told only where it can be one."""
+    if not is_host(host):
+        return "This page only answers to its own names."
+    return (
+        f"This page does not go by the name {host}. If that is its name behind a proxy, a tunnel or a container, "
+        f"start it with --allowed-host {host}."
+    )
 
 
 def _host_of(url: str) -> str:
@@ -129,38 +147,3 @@ async def _refuse(send: Send, status: int, text: bytes, headers: list[tuple[byte
     plain = (b"content-type", b"text/plain; charset=utf-8")
     await send({"type": "http.response.start", "status": status, "headers": [plain, *(headers or [])]})
     await send({"type": "http.response.body", "body": text})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def host_names(host: str) -> list[str]:
-    """The names under which a page bound to ``host`` may be asked for: its addresses, never a name from elsewhere."""
-    names = ["127.0.0.1", "localhost", "[::1]"]
-    if is_loopback(host):
-        return names
-    if host not in ("0.0.0.0", "::"):
-        return [*names, host.lower()]
-    addresses = [address for found in psutil.net_if_addrs().values() for address in found]
-    ipv4 = [address.address for address in addresses if address.family == socket.AF_INET]
-    ipv6 = [f"[{address.address.partition('%')[0]}]" for address in addresses if address.family == socket.AF_INET6]
-    return [*names, socket.gethostname().lower(), *ipv4, *ipv6]
-
-
-def check_exposure(host: str, share: bool, users: dict[str, str] | None) -> None:
-    """Refuse to be reachable from other machines without a password. Raises UserError."""
-    if users is not None or (is_loopback(host) and not share):
-        return
-    given = "--share" if share else f"--host {host}"
-    raise UserError(
-        "security.no_password",
-        f"{given} lets others reach this page, and it can read and write files: it needs a password.",
-        "Add --auth-file FILE with one name:password a line, or leave it out to stay on this machine.",
-    )

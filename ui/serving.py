@@ -15,7 +15,9 @@ from trainer.runs.interrupted import keep_workers
 from trainer.runs.store import Workspace
 from ui.context import AppContext
 from ui.early_script import EarlyScript
-from ui.security import LocalOnlyMiddleware, host_names
+from ui.exposure import page_hosts
+from ui.passwords import Door
+from ui.security import LocalOnlyMiddleware
 
 MAX_UPLOAD = "2gb"
 LOG_NAME = "page.log"
@@ -75,8 +77,9 @@ def start(
     *,
     host: str,
     port: int,
-    users: dict[str, str] | None,
+    door: Door | None,
     share: bool,
+    allowed_hosts: frozenset[str] = frozenset(),
 ) -> str:
     """Build and serve the page in the background; returns its address."""
     from ui import shell, theme  # gradio reads the environment when it is imported
@@ -85,7 +88,8 @@ def start(
     keep_workers(workspace)  # runs may be waiting since the machine went down
     page = shell.build_page(context)
     _let_the_queue_rest(page)
-    guard = Middleware(LocalOnlyMiddleware, port=port, hosts=host_names(host), users=users, share=share)
+    hosts = page_hosts(host, port)
+    guard = Middleware(LocalOnlyMiddleware, hosts=hosts, allowed=allowed_hosts, door=door, share=share)
     early = Middleware(EarlyScript, script=theme.asset("early.js"))
     _, local_url, share_url = page.launch(
         server_name=host,

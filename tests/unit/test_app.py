@@ -17,7 +17,9 @@ from ui import serving
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("options", [["--host", "0.0.0.0"], ["--share"], ["--host", "192.168.1.5", "--share"]])
+@pytest.mark.parametrize(
+    "options", [["--host", "0.0.0.0"], ["--share"], ["--host", "192.168.1.5", "--share"], ["--allowed-host", "box"]]
+)
 def test_an_open_page_without_password_is_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main([*options, "--no-browser"]) == 2
     assert "--auth-file" in capsys.readouterr().err
@@ -65,7 +67,7 @@ def test_it_starts_on_a_busy_machine_too(tmp_path: Path) -> None:
     script = (
         "from gradio import networking\n"
         "networking.url_ok = lambda url: False\n"
-        "options = dict(host='127.0.0.1', port=int(sys.argv[2]), users=None, share=False)\n"
+        "options = dict(host='127.0.0.1', port=int(sys.argv[2]), door=None, share=False)\n"
         "print(serving.start(workspace, (), **options))\n"
     )
     port = free_port()

@@ -16,7 +16,7 @@ from types import FrameType
 import pytest
 
 from trainer import files
-from trainer.files import atomic_path, read_json, write_bytes, write_json, write_text
+from trainer.files import atomic_path, last_log_line, read_json, write_bytes, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,3 +120,10 @@ def test_others_may_read_what_is_written_as_usual(tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_text("x")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.txt", "plain.txt")}
     assert len(modes) == 1
+
+
+def test_last_log_line(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert last_log_line(log) == ""
+    log.write_bytes(b"x" * 100_000 + b"\nlast \xff words\n \n")
+    assert last_log_line(log) == "last \ufffd words"

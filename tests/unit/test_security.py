@@ -8,21 +8,22 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from trainer.errors import UserError
 from ui import security
-from ui.passwords import MOST_WRONG
-from ui.security import LocalOnlyMiddleware, check_exposure, host_names, is_loopback
+from ui.exposure import page_hosts
+from ui.passwords import MOST_WRONG, Door
+from ui.security import LocalOnlyMiddleware
 
 NAVIGATION = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
 
-def client(users: dict[str, str] | None = None, share: bool = False) -> TestClient:
+def client(users: dict[str, str] | None = None, share: bool = False, allowed: tuple[str, ...] = ()) -> TestClient:
     async def answer(request: object) -> PlainTextResponse:
         return PlainTextResponse("hello")
 
     paths = ["/", "/config", "/gradio_api/upload", security.STARTUP_CHECK]
     app = Starlette(routes=[Route(path, answer, methods=["GET", "POST"]) for path in paths])
-    guarded = LocalOnlyMiddleware(app, port=7860, hosts=host_names("127.0.0.1"), users=users, share=share)
+    door = Door(users) if users else None
+    guarded = LocalOnlyMiddleware(app, page_hosts("127.0.0.1", 7860), allowed, door, share)
     return TestClient(guarded, base_url="http://127.0.0.1:7860")
 
 
@@ -57,6 +58,25 @@ def test_another_host_name_is_refused(host: str) -> None:
 )
 def test_requests_sent_by_other_pages_are_refused(headers: dict[str, str]) -> None:
     assert client().post("/gradio_api/upload", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example", "192.168.1.7:7860", "[fe80::1]:9000"])
+def test_a_refused_name_is_told_with_what_to_do(host: str) -> None:
+    assert f"--allowed-host {host}." in client().get("/", headers={"host": host}).text
+
+
+def test_what_is_no_name_is_not_repeated() -> None:
+    assert "script" not in client().get("/", headers={"host": "<script>"}).text
+
+
+def test_a_proxy_may_ask_by_either_name() -> None:
+    behind = client(allowed=("atelier.example",))
+    own = {"origin": "https://atelier.example", "sec-fetch-site": "same-origin"}
+    for host in ("atelier.example", "127.0.0.1:7860"):  # as the browser wrote it, or rewritten by the proxy
+        assert behind.post("/gradio_api/upload", headers={**own, "host": host}).status_code == 200
+        assert client().post("/gradio_api/upload", headers={**own, "host": host}).status_code == 403
+    for headers in ({"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}, {"host": "evil.example"}):
+        assert behind.post("/gradio_api/upload", headers={**own, **headers}).status_code == 403
 
 
 def test_the_page_may_talk_to_itself() -> None:
@@ -113,30 +133,3 @@ def test_websockets_are_refused() -> None:
 
     with pytest.raises(WebSocketDisconnect), client().websocket_connect("/"):
         pass
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"), [("127.0.0.1", True), ("127.3.2.1", True), ("::1", True), ("localhost", True)]
-)
-def test_loopback(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "localhost.evil"])
-def test_not_loopback(host: str) -> None:
-    assert not is_loopback(host)
-    with pytest.raises(UserError, match="password"):
-        check_exposure(host, share=False, users=None)
-    check_exposure(host, share=False, users={"a": "b"})
-
-
-def test_share_needs_a_password() -> None:
-    with pytest.raises(UserError, match="--share"):
-        check_exposure("127.0.0.1", share=True, users=None)
-    check_exposure("127.0.0.1", share=False, users=None)
-
-
-def test_a_page_for_all_addresses_knows_its_own() -> None:
-    names = host_names("0.0.0.0")
-    assert {"127.0.0.1", "localhost"} <= set(names) and "evil.example" not in names
-    assert host_names("192.168.1.5")[-1] == "192.168.1.5"

@@ -16,7 +16,7 @@ from trainer.errors import UserError
 from trainer.files import read_json, write_json
 from trainer.processes import started_at
 from trainer.runs import store
-from trainer.runs.store import Run, Workspace, last_log_line, new_run_id, process_is_alive, this_process
+from trainer.runs.store import Run, Workspace, new_run_id, process_is_alive, this_process
 from trainer.unfinished import remove
 
 
@@ -163,13 +163,6 @@ def test_run_ids_sort_by_time_and_never_collide() -> None:
     assert len(ids) == 200
     assert all(part.isascii() and "/" not in part for part in ids)
     assert new_run_id("???").split("-")[2] == "run"
-
-
-def test_last_log_line(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    assert last_log_line(log) == ""
-    log.write_bytes(b"x" * 100_000 + b"\nlast \xff words\n \n")
-    assert last_log_line(log) == "last \ufffd words"
 
 
 def test_no_pid_is_not_alive() -> None:

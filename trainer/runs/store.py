@@ -26,7 +26,7 @@ from trainer.config_base import FileName
 from trainer.config_io import load_config, save_config
 from trainer.config_paths import config_with_full_paths
 from trainer.errors import Problem, UserError
-from trainer.files import json_bytes, read_json, write_json
+from trainer.files import json_bytes, last_log_line, read_json, write_json
 from trainer.outputs import new_output
 from trainer.processes import process_facts, start_mark
 from trainer.unfinished import remove, unfinished
@@ -413,17 +413,6 @@ def about_newer(count: int) -> Problem:
     which = "1 run was" if count == 1 else f"{count} runs were"
     left_out = "is" if count == 1 else "are"
     return Problem(RUN.newer, f"{which} made by a newer LoRA Atelier and {left_out} not listed.", "Update the program.")
-
-
-def last_log_line(log_path: Path) -> str:
-    """The last line of a log that is not empty; empty where there is none."""
-    try:
-        with log_path.open("rb") as log:
-            log.seek(max(0, log_path.stat().st_size - 4096))
-            lines = log.read().decode("utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def process_is_alive(pid: int | None, started: float | None, mark: int | None = None) -> bool:
