@@ -95,6 +95,10 @@ def test_paths_that_were_not_uploaded_are_refused(app: App, page: Page) -> None:
     expect(toast(page, "secret.png")).to_be_visible()  # Gradio refuses it first
     assert [path.name for path in sorted(folder.iterdir())] == ["0000.png", "0000.txt"]
     assert secret.exists()
+    expect(page.locator("#dataset-drop .drop-veil")).to_be_hidden()
+    page.unroute("**/gradio_api/upload*")
+    drop(page, {"x.png": png("red")})
+    expect(cards(page)).to_have_count(2)
 
 
 def test_export_then_open_the_result(app: App, page: Page, shot: Callable[[str], Path]) -> None:

@@ -103,7 +103,8 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     path.submit(open_folder, path, board.outputs, **TELLING)
     add.click(add_files, [files, name], [files, *board.outputs], api_visibility="private")
     taken = drop.dropped(add_dropped, [board.folder, name], board.outputs, **IN_ORDER)
-    taken.then(lambda: {"done": time.time()}, None, drop, **TELLING)  # also after a refusal: the page waits for it
+    for over in (taken.success, taken.failure):  # the page is covered until then
+        over(lambda: {"done": time.time()}, None, drop, **TELLING)
     drop.refused(refused, None, None, **TELLING)
     context.page.load(restore, outputs=board.outputs)
 
