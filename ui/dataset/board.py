@@ -21,13 +21,11 @@ from ui.messages import inform, tells_problems, warn
 from ui.scripted import kept, scripted
 from ui.wiring import EVERY_TIME, IN_TURN, TELLING
 
-IN_ORDER: dict[str, Any] = {
-    **IN_TURN,
-    **EVERY_TIME,
-    "concurrency_id": "dataset",
-    "concurrency_limit": 1,
-}
-"""For saving and paging: one after the other, so that a page always shows what was saved before it."""
+QUEUE: dict[str, Any] = {"concurrency_id": "dataset", "concurrency_limit": 1}
+ONE_BY_ONE: dict[str, Any] = {**IN_TURN, **QUEUE}
+"""For all that answers with a view: a page shows what was saved before it, and no answer overtakes another."""
+IN_ORDER: dict[str, Any] = {**ONE_BY_ONE, **EVERY_TIME}
+"""For saving and paging: each press counts."""
 EDITOR_SCRIPTS = ("caption", "chips", "overlay", "stage", "crop", "../paint/paint", "mask", "editor")
 GRID_STYLES = ("grid", "editor", "stage", "../paint/paint")
 GRID_SCRIPTS = ("dom", "query", "selection", "grid", *EDITOR_SCRIPTS, "keys", "main")
@@ -105,12 +103,13 @@ class Board:
         ]
 
     def updates(self, shown: Shown) -> list[Any]:
-        """Values for ``outputs`` that show a dataset."""
+        """Values for ``outputs`` that show a dataset. Only one that was opened just now is put where it is chosen."""
         choices = self._desk.choices()
         folder = shown.view["folder"]
+        chosen = {"value": folder if folder in (value for _, value in choices) else None} if shown.opened else {}
         return [
-            shown.view,
-            folder,
+            {**shown.view, "opened": shown.opened},
+            folder if shown.opened else gr.skip(),
             shown.version,
             gr.update(visible=True),
             gr.update(interactive=bool(shown.undo)),
@@ -119,7 +118,7 @@ class Board:
             {"edits": [asdict(edit) for edit in shown.history]},
             {"folder": folder, "version": shown.version},
             self._desk.findings_panel(Path(folder)),
-            gr.update(choices=choices, value=folder if folder in (value for _, value in choices) else None),
+            gr.update(choices=choices, **chosen),
             gr.skip() if shown.trigger is None else shown.trigger,
         ]
 

@@ -8,10 +8,10 @@ import gradio as gr
 
 from trainer.errors import UserError
 from ui.context import AppContext
-from ui.dataset.board import IN_ORDER, Board, sent
+from ui.dataset.board import IN_ORDER, ONE_BY_ONE, Board, sent
 from ui.dataset.desk import DatasetDesk, View
 from ui.messages import tells_problems
-from ui.wiring import TELLING
+from ui.wiring import LAST_COUNTS, TELLING
 
 
 def actions(board: Board) -> None:
@@ -61,7 +61,8 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
     board.resolution.submit(train_at, [board.grid, board.resolution], board.grid, **IN_ORDER)
     board.resolution.blur(train_at, [board.grid, board.resolution], board.grid, **IN_ORDER)
     context.page.load(lambda: [desk.memory.resolution], outputs=[board.resolution])
-    board.job.refresh(refresh, board.grid, board.outputs, **IN_ORDER)
+    for part in (board.job, board.grid):
+        part.refresh(refresh, board.grid, board.outputs, **ONE_BY_ONE, **LAST_COUNTS)
     board.job.open(open_result, None, board.outputs, **IN_ORDER)
     board.job.cancel(cancel, None, None, **TELLING)
     context.page.poll(board.job_updates, [board.folder, board.job_shown], [board.job, board.job_shown])

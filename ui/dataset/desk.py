@@ -80,6 +80,11 @@ class Shown:
     checked: float | None
     trigger: str | None = None
 
+    @property
+    def opened(self) -> bool:
+        """Whether it was opened just now."""
+        return self.trigger is not None
+
 
 class DatasetDesk:
     """Opens, pages and edits datasets for the page, and runs jobs on them."""

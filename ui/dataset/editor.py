@@ -33,10 +33,10 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
 
     @tells_problems
     def save(view: View, event: gr.EventData) -> list[Any]:
-        change = sent(event, "name", "before", "text", "asked")
+        change = sent(event, "folder", "name", "before", "text", "asked")
         if not isinstance(change["text"], str) or not isinstance(change["before"], str | None):
             raise UserError("dataset.caption", "The caption is not text.", "Reload the page.")
-        view = {**view, "asked": change["asked"]}
+        view = {**view, "folder": change["folder"], "asked": change["asked"]}  # by now another may be open
         return board.updates(desk.save(view, str(change["name"]), change["before"], change["text"]))
 
     def doing(act: Callable[[DatasetDesk, View, dict[str, Any]], Shown], *names: str) -> Callable[..., list[Any]]:
@@ -118,7 +118,7 @@ def _apply(desk: DatasetDesk, view: View, title: str, steps: Sequence[Step], nam
     shown, outcome = desk.apply(view, title, steps)
     if outcome.conflicts or outcome.failed:
         tell("Changed", outcome)
-        return shown
+        return _with(shown, refused={"name": name, "problem": "It was left alone."})
     return _with(shown, done=name)
 
 

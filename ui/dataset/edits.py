@@ -10,7 +10,7 @@ import gradio as gr
 from trainer.curation.caption_edits import count_tags
 from trainer.curation.operations import OPERATIONS, Operation, operation
 from trainer.curation.steps import Change
-from ui.dataset.board import IN_ORDER, Board, custom, sent, tell
+from ui.dataset.board import IN_ORDER, ONE_BY_ONE, Board, custom, sent, tell
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.differences import differences, fingerprint
 from ui.dataset.fields import choice, folded
@@ -70,7 +70,7 @@ def build(desk: DatasetDesk, board: Board) -> None:
     chosen.change(describe, chosen, [chosen, result, looked_at, *options.columns], queue=False, **TELLING)
     preview.click(show, [board.grid, *form], [result, looked_at], **IN_ORDER)
     result.turn(turn, [board.grid, *form], [result, looked_at], **IN_ORDER)
-    apply.click(do, [board.grid, looked_at, *form], [result, looked_at, *board.outputs], **IN_ORDER)
+    apply.click(do, [board.grid, looked_at, *form], [result, looked_at, *board.outputs], **ONE_BY_ONE)
 
 
 def changes_of(desk: DatasetDesk, view: View, scope: str, chosen: Operation) -> list[Change]:

@@ -8,10 +8,11 @@ import gradio as gr
 
 from trainer.errors import UserError
 from ui.context import AppContext
-from ui.dataset.board import IN_ORDER, Board, custom, sent, tell
+from ui.dataset.board import IN_ORDER, ONE_BY_ONE, Board, custom, sent, tell
 from ui.dataset.desk import DatasetDesk, View
 from ui.dataset.fields import folded
 from ui.messages import inform, tells_problems
+from ui.wiring import LAST_COUNTS
 
 
 def build(desk: DatasetDesk, board: Board) -> None:
@@ -68,4 +69,4 @@ def follow(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         return board.updates(shown)
 
     context.page.poll(look, [board.folder, board.version], [pulse])
-    pulse.refresh(refresh, [board.grid, board.version], board.outputs, **IN_ORDER)
+    pulse.refresh(refresh, [board.grid, board.version], board.outputs, **ONE_BY_ONE, **LAST_COUNTS)

@@ -12,7 +12,7 @@ from trainer.curation.intake import dataset_folder
 from trainer.curation.picture_sets import count_of
 from trainer.data.datasets_library import HUB_PREFIX
 from ui.context import AppContext
-from ui.dataset.board import Board
+from ui.dataset.board import ONE_BY_ONE, Board
 from ui.dataset.desk import DatasetDesk
 from ui.dataset.fields import text
 from ui.lora_tools.desk import Order, ToolDesk
@@ -20,7 +20,6 @@ from ui.lora_tools.panel import panel, wire
 from ui.messages import tells_problems
 from ui.picture_html import facts
 from ui.scripted import kept
-from ui.wiring import TELLING
 
 
 def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
@@ -51,7 +50,7 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         return board.updates(desk.open(made))
 
     context.page.poll(offer, [made], [made, open_button])
-    open_button.click(open_result, made, board.outputs, **TELLING)
+    open_button.click(open_result, made, board.outputs, **ONE_BY_ONE)
 
 
 def order(context: AppContext, *values: Any) -> Order:

@@ -17,7 +17,7 @@ from trainer.data.folders import repeats_folder
 from trainer.errors import UserError
 from ui.context import AppContext
 from ui.dataset import importing
-from ui.dataset.board import IN_ORDER, Board, custom, sent
+from ui.dataset.board import IN_ORDER, ONE_BY_ONE, QUEUE, Board, custom, sent
 from ui.dataset.desk import DatasetDesk, Shown
 from ui.dataset.fields import text
 from ui.messages import inform, tells_problems, warn
@@ -96,12 +96,12 @@ def build(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         return [choices if output is board.choice else gr.skip() for output in board.outputs]
 
     chosen = [board.choice, board.folder]
-    another = board.choice.input(open_chosen, chosen, board.outputs, **TELLING, **LAST_COUNTS)
+    another = board.choice.input(open_chosen, chosen, board.outputs, **ONE_BY_ONE, **LAST_COUNTS)
     another.failure(chosen_is, board.folder, board.choice, **QUIET)
-    board.choice.select(open_again, chosen, board.outputs, **TELLING)
-    open_button.click(open_folder, path, board.outputs, **TELLING)
-    path.submit(open_folder, path, board.outputs, **TELLING)
-    add.click(add_files, [files, name], [files, *board.outputs], api_visibility="private")
+    board.choice.select(open_again, chosen, board.outputs, **ONE_BY_ONE)
+    open_button.click(open_folder, path, board.outputs, **ONE_BY_ONE)
+    path.submit(open_folder, path, board.outputs, **ONE_BY_ONE)
+    add.click(add_files, [files, name], [files, *board.outputs], api_visibility="private", **QUEUE)
     taken = drop.dropped(add_dropped, [board.folder, name], board.outputs, **IN_ORDER)
     for over in (taken.success, taken.failure):  # the page is covered until then
         over(lambda: {"done": time.time()}, None, drop, **TELLING)

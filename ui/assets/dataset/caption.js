@@ -79,7 +79,7 @@ function showUnread(over) {
 
 function save() {
   if (!open || box.value === open.saved || !clash.hidden) return;
-  trigger("save", { name: open.name, before: open.stored, text: box.value, asked });
+  trigger("save", { folder: open.folder, name: open.name, before: open.stored, text: box.value, asked });
   open.saved = open.stored = box.value;
   open.saving += 1;
   stored.hidden = true;

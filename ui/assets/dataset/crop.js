@@ -9,7 +9,7 @@ const aspectChoice = make("select", { "aria-label": "Shape", onchange: () => cro
 const cropTold = make("span", { class: "quiet", role: "status" });
 const keepCropButton = button("Keep this box", () => sendCrop("crop"), { title: "The picture stays as it is. Writing the pictures anew with the crop by hand uses the box." });
 const cutButton = button("Crop the picture now", () => sendCrop("cut"), { class: "ds-primary", title: "Undo brings the whole picture back." });
-const dropCropButton = button("Remove the box", () => { trigger("crop", { name: onStage.name, box: null, asked }); });
+const dropCropButton = button("Remove the box", () => sendCrop("crop", null));
 const cropTool = {
   label: "Crop",
   bar: [make("label", {}, "Shape ", aspectChoice), cropTold, keepCropButton, dropCropButton, cutButton],
@@ -18,7 +18,7 @@ const cropTool = {
   leave: () => true,
   key: cropKey,
   done: () => {},
-  refused: (problem) => (cropTold.textContent = problem),
+  refused: (problem) => { onStage.sending = false; showCrop(problem); },
 };
 
 function enterCrop() {
@@ -46,10 +46,11 @@ function inside([left, top, right, bottom]) {
   return [x, y, x + wide, y + high];
 }
 
-function showCrop() {
+function showCrop(news = "") {
   cropFrame.hidden = cropShade.hidden = !cropBox;
-  keepCropButton.disabled = cutButton.disabled = !cropBox;
-  cropTold.textContent = cropBox ? `${cropBox[2] - cropBox[0]} × ${cropBox[3] - cropBox[1]} px at ${cropBox[0]}, ${cropBox[1]}` : "Draw a box on the picture.";
+  keepCropButton.disabled = cutButton.disabled = !cropBox || onStage.sending;
+  dropCropButton.disabled = onStage.sending;
+  cropTold.textContent = news ? news : cropBox ? `${cropBox[2] - cropBox[0]} × ${cropBox[3] - cropBox[1]} px at ${cropBox[0]}, ${cropBox[1]}` : "Draw a box on the picture.";
   if (cropBox) placeBox(cropFrame, sharesOf(cropBox), cropShade);
 }
 
@@ -119,8 +120,9 @@ function cropKey(event) {
   return true;
 }
 
-function sendCrop(what) {
-  const box = sharesOf(cropBox);
-  if (what === "crop") trigger("crop", { name: onStage.name, box, asked });
-  else trigger("cut", { name: onStage.name, box, asked });
+function sendCrop(what, box = sharesOf(cropBox)) {
+  if (onStage.sending) return; // a second cut would be one of what the first left
+  onStage.sending = true;
+  showCrop("Saving …");
+  trigger(what, { name: onStage.name, box, asked });
 }

@@ -1,6 +1,6 @@
 // The editor: one picture and its caption, beside the grid or, on small screens, over it.
 const SIDE_BY_SIDE = matchMedia("(min-width: 900px)");
-let open = null; // { name, picture, saved, stored, saving }: what is in the editor, its caption as last saved, and how many saves are not answered yet
+let open = null; // { folder, name, picture, saved, stored, saving }: what is in the editor, its caption as last saved, and how many saves are not answered yet
 
 const fileName = make("strong");
 const size = make("span", { class: "quiet" });
@@ -16,7 +16,7 @@ function openCard(index, focus = true) {
   const item = view.cards[index];
   if (!item) return;
   save();
-  open = { name: item.name, picture: item.picture, saved: item.caption, stored: item.stored, saving: 0 };
+  open = { folder: view.folder, name: item.name, picture: item.picture, saved: item.caption, stored: item.stored, saving: 0 };
   anchor = index;
   editor.hidden = false;
   work.classList.add("ds-editing");

@@ -12,7 +12,13 @@ element.replaceChildren(start, work, stage);
 
 function receive() {
   const sent = props.value;
-  if (!sent || !sent.cards || (Number.isInteger(sent.asked) && sent.asked < asked)) return;
+  if (!sent?.cards) return;
+  const strange = view && sent.folder !== view.folder && !sent.opened; // asked for before another dataset was opened
+  if (strange || (Number.isInteger(sent.asked) && sent.asked < asked)) {
+    sendAlong();
+    if (strange) trigger("refresh"); // it was shown in other parts, too
+    return;
+  }
   const before = view && view.folder === sent.folder ? view : null;
   const kept = before && before.offered === sent.offered ? { ...before, clash: null, saved: null, picked: null, done: null, refused: null } : {};
   if (before && sameQuery(before.query, sent.query)) anchor -= sent.first - before.first;

@@ -60,6 +60,11 @@ function showTicks() {
   tickAllButton.textContent = `Select all ${view.matching}`;
   tickAllButton.hidden = view.matching === 0;
   tickOthers.hidden = tickNoneButton.hidden = chosen.size === 0;
-  const { folder, page, query, offered, asked } = view;
-  props.value = { folder, page, query, offered, asked, window: me, ticked: JSON.stringify([...chosen]) }; // what Python gets with the next event; a list would be observed name by name
+  sendAlong();
+}
+
+// What Python gets with the next event. Of the ticks as one text: a list would be observed name by name.
+function sendAlong() {
+  const { folder, page, offered } = view;
+  props.value = { folder, page, query: { ...query }, offered, asked, window: me, ticked: JSON.stringify([...chosen]) };
 }

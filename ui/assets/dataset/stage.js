@@ -1,7 +1,7 @@
 // The open picture over the whole window: for looking at it closely, and the ground on which crop and mask work.
 const ZOOMS = [0.125, 0.25, 0.5, 1, 2, 4, 8]; // pixels of the screen per pixel of the picture
 let zoom = 1;
-let onStage = null; // { name, width, height, tool }: what is shown
+let onStage = null; // { name, width, height, tool, sending }: what is shown, and whether what was done is on its way
 let gripped = false; // the picture is being moved by the mouse
 
 const closeUp = make("img", { alt: "", draggable: "false" });
