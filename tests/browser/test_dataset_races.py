@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import App
+from tests.browser.conftest import App, toast
+from tests.browser.held_events import event, held
 from tests.browser.test_dataset_editor import make_folder, on_stage, painted_on
+from tests.browser.test_dataset_edits import choose
 from tests.browser.test_dataset_tab import (
     caption_box,
     cards,
@@ -25,32 +25,9 @@ from tests.browser.test_dataset_tab import (
 )
 from tests.unit.dataset_samples import noise_picture
 
-EVENTS = "**/gradio_api/queue/join*"
 
-
-@contextlib.contextmanager
-def held(page: Page, text: str) -> Iterator[None]:
-    """Keep events that hold this text from the server until the end, and let at least one come by then."""
-    waiting: list[Route] = []
-
-    def hold(route: Route) -> None:
-        if text in (route.request.post_data or ""):
-            waiting.append(route)
-        else:
-            route.continue_()
-
-    page.route(EVENTS, hold)
-    yield
-    while not waiting:
-        page.wait_for_timeout(50)
-    for route in waiting:
-        route.continue_()
-    page.unroute(EVENTS)
-
-
-def event(name: str) -> str:
-    """Which events have this sent along, by its name."""
-    return f'"{name}":'
+def search(page: Page) -> Locator:
+    return page.locator("#dataset-grid").get_by_label("Search")
 
 
 def title(page: Page) -> str:
@@ -123,3 +100,40 @@ def test_a_double_click_edits_once(app: App, page: Page) -> None:
     expect(page.locator("#dataset-last")).to_contain_text("Last change")
     page.wait_for_timeout(1500)
     assert text_of(folder, 0) == before.replace("a", "aa")
+
+
+def test_an_edit_of_what_is_shown_goes_by_the_filter_just_chosen(app: App, page: Page) -> None:
+    folder = make_dataset(app, "filtered", 4)
+    before = text_of(folder, 0)
+    open_folder(page, folder)
+    unfold(page, "dataset-edits")
+    choose(page, "edit-scope", "Pictures shown by the filter")
+    field(page, "field-edit-replace-find").fill("picture")
+    field(page, "field-edit-replace-replacement").fill("square")
+    with held(page, event("query")):
+        search(page).fill("green")
+        page.locator("#edit-apply").click()
+    eventually(lambda: text_of(folder, 1) == "a green square, number 1\n")
+    expect(cards(page)).to_have_count(1)
+    assert text_of(folder, 0) == before
+
+
+def test_what_was_not_saved_is_told_wherever_one_is_by_then(app: App, page: Page) -> None:
+    folder = make_dataset(app, "clashing", 3)
+    open_folder(page, folder)
+    cards(page).nth(0).click()
+    (folder / "0000.txt").write_text("theirs", encoding="utf-8")
+    caption_box(page).fill("typed in vain")
+    with held(page, event("before")):
+        page.locator("#dataset-grid").get_by_role("button", name="Next ›", exact=True).click()
+        expect(caption_box(page)).to_have_value("a green picture, number 1")
+    expect(toast(page, "0000.png was changed elsewhere")).to_contain_text("typed in vain")
+    assert text_of(folder, 0) == "theirs"
+
+    caption_box(page).fill("a picture, saved late")
+    with held(page, event("before")):
+        caption_box(page).press("Control+Enter")
+        search(page).fill("picture")
+        expect(cards(page)).to_have_count(2)
+    expect(state(page)).to_have_text("Saved")
+    assert text_of(folder, 1) == "a picture, saved late\n"

@@ -196,7 +196,7 @@ def test_saving_and_clashing(desk: DatasetDesk, folder: Path) -> None:
     assert saved.view["saved"] == "c.png"
     assert (folder / "c.txt").read_text(encoding="utf-8") == "new\nlines"
     clash = desk.save(page, "c.png", None, "from another window")
-    assert clash.view["clash"] == {"name": "c.png", "theirs": "new\nlines"}
+    assert clash.view["clash"] == {"name": "c.png", "theirs": "new\nlines", "mine": "from another window"}
     assert (folder / "c.txt").read_text(encoding="utf-8") == "new\nlines"
     with pytest.raises(UserError, match="not in the folder"):
         desk.save(page, "gone.png", None, "x")

@@ -171,7 +171,7 @@ class DatasetDesk:
         shown = self._shown(folder, _query(view), view, listing)
         told: dict[str, Any] = {"saved": name}
         if outcome.conflicts:
-            told = {"clash": {"name": name, "theirs": listing.named(name).own.stored}}
+            told = {"clash": {"name": name, "theirs": listing.named(name).own.stored, "mine": text}}
         return replace(shown, view={**shown.view, "asked": view.get("asked"), **told})
 
     def entry(self, folder: Path, name: str) -> Entry:

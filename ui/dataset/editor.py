@@ -21,7 +21,8 @@ from trainer.errors import UserError
 from ui.context import AppContext
 from ui.dataset.board import IN_ORDER, Board, sent, tell
 from ui.dataset.desk import DatasetDesk, Shown, View
-from ui.messages import as_text, tells_problems
+from ui.messages import as_text, tells_problems, warn
+from ui.wiring import EVERY_TIME, TELLING
 
 FULL_PX = 4096
 """Longest side of a picture looked at closely."""
@@ -39,6 +40,11 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         view = {**view, "folder": change["folder"], "asked": change["asked"]}  # by now another may be open
         return board.updates(desk.save(view, str(change["name"]), change["before"], change["text"]))
 
+    @tells_problems
+    def unsaved(event: gr.EventData) -> None:
+        lost = sent(event, "name", "text")
+        warn(f"The caption of {lost['name']} was changed elsewhere meanwhile and left alone. You typed: {lost['text']}")
+
     def doing(act: Callable[[DatasetDesk, View, dict[str, Any]], Shown], *names: str) -> Callable[..., list[Any]]:
         @tells_problems
         def do(view: View, event: gr.EventData) -> list[Any]:
@@ -53,6 +59,7 @@ def wire(context: AppContext, desk: DatasetDesk, board: Board) -> None:
         return do
 
     board.grid.save(save, board.grid, board.outputs, **IN_ORDER)
+    board.grid.unsaved(unsaved, None, None, **TELLING, **EVERY_TIME)
     board.grid.mask(doing(save_mask, "png"), board.grid, board.outputs, **IN_ORDER)
     board.grid.unmask(doing(remove_mask), board.grid, board.outputs, **IN_ORDER)
     board.grid.crop(doing(keep_crop, "box"), board.grid, board.outputs, **IN_ORDER)

@@ -96,14 +96,22 @@ function showStored({ encoding }) {
   stored.textContent = `The file's encoding: ${encoding}. Saving makes it UTF-8; look at the letters first.`;
 }
 
-// The answer to a save, or captions that changed elsewhere. Until a save is answered, or a clash is settled, what was
-// typed stands nowhere else: nothing replaces it. There may be several: what came after the first save is newer.
+// Takes the answer to a save, however late it is; whether it is about what is in the editor. What was typed into a
+// picture that is no longer there is told where it was not saved.
+function answered({ folder, saved, clash }) {
+  const mine = Boolean(open?.saving) && open.folder === folder && [clash?.name, saved].includes(open.name);
+  if (mine) open.saving -= 1;
+  if (mine && clash) showClash(clash);
+  else if (clash) trigger("unsaved", { name: clash.name, text: clash.mine });
+  else if (mine && box.value === open.saved) say("Saved");
+  return mine;
+}
+
+// Captions that changed elsewhere. Until a save is answered, or a clash is settled, what was typed stands nowhere else:
+// nothing replaces it. There may be several: what came after the first save is newer.
 function updateCaption() {
-  if (open.saving && [view.clash?.name, view.saved].includes(open.name)) open.saving -= 1;
-  if (view.clash?.name === open.name) return showClash(view.clash);
-  if (view.saved === open.name && box.value === open.saved) say("Saved");
   const item = view.cards.find((other) => other.name === open.name);
-  if (!item || view.saved || open.saving || !clash.hidden || box.value !== open.saved || item.caption === open.saved) return;
+  if (!item || open.saving || !clash.hidden || box.value !== open.saved || item.caption === open.saved) return;
   open.saved = item.caption;
   open.stored = item.stored;
   showCaption(item.caption);

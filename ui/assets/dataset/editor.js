@@ -57,7 +57,7 @@ function step(by) {
 }
 
 // What the server sent may be about the open picture.
-function updateEditor() {
+function updateEditor(saved) {
   mark();
   showKnownTags();
   if (!open) return;
@@ -66,7 +66,7 @@ function updateEditor() {
     open.picture = item.picture;
     showFile(item);
   }
-  updateCaption();
+  if (!saved) updateCaption();
   askFacts();
   if (!onStage || onStage.name !== open.name) return;
   if (view.refused?.name === open.name) onStage.tool.refused(view.refused.problem);

@@ -13,6 +13,7 @@ element.replaceChildren(start, work, stage);
 function receive() {
   const sent = props.value;
   if (!sent?.cards) return;
+  const mine = answered(sent);
   const strange = view && sent.folder !== view.folder && !sent.opened; // asked for before another dataset was opened
   if (strange || (Number.isInteger(sent.asked) && sent.asked < asked)) {
     sendAlong();
@@ -36,7 +37,7 @@ function receive() {
   showQuery();
   showGrid();
   takeTicks();
-  updateEditor();
+  updateEditor(mine);
 }
 
 function sameQuery(one, other) {

@@ -4,10 +4,11 @@ const query = { ...NO_FILTER, sort: "name", per_page: 48 };
 let view = null; // the page of pictures as the server last sent it
 let afterTurn = null; // "first" or "last": which picture to open when the asked page arrives
 let asked = 0; // number of the last page asked for; an older answer must not undo it
+let pageAsked = 0;
 let waiting = 0; // pause while somebody types in the search field
 let reading = 0; // asks again while the server reads the pictures' sizes
 
-const search = make("input", { type: "search", placeholder: "Search captions and names", "aria-label": "Search", oninput: searchSoon });
+const search = make("input", { type: "search", placeholder: "Search captions and names", "aria-label": "Search", oninput: searchSoon, onchange: searchNow });
 const show = chooser("show", "Show");
 const more = button("More filters", () => unfold(moreFields.hidden), { class: "ds-more", "aria-expanded": "false", "aria-controls": "ds-more-fields" });
 const fields = { // what stands behind "More filters"; the server sends what there is to choose from
@@ -37,7 +38,9 @@ function ask(page) {
   save();
   query.text = search.value;
   asked += 1;
+  pageAsked = page;
   grid.setAttribute("aria-busy", "true");
+  sendAlong(); // what is ordered before the answer is meant for what was asked for
   trigger("turn", { page, query: { ...query }, asked });
 }
 
@@ -53,7 +56,12 @@ function filterByTag(tag) { // on, or off where it is on
 
 function searchSoon() {
   clearTimeout(waiting);
-  waiting = setTimeout(() => ask(0), 300);
+  waiting = setTimeout(searchNow, 300);
+}
+
+function searchNow() {
+  clearTimeout(waiting);
+  if (search.value !== query.text) ask(0);
 }
 
 const showAll = () => filterBy(NO_FILTER);
@@ -72,6 +80,7 @@ function unfold(open) {
 
 function showQuery() {
   Object.assign(query, view.query);
+  pageAsked = view.page;
   if (document.activeElement !== search) search.value = query.text;
   offer(show, view.shows, query.show);
   for (const [name, field] of Object.entries(fields)) {
@@ -114,5 +123,5 @@ function showReading() {
 
 function lookAgain() { // the same page, without disturbing what somebody does
   if (document.hidden || !moreFields.offsetParent) reading = setTimeout(lookAgain, 2000);
-  else trigger("turn", { page: view.page, query: { ...query }, asked });
+  else trigger("turn", { page: pageAsked, query: { ...query }, asked });
 }

@@ -65,6 +65,6 @@ function showTicks() {
 
 // What Python gets with the next event. Of the ticks as one text: a list would be observed name by name.
 function sendAlong() {
-  const { folder, page, offered } = view;
-  props.value = { folder, page, query: { ...query }, offered, asked, window: me, ticked: JSON.stringify([...chosen]) };
+  const { folder, offered } = view;
+  props.value = { folder, page: pageAsked, query: { ...query }, offered, asked, window: me, ticked: JSON.stringify([...chosen]) };
 }
