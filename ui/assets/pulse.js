@@ -1,6 +1,7 @@
 // Asks what is new for the tab that is looked at, and tells it to the scripts. Runs inside gr.HTML, after the list `send`.
 const EVERY_MS = 1200; // leaves the rest of two seconds to writing events and drawing them
-let asking = false, again = false, next = 0;
+const MOST_HELD = 4;
+let asking = false, again = false, next = 0, held = 0;
 
 const tabShown = () => (document.querySelector("[id^='tab-'][role='tab'][aria-selected='true']")?.id || "").replace(/^tab-|-button$/g, "");
 const kept = () => Object.fromEntries(READ.map((key) => [key, atelier.told.get(key)?.value()]));
@@ -17,8 +18,12 @@ async function ask() {
     const asked = { tab: tabShown(), kept: kept() };
     const found = await server.ask(asked);
     const same = JSON.stringify(kept()) === JSON.stringify(asked.kept);
-    if (same) found.forEach(pass);
-    else again = true; // another run was chosen meanwhile, say: what was found is of the one before
+    if (!same) again = true; // another run was chosen meanwhile, say: what was found is of the one before
+    else if (document.querySelector("button:active") && held < MOST_HELD) held += 1; // drawn anew under the mouse it takes no click; the news are as new the next time
+    else {
+      held = 0;
+      found.forEach(pass);
+    }
   } catch {
     trigger("lost"); // Gradio notices itself, tells it and connects again
   }
