@@ -13,8 +13,9 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import MEASURES, App, expect_to_fit, settled
+from tests.browser.conftest import MEASURES, QUEUED, App, expect_to_fit, late, settled, toast
 from tests.browser.example_runs import example_run, metrics, open_tab, preview, tell
+from trainer.runs.control import PROMPTS
 from trainer.runs.store import Run, Workspace
 
 FRESH_MS = 5000 if MEASURES else 60_000
@@ -121,6 +122,27 @@ def test_requests_reach_the_run(page: Page, training: Run) -> None:
     expect(page.get_by_role("button", name="Pause", exact=True)).to_be_hidden()
     page.get_by_role("button", name="Resume", exact=True).click()
     wait_for(training.control_dir / "resume")
+
+
+def test_prompts_stay_as_they_are_typed(page: Page, training: Run) -> None:
+    open_runs(page)
+    choose(page, "still-going")
+    page.get_by_role("button", name="Preview prompts").click()
+    panel = page.locator("#run-prompts")
+    prompts, sample = panel.locator("textarea"), panel.get_by_role("button", name="Use these and sample now")
+    with late(page, QUEUED):
+        prompts.fill("a cat")
+        panel.get_by_role("button", name="Use these", exact=True).click()
+        prompts.press("End")
+        prompts.press_sequentially(", sitting")
+    wait_for(training.control_dir / PROMPTS)
+    expect(toast(page, "1 prompt for the next previews.")).to_be_visible()
+    training.update(state="paused")
+    expect(sample).to_be_hidden(timeout=FRESH_MS)
+    expect(prompts).to_have_value("a cat, sitting")
+    expect(prompts).to_be_focused()
+    training.update(state="training")
+    expect(sample).to_be_visible(timeout=FRESH_MS)
 
 
 def test_a_dead_process_shows_as_failed(page: Page, workspace: Workspace) -> None:

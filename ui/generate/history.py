@@ -25,7 +25,7 @@ from ui.generate.cards import cards
 from ui.messages import tells_problems
 from ui.runs.trash import listed, tell_freed
 from ui.scripted import kept, scripted
-from ui.wiring import TELLING
+from ui.wiring import EVERY_TIME, IN_TURN, TELLING
 
 MOST_PER_PAGE = 200
 _ZIPS_LIVE_S = 3600
@@ -60,12 +60,12 @@ class History:
             (self.panel.star, self._star),
             (self.panel.discard, self._discard),
             (self.panel.undo, self._restore),
-            (self.panel.zip, self._zip),
             (self._rubbish.restore, self._restore),
             (self._rubbish.remove, self._remove),
-            (self._rubbish.empty, self._empty),
         ):
-            event(act, None, self._outputs, **TELLING)
+            event(act, None, self._outputs, **IN_TURN, **EVERY_TIME)
+        self.panel.zip(self._zip, None, self._outputs, **TELLING)
+        self._rubbish.empty(self._empty, None, self._outputs, **TELLING)
 
     def _asked(self) -> Any:
         def pictures(asked: Any) -> dict[str, str]:

@@ -20,7 +20,7 @@ from ui.media import live_url
 from ui.messages import tells_problems
 from ui.run_view import duration
 from ui.scripted import kept, scripted
-from ui.wiring import LAST_COUNTS, QUIET, TELLING
+from ui.wiring import EVERY_TIME, IN_TURN, LAST_COUNTS, QUIET
 
 _LONGEST_PROMPT = 120
 
@@ -48,8 +48,8 @@ class Work:
             **LAST_COUNTS,
         }
         context.page.poll(self._poll, [seen], outputs)
-        panel.cancel(self._cancel, None, None, **TELLING).then(**self.refreshing)
-        panel.front(self._front, None, None, **TELLING).then(**self.refreshing)
+        panel.cancel(self._cancel, None, None, **IN_TURN, **EVERY_TIME).then(**self.refreshing)
+        panel.front(self._front, None, None, **IN_TURN, **EVERY_TIME).then(**self.refreshing)
 
     def _poll(self, seen: str) -> list[Any] | None:
         standing = self._desk.standing()

@@ -23,7 +23,7 @@ from ui.grids.offers import checkpoint_axes, offers
 from ui.grids.routes import add_routes
 from ui.messages import as_text, inform, tells_problems
 from ui.scripted import kept, scripted
-from ui.wiring import QUIET, TELLING
+from ui.wiring import EVERY_TIME, IN_TURN, QUIET, TELLING
 
 KIND_LIST = json.dumps([{"name": name, **asdict(kind)} for name, kind in KINDS.items()])
 
@@ -109,11 +109,11 @@ class GridPanel:
     def _wire_sheet(self) -> None:
         outputs = [self._chosen, *self._polled]
         acts: dict[str, Callable[[str], object]] = {
-            "choose": lambda grid_id: None,
             "go_on": self._desk.go_on,
             "cancel": self._desk.cancel,
             "remove": self._remove,
         }
+        self.sheet.choose(self._acting(lambda grid_id: None), None, outputs, **IN_TURN, **EVERY_TIME)
         for name, act in acts.items():
             getattr(self.sheet, name)(self._acting(act), None, outputs, **TELLING)
 

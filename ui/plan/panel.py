@@ -145,21 +145,21 @@ class PlanPanel:
         return ordered_change(plan, event._data or {})
 
     def _poll(self, job_id: str, undo: str) -> list[Any] | None:
-        """Show the plan once its job has ended."""
+        """Show the plan once its job has ended; problems that Start told meanwhile stay."""
         if not job_id:
             return None
         try:
             job = jobs.job(self._context.workspace, job_id)
             info = job.read()
         except UserError:  # cleared away meanwhile
-            return ["", NOTHING, ""]
+            return ["", NOTHING, gr.skip()]
         if info.state == "running":
             return None
         forget_plan_file(self._context.workspace.dir / "tmp", job.command)
         if info.result is not None:
             undoable = _read_undo(undo)
             label = str(undoable[-1][0]) if undoable else ""
-            return ["", {"html": report_html(info.result, label), "job": job_id}, ""]
+            return ["", {"html": report_html(info.result, label), "job": job_id}, gr.skip()]
         return ["", NOTHING, problems_html(tuple(map(_problem, info.error or [])))]
 
 

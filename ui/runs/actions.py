@@ -17,7 +17,7 @@ from ui.messages import tells_problems
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import RunsDesk, Shown
 from ui.scripted import kept
-from ui.wiring import QUIET, TELLING
+from ui.wiring import LAST_COUNTS, QUIET, TELLING
 
 MORE_STEPS = 100
 """That a run is extended by unless somebody says otherwise."""
@@ -112,9 +112,9 @@ def _wire_asking(board: RunsBoard, buttons: Buttons, typed: gr.HTML) -> None:
     for name, button in buttons.controls.items():
         board.then_refresh(button.click(_asker(desk, name), board.selected, None, **TELLING))
     board.then_refresh(buttons.leave.click(leave, board.selected, None, **TELLING))
-    buttons.extend_by.input(named, [board.selected, buttons.extend_by], [buttons.extend, typed], **QUIET)
-    extended = buttons.extend.click(_extender(desk), [board.selected, buttons.extend_by], None, **TELLING)
-    board.then_refresh(extended)
+    given = [board.selected, buttons.extend_by]
+    buttons.extend_by.input(named, given, [buttons.extend, typed], **QUIET, **LAST_COUNTS)
+    board.then_refresh(buttons.extend.click(_extender(desk), given, None, **TELLING))
     board.then_refresh(buttons.again.click(again, board.selected, board.chosen, **TELLING))
 
 

@@ -14,7 +14,7 @@ from ui.run_view import file_size
 from ui.runs.board import Panel, RunsBoard
 from ui.runs.desk import Shown
 from ui.scripted import scripted
-from ui.wiring import TELLING
+from ui.wiring import EVERY_TIME, IN_TURN
 
 
 def build(board: RunsBoard) -> gr.HTML:
@@ -35,8 +35,8 @@ def build(board: RunsBoard) -> gr.HTML:
         actions.delete_checkpoint(board.desk.run(asked["run"]), asked["step"])
         inform(f"Step {asked['step']} is in the bin, at the end of this tab.")
 
-    board.then_refresh(checkpoints.go_on(go_on, None, board.chosen, **TELLING))
-    board.then_refresh(checkpoints.remove(remove, None, None, **TELLING))
+    board.then_refresh(checkpoints.go_on(go_on, None, board.chosen, **IN_TURN, **EVERY_TIME))
+    board.then_refresh(checkpoints.remove(remove, None, None, **IN_TURN, **EVERY_TIME))
     return checkpoints
 
 

@@ -14,7 +14,7 @@ from ui.messages import inform, tells_problems
 from ui.run_view import file_size
 from ui.runs.board import Panel, RunsBoard
 from ui.scripted import scripted
-from ui.wiring import TELLING
+from ui.wiring import EVERY_TIME, IN_TURN, TELLING
 
 
 def build(board: RunsBoard) -> None:
@@ -38,8 +38,8 @@ def build(board: RunsBoard) -> None:
     def empty() -> None:
         tell_freed(rubbish.empty())
 
-    board.then_refresh(panel.restore(restore, None, board.chosen, **TELLING))
-    board.then_refresh(panel.remove(remove, None, None, **TELLING))
+    board.then_refresh(panel.restore(restore, None, board.chosen, **IN_TURN, **EVERY_TIME))
+    board.then_refresh(panel.remove(remove, None, None, **IN_TURN, **EVERY_TIME))
     board.then_refresh(panel.empty(empty, None, None, **TELLING))
 
 

@@ -218,6 +218,7 @@ def _minutes(
         return ""
 
     gr.on([minutes.blur, minutes.submit], on_change, minutes, problem, **KEPT)
+    context.page.load(lambda: [getattr(read_settings(context.workspace), name)], outputs=[minutes])
 
 
 def _optimizers(context: AppContext) -> None:

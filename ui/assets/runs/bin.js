@@ -22,12 +22,15 @@ function render() {
   element.replaceChildren(fold);
 }
 
+// A double click asks for one thing once; what is asked for of the next is another order.
+const once = (order) => ({ detail }) => detail < 2 && order();
+
 function line({ id, title, kind, size, deleted }) {
   const name = make("span", { class: "step" }, title, make("small", {}, `${kind}, ${size}, deleted ${moment.format(deleted * 1000)}`));
   const actions = make("span", { class: "actions" },
-    button("Restore", () => trigger("restore", { id })),
+    button("Restore", once(() => trigger("restore", { id }))),
     button("Delete for good", () => ask(id), { class: "danger" }));
-  return make("li", {}, name, asking === id ? sure(title, () => trigger("remove", { id })) : actions);
+  return make("li", {}, name, asking === id ? sure(title, once(() => trigger("remove", { id }))) : actions);
 }
 
 function ask(id) {

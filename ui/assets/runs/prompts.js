@@ -1,27 +1,27 @@
 // The prompts that previews are drawn of, to be changed while the run goes on. Runs inside gr.HTML, after dom.js.
-let seen = "";
-let shown = ""; // the run and the prompts that the field was filled with
+let shown = {}; // the run, and the prompts it had when it was looked at last
+let sent = null; // what the field held when they were ordered, until the run has them
+
+const field = make("textarea", { rows: 4, "aria-label": "Preview prompts, one a line", placeholder: "one prompt a line" });
+const about = make("p", { class: "quiet" });
+const when = make("span", { class: "quiet" });
+const sample = button("Use these and sample now", () => use(true));
+element.append(about, field, make("div", { class: "buttons" }, button("Use these", () => use(false), { class: "main" }), sample, when));
 
 function receive() {
-  const value = JSON.stringify(props.value || {});
-  if (value === seen) return;
-  seen = value;
-  const { run, text = "" } = props.value || {};
-  const typed = element.querySelector("textarea");
-  const keep = typed && shown === `${run} ${text}` ? typed.value : null; // only the state has changed: what is typed stays
-  render(keep ?? text);
-  shown = `${run} ${text}`;
+  const { run = "", text = "", can_sample: canSample = false, when: words = "", flags = "" } = props.value || {};
+  const typed = run === shown.run && field.value !== shown.text && field.value !== sent;
+  if (!typed && field.value !== text) field.value = text;
+  if (run !== shown.run || text !== shown.text) sent = null;
+  shown = { run, text };
+  about.textContent = `One prompt a line; ${flags}.`;
+  when.textContent = words;
+  sample.hidden = !canSample;
 }
 
-function render(text) {
-  const { run, can_sample, when = "", flags = "" } = props.value || {};
-  const field = make("textarea", { rows: 4, "aria-label": "Preview prompts, one a line", placeholder: "one prompt a line" });
-  field.value = text;
-  const use = (sample) => trigger("use", { run, text: field.value, sample });
-  element.replaceChildren(
-    make("p", { class: "quiet" }, `One prompt a line; ${flags}.`), field,
-    make("div", { class: "buttons" }, button("Use these", () => use(false), { class: "main" }),
-      can_sample ? button("Use these and sample now", () => use(true)) : null, make("span", { class: "quiet" }, when)));
+function use(now) {
+  sent = field.value;
+  trigger("use", { run: shown.run, text: sent, sample: now });
 }
 
 watch("value", receive);
