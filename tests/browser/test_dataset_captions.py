@@ -177,6 +177,18 @@ def test_a_try_and_a_draft_made_anew(app: App, page: Page, model: Path) -> None:
     assert not list(folder.glob("*.txt"))
 
 
+def press_slowly(page: Page, app: App) -> None:
+    """Press Cancel, and let go when the job has long told another step."""
+    job(page).get_by_role("button", name="Cancel").hover()
+    page.mouse.down()
+    events = newest_job(app) / "events.jsonl"
+    last = events.read_text(encoding="utf-8").splitlines()[-1]
+    with events.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**json.loads(last), "done": json.loads(last)["done"] + 1}) + "\n")
+    page.wait_for_timeout(2500)
+    page.mouse.up()
+
+
 def killed_between_writes(pid: int, folder: Path) -> bool:
     """Kill a process, unless it is in the midst of a write: nobody is left then to take the temporary file away."""
     with frozen(pid):
@@ -202,7 +214,7 @@ def test_a_job_that_is_cancelled_or_killed_goes_on_where_it_was(app: App, page: 
     page.locator("#captioner-start").click()
     eventually(lambda: new() > 5, 120)
     with frozen(pid_of_job(app)):
-        job(page).get_by_role("button", name="Cancel").click()
+        press_slowly(page, app)
         eventually(lambda: (newest_job(app) / "cancel.json").exists(), 60)
     expect(job(page)).to_contain_text("stopped")
     cancelled = new()
