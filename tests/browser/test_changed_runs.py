@@ -15,6 +15,7 @@ from tests.browser.test_train_tab import field
 from trainer.config import Config
 from trainer.config_io import save_config
 from trainer.curation.mask_files import mask_name
+from trainer.curation.splitting import VALIDATION
 from trainer.runs import queue
 from trainer.runs.store import Run, Workspace
 
@@ -84,3 +85,24 @@ def test_a_folder_for_a_form_with_mistakes_is_told_like_any_edit(page: Page, app
     expect(field(page, "lora.rank")).to_have_value("lots")
     expect(page.locator("#changes")).to_contain_text("2 settings differ")
     expect(mark(page, "loss.masked")).to_contain_text("Back to off")
+
+
+def test_a_preset_leaves_the_masks_and_validation_pictures_of_a_folder_in_use(page: Page, app: App) -> None:
+    folder = make_dataset(app, "split", 3)
+    mask = folder / mask_name("0000.png")
+    mask.parent.mkdir(parents=True)
+    Image.new("L", (40, 30), 255).save(mask)
+    held_back = folder / VALIDATION
+    held_back.mkdir()
+    (folder / "0002.png").rename(held_back / "0002.png")
+    open_tab(page, "Dataset")
+    open_folder(page, folder)
+    page.get_by_role("button", name="Train on these pictures").click()
+    expect(field(page, "dataset.sources.0.path")).to_have_value(str(folder))
+    for preset in ("SDXL character or person, 24 GB", "SD 1.5 style, 8 GB"):
+        choose(page, preset)
+        expect(page.locator("#changes")).to_contain_text(
+            re.compile(f"differs? from {re.escape(preset)}"), timeout=30_000
+        )
+        expect(mark(page, "loss.masked")).to_contain_text("Back to off")
+        expect(field(page, "validation.path")).to_have_value(str(held_back))

@@ -223,7 +223,7 @@ class TrainHandlers:
         return self._preset(values)
 
     def _preset(self, values: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Every setting from the preset; the name and the folders stay the user's unless the preset has its own."""
+        """Every setting from the preset; name and folders, with what goes with them, stay unless it has its own."""
         preset = presets.find(self._context.workspace, values[self._choosing.choice])
         config, left_out = presets.load_what_fits(preset)
         config = self._with_own(config, values, presets.own_settings(preset))
@@ -385,9 +385,22 @@ class TrainHandlers:
         for name in sorted(own):
             changed = config.model_dump(mode="json")
             put_value(changed, name, get_value(plain, name))
+            if name == "dataset.sources":
+                _put_what_goes_with_folders(changed, plain)
             with contextlib.suppress(UserError):
                 config = parse_config(changed)
         return config
+
+
+def _put_what_goes_with_folders(changed: dict[str, Any], plain: Mapping[str, Any]) -> None:
+    """What ``use_folder`` has set beside them: that their masks count, and that what was split off is validated on."""
+    rows = get_value(plain, "dataset.sources") or []
+    if get_value(plain, "loss.masked") == "mask" and any(row.get("mask_path") for row in rows):
+        put_value(changed, "loss.masked", "mask")
+    held_back = get_value(plain, "validation.path")
+    if held_back and held_back in [str(validation_folder(Path(row.get("path") or ""))) for row in rows]:
+        put_value(changed, "validation.path", held_back)
+        put_value(changed, "validation.split", 0.0)
 
 
 def _plain_values(updates: Mapping[Any, Any]) -> dict[Any, Any]:
