@@ -20,6 +20,7 @@ from ui.passwords import MOST_WRONG
 from ui.security import STARTUP_CHECK
 
 REFUSAL = "This page only answers requests from itself."
+OTHER_NAMES = ("This page does not go by the name ", "This page only answers to its own names.")
 EVIL = "https://attacker.example"
 FOREIGN = {
     "a name that was bound to this machine anew": {"host": "attacker.example:{port}"},
@@ -55,7 +56,7 @@ def test_no_route_answers_a_foreign_request(attack: str, attacked: Attacked, cli
         for method in methods:
             answer = client.request(method, path, headers=headers_of(FOREIGN[attack], attacked), content=BODY)
             assert answer.status_code == 403, (method, path)
-            assert answer.text in (REFUSAL, ""), (method, path)
+            assert answer.text.startswith((REFUSAL, *OTHER_NAMES)) or answer.text == "", (method, path)
     assert attacked.state_inside() == before
     assert (attacked.started(), attacked.touched()) == ([], [])
 
