@@ -80,9 +80,10 @@ class Night:
         """Choose a run in one of the browsers, and press a button of it if it is there."""
         page = self.random.choice(self.pages)
         eventually(lambda: _shown(page, run), QUIET_SECONDS)
-        if button == "extend":
-            page.locator("#run-extend-by input").fill(str(self.random.randint(1, 5)))
+        more = str(self.random.randint(1, 5)) if button == "extend" else ""
         with contextlib.suppress(TimeoutError):
+            if more:
+                page.locator("#run-extend-by input").fill(more, timeout=5_000)
             page.locator(f"#run-{button}").click(timeout=5_000)
 
     def let_end(self) -> None:
