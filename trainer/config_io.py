@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from trainer.config import Config
-from trainer.config_facts import section_in
+from trainer.config_facts import Setting, section_in, settings_of
 from trainer.config_paths import with_full_paths
 from trainer.errors import Problem, UserError
 from trainer.files import write_text
@@ -252,7 +252,7 @@ def _kind_of(value: Any) -> str:
 def _meant(field: str) -> str | None:
     """The setting that an unknown name probably stands for: spelled nearly so, or called so by another trainer."""
     parent, _, name = field.rpartition(".")
-    known = [path for path, also in _all_names(Config) if name in also or path.rpartition(".")[2] == name]
+    known = [each.name for each in _settings() if name in each.also or each.name.rpartition(".")[2] == name]
     inside = [path for path in known if path.rpartition(".")[0] == parent]
     if known:
         return next(iter(inside or known))
@@ -271,11 +271,7 @@ def _fields_of(section: str) -> dict[str, Any]:
     return model.model_fields if model else {}
 
 
-def _all_names(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Every setting outside of lists, by dotted name, with what other trainers call it."""
-    for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _all_names(info.annotation, f"{prefix}{name}.")
-        else:
-            extra = info.json_schema_extra
-            yield f"{prefix}{name}", list(extra["also"]) if isinstance(extra, dict) else []  # type: ignore[arg-type]
+@cache
+def _settings() -> tuple[Setting, ...]:
+    """Every setting outside of lists."""
+    return tuple(settings_of(Config))

@@ -18,8 +18,7 @@ _USUAL_PORTS = ("80", "443")
 
 def is_host(text: str) -> bool:
     """Whether a text can be what a browser sends as ``Host``: a name or an address, perhaps with a port."""
-    found = _HOST.fullmatch(text)
-    return found is not None and int(found["port"] or 1) in range(1, 65536)
+    return _parts(text) is not None
 
 
 def page_hosts(host: str, port: int) -> frozenset[str]:
@@ -41,18 +40,25 @@ def allowed_hosts(given: Iterable[str], port: int) -> frozenset[str]:
     hosts: set[str] = set()
     wrong: list[str] = []
     for text in given:
-        host = _host_in(text.strip().lower())
-        found = _HOST.fullmatch(host)
-        if found is None or not is_host(host):
+        parts = _parts(_host_in(text.strip().lower()))
+        if parts is None:
             wrong.append(text)
-        else:
-            hosts.add(found["name"] if found["port"] in _USUAL_PORTS else host)
-            hosts |= set() if found["port"] else {f"{host}:{port}"}
+            continue
+        name, its_port = parts
+        hosts.add(name if its_port in (None, *_USUAL_PORTS) else f"{name}:{its_port}")
+        if its_port is None:
+            hosts.add(f"{name}:{port}")
     if wrong:
         listing = ", ".join(map(repr, wrong))
         message = f"--allowed-host {listing}: a name such as atelier.example or box:8443 is allowed, without a path."
         raise UserError("app.allowed_host", message, "Give what the browser's address line shows before the first /.")
     return frozenset(hosts)
+
+
+def _parts(host: str) -> tuple[str, str | None] | None:
+    """Name and port of what a browser may send as ``Host``; None where it is none."""
+    found = _HOST.fullmatch(host)
+    return (found["name"], found["port"]) if found and int(found["port"] or 1) in range(1, 65536) else None
 
 
 def _host_in(text: str) -> str:
@@ -94,7 +100,7 @@ def check_exposure(host: str, share: bool, allowed: Iterable[str], *, has_passwo
         allowed: other names that it goes by, as ``allowed_hosts`` makes them.
         has_password: whether it asks for one.
     """
-    elsewhere = sorted(name for name in allowed if not is_loopback(_without_port(name)))
+    elsewhere = sorted(name for name in allowed if not is_loopback((_parts(name) or (name, None))[0]))
     if has_password or (is_loopback(host) and not share and not elsewhere):
         return
     given = "--share" if share else f"--allowed-host {elsewhere[0]}" if is_loopback(host) else f"--host {host}"
@@ -103,8 +109,3 @@ def check_exposure(host: str, share: bool, allowed: Iterable[str], *, has_passwo
         f"{given} lets others reach this page, and it can read and write files: it needs a password.",
         "Add --auth-file FILE with one name:password a line, or leave it out to stay on this machine.",
     )
-
-
-def _without_port(host: str) -> str:
-    found = _HOST.fullmatch(host)
-    return found["name"] if found else host

@@ -26,6 +26,8 @@ class SourcesEditor:
     def __init__(self, field: Field) -> None:
         self._field = field
         self._columns = fields_of(Source)
+        self._blank = [column.show(column.default) for column in self._columns]
+        self._nothing = [column.read(cell) for column, cell in zip(self._columns, self._blank, strict=True)]
         self.components: list[Component] = []
         self.extra_outputs: list[Block] = []
         removers: list[gr.Button] = []
@@ -101,8 +103,7 @@ class SourcesEditor:
 
     def _showing(self, rows: list[list[Any]], rest: str) -> list[Any]:
         """Updates for all components that show these cells, and the further folders as YAML."""
-        blank = [[column.show(column.default) for column in self._columns]] * (ROWS - len(rows))
-        cells = [cell for row in (*rows, *blank) for cell in row]
+        cells = [cell for row in (*rows, *[self._blank] * (ROWS - len(rows))) for cell in row]
         return [*cells, gr.update(value=rest, visible=bool(rest)), *self.visible_rows([*cells, rest])]
 
     def _shown_row(self, source: dict[str, Any]) -> list[Any]:
@@ -120,7 +121,8 @@ class SourcesEditor:
 
     def _differing(self, shown: list[Any], number: int) -> set[str]:
         """Names of the columns in which a row has something, also what cannot be read."""
-        return {column.name for column, cell in self._by_column(shown, number) if not _is_blank(column, cell)}
+        cells = zip(self._by_column(shown, number), self._nothing, strict=True)
+        return {column.name for (column, cell), nothing in cells if not _holds(column, cell, nothing)}
 
     def _used(self, shown: list[Any]) -> list[int]:
         """The rows in which something stands."""
@@ -161,11 +163,11 @@ class SourcesEditor:
         return found if whole else []
 
 
-def _is_blank(column: Field, cell: Any) -> bool:
+def _holds(column: Field, cell: Any, value: Any) -> bool:
     try:
-        return bool(column.read(cell) == column.read(column.show(column.default)))
+        return bool(column.read(cell) == value)
     except UserError:
-        return False  # something stands there
+        return False  # something else stands there
 
 
 def _with_code(text: str) -> str:

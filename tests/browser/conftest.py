@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, Playwright, Route, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, Playwright, expect, sync_playwright
 
 from tests.running_app import ROOT, end_app, free_port, start_app
 from trainer.runs.store import Workspace
@@ -29,11 +29,6 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-QUEUED = "**/gradio_api/queue/join*"
-AT_ONCE = "**/gradio_api/run/predict*"
-"""Where the page sends its events, those that wait their turn and the others."""
 
 
 @dataclass
@@ -144,17 +139,6 @@ def dismiss(page: Page, text: str) -> None:
     """Wait for the note that says so and close it, so that the next one is seen to come."""
     toast(page, text).locator(".toast-close").click()
     expect(toast(page, text)).to_have_count(0)
-
-
-@contextlib.contextmanager
-def late(page: Page, address: str) -> Iterator[list[Route]]:
-    """What the page asks for meanwhile reaches the program at the end, in the same order."""
-    held: list[Route] = []
-    page.route(address, lambda route: held.append(route))
-    yield held
-    for route in held:
-        route.continue_()
-    page.unroute(address)
 
 
 @pytest.fixture

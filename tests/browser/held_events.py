@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 from playwright.sync_api import Page, Route
 
-EVENTS = "**/gradio_api/queue/join*"
+QUEUED = "**/gradio_api/queue/join*"
+AT_ONCE = "**/gradio_api/run/predict*"
+"""Where the page sends its events, those that wait their turn and the others."""
 
 
 @contextlib.contextmanager
-def held(page: Page, text: str) -> Iterator[None]:
-    """Keep events that hold this text from the server until the end, and let at least one come by then."""
+def held(page: Page, text: str = "", address: str = QUEUED) -> Iterator[None]:
+    """Keep events that hold this text from the server until the end, in their order; at least one comes by then."""
     waiting: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -21,13 +23,13 @@ def held(page: Page, text: str) -> Iterator[None]:
         else:
             route.continue_()
 
-    page.route(EVENTS, hold)
+    page.route(address, hold)
     yield
     while not waiting:
         page.wait_for_timeout(50)
     for route in waiting:
         route.continue_()
-    page.unroute(EVENTS)
+    page.unroute(address)
 
 
 def event(name: str) -> str:

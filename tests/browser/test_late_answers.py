@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import AT_ONCE, QUEUED, App, frozen, late, wait_until_open
+from tests.browser.conftest import App, frozen, wait_until_open
 from tests.browser.example_runs import example_run, open_tab
+from tests.browser.held_events import AT_ONCE, held
 from tests.browser.test_dataset_tab import eventually
 from tests.browser.test_generate_history import wall
 from tests.browser.test_train_tab import field, use_text
+from tests.recipe.tiny_runs import make_pictures
 from trainer.jobs import jobs
 from trainer.pictures import save_png
 from trainer.runs.settings import read_settings
@@ -26,17 +26,6 @@ def open_train(page: Page) -> None:
     expect(page.locator("#changes")).to_contain_text("differ")
 
 
-@pytest.fixture(scope="module")
-def folders(app: App) -> list[Path]:
-    """Two datasets, of three pictures and of five."""
-    made = [app.workspace / "datasets" / name for name in ("three", "five")]
-    for folder, count in zip(made, (3, 5), strict=True):
-        folder.mkdir(parents=True)
-        for number in range(count):
-            Image.new("RGB", (128, 128), (40 * number, 80, 120)).save(folder / f"{number}.png")
-    return made
-
-
 def test_stars_and_deletions_in_one_breath(page: Page, app: App) -> None:
     folder = app.workspace / "pictures"
     names = [f"{number:05d}-s{number}.png" for number in range(6)]
@@ -44,7 +33,7 @@ def test_stars_and_deletions_in_one_breath(page: Page, app: App) -> None:
         save_png(Image.new("RGB", (16, 12)), folder / name, {"prompt": "a star", "seed": 1})
     open_tab(page, "Generate")
     expect(wall(page)).to_have_count(6)
-    with late(page, QUEUED):
+    with held(page):
         for number in (0, 1):
             wall(page).nth(number).locator(".open").focus()
             page.keyboard.press("f")
@@ -55,16 +44,17 @@ def test_stars_and_deletions_in_one_breath(page: Page, app: App) -> None:
     eventually(lambda: set(json.loads((app.workspace / "favourites.json").read_text())) == set(names[:2]))
     expect(wall(page)).to_have_count(4)
     page.locator("#generate-bin summary").click()
-    with late(page, QUEUED):
+    with held(page):
         for number in (0, 1):
             page.locator("#generate-bin").get_by_role("button", name="Restore").nth(number).dblclick()
     expect(wall(page)).to_have_count(6)
     expect(page.locator(".toast-body")).to_have_count(0)  # a double click is no second order
 
 
-def test_the_plan_leaves_what_start_has_said(page: Page, folders: list[Path], workspace: Workspace) -> None:
+def test_the_plan_leaves_what_start_has_said(page: Page, workspace: Workspace) -> None:
+    folder = make_pictures(workspace.dir / "datasets" / "three", side=128)
     open_train(page)
-    use_text(page, f"dataset: {{resolution: 128, sources: [{{path: {folders[0]}}}]}}")
+    use_text(page, f"dataset: {{resolution: 128, sources: [{{path: {folder}}}]}}")
     expect(page.locator("#step-maths")).to_contain_text("3 pictures")
     page.locator("#check").click()
     eventually(lambda: any(job.read().pid for job in jobs(workspace)))
@@ -92,8 +82,7 @@ def test_the_button_says_the_number_that_was_typed_last(page: Page, workspace: W
     example_run(workspace, "typed", steps=10, max_steps=10)
     open_tab(page, "Runs")
     expect(page.locator("#run-head h2")).to_have_text("typed")
-    with late(page, AT_ONCE) as asked:
+    with held(page, address=AT_ONCE):
         page.locator("#run-extend-by input").fill("25")
         page.locator("#run-extend-by input").fill("250")
-        eventually(lambda: page.wait_for_timeout(50) or asked)
     expect(page.get_by_role("button", name="Train on to step 260", exact=True)).to_be_visible()

@@ -13,8 +13,9 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import MEASURES, QUEUED, App, expect_to_fit, late, settled, toast
+from tests.browser.conftest import MEASURES, App, expect_to_fit, settled, toast
 from tests.browser.example_runs import example_run, metrics, open_tab, preview, tell
+from tests.browser.held_events import held
 from trainer.runs.control import PROMPTS
 from trainer.runs.store import Run, Workspace
 
@@ -130,7 +131,7 @@ def test_prompts_stay_as_they_are_typed(page: Page, training: Run) -> None:
     page.get_by_role("button", name="Preview prompts").click()
     panel = page.locator("#run-prompts")
     prompts, sample = panel.locator("textarea"), panel.get_by_role("button", name="Use these and sample now")
-    with late(page, QUEUED):
+    with held(page):
         prompts.fill("a cat")
         panel.get_by_role("button", name="Use these", exact=True).click()
         prompts.press("End")

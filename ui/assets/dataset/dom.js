@@ -13,3 +13,6 @@ function make(tag, attributes = {}, ...children) {
 }
 
 const button = (text, onclick, more = {}) => make("button", { type: "button", onclick, ...more }, text);
+
+// For a button whose place the next thing takes: a double click asks for one of them, not for both.
+const once = (order) => ({ detail }) => detail < 2 && order();

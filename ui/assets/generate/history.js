@@ -120,7 +120,7 @@ function showChosen() {
   bar.hidden = chosen.size === 0;
   const names = [...chosen];
   bar.replaceChildren(make("strong", {}, `${names.length} selected`), button("Favourites", () => star(names, true)), button("Not favourites", () => star(names, false)),
-    button("Download", () => trigger("zip", { names })), button("Delete", ({ detail }) => detail < 2 && discard(names)), button("Clear selection", () => { chosen.clear(); showChosen(); }));
+    button("Download", () => trigger("zip", { names })), button("Delete", once(() => discard(names))), button("Clear selection", () => { chosen.clear(); showChosen(); }));
 }
 
 /* Keys */

@@ -22,9 +22,6 @@ function render() {
   element.replaceChildren(fold);
 }
 
-// A double click asks for one thing once; what is asked for of the next is another order.
-const once = (order) => ({ detail }) => detail < 2 && order();
-
 function line({ id, title, kind, size, deleted }) {
   const name = make("span", { class: "step" }, title, make("small", {}, `${kind}, ${size}, deleted ${moment.format(deleted * 1000)}`));
   const actions = make("span", { class: "actions" },
